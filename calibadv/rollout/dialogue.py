@@ -1,0 +1,147 @@
+"""The text of a search dialogue: prompt, tags, observations, and the parser of what the policy wrote.
+
+The prompt and the observation are Search-R1's and CalibAdv's published strings, so that results compare.
+Sampled tokens are never encoded again: only prompts and observations pass through the tokenizer here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from calibadv.types import Document, IntArray, TurnKind
+
+PROMPT_TEMPLATE = (
+    "Answer the given question. You must conduct reasoning inside <think> and </think> first every time you get new "
+    "information. After reasoning, if you find you lack some knowledge, you can call a search engine by <search> query "
+    "</search> and it will return the top searched results between <information> and </information>. You can search "
+    "as many times as your want. If you find no further external knowledge needed, you can directly provide the answer "
+    "inside <answer> and </answer>, without detailed illustrations. For example, <answer> Beijing </answer>. "
+    "Question: {question}\n"
+)
+RETRY_MESSAGE = (
+    "\nMy previous action is invalid. If I want to search, I should put the query between <search> and </search>. "
+    "If I want to give the final answer, I should put the answer between <answer> and </answer>. Let me try again.\n"
+)
+PRE_THINK = "<think>"
+
+TAGS = ("think", "search", "information", "answer")
+_ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
+_TAG_LIKE = re.compile(rf"<(?=\s*/?\s*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a turn's text says: its kind, and the query or the answer it carries."""
+
+    kind: TurnKind
+    query: str | None = None
+    answer: str | None = None
+
+
+def parse_action(text: str) -> Action:
+    """The first complete search or answer of a turn's text; VOID if there is none or its query is blank.
+
+    Tags inside an unclosed think do count: the format reward, not the parser, judges the order of the blocks.
+    """
+    match = _ACTION.search(text)
+    if match is None:
+        return Action(TurnKind.VOID)
+    content = match.group(2).strip()
+    if match.group(1) == "answer":
+        return Action(TurnKind.ANSWER, answer=content)
+    return Action(TurnKind.SEARCH, query=content) if content else Action(TurnKind.VOID)
+
+
+def think_text(turn_text: str) -> str:
+    """The reasoning of a turn, whether its opening tag was written or prefilled; '' if it is never closed."""
+    head, closed, _ = turn_text.partition("</think>")
+    return head.rpartition("<think>")[2].strip() if closed else ""
+
+
+def neutralise(text: str, forbidden: Sequence[str] = ()) -> str:
+    """`text` in which no dialogue tag and no `forbidden` token string can be read; other text is left as it is.
+
+    The opening `<` becomes `‹` (U+2039): still readable, never a tag. `forbidden` are the tokenizer's own control
+    tokens, e.g. `<|im_end|>`.
+    """
+    text = _TAG_LIKE.sub("‹", text)
+    for token in forbidden:
+        if token in text:
+            text = text.replace(token, token.replace("<", "‹").replace("[", "(") if token[0] in "<[" else " ")
+    return text
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Writes prompts and observations as token ids with one tokenizer.
+
+    `prefill` (PreThink, CalibAdv sec. 4.3) ends the prompt and every observation, so that it is conditioned on and
+    never trained.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    prefill: str = ""
+    template: str = PROMPT_TEMPLATE
+
+    def __post_init__(self) -> None:
+        if "{question}" not in self.template:
+            raise ValueError(f"the prompt template must contain '{{question}}', got {self.template!r}")
+        if self.tokenizer.chat_template is None:
+            name = getattr(self.tokenizer, "name_or_path", "?")
+            raise ValueError(
+                f"the tokenizer of {name!r} has no chat template: use an instruct model, "
+                "or set `chat_template` in its tokenizer_config.json"
+            )
+
+    @cached_property
+    def _control_tokens(self) -> tuple[str, ...]:
+        tags = {f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")}
+        names = {str(token) for token in self.tokenizer.get_added_vocab()} - tags
+        return tuple(sorted((n for n in names if n), key=len, reverse=True))
+
+    def prompt_ids(self, question: str) -> IntArray:
+        """Token ids [P] of the user message in the model's chat template, the generation prompt and the prefill."""
+        content = self.template.replace("{question}", neutralise(question, self._control_tokens))
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        return self._encode(f"{text}{self.prefill}")
+
+    def observation_ids(self, documents: Sequence[Document], max_tokens: int) -> IntArray:
+        """Token ids [O <= max_tokens] of the documents between information tags, then the prefill.
+
+        Too long a body is cut at its end; the closing tag always stays.
+        """
+        open_text, close_text = "\n\n<information>", f"</information>\n\n{self.prefill}"
+        body = "".join(
+            f"Doc {i}(Title: {self._clean(doc.title)}) {self._clean(doc.text)}\n"
+            for i, doc in enumerate(documents, start=1)
+        )
+        whole = self._encode(f"{open_text}{body}{close_text}")
+        if len(whole) <= max_tokens:
+            return whole
+        head, tail = self._encode(open_text), self._encode(close_text)
+        room = max_tokens - len(head) - len(tail)
+        if room < 0:
+            raise ValueError(f"an observation needs at least {len(head) + len(tail)} tokens, the limit is {max_tokens}")
+        return np.concatenate([head, self._encode(body)[:room], tail])
+
+    def retry_ids(self) -> IntArray:
+        """Token ids of Search-R1's correction after a void turn (`on_void_turn = "retry"`), then the prefill."""
+        return self._encode(f"{RETRY_MESSAGE}{self.prefill}")
+
+    def text(self, ids: IntArray) -> str:
+        """The text of sampled ids, for reading and parsing only."""
+        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
+    def _clean(self, text: str) -> str:
+        return neutralise(" ".join(text.split()), self._control_tokens)
+
+    def _encode(self, text: str) -> IntArray:
+        return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)

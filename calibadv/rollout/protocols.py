@@ -1,0 +1,55 @@
+"""What a rollout needs from outside: a function that generates tokens and one that searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from calibadv.types import Document, FloatArray, IntArray
+
+
+class StopReason(StrEnum):
+    """Why an engine stopped: a stop string was completed, end of sequence was sampled, or `max_tokens` was reached."""
+
+    TAG = "tag"
+    EOS = "eos"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample one turn. `temperature` 0 is greedy; equal seeds give equal tokens on one engine."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ("</search>", "</answer>")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The tokens of one turn, the stop string's and a sampled end-of-sequence token included.
+
+    `logprobs` [L], nats, of the *raw* distribution (temperature 1), whatever `Sampling.temperature` was.
+    """
+
+    ids: IntArray  # [L]
+    logprobs: FloatArray  # [L]
+    stop: StopReason
+
+
+class SearchFailed(Exception):
+    """The search tool did not answer after all retries: the environment's fault, never the policy's."""
+
+
+class GenerateFn(Protocol):
+    """Token ids in, sampled token ids out."""
+
+    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation: ...
+
+
+class SearchFn(Protocol):
+    """A query in, ranked documents out, best first. Raises `SearchFailed`."""
+
+    async def __call__(self, query: str) -> tuple[Document, ...]: ...

@@ -1,0 +1,99 @@
+"""The values that flow through one training step: Question -> Trajectory -> Group -> Credit.
+
+Array legend: P prompt tokens, L sampled tokens of a turn, O observation tokens, N action tokens of a trajectory.
+Everything here is frozen: a stage returns new values and never writes onto those it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+
+Credit = list[FloatArray]
+"""Advantages of a group: one row [N] a trajectory, N = all its action tokens in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One passage of the corpus. `id` is its identity everywhere; text is never compared."""
+
+    id: str
+    title: str
+    text: str
+    score: float = 0.0  # of the search that returned it; its scale is the ranker's
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with every accepted answer; `id` is unique over all data sets (`dataset/source-id`)."""
+
+    id: str
+    text: str
+    golden_answers: tuple[str, ...]
+    sub_queries: tuple[str, ...] = ()  # gold decomposition, in hop order
+    gold_doc_ids: tuple[str, ...] = ()  # corpus ids of the supporting passages
+    metadata: Mapping[str, str] = field(default_factory=dict)  # e.g. hops, type
+
+
+class TurnKind(StrEnum):
+    """What the policy did in a turn. VOID: neither a complete search nor a complete answer."""
+
+    SEARCH = "search"
+    ANSWER = "answer"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One policy action and what the environment answered. Only `action_ids` ever train."""
+
+    kind: TurnKind
+    action_ids: IntArray  # [L] sampled tokens, exactly as the engine returned them
+    logprobs: FloatArray  # [L] under the sampling policy, nats
+    observation_ids: IntArray  # [O] <information>...</information>, plus any prefilled <think>
+    text: str  # the decoded action; for reading and for rewards, never encoded again
+    query: str | None = None
+    doc_ids: tuple[str, ...] = ()  # reranked documents, best first
+    node: int = -1  # equal nodes in a group are one shared prefix turn
+    reward: float = 0.0  # step reward
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One rollout of a question: a prompt and its turns, with the parts of its reward."""
+
+    prompt_ids: IntArray  # [P]
+    turns: tuple[Turn, ...]
+    answer: str | None
+    answer_reward: float  # F1 in [0, 1]
+    format_reward: float  # 0 or 1
+    reward: float  # answer_reward * format_reward
+    policy_version: int = 0
+    truncated: bool = False  # ended because the next turn would not have fitted the token budget
+    forced_final: bool = False  # wrote a search where only an answer was left
+    infra_failed: bool = False  # the environment failed, not the policy: never train on or score it
+
+    @property
+    def num_actions(self) -> int:
+        """N, the number of sampled (trainable) tokens."""
+        return sum(len(turn.action_ids) for turn in self.turns)
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the whole sequence: prompt, actions and observations."""
+        return len(self.prompt_ids) + sum(len(t.action_ids) + len(t.observation_ids) for t in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All rollouts of one question: the unit of advantage, of sharding and of transport."""
+
+    question: Question
+    trajectories: tuple[Trajectory, ...]
