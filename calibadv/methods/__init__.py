@@ -1,0 +1,36 @@
+"""Every method by name. A new one is one file, one line here, one row in README.md and one test file."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from calibadv.methods.calibadv import calibadv
+from calibadv.methods.grpo import grpo
+from calibadv.methods.method import Method
+
+METHODS: dict[str, Callable[..., Method]] = {"calibadv": calibadv, "grpo": grpo}
+
+
+def make_method(name: str, params: dict[str, Any]) -> Method:
+    """`METHODS[name](**params)`; ValueError with the nearest right name for an unknown method or parameter."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}{_nearest(name, list(METHODS))}; methods: {', '.join(METHODS)}")
+    known = list(inspect.signature(METHODS[name]).parameters)
+    for param in params:
+        if param not in known:
+            raise ValueError(
+                f"method {name!r} has no parameter {param!r}{_nearest(param, known)}; "
+                f"parameters: {', '.join(known) or 'none'}"
+            )
+    return METHODS[name](**params)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+__all__ = ["METHODS", "Method", "make_method"]

@@ -1,0 +1,113 @@
+"""Soft penalty: a negative advantage shrinks by the share of silver documents a step found (CalibAdv sec. 4.1).
+
+G trajectories of a question, S intermediate steps of a trajectory (every turn but its last), N action tokens.
+The switches of the released code (`reference`) are keyword arguments; the defaults are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+import numpy as np
+
+from calibadv.advantages.steps import step_slices
+from calibadv.rollout.dialogue import think_text
+from calibadv.types import Credit, FloatArray, Group, Trajectory, Turn
+
+StepScores = list[FloatArray]
+"""One row [S] a trajectory: the score c in [0, 1] of each intermediate step."""
+
+SIMILAR_THINK = 0.5  # reference: a think above this edit similarity with an earlier one repeats it
+SHARED_DOCUMENTS = 1  # reference: a step sharing more documents than this with one earlier step repeats it
+
+
+def silver_documents(group: Group, *, correct_threshold: float = 0.7, best_tier_only: bool = False) -> frozenset[str]:
+    """Ids of the documents that the group's correct rollouts retrieved; empty if none is correct.
+
+    Correct: format reward 1 and answer reward >= `correct_threshold`. `best_tier_only` keeps the correct rollouts
+    of the highest reward alone, ties merged (reference).
+    """
+    correct = [t for t in group.trajectories if t.format_reward == 1 and t.answer_reward >= correct_threshold]
+    if best_tier_only and correct:
+        best = max(t.reward for t in correct)
+        correct = [t for t in correct if t.reward == best]
+    return frozenset(doc for t in correct for turn in t.turns for doc in turn.doc_ids)
+
+
+def step_scores(
+    group: Group,
+    silver: Set[str],
+    *,
+    new_documents_only: bool = False,
+    repeats_score_zero: bool = False,
+    well_formed_only: bool = False,
+) -> StepScores:
+    """c = |distinct silver documents of the step| / |distinct documents of the step|; 0 where nothing was retrieved.
+
+    Reference switches: `new_documents_only`, a document seen earlier in the rollout is not silver again;
+    `repeats_score_zero`, a step that repeats an earlier think or search gets 0; `well_formed_only`, rollouts of
+    format reward 0 get no scores.
+    """
+    rows = []
+    for trajectory in group.trajectories:
+        scores = np.zeros(_num_steps(trajectory), dtype=np.float32)
+        if not (well_formed_only and trajectory.format_reward != 1):
+            for step in range(len(scores)):
+                scores[step] = _step_score(trajectory.turns, step, silver, new_documents_only, repeats_score_zero)
+        rows.append(scores)
+    return rows
+
+
+def soften_negative(credit: Credit, group: Group, scores: StepScores) -> Credit:
+    """A(1 - c) on the tokens of intermediate steps whose advantage A is negative; all else as it was."""
+    softened = []
+    for row_N, scores_S, trajectory in zip(credit, scores, group.trajectories, strict=True):
+        factor_N = np.ones(len(row_N), dtype=np.float32)
+        for tokens, score in zip(step_slices(trajectory)[:-1], scores_S, strict=True):
+            factor_N[tokens] = 1 - score
+        softened.append(np.where(row_N < 0, row_N * factor_N, row_N))
+    return softened
+
+
+def uniform_scores(group: Group, score: float = 0.5) -> StepScores:
+    """The paper's control: every intermediate step gets the same c."""
+    return [np.full(_num_steps(t), score, dtype=np.float32) for t in group.trajectories]
+
+
+def edit_similarity(first: str, second: str) -> float:
+    """1 - Levenshtein(words) / max(number of words), in [0, 1]. Two empty texts: 0, nothing is repeated."""
+    a, b = first.split(), second.split()
+    if not a and not b:
+        return 0.0
+    previous = list(range(len(b) + 1))
+    for i, word in enumerate(a, start=1):
+        current = [i]
+        for j, other in enumerate(b, start=1):
+            current.append(min(previous[j] + 1, current[-1] + 1, previous[j - 1] + (word != other)))
+        previous = current
+    return 1 - previous[-1] / max(len(a), len(b))
+
+
+def _num_steps(trajectory: Trajectory) -> int:
+    return max(len(trajectory.turns) - 1, 0)
+
+
+def _step_score(
+    turns: Sequence[Turn], step: int, silver: Set[str], new_documents_only: bool, repeats_score_zero: bool
+) -> float:
+    found, earlier = set(turns[step].doc_ids), turns[:step]
+    if not found or (repeats_score_zero and _repeats(turns[step], earlier)):
+        return 0.0
+    counted = found & silver
+    if new_documents_only:
+        counted -= {doc for turn in earlier for doc in turn.doc_ids}
+    return len(counted) / len(found)
+
+
+def _repeats(turn: Turn, earlier: Sequence[Turn]) -> bool:
+    think = think_text(turn.text)
+    return any(
+        len(set(turn.doc_ids) & set(past.doc_ids)) > SHARED_DOCUMENTS
+        or edit_similarity(think, think_text(past.text)) > SIMILAR_THINK
+        for past in earlier
+    )

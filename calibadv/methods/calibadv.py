@@ -1,0 +1,90 @@
+"""CalibAdv: soften the blame of good searches, rebalance the answers, put `<think>` in the prompt.
+
+GRPO credit -> soften_negative (sec. 4.1) -> rebalance_answers (sec. 4.2);   PreThink (sec. 4.3) is the prefill
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from calibadv.advantages.group import outcome_credit
+from calibadv.advantages.rebalance import OneSided, rebalance_answers
+from calibadv.advantages.silver import StepScores, silver_documents, soften_negative, step_scores, uniform_scores
+from calibadv.methods.grpo import grpo
+from calibadv.methods.method import Method
+from calibadv.rollout.dialogue import PRE_THINK
+from calibadv.types import Credit, Group
+
+SoftPen = Literal["silver", "uniform", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Where the paper's text and the released code differ. The defaults are the paper's."""
+
+    best_tier_only: bool = False
+    new_documents_only: bool = False
+    repeats_score_zero: bool = False
+    well_formed_only: bool = False
+    one_sided: OneSided = "keep"
+
+
+PRESETS = {"paper": Switches(), "reference": Switches(True, True, True, True, "zero")}
+
+
+def calibadv(
+    preset: str = "paper",
+    *,
+    soft_pen: SoftPen = "silver",
+    adv_reb: bool = True,
+    pre_think: bool = True,
+    lam: float = 1.0,
+    correct_threshold: float = 0.7,
+    best_tier_only: bool | None = None,
+    new_documents_only: bool | None = None,
+    repeats_score_zero: bool | None = None,
+    well_formed_only: bool | None = None,
+    one_sided: OneSided | None = None,
+) -> Method:
+    """Calibrated advantages (Wu et al.). A switch left at None is the preset's.
+
+    `soft_pen = "uniform"` is the paper's control (c = 0.5 everywhere); `lam` is the ratio of positive to negative mass
+    at the answer (the released code's knob is 1 / lam). ValueError for an unknown preset, soft penalty or `lam` <= 0.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset is {preset!r}, expected one of {sorted(PRESETS)}")
+    if soft_pen not in ("silver", "uniform", "none"):
+        raise ValueError(f"soft_pen is {soft_pen!r}, expected 'silver', 'uniform' or 'none'")
+    if lam <= 0:
+        raise ValueError(f"lam is {lam}, expected a positive ratio (1 balances the two masses)")
+    given: dict[str, Any] = {
+        "best_tier_only": best_tier_only,
+        "new_documents_only": new_documents_only,
+        "repeats_score_zero": repeats_score_zero,
+        "well_formed_only": well_formed_only,
+        "one_sided": one_sided,
+    }
+    switch = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
+
+    def scores(group: Group) -> StepScores:
+        if soft_pen == "uniform":
+            return uniform_scores(group)
+        silver = silver_documents(group, correct_threshold=correct_threshold, best_tier_only=switch.best_tier_only)
+        return step_scores(
+            group,
+            silver,
+            new_documents_only=switch.new_documents_only,
+            repeats_score_zero=switch.repeats_score_zero,
+            well_formed_only=switch.well_formed_only,
+        )
+
+    def advantages(group: Group) -> Credit:
+        credit = outcome_credit(group)
+        if soft_pen != "none":
+            credit = soften_negative(credit, group, scores(group))
+        return rebalance_answers(credit, group, lam=lam, one_sided=switch.one_sided) if adv_reb else credit
+
+    return replace(
+        grpo(), name="calibadv", advantages=advantages, scores=scores, prefill=PRE_THINK if pre_think else ""
+    )

@@ -1,0 +1,68 @@
+"""Builders of the core types for tests: short, and only what a test is about has to be named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from calibadv.types import Group, Question, Trajectory, Turn, TurnKind
+
+QUESTION = Question("test/q", "who?", ("Ada",))
+
+
+def turn(
+    length: int = 2,
+    *,
+    kind: TurnKind = TurnKind.SEARCH,
+    docs: Sequence[str] = (),
+    observation: int = 3,
+    text: str = "",
+    first_id: int = 10,
+    logprob: float = -1.0,
+) -> Turn:
+    """A turn of `length` action tokens with ids first_id, first_id + 1, …"""
+    return Turn(
+        kind=kind,
+        action_ids=np.arange(first_id, first_id + length, dtype=np.int64),
+        logprobs=np.full(length, logprob, dtype=np.float32),
+        observation_ids=np.full(observation if kind is TurnKind.SEARCH else 0, 5, dtype=np.int64),
+        text=text,
+        query="q" if kind is TurnKind.SEARCH else None,
+        doc_ids=tuple(docs),
+    )
+
+
+def trajectory(
+    reward: float,
+    lengths: Sequence[int],
+    docs: Sequence[Sequence[str]] = (),
+    *,
+    format_reward: float = 1.0,
+    texts: Sequence[str] = (),
+    logprob: float = -1.0,
+) -> Trajectory:
+    """Searches of the given token lengths, the last one an answer; `docs` and `texts` are those of each turn."""
+    last = len(lengths) - 1
+    turns = tuple(
+        turn(
+            length,
+            kind=TurnKind.ANSWER if i == last else TurnKind.SEARCH,
+            docs=docs[i] if i < len(docs) else (),
+            text=texts[i] if i < len(texts) else "",
+            logprob=logprob,
+        )
+        for i, length in enumerate(lengths)
+    )
+    return Trajectory(
+        prompt_ids=np.arange(4, dtype=np.int64),
+        turns=turns,
+        answer="Ada",
+        answer_reward=reward,
+        format_reward=format_reward,
+        reward=reward * format_reward,
+    )
+
+
+def group(*trajectories: Trajectory, question: Question = QUESTION) -> Group:
+    return Group(question, trajectories)

@@ -1,0 +1,149 @@
+"""The golden vectors of the method, its switches, and the properties that hold for any group."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibadv.advantages.steps import step_slices
+from calibadv.methods import METHODS, make_method
+from calibadv.types import Group
+from tests.build import group, trajectory
+
+# r1's first step finds two of r0's silver documents among its three; r2 (reward 0.5) is not correct.
+SILVER = [["s1", "s2", "s3"]]
+GOLDEN = group(
+    trajectory(1.0, [2, 1], SILVER),
+    trajectory(0.0, [2, 2], [["s1", "s2", "x"]]),
+    trajectory(0.5, [2, 3], [["y"]]),
+)
+
+
+def test_golden_vector_softens_the_good_search_and_rebalances_the_answer() -> None:
+    r0, r1, r2 = METHODS["calibadv"]().advantages(GOLDEN)
+    np.testing.assert_allclose(r0, [1, 1, 2], atol=1e-5)
+    np.testing.assert_allclose(r1, [-1 / 3, -1 / 3, -1, -1], atol=1e-5)
+    np.testing.assert_array_equal(r2, np.zeros(5))
+
+
+def test_golden_vector_without_soft_penalty_and_with_lambda_two() -> None:
+    r0, r1, _ = METHODS["calibadv"](soft_pen="none", lam=2).advantages(GOLDEN)
+    np.testing.assert_allclose(r0, [1, 1, 4], atol=1e-5)
+    np.testing.assert_allclose(r1, [-1, -1, -1, -1], atol=1e-5)
+
+
+def test_golden_vector_scales_long_positive_answers_down() -> None:
+    r0, _, _ = METHODS["calibadv"]().advantages(
+        group(trajectory(1.0, [2, 3]), trajectory(0.0, [2, 1]), trajectory(0.5, [2, 2]))
+    )
+    np.testing.assert_allclose(r0, [1, 1, 1 / 3, 1 / 3, 1 / 3], atol=1e-5)
+
+
+def test_uniform_penalty_halves_every_negative_intermediate_advantage() -> None:
+    _, r1, _ = METHODS["calibadv"](soft_pen="uniform").advantages(GOLDEN)
+    np.testing.assert_allclose(r1, [-0.5, -0.5, -1, -1], atol=1e-5)
+
+
+def test_pre_think_is_the_prefill_and_can_be_turned_off() -> None:
+    assert METHODS["calibadv"]().prefill == "<think>"
+    assert METHODS["calibadv"](pre_think=False).prefill == ""
+    assert METHODS["grpo"]().prefill == ""
+
+
+def test_one_sided_group_is_kept_by_paper_and_zeroed_at_the_answer_by_reference() -> None:
+    # The only negative final step has no tokens, so N = 0 while P > 0.
+    one_sided = group(trajectory(1.0, [2, 1], SILVER), trajectory(0.0, [2, 0]))
+    a = np.sqrt(0.5)
+    np.testing.assert_allclose(METHODS["calibadv"]().advantages(one_sided)[0], [a, a, a], atol=1e-5)
+    np.testing.assert_allclose(METHODS["calibadv"]("reference").advantages(one_sided)[0], [a, a, 0], atol=1e-5)
+
+
+def test_reference_does_not_score_malformed_rollouts_but_paper_does() -> None:
+    malformed = group(trajectory(1.0, [2, 1], SILVER), trajectory(1.0, [2, 2], SILVER, format_reward=0.0))
+    assert METHODS["calibadv"]().scores(malformed)[1].tolist() == [1.0]
+    assert METHODS["calibadv"]("reference").scores(malformed)[1].tolist() == [0.0]
+
+
+def test_each_switch_overrides_its_preset() -> None:
+    malformed = group(trajectory(1.0, [2, 1], SILVER), trajectory(1.0, [2, 2], SILVER, format_reward=0.0))
+    assert METHODS["calibadv"]("reference", well_formed_only=False).scores(malformed)[1].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("calibad", {}, "did you mean 'calibadv'"),
+        ("calibadv", {"lamb": 1.0}, "did you mean 'lam'"),
+        ("calibadv", {"lam": 0.0}, "lam is 0.0, expected a positive ratio"),
+        ("calibadv", {"preset": "papr"}, "preset is 'papr'"),
+        ("calibadv", {"soft_pen": "half"}, "soft_pen is 'half'"),
+        ("grpo", {"lam": 1.0}, "parameters: none"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_right_one(name: str, params: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        make_method(name, params)
+
+
+documents = st.lists(st.sampled_from("abcdefg"), max_size=3)
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> Group:
+    trajectories = []
+    for _ in range(draw(st.integers(1, 6))):
+        lengths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+        docs = [draw(documents) for _ in lengths[:-1]]
+        reward = draw(st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]))
+        trajectories.append(trajectory(reward, lengths, docs, format_reward=draw(st.sampled_from([0.0, 1.0]))))
+    return group(*trajectories)
+
+
+def final_masses(g: Group, credit: list[np.ndarray]) -> tuple[float, float]:
+    final = np.concatenate([row[step_slices(t)[-1]] for row, t in zip(credit, g.trajectories, strict=True)])
+    return float(final[final > 0].sum()), float(-final[final < 0].sum())
+
+
+@given(rollouts(), st.sampled_from([0.5, 1.0, 2.0]))
+def test_positive_mass_at_the_answer_is_lambda_times_the_negative_mass(g: Group, lam: float) -> None:
+    before = final_masses(g, METHODS["calibadv"](adv_reb=False).advantages(g))
+    positive, negative = final_masses(g, METHODS["calibadv"](lam=lam).advantages(g))
+    if min(before) > 0:
+        assert positive == pytest.approx(lam * negative, rel=1e-4)
+    else:
+        assert (positive, negative) == before
+
+
+@given(rollouts())
+def test_empty_silver_set_reduces_the_soft_penalty_to_grpo(g: Group) -> None:
+    nobody_correct = METHODS["calibadv"](adv_reb=False, correct_threshold=1.1).advantages(g)
+    for calibrated, plain in zip(nobody_correct, METHODS["grpo"]().advantages(g), strict=True):
+        np.testing.assert_array_equal(calibrated, plain)
+
+
+@given(rollouts(), st.randoms(use_true_random=False), st.sampled_from(["paper", "reference"]))
+def test_permuting_the_group_permutes_the_credit(g: Group, random, preset: str) -> None:
+    order = list(range(len(g.trajectories)))
+    random.shuffle(order)
+    method = METHODS["calibadv"](preset)
+    credit = method.advantages(g)
+    permuted = method.advantages(group(*(g.trajectories[i] for i in order)))
+    for row, i in zip(permuted, order, strict=True):
+        np.testing.assert_allclose(row, credit[i], rtol=1e-5, atol=1e-6)
+
+
+@given(rollouts(), st.sampled_from(sorted(METHODS)))
+def test_equal_rewards_give_exact_zeros(g: Group, name: str) -> None:
+    equal = group(*(trajectory(0.3, [len(turn.action_ids) for turn in t.turns]) for t in g.trajectories))
+    if len(equal.trajectories) > 1:
+        assert all(not row.any() for row in METHODS[name]().advantages(equal))
+
+
+@given(rollouts())
+def test_no_method_ever_flips_a_sign(g: Group) -> None:
+    plain = METHODS["grpo"]().advantages(g)
+    for preset in ("paper", "reference"):
+        for row, base in zip(METHODS["calibadv"](preset).advantages(g), plain, strict=True):
+            assert (row * base >= 0).all()
