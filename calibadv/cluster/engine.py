@@ -1,0 +1,34 @@
+"""What a rollout stage asks of an engine: generate, take new weights in place, say which version it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+
+from calibadv.rollout.protocols import GenerateFn
+
+NamedTensors = Iterable[tuple[str, torch.Tensor]]
+"""Weights under their Hugging Face names, e.g. `model.layers.0.self_attn.q_proj.weight`."""
+
+
+class EngineDied(RuntimeError):
+    """The engine itself failed, so that no request can be answered again: start a new one."""
+
+
+class Engine(GenerateFn, Protocol):
+    """A `GenerateFn` whose weights can be replaced while no request is running."""
+
+    @property
+    def version(self) -> int:
+        """The policy version of the weights that it serves."""
+        ...
+
+    def load_weights(self, named_tensors: NamedTensors, version: int) -> None:
+        """Replace the weights and forget every cached prefix. Raises RuntimeError while requests are running."""
+        ...
+
+    def reset_prefix_cache(self) -> None: ...
+
+    def close(self) -> None: ...

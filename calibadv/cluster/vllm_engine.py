@@ -1,0 +1,261 @@
+"""A vLLM engine behind `GenerateFn`: many asyncio requests, one thread that steps the engine.
+
+Token ids go in; token ids and log-probs come out. Nothing is decoded and encoded again: text exists only inside vLLM,
+to find the stop strings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibadv.cluster.engine import EngineDied, NamedTensors
+from calibadv.cluster.vllm_settings import (
+    VllmSettings,
+    check_model_folder,
+    cuda_available,
+    engine_arguments,
+    prepare_environment,
+)
+from calibadv.rollout.protocols import Generation, Sampling, StopReason
+from calibadv.types import IntArray
+
+logger = logging.getLogger(__name__)
+
+_RPC_BYTES = 512 * 2**20  # weights a worker is handed in one call
+
+
+@dataclass(frozen=True, slots=True)
+class _Submit:
+    id: str
+    prompt_ids: list[int]
+    sampling: Sampling
+    answer: Future[Generation]
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    function: Callable[[Any], Any]  # given the LLMEngine, in its own thread
+    answer: Future[Any]
+
+
+class VllmEngine:
+    """vLLM's in-process LLMEngine with continuous batching over concurrent calls. Implements `Engine`.
+
+    Everything that touches vLLM happens in one thread, which owns the engine from its start to its end.
+    """
+
+    def __init__(self, settings: VllmSettings, version: int = 0) -> None:
+        folder = check_model_folder(settings.model)
+        self._settings = settings
+        self._arguments = engine_arguments(settings, folder, cuda_available())
+        self._version = version
+        self._ids = itertools.count()
+        self._inbox: queue.SimpleQueue[_Submit | _Abort | _Call | None] = queue.SimpleQueue()
+        self._door = threading.Lock()  # guards `_failure` against a request that arrives while the thread ends
+        self._failure: BaseException | None = None
+        self._waiting: dict[str, _Submit] = {}  # of the stepping thread
+        self._half_loaded = False
+        prepare_environment(settings, cuda_available())
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="vllm-step", daemon=True)
+        self._thread.start()
+        ready.result()
+
+    @property
+    def version(self) -> int:
+        """The policy version of the weights that it serves."""
+        return self._version
+
+    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+        """Sample one turn. Cancelling the awaiting task takes the request out of the engine."""
+        if not 0 < len(prompt_ids) < self._settings.max_model_len:
+            raise ValueError(
+                f"the prompt has {len(prompt_ids)} tokens, max_model_len is {self._settings.max_model_len}: "
+                "at least one token must go in and one must have room to be sampled"
+            )
+        if sampling.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
+        if self._half_loaded:
+            raise EngineDied("the last load_weights failed half-way: load complete weights before generating")
+        request = _Submit(str(next(self._ids)), np.asarray(prompt_ids).tolist(), sampling, Future())
+        self._send(request)
+        try:
+            return await asyncio.wrap_future(request.answer)
+        except asyncio.CancelledError:
+            self._inbox.put(_Abort(request.id))
+            raise
+
+    def load_weights(self, named_tensors: NamedTensors, version: int) -> None:
+        """Copy the weights into the running model, forget cached prefixes, serve `version`. Blocks until done."""
+        self._call(lambda engine: self._load(engine, named_tensors))
+        self._version = version
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix. Raises RuntimeError while requests are running."""
+        self._call(self._reset)
+
+    def close(self) -> None:
+        """Stop the thread, fail what still waits and free the model's memory. May be called twice."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _send(self, command: _Submit | _Call) -> None:
+        with self._door:
+            if self._failure is not None:
+                raise EngineDied(f"the vLLM engine is gone: {self._failure!r}") from self._failure
+            self._inbox.put(command)
+
+    def _call(self, function: Callable[[Any], Any]) -> Any:
+        command = _Call(function, Future())
+        self._send(command)
+        return command.answer.result()
+
+    # ---- in the stepping thread -------------------------------------------------------------------------------
+
+    def _run(self, ready: Future[None]) -> None:
+        engine: Any = None
+        failure: BaseException = EngineDied("it was closed")
+        try:
+            from vllm.engine.arg_utils import EngineArgs
+            from vllm.v1.engine.llm_engine import LLMEngine
+
+            engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments))
+            ready.set_result(None)
+            while self._serve_inbox(engine):
+                if self._waiting:
+                    self._deliver(engine.step())
+        except BaseException as error:
+            logger.exception("the vLLM engine died")
+            failure = error
+        with self._door:
+            self._failure = failure
+        if not ready.done():
+            ready.set_exception(failure)
+        self._fail_all(failure)
+        if engine is not None:
+            engine.engine_core.shutdown()
+
+    def _serve_inbox(self, engine: Any) -> bool:
+        """Carry out what has been asked, waiting for it only when there is nothing to step. False: close."""
+        while not self._waiting or not self._inbox.empty():
+            command = self._inbox.get()
+            match command:
+                case None:
+                    return False
+                case _Submit():
+                    self._submit(engine, command)
+                case _Abort():
+                    if self._waiting.pop(command.id, None) is not None:
+                        engine.abort_request([command.id])
+                case _Call():
+                    try:
+                        command.answer.set_result(command.function(engine))
+                    except Exception as error:
+                        command.answer.set_exception(error)
+        return True
+
+    def _submit(self, engine: Any, request: _Submit) -> None:
+        if request.answer.cancelled():
+            return
+        try:
+            engine.add_request(request.id, {"prompt_token_ids": request.prompt_ids}, _sampling_params(request.sampling))
+        except ValueError as error:  # this request's fault, not the engine's
+            request.answer.set_exception(error)
+        else:
+            self._waiting[request.id] = request
+
+    def _deliver(self, outputs: list[Any]) -> None:
+        for output in outputs:
+            if output.finished and (request := self._waiting.pop(output.request_id, None)) is not None:
+                generation = _generation(output.outputs[0])
+                if request.answer.set_running_or_notify_cancel():
+                    request.answer.set_result(generation)
+
+    def _fail_all(self, failure: BaseException) -> None:
+        pending: list[_Submit | _Call] = list(self._waiting.values())
+        while not self._inbox.empty():
+            command = self._inbox.get()
+            if isinstance(command, _Submit | _Call):
+                pending.append(command)
+        for command in pending:
+            if command.answer.set_running_or_notify_cancel():
+                command.answer.set_exception(EngineDied(f"the vLLM engine is gone: {failure!r}"))
+        self._waiting.clear()
+
+    def _reset(self, engine: Any) -> None:
+        if self._waiting:
+            raise RuntimeError(
+                f"{len(self._waiting)} requests are running: wait for them before changing weights or caches"
+            )
+        if not engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not reset its prefix cache: some of its blocks are still in use")
+
+    def _load(self, engine: Any, named_tensors: NamedTensors) -> None:
+        self._reset(engine)
+        self._half_loaded = True
+        written: set[str] = set()
+        for batch in _batches(named_tensors):
+            written.update(engine.collective_rpc("receive_weights", args=(batch,))[0])
+        missing = sorted(set(engine.collective_rpc("parameter_names")[0]) - written)
+        if missing:
+            raise ValueError(f"the weights leave {len(missing)} of the model's parameters as they were: {missing[:5]}")
+        self._half_loaded = False
+
+
+def _batches(named_tensors: NamedTensors) -> Any:
+    batch: list[tuple[str, torch.Tensor]] = []
+    for name, tensor in named_tensors:
+        batch.append((name, tensor))
+        if sum(t.nbytes for _, t in batch) >= _RPC_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _sampling_params(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        seed=sampling.seed % 2**63,
+        stop=list(sampling.stop),
+        include_stop_str_in_output=True,
+        skip_special_tokens=False,  # a stop string may be a token of its own
+        spaces_between_special_tokens=False,
+        logprobs=0,  # of the sampled token alone
+        flat_logprobs=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _generation(completion: Any) -> Generation:
+    if completion.finish_reason == "length":
+        stop = StopReason.LENGTH
+    else:  # the stop string; None or an id when an end-of-sequence token was sampled
+        stop = StopReason.TAG if isinstance(completion.stop_reason, str) else StopReason.EOS
+    logprobs = completion.logprobs
+    first_L = logprobs.start_indices
+    return Generation(
+        ids=np.asarray(completion.token_ids, dtype=np.int64),
+        logprobs=np.asarray([logprobs.logprobs[i] for i in first_L], dtype=np.float32),
+        stop=stop,
+    )

@@ -1,0 +1,114 @@
+"""How a vLLM engine is started: its settings, the environment they need, and the check of the model's folder.
+
+vLLM reads its environment when it is imported and needs half a minute for that, so that both the variables and the
+check come before the import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+WORKER_EXTENSION = "calibadv.cluster.vllm_worker.WeightReceiver"
+
+
+@dataclass(frozen=True, slots=True)
+class VllmSettings:
+    """Settings of one engine; the same class serves a laptop's CPU and a GPU."""
+
+    model: str  # folder in Hugging Face format, tokenizer included
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    max_model_len: int = 16_384  # prompt and sampled tokens together; the paper's limit of a trajectory
+    max_num_seqs: int = 256  # requests in one step
+    max_num_batched_tokens: int | None = None  # None: vLLM's choice on GPU, 4096 on CPU
+    gpu_memory_utilization: float = 0.9  # GPU only
+    kv_cache_gb: float = 1.0  # CPU only
+    tensor_parallel_size: int = 1
+    block_size: int | None = None  # prefixes are shared in whole blocks; None: vLLM's choice on GPU, 32 on CPU
+    enforce_eager: bool = False  # GPU only: no CUDA graphs. On CPU the engine is always eager
+    threads: int = 1  # CPU only
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}")
+        for name in ("max_model_len", "max_num_seqs", "tensor_parallel_size", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def check_model_folder(model: str) -> Path:
+    """The model's folder, if vLLM has a chance to open it. Raises ValueError otherwise."""
+    folder = Path(model)
+    if not folder.is_dir():
+        raise ValueError(
+            f"model {model!r} is not a folder: give a folder in Hugging Face format "
+            "(`hf download ORG/NAME --local-dir FOLDER` makes one)"
+        )
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ValueError(f"model folder {model!r} has no config.json: save the model with `save_pretrained`")
+    architectures = json.loads(config_file.read_text(encoding="utf-8")).get("architectures") or []
+    if not any(str(name).endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures):
+        raise ValueError(
+            f"model folder {model!r} says architectures={architectures}, expected a decoder that generates text "
+            "(a name ending in ForCausalLM, e.g. Qwen2ForCausalLM)"
+        )
+    for what, patterns in (("weights", ("*.safetensors", "*.bin")), ("tokenizer", ("tokenizer*", "vocab*"))):
+        if not any(found for pattern in patterns for found in folder.glob(pattern)):
+            raise ValueError(f"model folder {model!r} has no {what}: none of {', '.join(patterns)} is there")
+    return folder
+
+
+def prepare_environment(settings: VllmSettings, cuda: bool) -> None:
+    """Set what vLLM reads at import, leaving alone what the user has set."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process: new weights are passed, not copied
+    wanted = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    if not cuda:
+        wanted |= {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines on one machine would bind to the same cores
+            "OMP_NUM_THREADS": str(settings.threads),
+            "TORCHDYNAMO_DISABLE": "1",  # compiling takes minutes and a small model gains nothing
+        }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def engine_arguments(settings: VllmSettings, folder: Path, cuda: bool) -> dict[str, Any]:
+    """Keyword arguments of vLLM's `EngineArgs`."""
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "distributed_executor_backend": "uni" if settings.tensor_parallel_size == 1 else "mp",
+        "block_size": settings.block_size,
+        "enable_prefix_caching": True,
+        "enforce_eager": settings.enforce_eager,
+        "seed": settings.seed,
+        "logprobs_mode": "raw_logprobs",
+        "worker_extension_cls": WORKER_EXTENSION,
+        "disable_log_stats": True,
+        "trust_remote_code": False,
+    }
+    if cuda:
+        return arguments | {"gpu_memory_utilization": settings.gpu_memory_utilization}
+    batched = settings.max_num_batched_tokens or max(4096, settings.max_num_seqs)
+    return arguments | {
+        "enforce_eager": True,
+        "max_num_batched_tokens": batched,
+        "block_size": settings.block_size or 32,  # vLLM's 128 on CPU is longer than most shared prefixes
+        "kv_cache_memory_bytes": int(settings.kv_cache_gb * 2**30),
+    }
+
+
+def cuda_available() -> bool:
+    """Whether vLLM will run on a GPU."""
+    return torch.cuda.is_available()

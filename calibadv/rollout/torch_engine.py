@@ -1,0 +1,282 @@
+"""A small batched engine in plain torch whose tokens do not depend on what a request was batched with.
+
+A matmul's last bits depend on the shape of its batch. The model therefore runs in float64, whose last bits lie far
+below anything that is sampled or reported in float32, and every request draws from its own generator: equal prompts,
+sampling and weights give equal tokens, in whatever order and company the requests arrive.
+
+Shapes: B running rows, T cached tokens (left-padded), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
+
+from calibadv.rollout.protocols import Generation, Sampling, StopReason
+from calibadv.types import IntArray
+
+_STOP_MARGIN = 8  # tokens decoded before the longest stop string: they may decode to nothing
+
+
+@dataclass(slots=True)
+class _Row:
+    """A request while it runs."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    answer: Future[Generation]
+    noise: torch.Generator = field(init=False)
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.noise = torch.Generator().manual_seed(self.sampling.seed % 2**63)
+
+
+class TorchEngine:
+    """Continuous batching over a Hugging Face model in one worker thread. Implements `Engine`."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_batch: int = 64,
+        compute_dtype: torch.dtype = torch.float64,
+        version: int = 0,
+    ) -> None:
+        if max_batch < 1:
+            raise ValueError(f"max_batch must be at least 1, got {max_batch}")
+        self._model: Any = model.to(compute_dtype).eval()
+        self._tokenizer = tokenizer
+        self._max_batch = max_batch
+        self._max_len = int(self._model.config.max_position_embeddings)
+        self._eos = _eos_ids(self._model, tokenizer)
+        self._version = version
+        self._inbox: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # held for a step, and while weights change
+        self._door = threading.Lock()
+        self._failure: BaseException | None = None
+        self._unfinished = 0
+        # Of the worker thread: the running rows, their cache, and which cached positions are real.
+        self._rows: list[_Row] = []
+        self._cache: Any = None
+        self._mask_BT = torch.zeros((0, 0), dtype=torch.long)
+        self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, **kwargs: Any) -> TorchEngine:
+        """An engine over a model saved with `save_pretrained`, its tokenizer beside it."""
+        if not (Path(folder) / "config.json").is_file():
+            raise ValueError(f"model folder {str(folder)!r} has no config.json: save a model there first")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return cls(model, AutoTokenizer.from_pretrained(folder), **kwargs)
+
+    @property
+    def version(self) -> int:
+        """The policy version of the weights that it serves."""
+        return self._version
+
+    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+        """Sample one turn. A cancelled task's request is dropped at the next step."""
+        if not 0 < len(prompt_ids) < self._max_len:
+            raise ValueError(
+                f"the prompt has {len(prompt_ids)} tokens, the model's length is {self._max_len}: "
+                "at least one token must go in and one must have room to be sampled"
+            )
+        if sampling.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
+        row = _Row(tuple(np.asarray(prompt_ids).tolist()), sampling, Future())
+        with self._door:
+            if self._failure is not None:
+                raise RuntimeError(f"the torch engine is gone: {self._failure!r}") from self._failure
+            self._unfinished += 1
+            self._inbox.put(row)
+        return await asyncio.wrap_future(row.answer)
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Copy the weights into the model and serve `version`. Raises RuntimeError while requests are running."""
+        with self._lock, self._door:
+            if self._unfinished:
+                raise RuntimeError(f"{self._unfinished} requests are running: wait for them before changing weights")
+            state = dict(named_tensors)
+            result = self._model.load_state_dict(state, strict=False)
+            tied = {"lm_head.weight"} if self._model.config.tie_word_embeddings else set()
+            missing = sorted(set(result.missing_keys) - tied)
+            if missing or result.unexpected_keys:
+                raise ValueError(f"the weights do not fit: missing {missing[:5]}, unknown {result.unexpected_keys[:5]}")
+            self._version = version
+
+    def reset_prefix_cache(self) -> None:
+        """Nothing to do: no prefix outlives its request."""
+
+    def close(self) -> None:
+        """Stop the thread and fail what still waits. May be called twice."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    # ---- in the worker thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failure: BaseException = RuntimeError("it was closed")
+        try:
+            with torch.inference_mode():
+                while self._admit():
+                    with self._lock:
+                        self._drop(self._advance())
+        except BaseException as error:
+            failure = error
+        with self._door:
+            self._failure = failure
+        while not self._inbox.empty():
+            row = self._inbox.get()
+            if row is not None:
+                self._rows.append(row)
+        for row in self._rows:
+            if row.answer.set_running_or_notify_cancel():
+                row.answer.set_exception(RuntimeError(f"the torch engine is gone: {failure!r}"))
+        self._rows, self._cache = [], None
+
+    def _admit(self) -> bool:
+        """Take in what waits, as far as there is room; wait for a request when none runs. False: close."""
+        new: list[_Row] = []
+        while not (self._rows or new) or not self._inbox.empty():
+            if len(self._rows) + len(new) >= self._max_batch:
+                break
+            row = self._inbox.get()
+            if row is None:
+                self._rows += new
+                return False
+            new.append(row)
+        if new:
+            with self._lock:
+                self._drop(self._prefill(new))
+        return True
+
+    def _prefill(self, new: list[_Row]) -> list[_Row]:
+        """Run the prompts of new rows, equal ones once, and join their caches to the running ones'."""
+        prompts = sorted({row.prompt_ids for row in new})
+        length = max(map(len, prompts))
+        ids_BT = torch.tensor([[0] * (length - len(p)) + list(p) for p in prompts])
+        mask_BT = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
+        cache = DynamicCache(config=self._model.config)
+        logits_BV = self._forward(ids_BT, mask_BT, cache)
+        which_B = torch.tensor([prompts.index(row.prompt_ids) for row in new])
+        cache.batch_select_indices(which_B)
+        self._join(cache, mask_BT[which_B])
+        self._rows += new
+        return self._sample(new, logits_BV[which_B])
+
+    def _join(self, cache: Any, mask_BT: torch.Tensor) -> None:
+        if not self._rows:
+            self._cache, self._mask_BT = cache, mask_BT
+            return
+        length = max(mask_BT.shape[1], self._mask_BT.shape[1])
+        self._mask_BT = torch.cat([_left_pad(self._mask_BT, length, 1), _left_pad(mask_BT, length, 1)])
+        for old, fresh in zip(self._cache.layers, cache.layers, strict=True):
+            old.keys = torch.cat([_left_pad(old.keys, length, 2), _left_pad(fresh.keys, length, 2)])
+            old.values = torch.cat([_left_pad(old.values, length, 2), _left_pad(fresh.values, length, 2)])
+
+    def _advance(self) -> list[_Row]:
+        """One token for every running row; the rows that are done."""
+        if not self._rows:
+            return []
+        last_B1 = torch.tensor([[row.ids[-1]] for row in self._rows])
+        self._mask_BT = torch.nn.functional.pad(self._mask_BT, (0, 1), value=1)
+        return self._sample(self._rows, self._forward(last_B1, self._mask_BT, self._cache))
+
+    def _forward(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any) -> torch.Tensor:
+        positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+        output = self._model(
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            position_ids=positions_BT,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits_BV: torch.Tensor = output.logits[:, -1]
+        return logits_BV
+
+    def _sample(self, rows: list[_Row], logits_BV: torch.Tensor) -> list[_Row]:
+        """Give each row its next token by inverse CDF of its own noise; the rows that are done."""
+        temperature_B1 = torch.tensor([[row.sampling.temperature] for row in rows], dtype=torch.float64)
+        logits_BV = logits_BV.double()
+        logprobs_BV = logits_BV.log_softmax(-1)
+        cdf_BV = (logits_BV / temperature_B1.clamp(min=1e-6)).softmax(-1).cumsum(-1)
+        noise_B1 = torch.stack([torch.rand(1, generator=row.noise, dtype=torch.float64) for row in rows])
+        sampled_B1 = torch.searchsorted(cdf_BV, noise_B1 * cdf_BV[:, -1:], right=True).clamp(max=cdf_BV.shape[1] - 1)
+        chosen_B1 = torch.where(temperature_B1 > 0, sampled_B1, logits_BV.argmax(-1, keepdim=True))
+        logprobs_B = logprobs_BV.gather(1, chosen_B1)[:, 0].tolist()
+        done = []
+        for row, token, logprob in zip(rows, chosen_B1[:, 0].tolist(), logprobs_B, strict=True):
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            if self._finish(row):
+                done.append(row)
+        return done
+
+    def _finish(self, row: _Row) -> bool:
+        """Answer the row's request if this token was its last."""
+        if row.answer.cancelled():
+            return True
+        stop = self._stop_reason(row)
+        if stop is None:
+            return False
+        if row.answer.set_running_or_notify_cancel():
+            ids = np.asarray(row.ids, dtype=np.int64)
+            row.answer.set_result(Generation(ids, np.asarray(row.logprobs, dtype=np.float32), stop))
+        return True
+
+    def _stop_reason(self, row: _Row) -> StopReason | None:
+        if row.sampling.stop:
+            # A token is at least one byte, so that the string just completed lies in this many last tokens.
+            reach = max(len(s.encode()) for s in row.sampling.stop) + _STOP_MARGIN
+            text = str(self._tokenizer.decode(row.ids[-reach:], skip_special_tokens=False))
+            if any(s in text for s in row.sampling.stop):
+                return StopReason.TAG
+        if row.ids[-1] in self._eos:
+            return StopReason.EOS
+        full = len(row.prompt_ids) + len(row.ids) >= self._max_len
+        return StopReason.LENGTH if full or len(row.ids) >= row.sampling.max_tokens else None
+
+    def _drop(self, done: list[_Row]) -> None:
+        """Take finished rows out of the batch."""
+        if not done:
+            return
+        gone = {id(row) for row in done}
+        keep = [i for i, row in enumerate(self._rows) if id(row) not in gone]
+        self._rows = [self._rows[i] for i in keep]
+        if keep:
+            keep_B = torch.tensor(keep)
+            self._cache.batch_select_indices(keep_B)
+            self._mask_BT = self._mask_BT[keep_B]
+        else:
+            self._cache, self._mask_BT = None, torch.zeros((0, 0), dtype=torch.long)
+        with self._door:
+            self._unfinished -= len(done)
+
+
+def _left_pad(x: torch.Tensor, length: int, dim: int) -> torch.Tensor:
+    missing = length - x.shape[dim]
+    shape = list(x.shape)
+    shape[dim] = missing
+    return torch.cat([x.new_zeros(shape), x], dim) if missing else x
+
+
+def _eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that end a sequence: the tokenizer's and those of the model's generation config, as in vLLM."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    ids = set(declared) if isinstance(declared, list) else {declared}
+    return frozenset(int(i) for i in ids | {tokenizer.eos_token_id} if i is not None)
