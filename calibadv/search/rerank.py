@@ -1,0 +1,108 @@
+"""A second, finer look at the retrieved documents: late interaction, a cross-encoder, or none.
+
+Array legend: Q query tokens, M tokens of all candidates one after the other, C candidates, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from calibadv.search.embeddings import CorpusEmbeddings
+from calibadv.search.encoder import TextEncoder, passage_text
+from calibadv.search.ordering import best_first
+from calibadv.types import Document, FloatArray, IntArray
+
+
+class Reranker(Protocol):
+    """Each query's candidates in a better order, best first, with the reranker's score. Drops and adds none."""
+
+    def rerank(self, queries: Sequence[str], candidates: Sequence[Sequence[Document]]) -> list[list[Document]]: ...
+
+
+class NoReranker:
+    """Leaves the retriever's order and scores."""
+
+    def rerank(self, queries: Sequence[str], candidates: Sequence[Sequence[Document]]) -> list[list[Document]]:
+        """The candidates as they came."""
+        assert len(queries) == len(candidates)
+        return [list(documents) for documents in candidates]
+
+
+class LateInteraction:
+    """MaxSim over the encoder's token vectors (ColBERT, Khattab & Zaharia 2020, eq. 3), those of documents stored."""
+
+    def __init__(self, documents: Sequence[Document], encoder: TextEncoder, embeddings: CorpusEmbeddings) -> None:
+        assert embeddings.tokens is not None
+        assert embeddings.starts is not None
+        self._encoder = encoder
+        self._tokens_MD = embeddings.tokens
+        self._starts_N1 = embeddings.starts
+        self._row_of = {document.id: row for row, document in enumerate(documents)}
+
+    def rerank(self, queries: Sequence[str], candidates: Sequence[Sequence[Document]]) -> list[list[Document]]:
+        """Candidates by `max_sim`, in [-1, 1]. Raises `KeyError` for a document that is not of the corpus."""
+        encoded = self._encoder.encode_queries(queries)
+        return [
+            _reordered(documents, self._score(tokens_QD, documents))
+            for tokens_QD, documents in zip(encoded.tokens, candidates, strict=True)
+        ]
+
+    def _score(self, query_QD: FloatArray, documents: Sequence[Document]) -> FloatArray:
+        if not documents:
+            return np.zeros(0, dtype=np.float32)
+        rows = [self._row_of[document.id] for document in documents]
+        pieces = [self._tokens_MD[self._starts_N1[row] : self._starts_N1[row + 1]] for row in rows]
+        lengths_C = np.asarray([len(piece) for piece in pieces], dtype=np.int64)
+        return max_sim(query_QD, np.concatenate(pieces).astype(np.float32), lengths_C)
+
+
+def max_sim(query_QD: FloatArray, documents_MD: FloatArray, lengths_C: IntArray) -> FloatArray:
+    """Mean over query tokens of the best cosine with any token of the document. Shape [C].
+
+    (1/Q) * sum_i max_j q_i . d_j: ColBERT's sum divided by Q, so that scores of different queries share a scale.
+    A query without tokens scores 0 everywhere; every document has at least one token.
+    """
+    if not len(query_QD):
+        return np.zeros(len(lengths_C), dtype=np.float32)
+    starts_C = np.concatenate(([0], np.cumsum(lengths_C)[:-1]))
+    best_CQ = np.maximum.reduceat(documents_MD @ query_QD.T, starts_C, axis=0)
+    scores_C: FloatArray = best_CQ.mean(axis=1, dtype=np.float32)
+    return scores_C
+
+
+class CrossEncoder:
+    """A sentence-transformers cross-encoder: reads query and passage together. Its scale is the model's."""
+
+    def __init__(self, name: str, *, max_tokens: int = 512, batch_size: int = 32, device: str = "cpu") -> None:
+        import sentence_transformers
+
+        self._model: Any = sentence_transformers.CrossEncoder(
+            name, max_length=max_tokens, device=device, trust_remote_code=False, local_files_only=Path(name).is_dir()
+        )
+        self._batch_size = batch_size
+
+    def rerank(self, queries: Sequence[str], candidates: Sequence[Sequence[Document]]) -> list[list[Document]]:
+        """Candidates by the model's score; the pairs of all queries share its batches."""
+        pairs = [
+            (query, passage_text(document))
+            for query, documents in zip(queries, candidates, strict=True)
+            for document in documents
+        ]
+        if not pairs:
+            return [[] for _ in queries]
+        scores = np.asarray(self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False))
+        ends = np.cumsum([len(documents) for documents in candidates])
+        return [
+            _reordered(documents, scores_C)
+            for documents, scores_C in zip(candidates, np.split(scores, ends[:-1]), strict=True)
+        ]
+
+
+def _reordered(documents: Sequence[Document], scores_C: FloatArray) -> list[Document]:
+    # Ties keep the retriever's order: best_first puts the lower row first.
+    return [replace(documents[i], score=float(scores_C[i])) for i in best_first(scores_C, len(documents))]
