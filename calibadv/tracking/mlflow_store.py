@@ -1,0 +1,176 @@
+"""Delivers one operation at a time to an MLflow store, and keeps beside the run what is needed to go on later.
+
+`mlflow.json` in the run folder names the store, the experiment and, once it exists, the run id: a resumed training and
+a replay both find their run there. Every function here may raise; `outbox.Outbox` decides what happens then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from calibadv.tracking.outbox import Operation, Rejected
+from calibadv.tracking.traces import write_trace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_T = TypeVar("_T")
+
+STATE = "mlflow.json"
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A dead server must fail within seconds: the spool, not the HTTP client, does the patient retrying.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+_MAX_METRICS, _MAX_PARAMS = 1000, 100  # of one log_batch request, MLflow's limits
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a run is tracked. `uri` None: mlflow.db beside the run folder, wherever that lies by then."""
+
+    experiment: str
+    run_name: str
+    uri: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Keep the target in the run folder."""
+        (folder / STATE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> Target | None:
+        """The target kept in a run folder; None if that run was never tracked."""
+        path = folder / STATE
+        return Target(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+class MlflowStore:
+    """One run in an MLflow store; connects on the first delivery, not before."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        self.folder = folder.resolve()
+        self.target = target
+        self.uri = target.uri or f"sqlite:///{self.folder.parent / 'mlflow.db'}"
+        self.connected = threading.Event()
+        self._client: MlflowClient | None = None
+        self._experiment_id = ""
+
+    def deliver(self, operation: Operation) -> None:
+        """Carry out one operation. Raises `Rejected` for what would fail for ever."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client, run_id = self._connect()
+            self._carry_out(client, run_id, operation)
+        except MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise Rejected(str(error)) from error
+            raise RuntimeError(f"MLflow at {self.uri} does not answer: {_first_line(error)}") from error
+        except FileNotFoundError as error:
+            raise Rejected(str(error)) from error
+
+    def _carry_out(self, client: MlflowClient, run_id: str, operation: Operation) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        match operation["op"]:
+            case "start":
+                client.update_run(run_id, status="RUNNING")
+            case "metrics":
+                time_ms, step = operation["time_ms"], operation["step"]
+                metrics = [Metric(name, value, time_ms, step) for name, value in operation["values"].items()]
+                for batch in _batches(metrics, _MAX_METRICS):
+                    client.log_batch(run_id, metrics=batch)
+            case "params":
+                params = [Param(name, value) for name, value in operation["values"].items()]
+                for chunk in _batches(params, _MAX_PARAMS):
+                    client.log_batch(run_id, params=chunk)
+            case "tags":
+                client.log_batch(run_id, tags=[RunTag(name, value) for name, value in operation["values"].items()])
+            case "artifact":
+                path = self.folder / operation["path"]
+                if path.is_dir():
+                    client.log_artifacts(run_id, str(path), operation["to"])
+                elif path.exists():
+                    client.log_artifact(run_id, str(path), operation["to"])
+                else:
+                    raise Rejected(f"the file {path} no longer exists")
+            case "trace":
+                write_trace(self.uri, self._experiment_id, run_id, operation)
+            case "end":
+                client.set_terminated(run_id, status=operation["status"], end_time=operation["time_ms"])
+            case unknown:
+                raise Rejected(f"no such operation: {unknown!r}")
+
+    def _connect(self) -> tuple[MlflowClient, str]:
+        """The client and the run id; makes experiment and run where they do not exist."""
+        if self._client is None:
+            for name, value in _DEFAULTS.items():
+                os.environ.setdefault(name, value)
+            from mlflow import MlflowClient
+
+            _silence_migrations()
+            client = MlflowClient(self.uri)
+            self._experiment_id = _experiment_id(client, self.target.experiment, self.uri)
+            if self.target.run_id is None:
+                run = client.create_run(
+                    self._experiment_id,
+                    run_name=self.target.run_name,
+                    tags={"mlflow.source.name": "calibadv", **self.target.tags},
+                )
+                self.target = replace(self.target, run_id=run.info.run_id)
+                self.target.write(self.folder)
+            self._client = client
+            self.connected.set()
+        assert self.target.run_id is not None
+        return self._client, self.target.run_id
+
+
+def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=_artifact_location(uri)))
+        except MlflowException:
+            # Another run may have made it between the two calls.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    return str(experiment.experiment_id)
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside the database for SQLite (MLflow's default is the current folder); the server's own choice otherwise."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+
+
+def _silence_migrations() -> None:
+    """Keep the first use of a database from writing fifty lines of schema migrations over the live view."""
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _batches(values: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(values)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,30 @@
+"""Metrics over steps, taken from a run's history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+History = Sequence[Mapping[str, float]]
+"""A dict a step, as in metrics.jsonl; each has "step"."""
+
+
+def series(history: History, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values of a metric; steps without it are left out."""
+    rows = [(row["step"], row[metric]) for row in history if metric in row]
+    steps, values = zip(*rows, strict=True) if rows else ((), ())
+    return np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+
+
+def has_any(history: History, metrics: Iterable[str]) -> bool:
+    """Whether a step carries one of these metrics."""
+    wanted = set(metrics)
+    return any(wanted & row.keys() for row in history)
+
+
+def running_mean(values: NDArray[np.float64], share: float = 0.1) -> NDArray[np.float64]:
+    """Centred mean over about `share` of the series (3 to 21 values), shorter at its ends; same length."""
+    half = int(np.clip(len(values) * share, 3, 21)) // 2
+    return np.asarray([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])

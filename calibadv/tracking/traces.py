@@ -1,0 +1,163 @@
+"""A rollout as an MLflow trace: a root span from question to answer, and under it one span a turn with its credit."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from calibadv.tracking.outbox import Operation
+from calibadv.tracking.record import RolloutRecord, TurnRecord
+
+_NS_PER_TURN = 1_000_000  # spans only need an order: a turn is drawn as 1 ms
+_PREVIEW = 1000  # characters of the question and the answer in the list of traces
+
+
+def trace_operation(record: RolloutRecord) -> Operation:
+    """What the outbox keeps of a trace. Its id is drawn here, so that a second delivery overwrites the first."""
+    return {"op": "trace", "id": uuid.uuid4().hex, "time_ns": time.time_ns(), "record": record.to_dict()}
+
+
+def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: Operation) -> str:
+    """Write the trace to the store, linked to the run; its MLflow id. Raises what MLflow raises."""
+    # The exporter behind MlflowClient.start_trace swallows errors, so the spool would never learn of them: the
+    # tracing client writes spans and info itself.
+    from mlflow.entities import (
+        AssessmentSource,
+        Feedback,
+        Span,
+        TraceData,
+        TraceInfo,
+        TraceLocation,
+        TraceState,
+    )
+    from mlflow.tracing.client import TracingClient
+    from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
+
+    record = RolloutRecord.from_dict(operation["record"])
+    trace_id = f"tr-{operation['id']}"
+    spans = [Span.from_dict(span) for span in _spans(record, trace_id, int(operation["time_ns"]))]
+    source = AssessmentSource(source_type="CODE", source_id="calibadv")
+    rewards = {"reward": record.reward, "f1": record.answer_reward, "format": record.format_reward}
+    info = TraceInfo(
+        trace_id=trace_id,
+        trace_location=TraceLocation.from_experiment_id(experiment_id),
+        request_time=int(operation["time_ns"]) // 1_000_000,
+        execution_duration=len(record.turns),
+        state=TraceState.OK,
+        request_preview=record.question[:_PREVIEW],
+        response_preview=(record.answer or "")[:_PREVIEW],
+        trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
+        tags={
+            TraceTagKey.TRACE_NAME: f"step {record.step} rollout {record.index + 1}/{record.group_size}",
+            "step": str(record.step),
+            "question_id": record.question_id,
+            "reward": f"{record.reward:.4g}",
+        },
+        assessments=[
+            Feedback(name=name, value=value, source=source, trace_id=trace_id) for name, value in rewards.items()
+        ],
+    )
+    client = TracingClient(tracking_uri)
+    try:
+        client.log_spans(experiment_id, spans)
+        client.start_trace(info)
+    except NotImplementedError:
+        # File stores keep no spans: the older way, spans as an artifact of the trace.
+        client._upload_trace_data(client.start_trace(info), TraceData(spans))
+    return trace_id
+
+
+def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str, Any]]:
+    end_ns = start_ns + _NS_PER_TURN * max(len(record.turns), 1)
+    root = _span(
+        trace_id,
+        0,
+        "rollout",
+        "AGENT",
+        (start_ns, end_ns),
+        inputs={"question": record.question},
+        outputs={"answer": record.answer, "golden_answers": list(record.golden_answers)},
+        attributes={
+            "step": record.step,
+            "question_id": record.question_id,
+            "reward": record.reward,
+            "f1": record.answer_reward,
+            "format": record.format_reward,
+            "policy_version": record.policy_version,
+            "truncated": record.truncated,
+        },
+    )
+    return [
+        root,
+        *(
+            _turn_span(trace_id, number, turn, start_ns + _NS_PER_TURN * (number - 1))
+            for number, turn in enumerate(record.turns, start=1)
+        ),
+    ]
+
+
+def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int) -> dict[str, Any]:
+    if turn.kind == "search":
+        inputs: dict[str, Any] = {"think": turn.think, "query": turn.query}
+        # The shape that MLflow's page draws as documents.
+        outputs: Any = [
+            {
+                "page_content": doc.text,
+                "metadata": {"doc_uri": doc.title, "title": doc.title, "silver": doc.silver},
+                "id": doc.id,
+            }
+            for doc in turn.documents
+        ]
+    else:
+        inputs, outputs = {"think": turn.think}, {"answer": turn.answer, "text": turn.text}
+    return _span(
+        trace_id,
+        number,
+        f"{number} {turn.kind}",
+        "RETRIEVER" if turn.kind == "search" else "LLM",
+        (start_ns, start_ns + _NS_PER_TURN),
+        inputs=inputs,
+        outputs=outputs,
+        attributes={
+            "kind": turn.kind,
+            "silver_score": turn.score,
+            "advantage_before": turn.advantage_before,
+            "advantage_after": turn.advantage,
+            "tokens": turn.tokens,
+            "text": turn.text,
+        },
+    )
+
+
+def _span(
+    trace_id: str,
+    number: int,
+    name: str,
+    span_type: str,
+    time_ns: tuple[int, int],
+    *,
+    inputs: Any,
+    outputs: Any,
+    attributes: dict[str, Any],
+) -> dict[str, Any]:
+    """A span as MLflow's dictionary: number 0 is the root, ids are hexadecimal, attribute values are JSON."""
+    values = {
+        "mlflow.traceRequestId": trace_id,
+        "mlflow.spanType": span_type,
+        "mlflow.spanInputs": inputs,
+        "mlflow.spanOutputs": outputs,
+        **{name: value for name, value in attributes.items() if value is not None},
+    }
+    return {
+        "trace_id": trace_id,
+        "span_id": f"{number + 1:016x}",
+        "parent_span_id": f"{1:016x}" if number else None,
+        "name": name,
+        "start_time_unix_nano": time_ns[0],
+        "end_time_unix_nano": time_ns[1],
+        "events": [],
+        "status": {"code": "STATUS_CODE_OK", "message": ""},
+        "attributes": {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()},
+    }
