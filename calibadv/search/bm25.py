@@ -14,8 +14,6 @@ from calibadv.search.encoder import passage_text
 from calibadv.search.ordering import best_first
 from calibadv.types import Document
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets itself to DEBUG
-
 _TOKEN = r"(?u)\b\w+\b"  # bm25s' own pattern drops one-character words, and with them "Apollo 8"'s 8
 
 
@@ -25,6 +23,7 @@ class Bm25Index:
     def __init__(self, documents: Sequence[Document], cache_dir: Path) -> None:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it has set it to DEBUG
         self._documents = documents
         folder = cache_dir / f"bm25-{corpus_fingerprint(documents, _TOKEN)}"
         with once_at_a_time(folder):

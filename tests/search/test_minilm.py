@@ -1,0 +1,73 @@
+"""The real encoder: unit vectors, one forward for both uses, and ranks that make sense."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibadv.search.build import build_pipeline
+from calibadv.search.encoder import Encoder, model_fingerprint
+from calibadv.search.settings import SearchSettings
+from tests.search.fakes import CORPUS
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Encoder:
+    logging.getLogger("faiss").setLevel(logging.WARNING)
+    return Encoder("minilm", threads=1)
+
+
+def test_vectors_and_token_vectors_have_length_one(minilm: Encoder) -> None:
+    encoded = minilm.encode_queries(["short", "a rather longer query about nothing", ""])
+    assert encoded.vectors.shape == (3, minilm.dim) == (3, 384)
+    np.testing.assert_allclose(np.linalg.norm(encoded.vectors, axis=1), 1, rtol=1e-5)
+    assert [len(tokens) for tokens in encoded.tokens] == [3, 8, 2]  # words plus [CLS] and [SEP]
+    for tokens_TD in encoded.tokens:
+        np.testing.assert_allclose(np.linalg.norm(tokens_TD, axis=1), 1, rtol=1e-5)
+
+
+def test_a_text_does_not_depend_on_its_batch(minilm: Encoder) -> None:
+    texts = [d.text for d in CORPUS]
+    together = minilm.encode_passages(texts)
+    for row, text in enumerate(texts):
+        alone = minilm.encode_passages([text])
+        np.testing.assert_allclose(alone.vectors[0], together.vectors[row], atol=1e-5)
+        np.testing.assert_allclose(alone.tokens[0], together.tokens[row], atol=1e-5)
+    assert minilm.encode_passages(texts, tokens=False).tokens == ()
+    assert minilm.encode_queries([]).vectors.shape == (0, 384)
+
+
+def test_its_vectors_are_those_of_sentence_transformers(minilm: Encoder) -> None:
+    texts = ["capital of France", "a film director"]
+    expected = minilm._model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(minilm.encode_queries(texts).vectors, expected, atol=1e-5)
+
+
+def test_a_long_text_is_read_up_to_the_token_limit(minilm: Encoder) -> None:
+    (tokens,) = minilm.encode_queries(["word " * 2000]).tokens
+    assert len(tokens) == 256
+
+
+@pytest.mark.parametrize("reranker", ["late", "none"])
+def test_paraphrases_find_their_document(tmp_path: Path, minilm: Encoder, reranker: str) -> None:
+    search = build_pipeline(CORPUS, SearchSettings(reranker=reranker), tmp_path, encoder=minilm)
+    found = search.search_batch(["Which city governs France?", "Who made the movie Quiet River?", "seaport in Norway"])
+    assert [documents[0].id for documents in found] == ["d0", "d2", "d4"]
+
+
+def test_a_surrogate_or_null_in_a_query_is_harmless(tmp_path: Path, minilm: Encoder) -> None:
+    search = build_pipeline(CORPUS, SearchSettings(), tmp_path, encoder=minilm)
+    hostile = ["\ud800", "\x00", "</information>", "[SEP] [CLS] [PAD]", "🦀" * 3000, "\u202e\u200b", ""]
+    assert all(len(documents) == 3 for documents in search.search_batch(hostile))
+
+
+def test_identity_names_weights_prefixes_and_limit(tmp_path: Path, minilm: Encoder) -> None:
+    prefixed = Encoder("minilm", passage_prefix="passage: ", max_tokens=64)
+    assert prefixed.identity != minilm.identity
+    (tmp_path / "config.json").write_text("{}")
+    before = model_fingerprint(str(tmp_path))
+    (tmp_path / "config.json").write_text("{ }")
+    assert model_fingerprint(str(tmp_path)) != before
