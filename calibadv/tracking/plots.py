@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from calibadv.tracking.series import History, has_any, running_mean, series
@@ -40,13 +41,13 @@ def write_plots(history: History, folder: Path) -> list[Path]:
 
 def overview(history: History) -> Figure:
     """Two rows of three panels: what the README shows."""
-    figure = Figure(figsize=(13.2, 7.0), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+    figure = Figure(figsize=(13.2, 7.0), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     names = ("reward", "certainty", "neg_pos_ratio", "silver", "searches", "time")
     for axes, name in zip(figure.subplots(2, 3).flat, names, strict=True):
         panel, metrics = PANELS[name]
         _draw(axes, panel, history)
         if not has_any(history, metrics):
+            axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "not measured in this run", transform=axes.transAxes, ha="center", color=MUTED)
     return figure
 
@@ -81,7 +82,7 @@ def certainty_panel(axes: Axes, history: History) -> None:
         _line(right, history, "rollout/high_ppl_ratio", "PPL > 50 (right)", RED)
         right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         right.set_ylim(0, max(0.1, right.get_ylim()[1]))
-        right.spines[["top", "left", "right"]].set_visible(False)
+        right.spines[:].set_visible(False)
         right.tick_params(colors=RED, length=0, labelsize=9)
 
 
@@ -168,7 +169,7 @@ def _draw(axes: Axes, panel: Panel, history: History) -> None:
     title = axes.get_title()
     axes.set_title("")
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=10)
-    axes.set_xlabel("step", color=MUTED, fontsize=9)
+    axes.set_xlabel("step", color=MUTED, fontsize=9, labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.margins(x=0.01)
     axes.grid(color=GRID, linewidth=0.8)
@@ -179,8 +180,20 @@ def _draw(axes: Axes, panel: Panel, history: History) -> None:
     found = [part.get_legend_handles_labels() for part in (axes, *right)]
     handles, labels = [h for part in found for h in part[0]], [name for part in found for name in part[1]]
     if handles:
-        style = {"fontsize": 8.5, "framealpha": 0.85, "edgecolor": "none", "labelcolor": INK}
-        (right or [axes])[-1].legend(handles, labels, **style)
+        # Below the axes, where a legend hides no data.
+        axes.legend(
+            handles,
+            labels,
+            ncols=len(handles),
+            fontsize=8.5,
+            frameon=False,
+            labelcolor=INK,
+            columnspacing=1.2,
+            handlelength=1.4,
+            handletextpad=0.5,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.15),
+        )
 
 
 def _save(figure: Figure, path: Path) -> Path:
