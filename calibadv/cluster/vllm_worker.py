@@ -14,7 +14,7 @@ from vllm.platforms import current_platform
 
 
 def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:  # noqa: ARG001 (vLLM's signature)
-    layer.cpu_linear = linear
+    layer.__dict__["cpu_linear"] = linear  # a plain attribute; nn.Module's own setter is typed for tensors
 
 
 if current_platform.is_cpu():

@@ -48,7 +48,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_batch: int = 64,
@@ -57,7 +57,7 @@ class TorchEngine:
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}")
-        self._model: Any = model.to(compute_dtype).eval()
+        self._model = model.to(compute_dtype).eval()
         self._tokenizer = tokenizer
         self._max_batch = max_batch
         self._max_len = int(self._model.config.max_position_embeddings)
@@ -67,7 +67,7 @@ class TorchEngine:
         self._lock = threading.Lock()  # held for a step, and while weights change
         self._door = threading.Lock()
         self._failure: BaseException | None = None
-        self._unfinished = 0
+        self._open: dict[int, _Row] = {}  # requests not yet answered, by identity; guarded by the door
         # Of the worker thread: the running rows, their cache, and which cached positions are real.
         self._rows: list[_Row] = []
         self._cache: Any = None
@@ -101,21 +101,28 @@ class TorchEngine:
         with self._door:
             if self._failure is not None:
                 raise RuntimeError(f"the torch engine is gone: {self._failure!r}") from self._failure
-            self._unfinished += 1
+            self._open[id(row)] = row
             self._inbox.put(row)
-        return await asyncio.wrap_future(row.answer)
+        try:
+            return await asyncio.wrap_future(row.answer)
+        except asyncio.CancelledError:
+            row.answer.cancel()
+            raise
 
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copy the weights into the model and serve `version`. Raises RuntimeError while requests are running."""
+        # A tied head is the embedding: a separate copy of it must not win.
+        tied = {"lm_head.weight"} if self._model.config.tie_word_embeddings else set()
+        state = {name: tensor for name, tensor in named_tensors if name not in tied}
         with self._lock, self._door:
-            if self._unfinished:
-                raise RuntimeError(f"{self._unfinished} requests are running: wait for them before changing weights")
-            state = dict(named_tensors)
-            result = self._model.load_state_dict(state, strict=False)
-            tied = {"lm_head.weight"} if self._model.config.tie_word_embeddings else set()
-            missing = sorted(set(result.missing_keys) - tied)
-            if missing or result.unexpected_keys:
-                raise ValueError(f"the weights do not fit: missing {missing[:5]}, unknown {result.unexpected_keys[:5]}")
+            running = sum(not row.answer.cancelled() for row in self._open.values())
+            if running:
+                raise RuntimeError(f"{running} requests are running: wait for them before changing weights")
+            names = set(self._model.state_dict()) - tied
+            missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
+            if missing or unknown:
+                raise ValueError(f"the weights do not fit the model: missing {missing[:5]}, unknown {unknown[:5]}")
+            self._model.load_state_dict(state, strict=False)
             self._version = version
 
     def reset_prefix_cache(self) -> None:
@@ -139,12 +146,9 @@ class TorchEngine:
             failure = error
         with self._door:
             self._failure = failure
-        while not self._inbox.empty():
-            row = self._inbox.get()
-            if row is not None:
-                self._rows.append(row)
-        for row in self._rows:
-            if row.answer.set_running_or_notify_cancel():
+            unanswered = list(self._open.values())
+        for row in unanswered:
+            if not row.answer.done():
                 row.answer.set_exception(RuntimeError(f"the torch engine is gone: {failure!r}"))
         self._rows, self._cache = [], None
 
@@ -156,7 +160,6 @@ class TorchEngine:
                 break
             row = self._inbox.get()
             if row is None:
-                self._rows += new
                 return False
             new.append(row)
         if new:
@@ -265,7 +268,8 @@ class TorchEngine:
         else:
             self._cache, self._mask_BT = None, torch.zeros((0, 0), dtype=torch.long)
         with self._door:
-            self._unfinished -= len(done)
+            for row in done:
+                self._open.pop(id(row), None)
 
 
 def _left_pad(x: torch.Tensor, length: int, dim: int) -> torch.Tensor:

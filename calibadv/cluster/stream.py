@@ -1,0 +1,98 @@
+"""One streaming execution a run: rows in, rollouts out, engines alive in between."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from calibadv.cluster.stage import RolloutStage, StageSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How many engines there are, what each of them takes, and how rows are dealt out to them."""
+
+    engines: int = 1
+    batch_rows: int = 1  # rows of one task; they come out together
+    rows_per_step: int = 8  # bounds what one engine may hold, so that a step spreads evenly
+    num_cpus: float = 1.0  # per engine
+    num_gpus: float = 0.0  # per engine
+    resources: Mapping[str, float] = field(default_factory=dict)  # per engine, custom ones
+    env_vars: Mapping[str, str] = field(default_factory=dict)  # of the engines' processes
+    start_timeout_s: float = 1800.0  # for the whole pool to be ready
+
+    def __post_init__(self) -> None:
+        for name in ("engines", "batch_rows", "rows_per_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def tasks_per_engine(self) -> int:
+        """One engine's share of a step, in tasks. More would let the first ready engine take a whole step."""
+        return math.ceil(math.ceil(self.rows_per_step / self.batch_rows) / self.engines)
+
+
+def step_blocks(rows: Iterable[Mapping[str, Any]], batch_rows: int) -> Iterator[pa.Table]:
+    """The rows in tables of at most `batch_rows`, none of which mixes steps or versions.
+
+    A table is a task, and a task's rows come out when its last one is done: one that held a row of the next step would
+    wait for weights that are only made from the rows it holds back.
+    """
+
+    def belongs_to(row: Mapping[str, Any]) -> tuple[int, int | None]:
+        if not {"step", "index"} <= set(row):
+            raise ValueError(f"a row must have 'step' and 'index', got the keys {sorted(row)}")
+        return row["step"], row.get("version")
+
+    for _, members in itertools.groupby(rows, belongs_to):
+        while batch := list(itertools.islice(members, batch_rows)):
+            yield pa.table({"row": pa.array([pickle.dumps(dict(row)) for row in batch], type=pa.binary())})
+
+
+def stream_rollouts(
+    rows: Iterable[Mapping[str, Any]], stage: StageSettings, pool: PoolSettings
+) -> Iterator[dict[str, Any]]:
+    """Roll out every row once and yield the results of `RolloutStage` as they are done, earlier steps first.
+
+    A row is a dict with `step` and `index` (ints), an optional `version` that is needed at least, and whatever the
+    rollout function reads. Rows must be in the order of their steps. Closing the iterator ends the engines.
+    """
+    blocks = list(step_blocks(rows, pool.batch_rows))
+    if not blocks:
+        return
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.wait_for_min_actors_s = int(pool.start_timeout_s)
+    with DataContext.current(context):
+        dataset = ray.data.from_arrow(blocks).map_batches(
+            RolloutStage,
+            fn_constructor_args=(stage,),
+            batch_size=None,
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(
+                size=pool.engines,
+                max_tasks_in_flight_per_actor=pool.tasks_per_engine,
+                max_concurrent_calls_per_actor=pool.tasks_per_engine,
+            ),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus or None,
+            resources=dict(pool.resources) or None,
+            runtime_env={"env_vars": dict(pool.env_vars)},
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+    # Nothing is fetched ahead: a batch that is held back to fill a buffer would hold its step back.
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from table.to_pylist()

@@ -1,0 +1,26 @@
+"""A Ray of its own for the tests of this folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    # A short path: Ray's sockets lie below it and their names are limited to about 100 bytes.
+    with tempfile.TemporaryDirectory(prefix="cr", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            _temp_dir=folder,
+            object_store_memory=200 * 2**20,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+            log_to_driver=False,
+        )
+        yield
+        ray.shutdown()

@@ -1,0 +1,58 @@
+"""An engine that answers with its version, and rollouts that write down what they were given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibadv.cluster.engine import EngineDied
+from calibadv.cluster.stage import RollGroupFn
+from calibadv.rollout.protocols import Generation, GenerateFn, Sampling, StopReason
+from calibadv.types import IntArray
+
+
+class FakeEngine:
+    """Its one token is its weight; it notices weights that change under a running request."""
+
+    def __init__(self, seconds: float = 0.02, dies_on: int | None = None) -> None:
+        self.seconds, self.dies_on = seconds, dies_on
+        self.version, self.weight = -1, -1
+
+    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+        weight = self.weight
+        if self.dies_on is not None and self.dies_on in prompt_ids.tolist():
+            raise EngineDied("as asked")
+        await asyncio.sleep(self.seconds)
+        assert self.weight == weight, "the weights changed under a running request"
+        return Generation(np.array([weight]), np.zeros(1, np.float32), StopReason.EOS)
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        self.weight = int(dict(named_tensors)["weight"].item())
+        self.version = version
+
+    def reset_prefix_cache(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def rollouts(die_once: Path | None = None, bug_at: int | None = None) -> RollGroupFn:
+    """Three turns a row. `die_once` ends the process at row 5 of step 2 unless that file is there."""
+
+    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
+        prompt = np.array([row["step"], row["index"]])
+        weights = [int((await generate(prompt, Sampling(4))).ids[0]) for _ in range(3)]
+        if die_once is not None and (row["step"], row["index"]) == (2, 5) and not die_once.exists():
+            die_once.touch()
+            os._exit(1)
+        if bug_at == row["index"]:
+            raise KeyError("a bug in the rollout")
+        return json.dumps({"weights": weights, "version": version, "text": row["question"]["text"]}).encode()
+
+    return roll

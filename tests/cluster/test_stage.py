@@ -1,0 +1,135 @@
+"""The stage and its stream on a real local Ray, with engines that only pretend."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from calibadv.cluster.board import create_board
+from calibadv.cluster.stage import StageSettings
+from calibadv.cluster.stream import PoolSettings, step_blocks, stream_rollouts
+from calibadv.cluster.weights import chunk_state
+from tests.cluster.fake_engine import FakeEngine, rollouts
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
+STEPS, ROWS = 10, 8
+
+
+def train_rows(steps: int = STEPS, rows: int = ROWS) -> list[dict[str, Any]]:
+    return [{"step": s, "index": i, "question": {"text": f"{s}/{i}?"}} for s in range(steps) for i in range(rows)]
+
+
+def publish(board: Any, version: int) -> None:
+    ray.get(board.publish.remote(version, chunk_state([("weight", torch.tensor([float(version)]))])))
+
+
+@pytest.fixture
+def board(request: pytest.FixtureRequest) -> Iterator[Any]:
+    handle = create_board(request.node.name)
+    publish(handle, 0)
+    yield handle
+    ray.kill(handle)
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, board: Any) -> Callable[..., StageSettings]:
+    return partial(StageSettings, FakeEngine, rollouts, board=request.node.name)
+
+
+def run(board: Any, settings: StageSettings, rows: list[dict[str, Any]], pool: PoolSettings) -> list[dict[str, Any]]:
+    """Consume the stream as a trainer does: publish version s + 1 when every row of step s is there."""
+    left = Counter(row["step"] for row in rows)
+    got: list[dict[str, Any]] = []
+    for row in stream_rollouts(rows, settings, pool):
+        got.append(row | {"payload": json.loads(row["payload"]), "seen_s": time.time()})
+        left[row["step"]] -= 1
+        if left[row["step"]] == 0:
+            publish(board, row["step"] + 1)
+    return got
+
+
+POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
+
+
+def test_every_row_runs_under_its_steps_version_and_a_step_spreads_evenly(board: Any, stage: Any) -> None:
+    got = run(board, stage(), train_rows(), POOL)
+    assert sorted((r["step"], r["index"]) for r in got) == [(s, i) for s in range(STEPS) for i in range(ROWS)]
+    engines = defaultdict(Counter)
+    for row in got:
+        assert row["version"] == row["step"] == row["payload"]["version"]
+        assert row["payload"]["weights"] == [row["step"]] * 3
+        assert row["payload"]["text"] == f"{row['step']}/{row['index']}?"
+        assert row["arrived_s"] <= row["started_s"] <= row["finished_s"]
+        engines[row["step"]][row["engine"]] += 1
+    for step, share in engines.items():
+        assert max(share.values()) <= 0.6 * ROWS, f"step {step}: {share}"
+    assert ray.get(board.versions.remote()) == {engine: STEPS - 1 for engine in engines[STEPS - 1]}
+
+
+def test_rows_of_a_batch_come_out_together_and_steps_never_share_one(board: Any, stage: Any) -> None:
+    rows = train_rows(3, 5)
+    assert [t.num_rows for t in step_blocks(rows, 2)] == [2, 2, 1] * 3
+    got = run(board, stage(), rows, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5))
+    assert sorted((r["step"], r["index"]) for r in got) == [(s, i) for s in range(3) for i in range(5)]
+    assert all(r["version"] == r["step"] for r in got)
+
+
+def test_rows_of_a_killed_engine_run_again_and_arrive_once(board: Any, stage: Any, tmp_path: Path) -> None:
+    settings = stage(rollout_factory=partial(rollouts, tmp_path / "died"))
+    got = run(board, settings, train_rows(5), POOL)
+    assert (tmp_path / "died").exists()
+    assert sorted((r["step"], r["index"]) for r in got) == [(s, i) for s in range(5) for i in range(ROWS)]
+    assert all(r["version"] == r["step"] and r["payload"]["weights"] == [r["step"]] * 3 for r in got)
+
+
+def test_eval_rows_wait_for_their_own_version(board: Any, stage: Any) -> None:
+    rows = train_rows(4)
+    evals = [{"step": 2, "index": 100 + i, "version": 3, "question": {"text": "eval?"}} for i in range(4)]
+    left = Counter(r["step"] for r in rows)
+    got = []
+    for row in stream_rollouts([*rows[: 3 * ROWS], *evals, *rows[3 * ROWS :]], stage(), POOL):
+        got.append(row)
+        if row["index"] < 100:
+            left[row["step"]] -= 1
+            if left[row["step"]] == 0:
+                publish(board, row["step"] + 1)
+    assert len(got) == 4 * ROWS + 4
+    assert {r["version"] for r in got if r["index"] >= 100} == {3}
+
+
+def test_staleness_one_starts_the_next_step_before_its_version(board: Any, stage: Any) -> None:
+    got = run(board, stage(max_staleness=1), train_rows(6), POOL)
+    assert len(got) == 6 * ROWS
+    assert all(row["step"] - 1 <= row["version"] <= row["step"] for row in got)
+    assert all(len(set(row["payload"]["weights"])) == 1 for row in got)  # one version a trajectory
+    assert any(row["version"] == row["step"] - 1 for row in got)
+
+
+def test_a_bug_in_the_rollout_reaches_the_driver_with_its_message(board: Any, stage: Any) -> None:
+    with pytest.raises(Exception, match="a bug in the rollout"):
+        run(board, stage(rollout_factory=partial(rollouts, None, 3)), train_rows(1), POOL)
+
+
+def test_an_engine_that_keeps_dying_ends_the_run(board: Any, stage: Any) -> None:
+    settings = stage(engine_factory=partial(FakeEngine, dies_on=6), max_engine_deaths=0)
+    with pytest.raises(Exception, match="engines died in this run; the last one: as asked"):
+        run(board, settings, train_rows(1), POOL)
+
+
+def test_closing_the_stream_early_ends_its_engines(board: Any, stage: Any) -> None:
+    stream = stream_rollouts(train_rows(5), stage(), POOL)
+    next(stream)
+    stream.close()
+    deadline = time.time() + 60
+    while time.time() < deadline and ray.available_resources().get("CPU", 0) < 4:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == 4

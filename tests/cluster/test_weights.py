@@ -1,0 +1,78 @@
+"""Weights through the object store, and the board that announces them."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+import torch
+
+from calibadv.cluster.board import create_board, find_board
+from calibadv.cluster.weights import chunk_state, fetch
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
+
+
+def state() -> list[tuple[str, torch.Tensor]]:
+    return [
+        ("odd", torch.arange(3, dtype=torch.uint8)),
+        ("fp32", torch.randn(5, 7)),
+        ("bf16", torch.randn(4, 3).to(torch.bfloat16)),
+        ("transposed", torch.randn(6, 2).T),
+        ("scalar", torch.tensor(2.5)),
+        ("empty", torch.zeros(0, 4)),
+    ]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100, 10**6])
+def test_fetched_tensors_are_the_given_ones(chunk_bytes: int) -> None:
+    given = state()
+    packed = chunk_state(given, chunk_bytes)
+    got = list(fetch(packed))
+    assert [name for name, _ in got] == [name for name, _ in given]
+    for (_, ours), (_, theirs) in zip(got, given, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+    assert packed.nbytes == sum(t.nbytes for _, t in given)
+
+
+def test_chunks_stay_below_their_limit_and_tensors_are_never_cut() -> None:
+    packed = chunk_state([(str(i), torch.zeros(10)) for i in range(10)] + [("big", torch.zeros(100))], 100)
+    assert [len(ray.get(ref)) for ref in packed.chunks] == [80] * 5 + [400]
+
+
+def test_dtype_casts_floating_tensors_alone() -> None:
+    got = dict(fetch(chunk_state(state(), dtype=torch.bfloat16)))
+    assert got["fp32"].dtype == torch.bfloat16
+    assert got["odd"].dtype == torch.uint8
+
+
+def test_waiting_ends_when_the_version_is_published() -> None:
+    board = create_board("board-wait")
+    assert ray.get(board.latest.remote()) is None
+    packed = chunk_state([("x", torch.ones(2))])
+    waiting = [board.wait.remote(v) for v in (0, 1, 2)]
+    ray.get(board.publish.remote(1, packed))
+    assert ray.get(waiting[:2], timeout=20) == [1, 1]
+    assert ray.wait(waiting[2:], timeout=0.2)[0] == []
+    ray.get(find_board("board-wait").publish.remote(2, packed))
+    assert ray.get(waiting[2], timeout=20) == 2
+    newest = ray.get(board.latest.remote())
+    assert newest.version == 2
+    assert torch.equal(dict(fetch(newest.weights))["x"], torch.ones(2))
+
+
+def test_versions_only_grow_and_reports_are_kept() -> None:
+    board = create_board("board-grow")
+    packed = chunk_state([("x", torch.ones(2))])
+    ray.get(board.publish.remote(3, packed))
+    with pytest.raises(ValueError, match="version 3 is not newer than the published 3"):
+        ray.get(board.publish.remote(3, packed))
+    ray.get([board.report.remote("a", 3), board.report.remote("b", 2)])
+    assert ray.get(board.versions.remote()) == {"a": 3, "b": 2}
+    assert ray.get(board.report_death.remote("b")) == 1
+    assert ray.get(board.versions.remote()) == {"a": 3}
+
+
+def test_a_missing_board_is_named() -> None:
+    with pytest.raises(ValueError, match="no policy board named 'nowhere'"):
+        find_board("nowhere")
