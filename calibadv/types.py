@@ -76,7 +76,7 @@ class Trajectory:
     format_reward: float  # 0 or 1
     reward: float  # answer_reward * format_reward
     policy_version: int = 0
-    truncated: bool = False  # ended because the next turn would not have fitted the token budget
+    truncated: bool = False  # a token limit (of the turn or of the whole) cut it
     forced_final: bool = False  # wrote a search where only an answer was left
     infra_failed: bool = False  # the environment failed, not the policy: never train on or score it
 

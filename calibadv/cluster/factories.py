@@ -1,0 +1,91 @@
+"""What an engine actor builds when it starts: its engine, and the function that rolls out a question."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from calibadv.cluster.engine import Engine
+from calibadv.cluster.stage import RollGroupFn
+from calibadv.config import Config
+from calibadv.methods import make_method
+from calibadv.rollout.agent import Limits
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
+from calibadv.rollout.protocols import GenerateFn, SearchFn
+from calibadv.types import Question
+
+
+def make_engine(config: Config, model_folder: str) -> Engine:
+    """The configured engine over `model_folder`. vLLM, which takes half a minute to import, only where it is asked for."""
+    rollout = config.rollout
+    if rollout.engine == "torch":
+        from calibadv.rollout.torch_engine import TorchEngine
+
+        return TorchEngine.from_folder(model_folder, max_batch=rollout.max_concurrent)
+    from calibadv.cluster.vllm_engine import VllmEngine
+    from calibadv.cluster.vllm_settings import VllmSettings
+
+    return VllmEngine(
+        VllmSettings(
+            model=model_folder,
+            dtype=config.model.dtype,
+            max_model_len=rollout.max_tokens,
+            max_num_seqs=rollout.max_concurrent,
+            gpu_memory_utilization=rollout.gpu_memory_utilization,
+            kv_cache_gb=rollout.kv_cache_gb,
+            tensor_parallel_size=rollout.tensor_parallel,
+            seed=config.run.seed,
+        )
+    )
+
+
+def make_dialogue(config: Config, model_folder: str) -> Dialogue:
+    """The dialogue of the configured method in the model's own chat template."""
+    method = make_method(config.method.name, config.method.params)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
+    return Dialogue(tokenizer, prefill=method.prefill, template=config.rollout.template)
+
+
+def make_limits(config: Config) -> Limits:
+    """The rollout's token and turn limits."""
+    rollout = config.rollout
+    return Limits(
+        max_turns=rollout.max_turns,
+        max_prompt_tokens=rollout.max_prompt_tokens,
+        max_turn_tokens=rollout.max_turn_tokens,
+        max_observation_tokens=rollout.max_observation_tokens,
+        max_tokens=rollout.max_tokens,
+    )
+
+
+def make_roller(config: Config, model_folder: str, search: SearchFn) -> GroupRoller:
+    """Rolls out groups as configured."""
+    method = make_method(config.method.name, config.method.params)
+    return GroupRoller(
+        dialogue=make_dialogue(config, model_folder),
+        search=search,
+        plan=method.plan(config.rollout.samples),
+        run_seed=config.run.seed,
+        temperature=config.rollout.temperature,
+        limits=make_limits(config),
+        require_search=config.rollout.require_search,
+        on_void_turn=config.rollout.on_void_turn,
+        infra_retries=config.rollout.infra_retries,
+    )
+
+
+def make_roll_group(config: Config, model_folder: str, search_factory: Callable[[], SearchFn]) -> RollGroupFn:
+    """The stage's rollout function: a row of `rllib.schedule` in, `pickle((phase, RolledGroup))` out."""
+    roller = make_roller(config, model_folder, search_factory())
+
+    async def roll_group(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
+        question: Question = pickle.loads(row["question"])
+        roll = roller.train if row["phase"] == "train" else roller.evaluate
+        rolled: RolledGroup = await roll(question, generate, step=row["step"], version=version)
+        return pickle.dumps((row["phase"], rolled if row["sampled"] else without_documents(rolled)))
+
+    return roll_group

@@ -1,0 +1,283 @@
+"""The whole configuration: one pydantic tree, read from TOML, overridden by `--section.key value`.
+
+A default is the paper's value (CalibAdv appendix B) unless a comment says otherwise. Unknown keys are refused with the
+nearest right one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from calibadv.methods import make_method
+from calibadv.rollout.dialogue import PROMPT_TEMPLATE
+
+POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows no extra keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Run(Section):
+    name: str = ""  # "" = <method>-seed<seed>
+    folder: Path = Path("runs")
+    seed: int = 0
+    steps: int = Field(205, ge=1)  # one epoch of HotpotQA + 2Wiki
+    overwrite: bool = False
+
+
+class Data(Section):
+    train: str = POCKET  # a file of questions, or "pocket"
+    test: str = POCKET
+    corpus: str = POCKET
+    questions_per_step: int = Field(512, ge=1)
+    test_questions: int | None = Field(None, ge=1)  # None = all
+
+
+class Model(Section):
+    path: str = POCKET  # a folder, a hub name, or "pocket"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the engines; the learner keeps fp32 master weights
+    trust_remote_code: Literal[False] = False
+
+
+class Search(Section):
+    retriever: Literal["dense", "bm25"] = "dense"
+    encoder: str = "minilm"  # the paper: intfloat/e5-base-v2
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    reranker: Literal["late", "cross", "none"] = "late"  # the paper: cross (needs a model hub)
+    cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
+    top_k_retrieve: int = Field(20, ge=1)
+    top_k: int = Field(3, ge=1)
+    replicas: int = Field(1, ge=1)
+    http_port: int | None = None  # None = no HTTP: training goes through Serve handles
+    timeout_s: float = Field(30.0, gt=0)
+    max_attempts: int = Field(4, ge=1)
+
+
+class Rollout(Section):
+    engine: Literal["vllm", "torch"] = "vllm"
+    engines: int = Field(8, ge=1)
+    tensor_parallel: int = Field(1, ge=1)
+    samples: int = Field(5, ge=1)  # rollouts a question, n
+    temperature: float = Field(1.0, gt=0)
+    template: str = PROMPT_TEMPLATE
+    max_turns: int = Field(4, ge=0)
+    max_prompt_tokens: int = Field(2048, ge=1)
+    max_turn_tokens: int = Field(1024, ge=1)
+    max_observation_tokens: int = Field(2048, ge=1)
+    max_tokens: int = Field(16384, ge=2)
+    require_search: bool = True
+    on_void_turn: Literal["stop", "retry"] = "stop"
+    infra_retries: int = Field(2, ge=0)  # rollouts whose search failed are sampled again this often
+    max_staleness: int = Field(0, ge=0, le=1)
+    max_concurrent: int = Field(256, ge=1)  # sequences an engine batches
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    kv_cache_gb: float = Field(1.0, gt=0)  # CPU engines only
+
+    @model_validator(mode="after")
+    def _room(self) -> Rollout:
+        if self.max_prompt_tokens >= self.max_tokens:
+            raise ValueError(
+                f"rollout.max_prompt_tokens = {self.max_prompt_tokens} leaves no room in "
+                f"rollout.max_tokens = {self.max_tokens}: lower the first or raise the second"
+            )
+        return self
+
+
+class MethodChoice(Section):
+    name: str = "calibadv"
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _exists(self) -> MethodChoice:
+        make_method(self.name, self.params)
+        return self
+
+
+class LearnerSection(Section):
+    learners: int = Field(0, ge=0)  # 0 = in the driver process
+    gpus_per_learner: float = Field(0, ge=0)
+    threads: int = Field(1, ge=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast over fp32 master weights
+    lr: float = Field(5e-7, gt=0)
+    lr_final: float = Field(0.0, ge=0)  # the cosine's end
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    grad_clip: float = Field(1.0, gt=0)
+    minibatch_rollouts: int = Field(256, ge=1)
+    token_budget: int = Field(16384, ge=1)  # padded tokens a micro-batch
+    clip: float = Field(0.2, gt=0)
+    kl_coef: float = Field(0.0, ge=0)  # low-variance KL against the frozen start
+    entropy_coef: float = Field(0.0, ge=0)
+    old_logprobs: Literal["sampler", "recompute"] = "sampler"
+    importance_cap: float | None = Field(None, gt=0)  # truncated importance sampling; needs recompute
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _importance_needs_recompute(self) -> LearnerSection:
+        if self.importance_cap is not None and self.old_logprobs != "recompute":
+            raise ValueError(
+                "learner.importance_cap corrects recomputed log-probs: set learner.old_logprobs 'recompute'"
+            )
+        return self
+
+
+class Evaluation(Section):
+    every: int | None = Field(None, ge=1)  # steps; None = before and after training only
+    questions: int = Field(128, ge=1)  # of the evaluations in between; before and after use all
+
+
+class Cluster(Section):
+    address: str = "local"  # "auto" joins the running cluster
+    logical_cpus: int | None = None  # local only; None = enough for all actors
+    cpus_per_engine: float = Field(1.0, ge=0)
+    gpus_per_engine: float = Field(1.0, ge=0)
+    search_cpus: float = Field(0.5, ge=0)
+
+
+class Tracking(Section):
+    mlflow_uri: str = ""  # "" = SQLite beside the runs
+    experiment: str = "calibadv"
+    sampled_rollouts: int = Field(4, ge=0)  # groups a logged step, written as traces and to rollouts.jsonl
+    sample_every: int = Field(5, ge=1)
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    run: Run = Run()
+    data: Data = Data()
+    model: Model = Model()
+    search: Search = Search()
+    rollout: Rollout = Rollout()
+    method: MethodChoice = MethodChoice()
+    learner: LearnerSection = LearnerSection()
+    evaluation: Evaluation = Evaluation()
+    cluster: Cluster = Cluster()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        rollouts = self.data.questions_per_step * self.rollout.samples
+        if rollouts % self.learner.minibatch_rollouts:
+            raise ValueError(
+                f"data.questions_per_step x rollout.samples = {rollouts} rollouts do not divide into mini-batches of "
+                f"learner.minibatch_rollouts = {self.learner.minibatch_rollouts}: the last update of a step would be "
+                f"smaller than the others; try {_nearest_divisor(rollouts, self.learner.minibatch_rollouts)}"
+            )
+        if self.rollout.temperature != 1 and self.learner.old_logprobs == "sampler":
+            raise ValueError(
+                f"rollout.temperature = {self.rollout.temperature}: engines report log-probs at temperature 1, so set "
+                "learner.old_logprobs 'recompute', or sample at temperature 1 as the paper does"
+            )
+        return self
+
+    @property
+    def run_name(self) -> str:
+        return self.run.name or f"{self.method.name}-seed{self.run.seed}"
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.data.questions_per_step * self.rollout.samples
+
+    @property
+    def updates_per_step(self) -> int:
+        return self.rollouts_per_step // self.learner.minibatch_rollouts
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, said in one line a problem."""
+
+
+def load_config(recipe: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The recipe's TOML with `--section.key value` (or `--section.key=value`) overrides applied, validated.
+
+    Raises `ConfigError` naming key, value, expectation and the nearest right key.
+    """
+    tree = _read_toml(recipe) if recipe is not None else {}
+    for dotted, text in _pairs(overrides):
+        _assign(tree, dotted, text)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no recipe at {path}: give a TOML file, e.g. workflows/recipes/pocket.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    pairs, waiting = [], list(arguments)
+    while waiting:
+        flag = waiting.pop(0)
+        if not flag.startswith("--"):
+            raise ConfigError(f"unexpected argument {flag!r}: overrides are --section.key value")
+        key, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not waiting or (waiting[0].startswith("--") and "." in waiting[0]):
+                raise ConfigError(f"--{key} has no value: overrides are --section.key value")
+            value = waiting.pop(0)
+        pairs.append((key.replace("-", "_"), value))
+    return pairs
+
+
+def _assign(tree: dict[str, Any], dotted: str, text: str) -> None:
+    *parents, leaf = dotted.split(".")
+    if not parents:
+        raise ConfigError(f"--{dotted} names no section{_suggest(dotted, _every_key())}: use --section.key value")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--{dotted}: {parent} is a value, not a section")
+    tree[leaf] = _value(text)
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{_suggest(where, _every_key())}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where} = {problem['input']!r}: {message}" if where and not isinstance(problem["input"], dict) else message
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    same_leaf = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    best = same_leaf or close
+    return f" (did you mean {best[0]!r}?)" if best else ""
+
+
+def _every_key() -> list[str]:
+    keys = []
+    for section, field in Config.model_fields.items():
+        assert isinstance(field.annotation, type)
+        keys += [section, *(f"{section}.{key}" for key in field.annotation.model_fields)]
+    return keys
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - wanted))

@@ -1,0 +1,106 @@
+"""The training loop: sample a step, update the policy on calibrated advantages, publish the new weights.
+
+questions -> rollouts -> rewards -> advantages -> learner update -> weights -> metrics
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from calibadv.batching import GroupShard, shard_groups
+from calibadv.config import Config
+from calibadv.rllib.config import CalibAdvConfig
+from calibadv.rllib.env_runner import StepSample
+from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.publish import publish_weights
+from calibadv.rllib.schedule import Phase
+from calibadv.rllib.totals import clipped_tokens, step_metrics
+from calibadv.rollout.protocols import SearchFailed
+from calibadv.rollout.seeds import sampling_seed
+
+STEP = "step"  # where a step's metrics stand in RLlib's result
+
+
+class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
+    """One `train()` is one training step: as many optimizer updates as the step has mini-batches.
+
+    It knows no method: credit is assigned by the learner connector that the configuration names.
+    """
+
+    learner_group: PolicyLearnerGroup
+
+    @classmethod
+    def get_default_config(cls) -> CalibAdvConfig:
+        return CalibAdvConfig(algo_class=cls)
+
+    def setup(self, config: CalibAdvConfig) -> None:
+        """Builds the learners while the engines start, then publishes version 0."""
+        super().setup(config)
+        self.settings: Config = self.config.calibadv
+        self.version = 0  # training steps made, and the policy version that they led to
+        self.sample = StepSample()
+        self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
+        self.seconds: dict[str, float] = defaultdict(float)  # time of the last step by activity
+        self.publish()
+
+    def training_step(self) -> None:
+        """One step at version v: its rollouts were sampled by v, its updates make v + 1."""
+        with self.timed("rollout"):
+            self.sample = self.env_runner.sample(phase=Phase.TRAIN, step=self.version)
+        if not self.sample.groups:
+            raise SearchFailed(f"no question of step {self.version} could be rolled out: the search tool is down")
+        with self.timed("learn"):
+            updates = self.settings.updates_per_step
+            totals = self.learner_group.update_shards(self.shards(updates), num_minibatches=updates)
+        with self.timed("sync"):
+            self.version += 1
+            self.publish()
+        self.clipped = clipped_tokens(totals)
+        self.metrics.log_dict({STEP: step_metrics(totals)}, window=1)
+
+    def shards(self, num_minibatches: int) -> list[list[GroupShard]]:
+        """The step's groups dealt to the learners; the same draw of mini-batches for every number of learners."""
+        return shard_groups(
+            self.sample.groups,
+            num_minibatches=num_minibatches,
+            num_shards=self.learner_group.num_shards,
+            seed=sampling_seed(self.settings.run.seed, self.version, "minibatches", 0),
+        )
+
+    def publish(self) -> None:
+        """Announces the learner's weights as the current version; engines pull them before their next rollout."""
+        publish_weights(
+            self.learner_group, self.config.stream.board, self.version, getattr(torch, self.settings.model.dtype)
+        )
+
+    def evaluate_greedy(self) -> StepSample:
+        """Greedy rollouts of the scheduled test questions by the current version, through the same engines."""
+        with self.timed("eval"):
+            return self.env_runner.sample(phase=Phase.EVAL, step=self.version)
+
+    def logprob_diff(self, sample: StepSample) -> dict[str, float]:
+        """Engine against learner on rollouts of the current version: `sync/logprob_diff_*`. Changes no weights."""
+        shards = [[GroupShard(group, (0,) * len(group.trajectories)) for group in sample.groups]]
+        shards += [[] for _ in range(self.learner_group.num_shards - 1)]
+        totals = [self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards[0]))[0]]
+        return {name: value for name, value in step_metrics(totals).items() if name.startswith("sync/")}
+
+    def save_model(self, folder: Path) -> None:
+        """Writes the current policy as a folder that `from_pretrained` and vLLM open."""
+        self.learner_group.call_all(lambda learner: learner.save_model(str(folder)))
+
+    @contextmanager
+    def timed(self, activity: str) -> Iterator[None]:
+        """Adds the wall seconds of its body to `seconds[activity]`."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[activity] += time.monotonic() - start

@@ -1,0 +1,80 @@
+"""AlgorithmConfig of a calibadv run: RLlib's switches, set once, around our own configuration tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from calibadv.config import Config
+from calibadv.methods import make_method
+from calibadv.rllib.connectors import AddAdvantages, PackMinibatches, RecomputeLogprobs
+from calibadv.rllib.env_runner import RolloutEnvRunner
+from calibadv.rllib.learner import POLICY, PolicyLearner
+from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.module import CausalLMModule
+from calibadv.rllib.stream import RolloutStream
+
+NO_SPACE = gym.spaces.Discrete(1)  # RLlib wants spaces; a token sequence has none
+
+
+class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
+    """Everything `CalibAdvAlgorithm` needs: our tree and the rollout stream."""
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.calibadv = Config()
+        self.stream: RolloutStream | None = None
+        self.framework("torch")
+        self.environment(observation_space=NO_SPACE, action_space=NO_SPACE)
+        self.env_runners(env_runner_cls=RolloutEnvRunner, num_env_runners=0, create_local_env_runner=True)
+        self.rl_module(model_config={})
+        self.reporting(min_time_s_per_iteration=None)
+        self._dont_auto_sync_env_runner_states = True  # engines pull their weights from the policy board
+
+    def of_run(self, stream: RolloutStream) -> CalibAdvConfig:
+        """This config, set up for the run that `stream` describes."""
+        config, model_folder = stream.config, str(stream.inputs.model)
+        learner = config.learner
+        self.calibadv, self.stream = config, stream
+        self.debugging(seed=config.run.seed, log_level="ERROR")
+        self.learners(num_learners=learner.learners, num_gpus_per_learner=learner.gpus_per_learner)
+        self.training(
+            learner_class=PolicyLearner,
+            lr=learner.lr,
+            add_default_connectors_to_learner_pipeline=False,
+            learner_connector=self._learner_connectors,
+        )
+        self.rl_module(
+            rl_module_spec=RLModuleSpec(
+                module_class=CausalLMModule,
+                observation_space=NO_SPACE,
+                action_space=NO_SPACE,
+                model_config={
+                    "path": model_folder,
+                    "gradient_checkpointing": learner.gradient_checkpointing,
+                    "keep_reference": learner.kl_coef > 0,
+                },
+            )
+        )
+        return self
+
+    def _learner_connectors(self, *_: Any) -> list[Any]:
+        learner = self.calibadv.learner
+        connectors: list[Any] = [AddAdvantages(make_method(self.calibadv.method.name, self.calibadv.method.params))]
+        if learner.old_logprobs == "recompute":
+            connectors.append(RecomputeLogprobs(learner.token_budget))
+        return [*connectors, PackMinibatches(learner.token_budget)]
+
+    def build_learner_group(self, **kwargs: Any) -> PolicyLearnerGroup:
+        """Our LearnerGroup in place of RLlib's."""
+        spec = kwargs.get("rl_module_spec") or self.rl_module_spec
+        if not isinstance(spec, MultiRLModuleSpec):
+            spec = MultiRLModuleSpec(rl_module_specs={POLICY: spec})
+        return PolicyLearnerGroup(config=self.copy(), module_spec=spec, placement_group=kwargs.get("placement_group"))
+
+    def get_default_learner_class(self) -> type[PolicyLearner]:
+        return PolicyLearner

@@ -1,0 +1,112 @@
+"""EnvRunner over the rollout stream: `sample(phase, step)` returns the groups of one step of the run.
+
+The engines live in the Ray Data actor pool for the whole run. This runner owns the one streaming execution: a thread
+drains it, so that engines start while the learner is built, and rows wait here until their step is asked for.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.rllib.env.env_runner import EnvRunner
+
+from calibadv.rllib.schedule import Phase
+from calibadv.rllib.stream import FinishedRow, RolloutStream
+from calibadv.types import Document, Group
+
+
+@dataclass(slots=True)
+class StepSample:
+    """The finished rollouts of one step, in question order, and what the environment lost."""
+
+    groups: list[Group] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)  # indices into `groups` that are written out for people
+    documents: dict[str, Document] = field(default_factory=dict)  # retrieved by the sampled groups
+    infra_failed: int = 0  # rollouts whose search failed, those sampled again included
+    dropped_groups: int = 0  # questions given up on, never scored
+    engine_rows: Counter[str] = field(default_factory=Counter)  # engine -> questions it rolled out
+    wait_s: float = 0.0  # how long `sample` waited
+
+
+class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
+    """Hands out the stream step by step. One per run, in the driver."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._rows: queue.SimpleQueue[FinishedRow | BaseException | None] = queue.SimpleQueue()
+        self._finished: dict[tuple[str, int], list[FinishedRow]] = defaultdict(list)
+        self._expected: Counter[tuple[str, int]] = Counter()
+        self._stopped = threading.Event()
+        self._ready = threading.Event()
+        threading.Thread(target=self._drain, args=(self.config.stream,), daemon=True, name="rollouts").start()
+
+    def sample(self, *, phase: Phase, step: int, on_row: Callable[[int, int], None] | None = None) -> StepSample:
+        """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early.
+
+        `on_row(done, of)` is told of progress.
+        """
+        key, start = (str(phase), step), time.monotonic()
+        self._ready.wait()
+        while not self._expected or len(self._finished[key]) < self._expected[key]:
+            row = self._rows.get()
+            if isinstance(row, BaseException):
+                raise row
+            if row is None:
+                raise RuntimeError(f"the rollout stream ended before {phase} step {step} was complete")
+            self._finished[row.phase, row.step].append(row)
+            if on_row is not None:
+                on_row(len(self._finished[key]), self._expected[key])
+        sample = _collect(sorted(self._finished.pop(key), key=lambda row: row.index))
+        sample.wait_s = time.monotonic() - start
+        return sample
+
+    def _drain(self, stream: RolloutStream) -> None:
+        try:
+            self._expected, rows = stream.open()
+            self._ready.set()
+            for row in rows:
+                if self._stopped.is_set():
+                    return
+                self._rows.put(row)
+            self._rows.put(None)
+        except BaseException as error:  # handed to the thread that waits in `sample`
+            self._rows.put(error)
+        finally:
+            self._ready.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def assert_healthy(self) -> None:
+        """Nothing to check: a broken stream raises in `sample`."""
+
+    def get_metrics(self) -> dict[str, Any]:
+        return {}
+
+    def get_spaces(self) -> dict[str, Any]:
+        from calibadv.rllib.config import NO_SPACE
+        from calibadv.rllib.learner import POLICY
+
+        return {"__env__": (NO_SPACE, NO_SPACE), POLICY: (NO_SPACE, NO_SPACE)}
+
+
+def _collect(rows: list[FinishedRow]) -> StepSample:
+    sample = StepSample()
+    for row in rows:
+        rolled = row.rolled
+        sample.infra_failed += rolled.infra_failed
+        sample.engine_rows[row.engine] += 1
+        if rolled.group is None:
+            sample.dropped_groups += 1
+            continue
+        if rolled.documents:
+            sample.sampled.append(len(sample.groups))
+            sample.documents.update(rolled.documents)
+        sample.groups.append(rolled.group)
+    return sample

@@ -1,0 +1,93 @@
+"""RLModule around any Hugging Face causal language model: token log-probs and entropies of the action tokens."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from calibadv.losses import TokenStats, token_stats
+
+# Heads that do more than a matrix product: the chunked log-probs would be wrong without a word.
+_UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+class CausalLMModule(TorchRLModule):  # type: ignore[misc]
+    """The policy in the learner. `model_config`: path, gradient_checkpointing, keep_reference (for the KL term)."""
+
+    def setup(self) -> None:
+        """Loads fp32 master weights. Called by RLlib once, on every learner."""
+        settings: dict[str, Any] = self.model_config
+        self.language_model = load_causal_lm(settings["path"])
+        if settings.get("gradient_checkpointing"):
+            self.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.language_model.train()  # Hugging Face checkpoints in training mode only
+        self.reference = frozen_copy(self.language_model) if settings.get("keep_reference") else None
+
+    def _forward_train(self, batch: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        stats = action_stats(self.language_model, batch)
+        out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N}
+        if self.reference is not None:
+            with torch.no_grad():
+                out["reference_logprobs_N"] = action_stats(self.reference, batch).logprobs_N
+        return out
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What the optimizer updates: the language model, never the reference."""
+        return list(self.language_model.parameters())
+
+    def get_state(self, *args: Any, inference_only: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """RLlib asks rank 0 for an inference state at start-up; engines get theirs from `publish`, so it is empty."""
+        return {} if inference_only else dict(super().get_state(*args, **kwargs))
+
+
+def load_causal_lm(path: str) -> PreTrainedModel:
+    """The causal LM in `path` (a folder or a hub name) in fp32, dropout off. ValueError for a missing or odd one."""
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        for name, value in config.to_dict().items():
+            if "drop" in name and isinstance(value, float):
+                setattr(config, name, 0.0)  # the ratio compares with an engine that has no dropout
+            if name in _UNSUPPORTED and value not in (None, 1, 1.0):
+                raise ValueError(f"its {name} = {value} changes the logits, and the chunked head has no such step")
+        return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot train the model at {path!r}: {error}") from None
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that never trains."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def action_stats(model: PreTrainedModel, batch: dict[str, Tensor]) -> TokenStats:
+    """Log-probs and entropies [N] of a micro-batch's action tokens, row by row.
+
+    Only the hidden states that predict an action token reach the head.
+    """
+    hidden_BTH = model.base_model(
+        input_ids=batch["ids_BT"], attention_mask=batch["attention_BT"].long(), use_cache=False
+    ).last_hidden_state
+    action_BT = batch["action_BT"]
+    predicts_BT = torch.zeros_like(action_BT)
+    predicts_BT[:, :-1] = action_BT[:, 1:]
+    head = model.get_output_embeddings()
+    return token_stats(hidden_BTH[predicts_BT], head.weight, batch["ids_BT"][action_BT])
+
+
+def save_pretrained(model: PreTrainedModel, source: str, folder: Path, dtype: torch.dtype) -> None:
+    """Writes a folder that `from_pretrained` and vLLM open: weights in `dtype`, config, the tokenizer of `source`."""
+    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    config = copy.deepcopy(model.config)
+    config.dtype = dtype
+    original, model.config = model.config, config
+    try:
+        model.save_pretrained(folder, state_dict=state)
+    finally:
+        model.config = original
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)

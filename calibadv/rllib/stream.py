@@ -1,0 +1,83 @@
+"""The run's one rollout stream, described so that the EnvRunner can open it."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from calibadv.cluster.factories import make_engine, make_roll_group
+from calibadv.cluster.stage import StageSettings
+from calibadv.cluster.stream import PoolSettings, stream_rollouts
+from calibadv.config import Config
+from calibadv.data.questions import load_questions
+from calibadv.rllib.schedule import schedule
+from calibadv.rollout.group import RolledGroup
+from calibadv.rollout.protocols import SearchFn
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files of a run, all local."""
+
+    train: Path
+    test: Path
+    corpus: Path
+    model: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRow:
+    """One question that came out of the stream."""
+
+    phase: str
+    step: int
+    index: int
+    engine: str
+    rolled: RolledGroup
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStream:
+    """How to open the stream: small, picklable, and nothing is started by making it."""
+
+    config: Config
+    inputs: Inputs
+    board: str
+    search_factory: Callable[[], SearchFn]
+
+    def open(self) -> tuple[Counter[tuple[str, int]], Iterator[FinishedRow]]:
+        """How many rows each (phase, step) has, and the rows as they are finished. Starts the engines."""
+        config = self.config
+        train = load_questions(self.inputs.train)
+        test = load_questions(self.inputs.test)[: config.data.test_questions]
+        rows = list(schedule(config, train, test))
+        expected = Counter((row["phase"], row["step"]) for row in rows)
+        stage = StageSettings(
+            engine_factory=partial(make_engine, config, str(self.inputs.model)),
+            rollout_factory=partial(make_roll_group, config, str(self.inputs.model), self.search_factory),
+            board=self.board,
+            max_staleness=config.rollout.max_staleness,
+        )
+        return expected, map(_finished, stream_rollouts(rows, stage, self._pool()))
+
+    def _pool(self) -> PoolSettings:
+        config, questions = self.config, self.config.data.questions_per_step
+        return PoolSettings(
+            engines=config.rollout.engines,
+            # Four tasks an engine and step: small enough to spread evenly, large enough to cost little.
+            batch_rows=max(1, questions // (4 * config.rollout.engines)),
+            rows_per_step=questions,
+            num_cpus=config.cluster.cpus_per_engine,
+            num_gpus=config.cluster.gpus_per_engine,
+            env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+
+def _finished(row: dict[str, Any]) -> FinishedRow:
+    phase, rolled = pickle.loads(row["payload"])
+    return FinishedRow(phase, int(row["step"]), int(row["index"]), str(row["engine"]), rolled)

@@ -1,0 +1,86 @@
+"""All rollouts of one question, as one Group or as the report that the environment failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.plans import Plan, chains
+from calibadv.rollout.protocols import GenerateFn, SearchFn
+from calibadv.rollout.seeds import sampling_seed
+from calibadv.types import Document, Group, Question, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class RolledGroup:
+    """What came of one question. `group` is None where the search tool failed for good: nothing is scored then."""
+
+    group: Group | None
+    infra_failed: int = 0  # rollouts that the environment failed, those sampled again included
+    documents: Mapping[str, Document] = field(default_factory=dict)  # what was retrieved, where it was asked for
+
+
+@dataclass(frozen=True)
+class GroupRoller:
+    """Rolls out a question's group by a plan; greedy once per question in evaluation."""
+
+    dialogue: Dialogue
+    search: SearchFn
+    plan: Plan
+    run_seed: int
+    temperature: float = 1.0
+    limits: Limits = Limits()
+    require_search: bool = True
+    on_void_turn: OnVoidTurn = "stop"
+    infra_retries: int = 2
+
+    async def train(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
+        """The method's plan at the run's temperature, seeded by (run seed, step, question, sample)."""
+        return await self._roll(question, generate, self.plan, self.temperature, step, version)
+
+    async def evaluate(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
+        """One greedy rollout."""
+        return await self._roll(question, generate, chains(1), 0.0, step, version)
+
+    async def _roll(
+        self, question: Question, generate: GenerateFn, plan: Plan, temperature: float, step: int, version: int
+    ) -> RolledGroup:
+        seen: dict[str, Document] = {}
+        failures = 0
+
+        async def search(query: str) -> tuple[Document, ...]:
+            documents = await self.search(query)
+            seen.update((document.id, document) for document in documents)
+            return documents
+
+        agent = Agent(self.dialogue, generate, search, self.limits, self.require_search, self.on_void_turn)
+
+        async def roll(sample: int) -> Trajectory:
+            nonlocal failures
+            for attempt in range(self.infra_retries + 1):
+                trajectory = await agent.roll(
+                    question,
+                    temperature=temperature,
+                    seed_of_turn=self._seeds(question, step, sample, attempt),
+                    policy_version=version,
+                )
+                if not trajectory.infra_failed:
+                    break
+                failures += 1
+            return trajectory
+
+        trajectories = await plan(roll)
+        complete = not any(trajectory.infra_failed for trajectory in trajectories)
+        return RolledGroup(Group(question, trajectories) if complete else None, failures, seen)
+
+    def _seeds(self, question: Question, step: int, sample: int, attempt: int) -> Callable[[int], int]:
+        # A retried rollout samples anew: its first attempt's tokens led to the failure's query.
+        stream = sample + (attempt << 32)
+        return lambda turn: sampling_seed(self.run_seed, step, question.id, stream, turn)
+
+
+def without_documents(rolled: RolledGroup) -> RolledGroup:
+    """The same without the document texts, which only sampled groups carry to the driver."""
+    return replace(rolled, documents={})
