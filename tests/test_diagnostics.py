@@ -1,0 +1,202 @@
+"""Diagnostics against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from calibadv.diagnostics import (
+    ClippedToken,
+    ClippedTokens,
+    collapse_step,
+    group_metrics,
+    high_ppl_ratio,
+    mean_entropy,
+    neg_pos_ratio,
+    penalised_likely_correct,
+    perplexity,
+    repetition,
+    score_distribution,
+    token_probability,
+    turn_rows,
+)
+from calibadv.types import FloatArray, Group, Question, Trajectory, Turn, TurnKind
+
+LOG_HALF = math.log(0.5)
+
+
+def row(*values: float) -> FloatArray:
+    return np.asarray(values, dtype=np.float32)
+
+
+def turn(kind: TurnKind, tokens: int, docs: tuple[str, ...] = (), logprob: float = LOG_HALF) -> Turn:
+    return Turn(
+        kind=kind,
+        action_ids=np.arange(tokens, dtype=np.int64),
+        logprobs=np.full(tokens, logprob, dtype=np.float32),
+        observation_ids=np.zeros(3 if docs else 0, dtype=np.int64),
+        text="",
+        query="q" if kind is TurnKind.SEARCH else None,
+        doc_ids=docs,
+    )
+
+
+def trajectory(
+    *turns: Turn, f1: float, form: float = 1.0, answer: str | None = "x", failed: bool = False
+) -> Trajectory:
+    return Trajectory(np.zeros(5, np.int64), turns, answer, f1, form, f1 * form, infra_failed=failed)
+
+
+def golden_group() -> Group:
+    """The specification's example: rewards [1, 0, 0.5]; r0 `11··1`, r1 `11··11`, r2 `11··111`."""
+    search = turn(TurnKind.SEARCH, 2, ("a", "b", "c"))
+    return Group(
+        Question("q", "?", ("x",)),
+        (
+            trajectory(search, turn(TurnKind.ANSWER, 1), f1=1.0, answer="X"),
+            trajectory(search, turn(TurnKind.ANSWER, 2), f1=0.0, answer="y"),
+            trajectory(search, turn(TurnKind.ANSWER, 3), f1=0.5, answer="x z"),
+        ),
+    )
+
+
+def golden_metrics() -> dict[str, float]:
+    before = [row(1, 1, 1), row(-1, -1, -1, -1), row(0, 0, 0, 0, 0)]
+    after = [row(1, 1, 2), row(-1 / 3, -1 / 3, -1, -1), row(0, 0, 0, 0, 0)]
+    scores = [[1.0], [2 / 3], [0.0]]
+    return group_metrics([golden_group()], [before], [after], [scores], [frozenset({"a", "b", "c"})])
+
+
+def test_neg_pos_ratio_divides_the_two_masses() -> None:
+    assert neg_pos_ratio([row(1, -3), row(0.5, 0)]) == pytest.approx(2.0)
+
+
+def test_neg_pos_ratio_without_a_negative_is_zero_and_without_a_positive_undefined() -> None:
+    assert neg_pos_ratio([row(1, 2)]) == 0.0
+    assert neg_pos_ratio([row(-1, 0)]) is None
+    assert neg_pos_ratio([]) is None
+
+
+def test_perplexity_of_a_fair_coin_is_two() -> None:
+    assert perplexity(row(LOG_HALF, LOG_HALF)) == pytest.approx(2.0)
+    assert perplexity(row()) is None
+
+
+def test_perplexity_of_an_impossible_token_stays_finite() -> None:
+    ppl = perplexity(row(-1e30))
+    assert ppl is not None
+    assert math.isfinite(ppl)
+
+
+def test_high_ppl_ratio_counts_only_above_the_threshold() -> None:
+    assert high_ppl_ratio([2.0, 50.0, 51.0, None, 900.0]) == pytest.approx(0.5)
+    assert high_ppl_ratio([]) is None
+
+
+def test_token_probability_is_the_mean_of_probabilities_not_of_logs() -> None:
+    assert token_probability(row(0.0, math.log(0.5))) == pytest.approx(0.75)
+    assert token_probability(row()) is None
+
+
+def test_mean_entropy_is_a_token_mean() -> None:
+    assert mean_entropy(row(1, 2, 3)) == pytest.approx(2.0)
+    assert mean_entropy(row()) is None
+
+
+def test_penalised_likely_correct_looks_at_negative_advantages_alone() -> None:
+    assert penalised_likely_correct([(-1, 0.0), (-1, 1 / 3), (-1, 1.0), (1, 1.0), (0, 1.0)]) == pytest.approx(2 / 3)
+    assert penalised_likely_correct([(1, 1.0)]) is None
+
+
+def test_score_distribution_uses_the_nearest_bin() -> None:
+    assert score_distribution([0, 1 / 3, 0.34, 2 / 3, 1]) == pytest.approx((0.2, 0.4, 0.2, 0.2))
+    assert score_distribution([]) is None
+
+
+def test_repetition_is_zero_without_repeats_and_near_one_in_a_loop() -> None:
+    assert repetition(np.arange(10)) == 0.0
+    assert repetition(["a"] * 103) == pytest.approx(0.99)
+    assert repetition([1, 2, 3]) == 0.0
+
+
+def test_clipped_tokens_accumulate_over_batches_and_rank_by_count() -> None:
+    ids = np.asarray([[7, 7, 3], [3, 9, 7]])
+    clipped = np.asarray([[True, True, False], [True, False, False]])
+    counts = ClippedTokens().add(ids, clipped).add(np.asarray([3, 5]), np.asarray([True, True]))
+    assert counts.table(chr, top=2) == [ClippedToken(3, "\x03", 2), ClippedToken(7, "\x07", 2)]
+    with pytest.raises(ValueError, match="one shape"):
+        counts.add(ids, clipped[0])
+
+
+def test_collapse_is_a_fall_that_lasts() -> None:
+    healthy, fallen = [0.5] * 30, [0.1] * 30
+    step = collapse_step(healthy + fallen)
+    assert step is not None
+    assert 25 <= step <= 32
+    assert collapse_step(healthy + fallen[:5] + healthy) is None
+    assert collapse_step(healthy) is None
+    assert collapse_step([0.5, 0.1]) is None
+
+
+def test_turn_rows_cut_a_credit_row_at_turn_borders() -> None:
+    rollout = trajectory(turn(TurnKind.SEARCH, 2), turn(TurnKind.ANSWER, 1), f1=1)
+    assert [part.tolist() for part in turn_rows(rollout, row(1, 2, 3))] == [[1, 2], [3]]
+    assert turn_rows(trajectory(f1=0), row()) == []
+    with pytest.raises(ValueError, match="must have 3 entries"):
+        turn_rows(rollout, row(1))
+
+
+def test_group_metrics_of_the_specification_example() -> None:
+    metrics = golden_metrics()
+    assert metrics["reward/mean"] == metrics["reward/f1"] == pytest.approx(0.5)
+    assert metrics["reward/em"] == pytest.approx(1 / 3)
+    assert metrics["reward/format"] == 1
+    assert metrics["advantage/neg_pos_ratio_before"] == pytest.approx(4 / 3)
+    assert metrics["advantage/neg_pos_ratio"] == pytest.approx((2 + 2 / 3) / 4)
+    assert metrics["advantage/neg_pos_ratio_final"] == pytest.approx(1.0)
+    assert metrics["advantage/penalised_likely_correct"] == 1.0
+    assert metrics["advantage/zero_share"] == 0.0
+    assert metrics["silver/empty_share"] == 0.0
+    assert metrics["silver/size"] == 3
+    assert metrics["silver/score_mean"] == pytest.approx(5 / 9)
+    assert metrics["silver/softened_share"] == pytest.approx(1 / 3)
+    assert [metrics[f"silver/score_bin_{name}"] for name in ("0", "0.33", "0.67", "1")] == pytest.approx(
+        [1 / 3, 0, 1 / 3, 1 / 3]
+    )
+    assert metrics["rollout/searches"] == 1
+    assert metrics["rollout/tokens"] == pytest.approx(12.0)
+    assert metrics["rollout/action_tokens"] == pytest.approx(4.0)
+    assert metrics["rollout/high_ppl_ratio"] == 0
+    assert metrics["policy/ppl"] == pytest.approx(2.0)
+    assert metrics["policy/token_probability"] == pytest.approx(0.5)
+
+
+def test_what_is_undefined_is_absent_and_nothing_is_nan() -> None:
+    group = Group(Question("q", "?", ("x",)), (trajectory(f1=0, form=0, answer=None),))
+    metrics = group_metrics([group], [[row()]], [[row()]], [[[]]], [frozenset()])
+    absent = {"advantage/neg_pos_ratio", "silver/score_mean", "silver/size", "policy/ppl", "silver/softened_share"}
+    assert not absent & metrics.keys()
+    assert metrics["silver/empty_share"] == 1
+    assert metrics["advantage/zero_share"] == 1
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert group_metrics([], [], [], [], []) == {}
+
+
+def test_rollouts_that_the_environment_failed_are_counted_and_left_out() -> None:
+    good = trajectory(turn(TurnKind.ANSWER, 1), f1=1.0)
+    failed = trajectory(turn(TurnKind.SEARCH, 1), f1=0.0, failed=True)
+    group = Group(Question("q", "?", ("x",)), (good, failed))
+    credit = [row(1), row(-5)]
+    metrics = group_metrics([group], [credit], [credit], [[[], []]], [frozenset()])
+    assert metrics["rollout/infra_failed"] == 0.5
+    assert metrics["reward/mean"] == 1.0
+    assert metrics["advantage/neg_pos_ratio"] == 0.0
+
+
+def test_the_last_turn_is_no_intermediate_query_even_when_it_searches() -> None:
+    group = Group(Question("q", "?", ("x",)), (trajectory(turn(TurnKind.SEARCH, 2, ("a",)), f1=0.0),))
+    metrics = group_metrics([group], [[row(-1, -1)]], [[row(-1, -1)]], [[[]]], [frozenset({"a"})])
+    assert "advantage/penalised_likely_correct" not in metrics
+    assert metrics["rollout/searches"] == 1

@@ -1,0 +1,37 @@
+"""One conversion of a rollout, three readers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from calibadv.tracking.record import RolloutRecord, record_rollout
+from tests.build import group, trajectory
+from tests.tracking.fake_run import record
+
+
+def test_a_turn_carries_think_query_documents_score_and_both_advantages() -> None:
+    search = record().turns[0]
+    assert (search.kind, search.think, search.query, search.tokens) == ("search", "Who made it?", "q", 2)
+    assert (search.score, search.advantage_before, search.advantage) == (0.5, -1.0, -0.5)
+    assert [(doc.title, doc.silver) for doc in search.documents] == [("The Salt Road", True), ("d9", False)]
+
+
+def test_the_final_step_has_an_answer_and_no_score() -> None:
+    answer = record().turns[1]
+    assert (answer.think, answer.answer, answer.score, answer.advantage) == ("She was born there.", "Ada", None, -1.0)
+
+
+def test_a_record_survives_json() -> None:
+    assert RolloutRecord.from_dict(json.loads(json.dumps(record().to_dict()))) == record()
+
+
+def test_a_rollout_without_credit_has_no_advantages() -> None:
+    turns = record_rollout(group(trajectory(1.0, [1, 1])), 0, step=1).turns
+    assert {turn.advantage for turn in turns} == {turn.score for turn in turns} == {None}
+
+
+def test_scores_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have 1 entries .* got 2"):
+        record_rollout(group(trajectory(1.0, [1, 1])), 0, step=1, scores=[1.0, 1.0])
