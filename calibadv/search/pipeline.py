@@ -69,10 +69,8 @@ class SearchPipeline:
         for too many queries and for a top-k outside 1 <= top_k <= top_k_retrieve <= limits.max_top_k; when only
         `top_k` is given, more than `self.top_k_retrieve` are retrieved if it asks for more.
         """
-        top_k = self.top_k if top_k is None else top_k
-        top_k_retrieve = max(self.top_k_retrieve, top_k) if top_k_retrieve is None else top_k_retrieve
         self.limits.check_count(len(queries))
-        self.limits.check_top_k(top_k_retrieve, top_k)
+        top_k, top_k_retrieve = self.check_top_k(top_k, top_k_retrieve)
         keys: list[_Key] = [(self.limits.cut(query), top_k_retrieve, top_k, retrieval_order) for query in queries]
         with self._lock:
             answers: dict[_Key, Ranked] = {}
@@ -87,6 +85,13 @@ class SearchPipeline:
                     self._cache.put(key, documents)
             self._count(queries, unique=len(answers), searched=len(new))
         return [answers[key] for key in keys]
+
+    def check_top_k(self, top_k: int | None, top_k_retrieve: int | None) -> tuple[int, int]:
+        """(top_k, top_k_retrieve) of a call with what it left out filled in. Raises `ValueError` as `search_batch`."""
+        top_k = self.top_k if top_k is None else top_k
+        top_k_retrieve = max(self.top_k_retrieve, top_k) if top_k_retrieve is None else top_k_retrieve
+        self.limits.check_top_k(top_k_retrieve, top_k)
+        return top_k, top_k_retrieve
 
     def _search(self, queries: list[str], top_k_retrieve: int, top_k: int, retrieval_order: bool) -> list[Ranked]:
         candidates = self._retriever.search(queries, top_k_retrieve)

@@ -1,0 +1,204 @@
+"""The search app on a real Ray Serve: by handle and by HTTP, over its limits, overloaded, and with a dead replica."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.client import RetryPolicy
+from calibadv.search.settings import SearchSettings
+from calibadv.types import Document
+from serve.app import SearchAppOptions, start_search, stop_search
+from serve.search_client import serve_search
+
+pytestmark = pytest.mark.integration
+
+QUERY = "Where was Anna Berg born?"
+
+
+def load() -> list[Document]:
+    return [
+        Document("d0", "Paris", "Paris is the capital of France."),
+        Document("d1", "Berlin", "Berlin is the capital of Germany."),
+        Document("d2", "Quiet River", "Quiet River is a 1998 film directed by Anna Berg."),
+        Document("d3", "Anna Berg", "Anna Berg is a film director born in Oslo."),
+    ]
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    text: str
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
+    # Socket paths are limited to 107 characters: pytest's own temporary folders are too long for Ray.
+    folder = Path(tempfile.mkdtemp(prefix="rs", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
+        ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=str(folder / "r"))
+        yield folder
+        stop_search("search")
+        stop_search("lexical")
+        ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Path) -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Few places, so that a test can fill them.
+    options = SearchAppOptions(http_port=port, max_ongoing_requests=4, max_queued_requests=4)
+    start_search(SearchSettings(), load, cluster / "cache", options)
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def lexical(cluster: Path) -> str:
+    # No model to load, so that a replica is back in seconds; one call at a time, so that it is easily overloaded.
+    settings = SearchSettings(retriever="bm25", reranker="none")
+    options = SearchAppOptions(name="lexical", num_cpus=0.1, max_ongoing_requests=1, max_queued_requests=1)
+    start_search(settings, load, cluster / "cache", options)
+    return "lexical"
+
+
+def fetch(address: str, body: object = None) -> Reply:
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, data=data), timeout=60) as response:
+            return Reply(response.status, response.read().decode())
+    except urllib.error.HTTPError as error:
+        return Reply(error.code, error.read().decode())
+
+
+def retrieve(url: str, **fields: Any) -> list[list[dict[str, Any]]]:
+    reply = fetch(f"{url}/retrieve", fields)
+    assert reply.status == 200, reply.text
+    result: list[list[dict[str, Any]]] = json.loads(reply.text)["result"]
+    return result
+
+
+def test_a_taken_port_is_named_before_serve_starts(cluster: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(RuntimeError, match=rf"cannot listen on 127.0.0.1:{port} .*choose\s+another http_port"):
+            start_search(SearchSettings(), load, cluster / "cache", SearchAppOptions(http_port=port))
+
+
+def test_a_missing_app_and_a_missing_corpus_are_named(cluster: Path) -> None:
+    with pytest.raises(RuntimeError, match="no search app 'nowhere' runs on this Ray cluster"):
+        serve_search("nowhere")
+    with pytest.raises(FileNotFoundError, match="prepare it with"):
+        start_search(SearchSettings(), cluster / "none.jsonl", cluster / "cache")
+
+
+def test_search_r1_request(url: str) -> None:
+    (first, second) = retrieve(url, queries=[QUERY, "capital of France"], topk=2, return_scores=True)
+    assert first[0]["document"]["id"] == "d3"
+    assert [entry["document"]["id"] for entry in second] == ["d0", "d1"]
+    assert second[0]["document"]["contents"] == '"Paris"\nParis is the capital of France.'
+    assert second[0]["score"] > second[1]["score"]
+
+
+def test_request_with_a_reranker(url: str) -> None:
+    (documents,) = retrieve(url, queries=[QUERY], topk_retrieval=4, topk_rerank=1, return_scores=False, not_sort=True)
+    assert [document["id"] for document in documents] == ["d3"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"queries": ["x" * 3000]}, 400, "query 0 has 3000 characters; the limit is 2048"),
+        ({"queries": ["x"] * 2000}, 400, "2000 queries in one call; the limit is 1024"),
+        ({"queries": ["x"], "topk": 1000}, 400, "the limit is 100"),
+        ({"queries": ["x"], "topk": 0}, 400, "top_k = 0; expected at least 1"),
+        (b"not json", 400, "the body is not JSON"),
+        (b'{"queries": ["' + b"x" * 5_000_000 + b'"]}', 413, "the body is over 4194304 bytes"),
+    ],
+)
+def test_what_is_over_a_limit_is_refused_by_name(url: str, body: object, status: int, message: str) -> None:
+    reply = fetch(f"{url}/retrieve", body)
+    assert reply.status == status
+    assert message in reply.text
+
+
+def test_healthz_and_unknown_paths(url: str) -> None:
+    assert fetch(f"{url}/healthz") == Reply(200, "ok\n")
+    assert fetch(f"{url}/other").status == 404
+
+
+def test_a_full_queue_is_503(url: str) -> None:
+    def slow(caller: int) -> int:
+        queries = [f"{caller} {query} " + "word " * 300 for query in range(20)]
+        return fetch(f"{url}/retrieve", {"queries": queries}).status
+
+    with ThreadPoolExecutor(20) as callers:
+        statuses = list(callers.map(slow, range(20)))
+    assert set(statuses) == {200, 503}
+    assert fetch(f"{url}/healthz").status == 200
+
+
+@pytest.mark.usefixtures("url")
+def test_an_actor_searches_by_handle() -> None:
+    @ray.remote(num_cpus=0.1)
+    class Rollouts:
+        async def run(self, queries: list[str]) -> tuple[list[list[str]], int]:
+            search = serve_search("search")
+            found = await asyncio.gather(*(search(query) for query in queries))
+            return [[document.id for document in documents] for documents in found], search.counts.queries
+
+    rollouts = Rollouts.remote()
+    queries = [QUERY, "capital of Germany", "x" * 5000, "\ud800"]  # over-long and broken: bad queries, no errors
+    found, counted = ray.get(rollouts.run.remote(queries))
+    assert [found[0][0], found[1][0]] == ["d3", "d1"]
+    assert [len(ids) for ids in found] == [3, 3, 3, 3]
+    assert counted == 4
+    ray.kill(rollouts)
+
+
+async def test_an_overloaded_app_is_retried_until_all_are_answered(lexical: str) -> None:
+    search = serve_search(lexical, RetryPolicy(attempts=20, base_delay_s=0.1, max_delay_s=1.0))
+    found = await asyncio.gather(*(search(f"Oslo {i}") for i in range(12)))
+    assert [[document.id for document in documents] for documents in found] == [["d3"]] * 12
+    assert search.counts.errors > 0  # refused with BackPressureError, and tried again
+    assert search.counts.failures == 0
+
+
+async def test_a_killed_replica_is_replaced_and_the_search_answered(lexical: str) -> None:
+    search = serve_search(lexical, RetryPolicy(attempts=12, timeout_s=30.0))
+    assert [document.id for document in await search("Germany")] == ["d1"]
+    (name,) = _replicas(lexical)
+    ray.kill(ray.get_actor(name, namespace="serve"))
+    assert [document.id for document in await search("France")] == ["d0"]
+    assert _replicas(lexical) != [name]
+
+
+async def test_an_app_that_is_gone_is_search_failed(lexical: str) -> None:
+    search = serve_search(lexical, RetryPolicy(attempts=2, timeout_s=5.0))
+    stop_search(lexical)
+    with pytest.raises(SearchFailed, match="no answer in 2 attempts"):
+        await search("Oslo")
+
+
+def _replicas(app: str) -> list[str]:
+    names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)]
+    return [name for name in names if name.startswith(f"SERVE_REPLICA::{app}#")]
