@@ -20,7 +20,7 @@ from calibadv.types import Question
 
 
 def make_engine(config: Config, model_folder: str) -> Engine:
-    """The configured engine over `model_folder`. vLLM, which takes half a minute to import, only where it is asked for."""
+    """The configured engine over `model_folder`. vLLM takes half a minute to import: only where it is asked for."""
     rollout = config.rollout
     if rollout.engine == "torch":
         from calibadv.rollout.torch_engine import TorchEngine

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray
 
 from calibadv.cluster.board import Published, engine_name, find_board
 from calibadv.cluster.engine import Engine, EngineDied
 from calibadv.cluster.weights import fetch
-from calibadv.rollout.protocols import Generation, GenerateFn, Sampling
+from calibadv.rollout.protocols import GenerateFn, Generation, Sampling
 from calibadv.types import IntArray
 
 logger = logging.getLogger(__name__)

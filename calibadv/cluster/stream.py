@@ -75,6 +75,11 @@ def stream_rollouts(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.wait_for_min_actors_s = int(pool.start_timeout_s)
+    # The versions already bound what is under way to a step or two. Ray Data's guesses at output sizes would hold tasks
+    # back from a free engine.
+    context.set_config("backpressure_policies.enabled", [])
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Ray Data's own defaults restart a dead actor, and run its tasks again, without limit: `StageSettings` sets one.
     with DataContext.current(context):
         dataset = ray.data.from_arrow(blocks).map_batches(
             RolloutStage,
@@ -90,8 +95,6 @@ def stream_rollouts(
             num_gpus=pool.num_gpus or None,
             resources=dict(pool.resources) or None,
             runtime_env={"env_vars": dict(pool.env_vars)},
-            max_restarts=-1,
-            max_task_retries=-1,
         )
     # Nothing is fetched ahead: a batch that is held back to fill a buffer would hold its step back.
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):

@@ -14,7 +14,7 @@ import torch
 
 from calibadv.cluster.engine import EngineDied
 from calibadv.cluster.stage import RollGroupFn
-from calibadv.rollout.protocols import Generation, GenerateFn, Sampling, StopReason
+from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
 from calibadv.types import IntArray
 
 
@@ -25,7 +25,7 @@ class FakeEngine:
         self.seconds, self.dies_on = seconds, dies_on
         self.version, self.weight = -1, -1
 
-    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:  # noqa: ARG002
         weight = self.weight
         if self.dies_on is not None and self.dies_on in prompt_ids.tolist():
             raise EngineDied("as asked")
@@ -42,15 +42,20 @@ class FakeEngine:
     def close(self) -> None: ...
 
 
+def exit_once(marker: Path) -> None:
+    if not marker.exists():
+        marker.touch()
+        os._exit(1)
+
+
 def rollouts(die_once: Path | None = None, bug_at: int | None = None) -> RollGroupFn:
     """Three turns a row. `die_once` ends the process at row 5 of step 2 unless that file is there."""
 
     async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
         prompt = np.array([row["step"], row["index"]])
         weights = [int((await generate(prompt, Sampling(4))).ids[0]) for _ in range(3)]
-        if die_once is not None and (row["step"], row["index"]) == (2, 5) and not die_once.exists():
-            die_once.touch()
-            os._exit(1)
+        if die_once is not None and (row["step"], row["index"]) == (2, 5):
+            exit_once(die_once)
         if bug_at == row["index"]:
             raise KeyError("a bug in the rollout")
         return json.dumps({"weights": weights, "version": version, "text": row["question"]["text"]}).encode()

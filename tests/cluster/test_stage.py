@@ -41,8 +41,8 @@ def board(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
-def stage(request: pytest.FixtureRequest, board: Any) -> Callable[..., StageSettings]:
-    return partial(StageSettings, FakeEngine, rollouts, board=request.node.name)
+def stage(request: pytest.FixtureRequest) -> Callable[..., StageSettings]:
+    return partial(StageSettings, engine_factory=FakeEngine, rollout_factory=rollouts, board=request.node.name)
 
 
 def run(board: Any, settings: StageSettings, rows: list[dict[str, Any]], pool: PoolSettings) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def test_every_row_runs_under_its_steps_version_and_a_step_spreads_evenly(board:
         engines[row["step"]][row["engine"]] += 1
     for step, share in engines.items():
         assert max(share.values()) <= 0.6 * ROWS, f"step {step}: {share}"
-    assert ray.get(board.versions.remote()) == {engine: STEPS - 1 for engine in engines[STEPS - 1]}
+    assert ray.get(board.versions.remote()) == dict.fromkeys(engines[STEPS - 1], STEPS - 1)
 
 
 def test_rows_of_a_batch_come_out_together_and_steps_never_share_one(board: Any, stage: Any) -> None:
@@ -125,7 +125,8 @@ def test_an_engine_that_keeps_dying_ends_the_run(board: Any, stage: Any) -> None
         run(board, settings, train_rows(1), POOL)
 
 
-def test_closing_the_stream_early_ends_its_engines(board: Any, stage: Any) -> None:
+@pytest.mark.usefixtures("board")
+def test_closing_the_stream_early_ends_its_engines(stage: Any) -> None:
     stream = stream_rollouts(train_rows(5), stage(), POOL)
     next(stream)
     stream.close()

@@ -168,7 +168,7 @@ async def test_weights_change_only_while_nothing_runs(engine: Any, model: Any) -
 
 
 async def test_weights_that_do_not_cover_the_model_are_refused(engine: Any, model: Any) -> None:
-    with pytest.raises(ValueError, match="missing|leave"):
+    with pytest.raises(ValueError, match=r"missing|leave"):
         engine.load_weights([("model.norm.weight", model.state_dict()["model.norm.weight"])], 5)
     assert engine.version == 0
     engine.load_weights(model.state_dict().items(), 0)
