@@ -40,7 +40,7 @@ class LateInteraction:
         assert embeddings.tokens is not None
         assert embeddings.starts is not None
         self._encoder = encoder
-        self._tokens_MD = embeddings.tokens
+        self._tokens_MD = np.asarray(embeddings.tokens)  # the same map, without memmap's cost a slice
         self._starts_N1 = embeddings.starts
         self._row_of = {document.id: row for row, document in enumerate(documents)}
 

@@ -148,7 +148,7 @@ def test_healthz_and_unknown_paths(url: str) -> None:
 
 def test_a_full_queue_is_503(url: str) -> None:
     def slow(caller: int) -> int:
-        queries = [f"{caller} {query} " + "word " * 300 for query in range(20)]
+        queries = [f"{caller} {query} " + "word " * 100 for query in range(16)]
         return fetch(f"{url}/retrieve", {"queries": queries}).status
 
     with ThreadPoolExecutor(20) as callers:
