@@ -33,6 +33,8 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+# Without it MLflow takes an experiment with traces for an application and hides the charts that compare runs.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # of one log_batch request, MLflow's limits
 
 
@@ -73,7 +75,7 @@ class MlflowStore:
         from mlflow.exceptions import MlflowException
 
         try:
-            client, run_id = self._connect()
+            client, run_id = self._connect(operation.get("time_ms"))
             self._carry_out(client, run_id, operation)
         except MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":
@@ -114,8 +116,8 @@ class MlflowStore:
             case unknown:
                 raise Rejected(f"no such operation: {unknown!r}")
 
-    def _connect(self) -> tuple[MlflowClient, str]:
-        """The client and the run id; makes experiment and run where they do not exist."""
+    def _connect(self, start_ms: int | None) -> tuple[MlflowClient, str]:
+        """The client and the run id; makes experiment and run (begun at `start_ms`) where they do not exist."""
         if self._client is None:
             for name, value in _DEFAULTS.items():
                 os.environ.setdefault(name, value)
@@ -127,6 +129,7 @@ class MlflowStore:
             if self.target.run_id is None:
                 run = client.create_run(
                     self._experiment_id,
+                    start_time=start_ms,
                     run_name=self.target.run_name,
                     tags={"mlflow.source.name": "calibadv", **self.target.tags},
                 )
@@ -144,7 +147,7 @@ def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location=_artifact_location(uri)))
+            return str(client.create_experiment(name, _artifact_location(uri), tags=_EXPERIMENT_TAGS))
         except MlflowException:
             # Another run may have made it between the two calls.
             experiment = client.get_experiment_by_name(name)

@@ -115,7 +115,7 @@ def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int) -> d
     return _span(
         trace_id,
         number,
-        f"{number} {turn.kind}",
+        f"{number} {turn.kind}{_credit(turn)}",
         "RETRIEVER" if turn.kind == "search" else "LLM",
         (start_ns, start_ns + _NS_PER_TURN),
         inputs=inputs,
@@ -129,6 +129,16 @@ def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int) -> d
             "text": turn.text,
         },
     )
+
+
+def _credit(turn: TurnRecord) -> str:
+    """The turn's credit in a few characters, so that MLflow's tree of spans shows where it went."""
+    if turn.advantage is None:
+        return ""
+    before = turn.advantage if turn.advantage_before is None else turn.advantage_before
+    change = f" → {turn.advantage:.2f}" if abs(before - turn.advantage) > 1e-6 else ""
+    score = "" if turn.score is None else f", c {turn.score:.2f}"
+    return f" ({before:.2f}{change}{score})"
 
 
 def _span(

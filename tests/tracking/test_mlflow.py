@@ -1,0 +1,149 @@
+"""What a run leaves in a real MLflow store, and what happens while there is none."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from calibadv.tracking.mlflow_run import SPOOL, MlflowRun, RunStatus, flatten
+from calibadv.tracking.mlflow_store import Target
+from calibadv.tracking.outbox import Operation
+from calibadv.tracking.replay import replay
+from calibadv.tracking.run_folder import read_json_lines
+from tests.tracking.fake_run import record
+
+DEAD = "http://127.0.0.1:9"
+
+
+def client(runs: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+
+
+def test_params_metrics_artifacts_and_status_arrive(runs: Path) -> None:
+    folder = runs / "whole"
+    with MlflowRun(folder, tags={"method": "calibadv"}) as run:
+        run.log_params({"optim": {"lr": 5e-7}, "notes": "x" * 9000, "empty": {}})
+        run.log_metrics(1, {"reward/mean": 0.25, "policy/ppl": math.nan})
+        run.log_metrics(2, {"reward/mean": 0.5, "step": 2})
+        run.log_tags({"dataset": "pocket"})
+        (folder / "plots").mkdir()
+        (folder / "plots" / "overview.png").write_bytes(b"png")
+        (folder / "model").mkdir()
+        (folder / "model" / "config.json").write_text("{}")
+        run.log_image(folder / "plots" / "overview.png")
+        run.log_model_folder(folder / "model")
+        run.log_artifact(folder / "gone.txt")  # a missing file is dropped, the rest arrives
+    assert not (folder / SPOOL).exists()
+    assert run.run_id is not None
+    stored = client(runs).get_run(run.run_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.info.run_name == "whole"
+    assert stored.info.end_time >= stored.info.start_time
+    assert stored.data.tags["method"] == "calibadv"
+    assert stored.data.tags["dataset"] == "pocket"
+    assert stored.data.params["optim.lr"] == "5e-07"
+    assert len(stored.data.params["notes"]) == 6000
+    assert stored.data.metrics == {"reward/mean": 0.5}
+    history = client(runs).get_metric_history(run.run_id, "reward/mean")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.25), (2, 0.5)]
+    assert stored.info.artifact_uri.startswith((runs / "mlartifacts").as_uri())
+    names = {file.path for part in ("plots", "model") for file in client(runs).list_artifacts(run.run_id, part)}
+    assert names == {"plots/overview.png", "model/config.json"}
+
+
+def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
+    with MlflowRun(runs / "traced", experiment="traces") as run:
+        run.log_traces([record(step=3)])
+    assert run.run_id is not None
+    experiment = client(runs).get_experiment_by_name("traces")
+    (trace,) = client(runs).search_traces(locations=[experiment.experiment_id], run_id=run.run_id)
+    assert trace.info.trace_metadata["mlflow.sourceRun"] == run.run_id
+    assert trace.info.tags["step"] == "3"
+    assert trace.info.tags["question_id"] == "pocket/7"
+    assert trace.info.tags["reward"] == "0"
+    assert {a.name: a.value for a in trace.info.assessments} == {"reward": 0.0, "f1": 0.0, "format": 1.0}
+    root, search, answer = sorted(trace.data.spans, key=lambda span: str(span.span_id))
+    assert root.inputs == {"question": "Where was the director born?"}
+    assert root.outputs == {"answer": "Ada", "golden_answers": ["Brenholt"]}
+    assert {search.parent_id, answer.parent_id} == {root.span_id}
+    assert search.name == "1 search (-1.00 → -0.50, c 0.50)"
+    assert search.inputs == {"think": "Who made it?", "query": "q"}
+    assert [(doc["id"], doc["metadata"]["title"]) for doc in search.outputs] == [
+        ("d0", "The Salt Road"),
+        ("d9", "d9"),
+    ]
+    wanted = ("kind", "silver_score", "advantage_before", "advantage_after")
+    assert [search.attributes[name] for name in wanted] == ["search", 0.5, -1.0, -0.5]
+    assert answer.outputs["answer"] == "Ada"
+    assert "silver_score" not in answer.attributes
+
+
+def test_a_run_goes_on_in_its_own_folder(runs: Path) -> None:
+    with MlflowRun(runs / "resumed") as first:
+        first.log_metrics(1, {"x": 1.0})
+    with MlflowRun(runs / "resumed") as second:
+        second.log_metrics(2, {"x": 2.0})
+    assert first.run_id == second.run_id is not None
+    assert len(client(runs).get_metric_history(first.run_id, "x")) == 2
+
+
+def test_an_exception_ends_the_run_as_failed_and_ctrl_c_as_killed(runs: Path) -> None:
+    ended = {}
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), MlflowRun(runs / error.__name__) as run:
+            raise error
+        assert run.run_id is not None
+        ended[error] = client(runs).get_run(run.run_id).info.status
+    assert ended == {RuntimeError: RunStatus.FAILED, KeyboardInterrupt: RunStatus.KILLED}
+
+
+def test_a_dead_server_raises_nothing_and_its_spool_replays_into_a_live_store(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = runs / "orphan"
+    with MlflowRun(folder, uri=DEAD, experiment="orphans") as run:
+        run.log_metrics(1, {"reward/mean": 0.5})
+        run.log_traces([record()])
+        (folder / "note.txt").write_text("kept")
+        run.log_artifact(folder / "note.txt")
+    assert run.run_id is None
+    assert f"python -m calibadv.tracking.replay {folder}" in caplog.text
+    kinds = [line["op"] for line in read_json_lines(folder / SPOOL)]
+    assert kinds == ["start", "metrics", "trace", "artifact", "end"]
+
+    assert replay(folder, uri=f"sqlite:///{runs / 'mlflow.db'}") == 0
+    assert not (folder / SPOOL).exists()
+    target = Target.read(folder)
+    assert target is not None
+    assert target.run_id is not None
+    stored = client(runs).get_run(target.run_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.metrics == {"reward/mean": 0.5}
+    assert [file.path for file in client(runs).list_artifacts(target.run_id)] == ["note.txt"]
+    experiment = client(runs).get_experiment_by_name("orphans")
+    assert len(client(runs).search_traces(locations=[experiment.experiment_id], run_id=target.run_id)) == 1
+
+
+def test_a_replayed_trace_is_not_written_twice(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Operation] = []
+    with MlflowRun(runs / "twice", experiment="twice") as run:
+        monkeypatch.setattr(run._outbox, "put", sent.append)
+        run.log_traces([record()])
+        monkeypatch.undo()
+        for operation in (*sent, *sent):
+            run._outbox.put(operation)
+    experiment = client(runs).get_experiment_by_name("twice")
+    (trace,) = client(runs).search_traces(locations=[experiment.experiment_id])
+    assert len(trace.data.spans) == 3
+
+
+def test_replay_of_a_folder_that_was_never_tracked_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mlflow.json is missing"):
+        replay(tmp_path)
+
+
+def test_flatten_keeps_empty_mappings_visible() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": {}}, "e": [1, 2]}) == {"a.b.c": "1", "a.d": "{}", "e": "[1, 2]"}
