@@ -173,12 +173,15 @@ class VllmEngine:
     def _submit(self, engine: Any, request: _Submit) -> None:
         if request.answer.cancelled():
             return
+        prompt = {"prompt_token_ids": request.prompt_ids}
         try:
-            engine.add_request(request.id, {"prompt_token_ids": request.prompt_ids}, _sampling_params(request.sampling))
+            internal_id = engine.add_request(request.id, prompt, _sampling_params(request.sampling))
         except ValueError as error:  # this request's fault, not the engine's
             request.answer.set_exception(error)
         else:
             self._waiting[request.id] = request
+            # Else vLLM decodes every sampled token a second time, for a text beside its log-prob.
+            engine.output_processor.request_states[internal_id].logprobs_processor.tokenizer = None
 
     def _deliver(self, outputs: list[Any]) -> None:
         for output in outputs:

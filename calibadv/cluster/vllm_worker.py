@@ -1,6 +1,7 @@
 """The part of the vLLM engine that lives in its worker: new weights copied into the running model.
 
-vLLM imports this module (`worker_extension_cls`) before it loads the model, which is when the CPU patch must act.
+vLLM imports this module (`worker_extension_cls`) before it loads the model, which is when the CPU patches must act.
+Shapes: B requests of a step, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,16 +12,34 @@ import torch
 from torch.nn.functional import linear
 from vllm.model_executor.layers import utils as vllm_layers
 from vllm.platforms import current_platform
+from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
 
 def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:  # noqa: ARG001 (vLLM's signature)
     layer.__dict__["cpu_linear"] = linear  # a plain attribute; nn.Module's own setter is typed for tensors
 
 
+_vllm_forward_cpu = TopKTopPSampler.forward_cpu
+
+
+def _sample_seeded(
+    self: Any, logits: torch.Tensor, generators: dict[int, torch.Generator], k: Any, p: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One token per row [B] by inverse CDF, with one uniform number of the row's own generator."""
+    if k is not None or p is not None or len(generators) != len(logits) or self.logprobs_mode != "raw_logprobs":
+        return cast(tuple[torch.Tensor, torch.Tensor | None], _vllm_forward_cpu(self, logits, generators, k, p))
+    cdf_BV = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
+    noise = [torch.rand(1, generator=generators[row], dtype=torch.float64) for row in range(len(logits))]
+    sampled_B1 = torch.searchsorted(cdf_BV, torch.stack(noise) * cdf_BV[:, -1:], right=True)
+    return sampled_B1[:, 0].clamp(max=cdf_BV.shape[1] - 1), None
+
+
 if current_platform.is_cpu():
     # vLLM packs every linear weight for oneDNN and drops the original: a weight loaded later would never be read, and
     # a tied lm_head would keep a packed copy of the old embedding.
     vllm_layers.dispatch_cpu_unquantized_gemm = _keep_weight
+    # vLLM draws an exponential number per vocabulary entry and request: a tenth of a small model's step.
+    TopKTopPSampler.forward_cpu = _sample_seeded
 
 
 class WeightReceiver:

@@ -127,6 +127,18 @@ async def test_equal_seeds_give_equal_tokens_and_other_seeds_do_not(engine: Any)
     assert a.ids.tolist() == b.ids.tolist() != c.ids.tolist()
 
 
+async def test_tokens_are_drawn_from_the_tempered_distribution(engine: Any, model: Any) -> None:
+    draws, temperature = 500, 0.5
+    sampled = await asyncio.gather(
+        *(engine(prompt(0), Sampling(1, temperature=temperature, seed=s, stop=())) for s in range(draws))
+    )
+    with torch.no_grad():
+        probs_V = (model(torch.tensor([prompt(0).tolist()])).logits[0, -1] / temperature).softmax(-1).numpy()
+    counts_V = np.bincount([int(g.ids[0]) for g in sampled], minlength=len(probs_V))
+    deviation_V = np.abs(counts_V - draws * probs_V) / np.sqrt(draws * probs_V * (1 - probs_V) + 1)
+    assert deviation_V.max() < 4.5  # standard deviations
+
+
 async def test_sixteen_interleaved_requests_each_get_their_own_answer(engine: Any, model: Any) -> None:
     async def late(seed: int) -> Generation:
         await asyncio.sleep(0.002 * seed)

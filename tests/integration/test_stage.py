@@ -1,0 +1,58 @@
+"""A real vLLM engine in the Ray Data stage, taking two published policies."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from transformers import AutoModelForCausalLM
+
+from calibadv.cluster.board import create_board
+from calibadv.cluster.stage import RollGroupFn, StageSettings
+from calibadv.cluster.stream import PoolSettings, stream_rollouts
+from calibadv.cluster.vllm_engine import VllmEngine
+from calibadv.cluster.vllm_settings import VllmSettings
+from calibadv.cluster.weights import chunk_state
+from calibadv.rollout.protocols import GenerateFn, Sampling
+from tests.cluster.conftest import local_ray  # noqa: F401 (a fixture)
+from tests.rollout.engine_suite import perturbed, prompt, reference_logprobs, save_tiny_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
+
+
+def one_turn() -> RollGroupFn:
+    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
+        generation = await generate(prompt(row["index"]), Sampling(16, seed=version, stop=()))
+        return json.dumps({"ids": generation.ids.tolist(), "logprobs": generation.logprobs.tolist()}).encode()
+
+    return roll
+
+
+def test_rows_are_sampled_by_the_policy_of_their_step(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    folder = save_tiny_model(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(folder).float().eval()
+    policies = {0: base, 1: perturbed(folder)}
+    board = create_board("vllm-stage")
+    ray.get(board.publish.remote(0, chunk_state(policies[0].state_dict().items())))
+    settings = VllmSettings(str(folder), dtype="float32", max_model_len=128, kv_cache_gb=0.1)
+    stage = StageSettings(partial(VllmEngine, settings), one_turn, "vllm-stage")
+    rows = [{"step": step, "index": i} for step in (0, 1) for i in range(6)]
+    left = Counter(row["step"] for row in rows)
+    done = 0
+    for row in stream_rollouts(rows, stage, PoolSettings(engines=1, rows_per_step=6)):
+        assert row["version"] == row["step"]
+        turn = json.loads(row["payload"])
+        expected = reference_logprobs(policies[row["step"]], prompt(row["index"]), np.array(turn["ids"]))
+        np.testing.assert_allclose(turn["logprobs"], expected, atol=1e-4)
+        done += 1
+        left[row["step"]] -= 1
+        if left[0] == 0 and row["step"] == 0:
+            ray.get(board.publish.remote(1, chunk_state(policies[1].state_dict().items(), chunk_bytes=20_000)))
+    assert done == len(rows)
