@@ -21,6 +21,7 @@ from calibadv.types import Credit, FloatArray, Group, IntArray, Trajectory, Turn
 HIGH_PPL = 50.0  # an output of higher perplexity counts as degenerate (CalibAdv sec. 5)
 SCORE_BINS = (0.0, 1 / 3, 2 / 3, 1.0)  # what c can be with three documents a query
 _BIN_NAMES = ("0", "0.33", "0.67", "1")
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a hash is lost by multiplying
 _MAX_NLL = 700.0  # exp of more overflows float64
 
 Scores = Sequence[Sequence[float]] | Sequence[FloatArray]
@@ -58,11 +59,21 @@ def mean_entropy(entropies_N: FloatArray) -> float | None:
     return float(entropies_N.mean(dtype=np.float64)) if entropies_N.size else None
 
 
-def repetition(tokens: Sequence[object] | IntArray, n: int = 4) -> float:
-    """1 - distinct n-grams / all n-grams: 0 says everything twice never, near 1 a loop; 0 for fewer than n tokens."""
-    items = tokens.tolist() if isinstance(tokens, np.ndarray) else list(tokens)
-    grams = [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+def repetition(tokens: Sequence[str] | IntArray, n: int = 4) -> float:
+    """1 - distinct n-grams / all n-grams: 0 repeats nothing, near 1 is a loop; 0 for fewer than n tokens.
+
+    Token ids or words. N-grams of ids are compared by a 64-bit hash: a step has millions of them.
+    """
+    if not isinstance(tokens, np.ndarray):
+        numbers: dict[str, int] = {}
+        tokens = np.asarray([numbers.setdefault(word, len(numbers)) for word in tokens], dtype=np.int64)
+    grams = len(tokens) - n + 1
+    if grams < 1:
+        return 0.0
+    hashes = np.zeros(grams, dtype=np.uint64)
+    for offset in range(n):
+        hashes = hashes * _HASH_FACTOR + tokens[offset : offset + grams].astype(np.uint64) + np.uint64(1)
+    return 1.0 - len(np.unique(hashes)) / grams
 
 
 def score_distribution(scores: Iterable[float]) -> tuple[float, ...] | None:

@@ -118,7 +118,8 @@ def test_score_distribution_uses_the_nearest_bin() -> None:
 def test_repetition_is_zero_without_repeats_and_near_one_in_a_loop() -> None:
     assert repetition(np.arange(10)) == 0.0
     assert repetition(["a"] * 103) == pytest.approx(0.99)
-    assert repetition([1, 2, 3]) == 0.0
+    assert repetition(["to", "be", "or", "not", "to", "be", "or", "not", "to", "be"]) == pytest.approx(1 - 4 / 7)
+    assert repetition(np.asarray([1, 2, 3])) == 0.0
 
 
 def test_clipped_tokens_accumulate_over_batches_and_rank_by_count() -> None:

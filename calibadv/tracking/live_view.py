@@ -22,6 +22,7 @@ from calibadv.tracking.view import TIME_PARTS, RunSummary, time_shares
 
 _COLORS = {"rollout": "blue", "learn": "yellow", "sync": "green", "eval": "magenta", "other": "bright_black"}
 _SPARKS = "▁▂▃▄▅▆▇█"
+_SHOWN_STAGES = 8
 _BAR = 48  # characters of the time bar
 _NUMBERS = (
     ("reward", "reward/mean", ".3f"),
@@ -118,7 +119,7 @@ class LiveView:
 
     def _stage_table(self) -> Table:
         table = Table.grid(padding=(0, 1))
-        for stage in self._stages:
+        for stage in self._stages[-_SHOWN_STAGES:]:
             if stage.seconds is None:
                 spent, mark = time.monotonic() - stage.began, self._spinner
                 table.add_row(mark, Text(stage.name, "bold"), f"{spent:5.1f} s", Text(stage.waiting_for, "dim"))
@@ -152,8 +153,9 @@ class LiveView:
 
 
 def sparkline(values: list[float], width: int = 24) -> str:
-    """The last `width` values, each in [0, 1], as a row of blocks."""
-    return "".join(_SPARKS[round(min(max(v, 0.0), 1.0) * (len(_SPARKS) - 1))] for v in values[-width:])
+    """Values in [0, 1] as a row of at most `width` blocks, evenly picked from the first to the last."""
+    picked = values if len(values) <= width else [values[i * (len(values) - 1) // (width - 1)] for i in range(width)]
+    return "".join(_SPARKS[round(min(max(v, 0.0), 1.0) * (len(_SPARKS) - 1))] for v in picked)
 
 
 def _clock(seconds: float) -> str:

@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 STATE = "mlflow.json"
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # would tear the live view
     # A dead server must fail within seconds: the spool, not the HTTP client, does the patient retrying.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",

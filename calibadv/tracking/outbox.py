@@ -67,14 +67,16 @@ class Outbox:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(timeout_s)
-        with self._changed:
-            if self._thread.is_alive():
-                # The operation under way is still the first in the queue, so it is kept as well.
-                while self._queue:
-                    self._append(self._queue.popleft())
-                self._abandoned = True
-            return self._spooled
+        try:
+            self._thread.join(timeout_s)
+        finally:  # also when a second Ctrl-C ends the waiting
+            with self._changed:
+                if self._thread.is_alive():
+                    # The operation under way is still the first in the queue, so it is kept as well.
+                    while self._queue:
+                        self._append(self._queue.popleft())
+                    self._abandoned = True
+        return self._spooled
 
     def _work(self) -> None:
         while True:

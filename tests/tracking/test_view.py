@@ -149,3 +149,4 @@ def test_time_shares_leave_out_what_took_no_time() -> None:
 
 def test_sparkline_spans_zero_to_one() -> None:
     assert sparkline([0.0, 0.5, 1.0, 2.0]) == "▁▅██"
+    assert sparkline([0.0] * 50 + [1.0] * 51, width=3) == "▁██"
