@@ -1,4 +1,4 @@
-"""Loads a corpus: title/text lists, HotpotQA's title -> sentences, and jsonl with `text` or with wiki-18's `contents`."""
+"""Loads a corpus: title/text lists, HotpotQA's title -> sentences, jsonl with `text` or wiki-18's `contents`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _document(record: Record) -> tuple[Document, bool]:
     if own_id is None:
         return Document(passage_id(title, text), title, text), False
     if not isinstance(own_id, (str, int)) or not str(own_id).strip():
-        raise DataError(record.place, f"id is {shown(own_id)}", "a string or a number", "Give it an id or leave it out.")
+        raise DataError(record.place, f"id is {shown(own_id)}", "a string or a number", "Mend or drop the id.")
     return Document(str(own_id), title, text), True
 
 
@@ -70,7 +70,7 @@ def _title_and_text(record: Record) -> tuple[str, str]:
         head, newline, body = record.text("contents").partition("\n")
         if not newline or not body.strip():
             raise DataError(
-                record.place, f"'contents' is {shown(head)}", "'\"Title\"\\ntext'", "Put the title on a line of its own."
+                record.place, f"'contents' is {shown(head)}", "'\"Title\"\\ntext'", "Give the title its own line."
             )
         return head.strip().removeprefix('"').removesuffix('"'), body.strip()
     if "sentences" in record.fields:

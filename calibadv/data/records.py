@@ -26,7 +26,10 @@ class Record:
         """The value of `key`, of `kind`; otherwise a `DataError` that says what was expected."""
         if key not in self.fields:
             raise DataError(
-                self.place, f"no key {key!r} among {shown(sorted(self.fields))}", expected, f"Add {key!r} to the record."
+                self.place,
+                f"no key {key!r} among {shown(sorted(self.fields))}",
+                expected,
+                f"Add {key!r} to the record.",
             )
         value = self.fields[key]
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -85,7 +88,9 @@ def _first_line_is_object(text: str) -> bool:
 
 def _malformed(place: str, error: json.JSONDecodeError) -> DataError:
     near = error.doc[max(0, error.pos - 20) : error.pos + 20]
-    return DataError(place, f"malformed JSON at {shown(near)} ({error.msg})", "valid JSON", "Mend or download it again.")
+    return DataError(
+        place, f"malformed JSON at {shown(near)} ({error.msg})", "valid JSON", "Mend or download it again."
+    )
 
 
 def _lines(path: Path, text: str) -> list[Record]:

@@ -1,8 +1,8 @@
 """Supervised dialogues of a demonstrator that is skilled but sloppy: it copies well and decides badly.
 
 Reading a document and copying a name are always right given the decision; the decisions (search on or stop, read the
-right document or a namesake's) are often wrong. Warm-started on this, a policy needs reinforcement learning only for its
-decisions. Each decision is one word, so that its probability can move by itself: `next`/`done`, `is`/`may be`.
+right document or a namesake's) are often wrong. Warm-started on this, a policy needs reinforcement learning only for
+its decisions. Each decision is one word, so that its probability can move by itself: `next`/`done`, `is`/`may be`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Step:
 class Shelf:
     """A synthetic search over one world: the entity asked for among namesakes and articles that mention it."""
 
-    def __init__(self, world: World, rng: random.Random) -> None:
-        self.world, self._rng = world, rng
+    def __init__(self, world: World, rng: random.Random, shown: int = 3) -> None:
+        self.world, self._rng, self._shown = world, rng, shown
         self._by_word: dict[tuple[str, str], list[Entity]] = defaultdict(list)
         self._mentions: dict[str, list[Entity]] = defaultdict(list)
         self._by_kind: dict[str, list[Entity]] = defaultdict(list)
@@ -65,9 +65,9 @@ class Shelf:
         return self._rng.choice([e for e in self._by_kind[entity.kind] if e.name != entity.name])
 
     def find(self, entity: Entity) -> list[Entity]:
-        """Three articles of which one is the entity's own: mostly, not always, the first."""
+        """`shown` articles of which one is the entity's own: mostly, not always, the first."""
         others: dict[str, Entity] = {}
-        while len(others) < 2:
+        while len(others) < self._shown - 1:
             mentions = self._mentions[entity.name]
             other = self._rng.choice(mentions) if mentions and self._rng.random() < 0.2 else self.namesake(entity)
             if other.name != entity.name:

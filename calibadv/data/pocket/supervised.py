@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from calibadv.data.pocket.chains import ChainSampler
 from calibadv.data.pocket.demonstrations import Demonstrator, Shelf, Sloppiness, Step
-from calibadv.data.pocket.tokenizer import POCKET_TEMPLATE
 from calibadv.data.pocket.world import Half, build_world
 from calibadv.rollout.dialogue import Dialogue
 
@@ -33,6 +33,7 @@ class WarmStart:
     warmup_steps: int = 20
     context_weight: float = 0.1  # of a prompt's or observation's token, a sampled one counting 1
     dialogues_a_world: int = 192
+    shown_more: tuple[float, float] = (0.15, 0.35)  # progress at which observations grow to two and to three documents
     pool: int = 8  # steps whose dialogues are sorted by length together: less padding
     sloppiness: Sloppiness = field(default_factory=Sloppiness)
 
@@ -68,7 +69,7 @@ class Row:
 
 
 def encode_dialogue(dialogue: Dialogue, question: str, steps: list[Step], context_weight: float) -> Row:
-    """Ids exactly as a rollout strings them together: prompt, then action and observation of each turn, then the end."""
+    """Ids exactly as a rollout strings them together: prompt, action and observation of each turn, then the end."""
     ids = dialogue.prompt_ids(question).tolist()
     weights = [context_weight] * len(ids)
     for step in steps:
@@ -82,10 +83,13 @@ def encode_dialogue(dialogue: Dialogue, question: str, steps: list[Step], contex
 def rows(dialogue: Dialogue, recipe: WarmStart) -> Iterator[Row]:
     """Endless demonstrations, from one fresh world after another."""
     rng = random.Random(f"warm start {recipe.seed}")
-    while True:
+    for first in itertools.count(step=recipe.dialogues_a_world):
+        # Short observations first: copying is learned sooner where there is less to look through.
+        progress = first / (recipe.rows * recipe.steps)
+        shown = 1 + sum(progress >= share for share in recipe.shown_more)
         world = build_world(rng.getrandbits(48))
         sampler = ChainSampler(world, Half.TRAIN, rng)
-        demonstrator = Demonstrator(Shelf(world, rng), rng, recipe.sloppiness)
+        demonstrator = Demonstrator(Shelf(world, rng, shown), rng, recipe.sloppiness)
         for _ in range(recipe.dialogues_a_world):
             chain = sampler.draw()
             yield encode_dialogue(dialogue, chain.text, demonstrator.dialogue(chain), recipe.context_weight)
@@ -146,8 +150,8 @@ def train(
             optimizer.step()
         model.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        if step % 50 == 49:
-            log.info("step %d of %d: loss %.4f nats", step + 1, recipe.steps, sum(losses[-50:]) / 50)
+        if step % 25 == 24:
+            log.info("step %d of %d: loss %.4f nats", step + 1, recipe.steps, sum(losses[-25:]) / 25)
         if each_step is not None:
             each_step(step, model)
     raise AssertionError("batches are endless")

@@ -27,8 +27,7 @@ _PIECES = (
     r"Doc \d\(Title:| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}<]+|<(?!/?(?:think|search|information|answer)>)|\s+(?!\S)|\s+"
 )
 _FRAMES = (
-    "Question : user assistant system Who Which What is the of are or and Do have same older year ? . , ( ) )\n ?\n "
-    "find next done check not found may be differ yes no"
+    "Who Which What is the of are or and Do have same older year find next done check not found may be differ yes no"
 )
 
 
@@ -46,7 +45,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of the pocket policy; equal at every call."""
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     sentence_words = [f" {word}" for word in words()]
-    starts = ["Question", "user", "assistant", "system", "\n\n", "?\n", ".\n", ")\n", *(f"Doc {i}(Title:" for i in range(1, 10))]
+    starts = ["Question", "user", "assistant", "system", "\n\n", *(f"Doc {i}(Title:" for i in range(1, 10))]
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
     for text in sentence_words + starts:
         piece = to_bytes.pre_tokenize_str(text)[0][0]

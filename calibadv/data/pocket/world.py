@@ -1,7 +1,7 @@
 """A small encyclopaedia drawn from a seed: entities of six kinds, the facts between them, one document for each.
 
-The world is two closed halves: no entity of the training half is linked to one of the test half. Names share their words
-over both, so that a search for one entity also meets its namesakes.
+The world is two closed halves: no entity of the training half is linked to one of the test half. Names share their
+words over both, so that a search for one entity also meets its namesakes.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ def build_world(seed: int, sizes: Mapping[Half, Mapping[Kind, int]] = SIZES) -> 
 
 def _draw_names(rng: random.Random, counts: Mapping[Kind, int]) -> dict[Kind, list[str]]:
     people = _pairs(rng, lexicon.FIRST_NAMES, lexicon.SURNAMES, counts[Kind.PERSON])
-    works = _pairs(
-        rng, lexicon.ADJECTIVES, lexicon.NOUNS, counts[Kind.FILM] + counts[Kind.BOOK] + counts[Kind.BAND]
-    )
+    works = _pairs(rng, lexicon.ADJECTIVES, lexicon.NOUNS, counts[Kind.FILM] + counts[Kind.BOOK] + counts[Kind.BAND])
     films, books = counts[Kind.FILM], counts[Kind.BOOK]
     return {
         Kind.PERSON: people,
