@@ -132,10 +132,11 @@ def penalty_panel(axes: Axes, history: History) -> None:
 def time_panel(axes: Axes, history: History) -> None:
     """Seconds of a step by what they were spent on."""
     axes.set_title("Where a step's time goes (s)")
-    steps = [row["step"] for row in history]
-    parts = [part for part in TIME_PARTS if has_any(history, [f"time/{part}_s"])]
+    timed = [row for row in history if has_any([row], [f"time/{part}_s" for part in TIME_PARTS])]
+    steps = [row["step"] for row in timed]
+    parts = [part for part in TIME_PARTS if has_any(timed, [f"time/{part}_s"])]
     if parts:
-        rows = [[row.get(f"time/{part}_s", 0.0) for row in history] for part in parts]
+        rows = [[row.get(f"time/{part}_s", 0.0) for row in timed] for part in parts]
         colors = [TIME_PARTS[part] for part in parts]
         axes.stackplot(steps, *rows, labels=parts, colors=colors, linewidth=0, step="mid")
     axes.set_ylim(bottom=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from calibadv.tracking.plots import PANELS, overview, reward_panel, write_plots
+from calibadv.tracking.plots import PANELS, overview, reward_panel, time_panel, write_plots
 from calibadv.tracking.series import running_mean, series
 from tests.tracking.fake_run import history
 
@@ -28,6 +28,12 @@ def test_the_reward_panel_draws_the_values_of_the_history() -> None:
     held_out = lines["F1 (held out)"]
     np.testing.assert_allclose(np.asarray(held_out.get_xdata()), [4, 8, 12])
     np.testing.assert_allclose(np.asarray(held_out.get_ydata()), [0.2, 0.4, 0.6])
+
+
+def test_an_evaluation_before_the_first_step_takes_no_place_in_the_time_panel() -> None:
+    axes = Figure().add_subplot()
+    time_panel(axes, [{"step": 0.0, "eval/f1": 0.1}, *history(3)])
+    assert axes.dataLim.x0 == 1
 
 
 def test_every_panel_draws_data_and_the_overview_says_what_was_not_measured() -> None:
