@@ -29,6 +29,7 @@ class Section(BaseModel):
 class Run(Section):
     name: str = ""  # "" = <method>-seed<seed>
     folder: Path = Path("runs")
+    cache: Path = Path(".cache")  # pocket world, embeddings; on every node of a cluster
     seed: int = 0
     steps: int = Field(205, ge=1)  # one epoch of HotpotQA + 2Wiki
     overwrite: bool = False
@@ -57,6 +58,7 @@ class Search(Section):
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
     top_k_retrieve: int = Field(20, ge=1)
     top_k: int = Field(3, ge=1)
+    device: str = "cpu"
     replicas: int = Field(1, ge=1)
     http_port: int | None = None  # None = no HTTP: training goes through Serve handles
     timeout_s: float = Field(30.0, gt=0)
@@ -141,7 +143,8 @@ class Cluster(Section):
     logical_cpus: int | None = None  # local only; None = enough for all actors
     cpus_per_engine: float = Field(1.0, ge=0)
     gpus_per_engine: float = Field(1.0, ge=0)
-    search_cpus: float = Field(0.5, ge=0)
+    search_cpus: float = Field(0.5, ge=0)  # a replica
+    search_gpus: float = Field(0.0, ge=0)
 
 
 class Tracking(Section):

@@ -6,11 +6,12 @@ N action tokens of a micro-batch (rows one after another), H hidden size, V voca
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in fp32; beyond it a ratio says nothing
 CHUNK_TOKENS = 1024
@@ -30,22 +31,48 @@ def token_stats(hidden_NH: Tensor, head_VH: Tensor, targets_N: Tensor, chunk_tok
     The logits exist for `chunk_tokens` tokens at a time, in the backward pass too (they are computed again), so that
     memory does not grow with tokens x vocabulary. No tokens: empty tensors.
     """
-    if hidden_NH.shape[0] == 0:
-        empty = hidden_NH.sum(dim=-1).float()
-        return TokenStats(empty, empty)
-    pairs = zip(torch.split(hidden_NH, chunk_tokens), torch.split(targets_N, chunk_tokens), strict=True)
-    chunks = [checkpoint(_chunk_stats, hidden, head_VH, targets, use_reentrant=False) for hidden, targets in pairs]
-    logprobs, entropies = zip(*chunks, strict=True)
-    return TokenStats(torch.cat(logprobs), torch.cat(entropies))
+    logprobs_N, entropy_N = _ChunkedStats.apply(hidden_NH, head_VH, targets_N, chunk_tokens)  # type: ignore[no-untyped-call]
+    return TokenStats(logprobs_N, entropy_N)
 
 
-def _chunk_stats(hidden_CH: Tensor, head_VH: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
-    logits_CV = (hidden_CH @ head_VH.T).float()
-    log_normalizer_C = torch.logsumexp(logits_CV, dim=-1)
-    logprobs_C = logits_CV.gather(-1, targets_C[:, None])[:, 0] - log_normalizer_C
-    probabilities_CV = torch.exp(logits_CV - log_normalizer_C[:, None])
-    entropy_C = log_normalizer_C - (probabilities_CV * logits_CV).sum(dim=-1)
-    return logprobs_C, entropy_C
+class _ChunkedStats(torch.autograd.Function):
+    """log p_target and H with d/dlogits = g_logp (1_target - p) - g_H p (log p + H), a chunk at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_NH: Tensor, head_VH: Tensor, targets_N: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        logprobs_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
+        entropy_N = torch.empty_like(logprobs_N)
+        for rows in _chunks(len(hidden_NH), chunk):
+            logp_CV = _log_softmax(hidden_NH[rows], head_VH)
+            logprobs_N[rows] = logp_CV.gather(-1, targets_N[rows, None])[:, 0]
+            entropy_N[rows] = -(logp_CV.exp() * logp_CV).sum(dim=-1)
+        ctx.save_for_backward(hidden_NH, head_VH, targets_N, entropy_N)
+        ctx.chunk = chunk
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden_NH, head_VH, targets_N, entropy_N = ctx.saved_tensors
+        from_logprobs_N, from_entropy_N = gradients
+        d_hidden_NH = torch.empty_like(hidden_NH)
+        d_head_VH = torch.zeros_like(head_VH)
+        for rows in _chunks(len(hidden_NH), ctx.chunk):
+            logp_CV = _log_softmax(hidden_NH[rows], head_VH)
+            weight_CV = from_logprobs_N[rows, None] + from_entropy_N[rows, None] * (logp_CV + entropy_N[rows, None])
+            d_logits_CV = logp_CV.exp_().mul_(weight_CV).neg_()
+            d_logits_CV.scatter_add_(-1, targets_N[rows, None], from_logprobs_N[rows, None])
+            d_logits_CV = d_logits_CV.to(hidden_NH.dtype)
+            d_hidden_NH[rows] = d_logits_CV @ head_VH.to(hidden_NH.dtype)
+            d_head_VH += d_logits_CV.T @ hidden_NH[rows]
+        return d_hidden_NH, d_head_VH, None, None
+
+
+def _log_softmax(hidden_CH: Tensor, head_VH: Tensor) -> Tensor:
+    return torch.log_softmax((hidden_CH @ head_VH.to(hidden_CH.dtype).T).float(), dim=-1)
+
+
+def _chunks(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, length, size))
 
 
 @dataclass(frozen=True, slots=True)

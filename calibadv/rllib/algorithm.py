@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from calibadv.rllib.schedule import Phase
 from calibadv.rllib.totals import clipped_tokens, step_metrics
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.seeds import sampling_seed
+from calibadv.types import Group
 
 STEP = "step"  # where a step's metrics stand in RLlib's result
 
@@ -83,14 +84,14 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
     def evaluate_greedy(self) -> StepSample:
         """Greedy rollouts of the scheduled test questions by the current version, through the same engines."""
         with self.timed("eval"):
-            return self.env_runner.sample(phase=Phase.EVAL, step=self.version)
+            sample: StepSample = self.env_runner.sample(phase=Phase.EVAL, step=self.version)
+        return sample
 
-    def logprob_diff(self, sample: StepSample) -> dict[str, float]:
-        """Engine against learner on rollouts of the current version: `sync/logprob_diff_*`. Changes no weights."""
-        shards = [[GroupShard(group, (0,) * len(group.trajectories)) for group in sample.groups]]
-        shards += [[] for _ in range(self.learner_group.num_shards - 1)]
-        totals = [self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards[0]))[0]]
-        return {name: value for name, value in step_metrics(totals).items() if name.startswith("sync/")}
+    def logprob_diff(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Engine against learner on rollouts of the current version: `sync/logprob_diff_*`. Trains nothing."""
+        shards = [GroupShard(group, (0,) * len(group.trajectories)) for group in groups]
+        totals = self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards))
+        return {name: value for name, value in step_metrics(totals[:1]).items() if name.startswith("sync/")}
 
     def save_model(self, folder: Path) -> None:
         """Writes the current policy as a folder that `from_pretrained` and vLLM open."""

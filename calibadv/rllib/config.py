@@ -18,7 +18,7 @@ from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.stream import RolloutStream
 
-NO_SPACE = gym.spaces.Discrete(1)  # RLlib wants spaces; a token sequence has none
+NO_SPACE: gym.Space[Any] = gym.spaces.Discrete(1)  # RLlib wants spaces; a token sequence has none
 
 
 class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
@@ -37,29 +37,17 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
 
     def of_run(self, stream: RolloutStream) -> CalibAdvConfig:
         """This config, set up for the run that `stream` describes."""
-        config, model_folder = stream.config, str(stream.inputs.model)
-        learner = config.learner
+        config, learner = stream.config, stream.config.learner
         self.calibadv, self.stream = config, stream
         self.debugging(seed=config.run.seed, log_level="ERROR")
-        self.learners(num_learners=learner.learners, num_gpus_per_learner=learner.gpus_per_learner)
-        self.training(
+        self.learners(
+            num_learners=learner.learners,
+            num_gpus_per_learner=learner.gpus_per_learner,
             learner_class=PolicyLearner,
-            lr=learner.lr,
             add_default_connectors_to_learner_pipeline=False,
             learner_connector=self._learner_connectors,
         )
-        self.rl_module(
-            rl_module_spec=RLModuleSpec(
-                module_class=CausalLMModule,
-                observation_space=NO_SPACE,
-                action_space=NO_SPACE,
-                model_config={
-                    "path": model_folder,
-                    "gradient_checkpointing": learner.gradient_checkpointing,
-                    "keep_reference": learner.kl_coef > 0,
-                },
-            )
-        )
+        self.training(lr=learner.lr)
         return self
 
     def _learner_connectors(self, *_: Any) -> list[Any]:
@@ -75,6 +63,21 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         if not isinstance(spec, MultiRLModuleSpec):
             spec = MultiRLModuleSpec(rl_module_specs={POLICY: spec})
         return PolicyLearnerGroup(config=self.copy(), module_spec=spec, placement_group=kwargs.get("placement_group"))
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """The causal language model of the run."""
+        assert self.stream is not None, "of_run comes first"
+        learner = self.calibadv.learner
+        return RLModuleSpec(
+            module_class=CausalLMModule,
+            observation_space=NO_SPACE,
+            action_space=NO_SPACE,
+            model_config={
+                "path": str(self.stream.inputs.model),
+                "gradient_checkpointing": learner.gradient_checkpointing,
+                "keep_reference": learner.kl_coef > 0,
+            },
+        )
 
     def get_default_learner_class(self) -> type[PolicyLearner]:
         return PolicyLearner

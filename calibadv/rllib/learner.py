@@ -74,6 +74,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         num_tokens = self._sum_over_ranks(sum(len(micro.advantages_N) for micro in minibatch))
         if num_tokens == 0:  # on every rank: fewer rollouts than mini-batches
             return
+        loss = 0.0
         for micro in minibatch:
             batch = to_tensors(micro, self._device)
             with self._autocast():
@@ -81,10 +82,13 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             loss_sum = self.compute_loss_for_module(module_id=POLICY, config=self.config, batch=batch, fwd_out=out)
             torch.autograd.backward(loss_sum / num_tokens)
             totals.add_tokens(batch, out, loss_sum, fresh=fresh)
+            loss += float(loss_sum.detach())
         grad_norm = self._sum_gradients_and_clip()
-        if math.isfinite(grad_norm):
+        # Clamps stop a nan on its way to the gradient, so that the loss is looked at too.
+        finite = math.isfinite(grad_norm) and math.isfinite(self._sum_over_ranks(loss))
+        if finite:
             optimizer.step()
-        totals.add_update(grad_norm, self._get_optimizer_lr(optimizer))
+        totals.add_update(grad_norm, self._get_optimizer_lr(optimizer), skipped=not finite)
         self._updates_done += 1
 
     def compute_loss_for_module(

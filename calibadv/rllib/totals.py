@@ -20,7 +20,7 @@ class UpdateTotals:
     clipped: Counter[int] = field(default_factory=Counter)  # token id -> times the clip cut its gradient off
     max_logprob_diff: float = 0.0
     updates: int = 0
-    skipped_updates: int = 0  # gradient not finite
+    skipped_updates: int = 0  # loss or gradient not finite
     grad_norms: float = 0.0  # sum over the updates that were made
     lr: float = 0.0
 
@@ -29,10 +29,8 @@ class UpdateTotals:
         with torch.no_grad():
             logprobs_N, clipped_N = out["logprobs_N"], out["clipped_N"]
             self.sums["tokens"] += len(logprobs_N)
-            self.sums["loss"] += float(loss_sum)
+            self.sums["loss"] += float(loss_sum.detach())
             self.sums["entropy"] += float(out["entropy_N"].sum())
-            self.sums["logprob"] += float(logprobs_N.sum())
-            self.sums["probability"] += float(logprobs_N.exp().sum())
             self.sums["clipped"] += float(clipped_N.sum())
             self.sums["kl"] += float(out.get("kl_sum", 0.0))
             self.clipped.update(batch["ids_BT"][batch["action_BT"]][clipped_N].tolist())
@@ -42,12 +40,11 @@ class UpdateTotals:
                 self.sums["logprob_diff"] += float(diff_N.sum())
                 self.max_logprob_diff = max(self.max_logprob_diff, float(diff_N.max()))
 
-    def add_update(self, grad_norm: float, lr: float) -> None:
-        """Counts an update; one whose gradient norm is not finite was skipped."""
-        finite = math.isfinite(grad_norm)
+    def add_update(self, grad_norm: float, lr: float, *, skipped: bool) -> None:
+        """Counts an update; one whose loss or gradient was not finite is `skipped`."""
         self.updates += 1
-        self.skipped_updates += not finite
-        self.grad_norms += grad_norm if finite else 0.0
+        self.skipped_updates += skipped
+        self.grad_norms += 0.0 if skipped else grad_norm
         self.lr = lr
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,14 +72,12 @@ def step_metrics(ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
     if made:
         metrics["learner/grad_norm"] = shared["grad_norms"] / made
     if sums["tokens"]:
-        per_token = {name: sums[name] / sums["tokens"] for name in ("loss", "entropy", "probability", "clipped", "kl")}
+        per_token = {name: sums[name] / sums["tokens"] for name in ("loss", "entropy", "clipped", "kl")}
         metrics |= {
             "learner/loss": per_token["loss"],
             "learner/clipped_share": per_token["clipped"],
             "learner/kl": per_token["kl"],
             "policy/entropy": per_token["entropy"],
-            "policy/token_probability": per_token["probability"],
-            "policy/ppl": math.exp(min(-sums["logprob"] / sums["tokens"], 50.0)),
         }
     if sums["fresh_tokens"]:
         metrics["sync/logprob_diff_mean"] = sums["logprob_diff"] / sums["fresh_tokens"]

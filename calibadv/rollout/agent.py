@@ -32,6 +32,15 @@ class Limits:
     max_observation_tokens: int = 2048
     max_tokens: int = 16384  # the whole sequence
 
+    def check_prompt(self, prompt_ids: IntArray, question: Question) -> IntArray:
+        """The prompt's ids [P] as they are; ValueError where they exceed the prompt budget."""
+        if len(prompt_ids) > self.max_prompt_tokens:
+            raise ValueError(
+                f"the prompt of question {question.id!r} has {len(prompt_ids)} tokens, the budget is "
+                f"{self.max_prompt_tokens}: raise --rollout.max_prompt_tokens or drop the question"
+            )
+        return prompt_ids
+
 
 @dataclass(frozen=True)
 class Agent:
@@ -51,7 +60,7 @@ class Agent:
 
         Raises ValueError for a prompt longer than `limits.max_prompt_tokens`.
         """
-        prompt_ids = self.prompt(question)
+        prompt_ids = self.limits.check_prompt(self.dialogue.prompt_ids(question.text), question)
         context, turns, truncated, infra_failed = prompt_ids, list[Turn](), False, False
         for index in range(self.limits.max_turns + 1):
             room = min(self.limits.max_turn_tokens, self.limits.max_tokens - len(context))
@@ -70,16 +79,6 @@ class Agent:
                 break
             context = np.concatenate([context, turn.action_ids, turn.observation_ids])
         return self._trajectory(question, prompt_ids, tuple(turns), truncated, infra_failed, policy_version)
-
-    def prompt(self, question: Question) -> IntArray:
-        """The question's prompt ids [P]; ValueError where they exceed the prompt budget."""
-        prompt_ids = self.dialogue.prompt_ids(question.text)
-        if len(prompt_ids) > self.limits.max_prompt_tokens:
-            raise ValueError(
-                f"the prompt of question {question.id!r} has {len(prompt_ids)} tokens, the budget is "
-                f"{self.limits.max_prompt_tokens}: raise --rollout.max_prompt_tokens or drop the question"
-            )
-        return prompt_ids
 
     def _turn(self, generation: Generation) -> Turn:
         text = self.dialogue.text(generation.ids)

@@ -31,7 +31,7 @@ class GroupRoller:
     plan: Plan
     run_seed: int
     temperature: float = 1.0
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     require_search: bool = True
     on_void_turn: OnVoidTurn = "stop"
     infra_retries: int = 2

@@ -1,0 +1,43 @@
+"""A run's configuration over a tiny model, small enough for unit tests of the learner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibadv.config import Config, load_config
+from calibadv.rllib.config import CalibAdvConfig
+from calibadv.rllib.stream import Inputs, RolloutStream
+from tests.rollout.engine_suite import save_tiny_model
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def settings(*overrides: str) -> Config:
+    """Two questions x three rollouts a step, two updates, a learning rate that moves the weights visibly."""
+    small = {
+        "data.questions_per_step": "2",
+        "rollout.samples": "3",
+        "learner.minibatch_rollouts": "3",
+        "learner.lr": "1e-2",
+        "learner.weight_decay": "0.0",
+        "learner.token_budget": "40",
+        "run.steps": "4",
+    }
+    arguments = [f"--{key}={value}" for key, value in small.items()]
+    return load_config(None, [*arguments, *overrides])
+
+
+def algorithm_config(model_folder: Path, config: Config) -> CalibAdvConfig:
+    nowhere = Path()
+    stream = RolloutStream(config, Inputs(nowhere, nowhere, nowhere, model_folder), "board", _no_search)
+    return CalibAdvConfig().of_run(stream)
+
+
+def _no_search() -> Any:
+    raise AssertionError("learner tests do not search")

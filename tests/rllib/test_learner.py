@@ -1,0 +1,155 @@
+"""The learner: the update by hand, independent of how it is cut up, and safe against what is not finite."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core.learner.training_data import TrainingData
+from transformers import AutoModelForCausalLM
+
+from calibadv.batching import shard_groups, to_row
+from calibadv.config import Config
+from calibadv.methods import METHODS
+from calibadv.rllib.learner import POLICY, PolicyLearner
+from calibadv.rllib.totals import clipped_tokens, step_metrics
+from calibadv.types import Group
+from tests.build import group, trajectory
+from tests.rllib.conftest import algorithm_config, settings
+
+GROUPS = [
+    group(trajectory(1.0, [3, 2], [["a", "b"]]), trajectory(0.0, [4, 2], [["a"]]), trajectory(0.5, [2, 5], [["c"]])),
+    group(trajectory(0.0, [2, 2]), trajectory(1.0, [5, 1], [["d"]]), trajectory(0.0, [1, 1], [["d", "e"]])),
+]
+
+
+def make_learner(model_folder: Path, config: Config) -> PolicyLearner:
+    algorithm = algorithm_config(model_folder, config)
+    learner = PolicyLearner(config=algorithm, module_spec=algorithm.get_default_rl_module_spec().as_multi_rl_module_spec())
+    learner.build()
+    return learner
+
+
+def train(learner: PolicyLearner, groups: list[Group], num_minibatches: int = 2) -> dict[str, Any]:
+    (shard,) = shard_groups(groups, num_minibatches=num_minibatches, num_shards=1, seed=0)
+    return learner.update(TrainingData(episodes=shard), num_minibatches=num_minibatches)
+
+
+def weights(learner: PolicyLearner) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in learner.module[POLICY].language_model.named_parameters()}
+
+
+def on_policy(learner: PolicyLearner, groups: list[Group]) -> list[Group]:
+    """The groups with the learner's own log-probs as the sampler's."""
+    from dataclasses import replace
+
+    model = learner.module[POLICY].language_model
+    result = []
+    for g in groups:
+        trajectories = []
+        for t in g.trajectories:
+            row = to_row(t, np.zeros(t.num_actions, np.float32))
+            with torch.no_grad():
+                logits = model(torch.from_numpy(row.ids_T)[None]).logits[0]
+            logprobs_T = torch.log_softmax(logits[:-1], -1).gather(-1, torch.from_numpy(row.ids_T[1:])[:, None])[:, 0]
+            flat, start, turns = logprobs_T.numpy()[row.action_T[1:]], 0, []
+            for turn in t.turns:
+                turns.append(replace(turn, logprobs=flat[start : start + len(turn.action_ids)]))
+                start += len(turn.action_ids)
+            trajectories.append(replace(t, turns=tuple(turns)))
+        result.append(replace(g, trajectories=tuple(trajectories)))
+    return result
+
+
+def test_gradient_is_the_token_mean_over_the_whole_mini_batch(model_folder: Path) -> None:
+    learner = make_learner(model_folder, settings("--learner.minibatch_rollouts=6", "--learner.grad_clip=1e9"))
+    groups = on_policy(learner, GROUPS)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    loss, tokens = torch.zeros(()), 0
+    for g in groups:
+        for t, advantages in zip(g.trajectories, METHODS["calibadv"]().advantages(g), strict=True):
+            row = to_row(t, advantages)
+            logp = torch.log_softmax(model(torch.from_numpy(row.ids_T)[None]).logits[0, :-1], -1)
+            chosen = logp.gather(-1, torch.from_numpy(row.ids_T[1:])[:, None])[:, 0][torch.from_numpy(row.action_T[1:])]
+            loss = loss - (chosen * torch.from_numpy(advantages)).sum()  # at ratio 1 the surrogate's gradient
+            tokens += len(advantages)
+    (loss / tokens).backward()
+    expected = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters()))
+    metrics = step_metrics([train(learner, groups, num_minibatches=1)])
+    assert metrics["learner/grad_norm"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["learner/tokens"] == tokens
+    assert metrics["sync/logprob_diff_mean"] < 1e-5
+
+
+def test_update_does_not_depend_on_the_micro_batch_budget(model_folder: Path) -> None:
+    results = []
+    for budget in ("12", "100000"):
+        learner = make_learner(model_folder, settings(f"--learner.token_budget={budget}"))
+        train(learner, GROUPS)
+        results.append(weights(learner))
+    for name in results[0]:
+        torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_equal_rewards_leave_the_weights_as_they_are(model_folder: Path) -> None:
+    learner = make_learner(model_folder, settings())
+    before = weights(learner)
+    train(learner, [group(*(trajectory(0.5, [3, 2]) for _ in range(3))) for _ in range(2)])
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(model_folder: Path) -> None:
+    learner = make_learner(model_folder, settings())
+    before = weights(learner)
+    poisoned = [
+        group(trajectory(1.0, [3, 2], logprob=float("nan")), trajectory(0.0, [3, 2], logprob=float("nan"))),
+    ]
+    metrics = step_metrics([train(learner, poisoned, num_minibatches=1)])
+    assert metrics["learner/skipped_updates"] == 1
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_cosine_ends_at_the_final_rate(model_folder: Path) -> None:
+    learner = make_learner(model_folder, settings("--learner.lr_final=1e-3"))  # 4 steps x 2 updates
+    rates = [train(learner, GROUPS)["lr"] for _ in range(4)]
+    by_hand = [1e-3 + 9e-3 * (1 + math.cos(math.pi * update / 8)) / 2 for update in (1, 3, 5, 7)]
+    assert rates == pytest.approx(by_hand)
+
+
+def test_recomputed_old_logprobs_make_the_first_ratio_one(model_folder: Path) -> None:
+    # The sampler's log-probs are far off; recomputed, nothing is clipped in the first update.
+    options = ("--learner.old_logprobs=recompute", "--learner.minibatch_rollouts=6", "--learner.importance_cap=2.0")
+    sampler = train(make_learner(model_folder, settings("--learner.minibatch_rollouts=6")), GROUPS, 1)
+    recomputed = train(make_learner(model_folder, settings(*options)), GROUPS, 1)
+    assert clipped_tokens([recomputed]).total() == 0
+    assert clipped_tokens([sampler]).total() > 0
+
+
+def test_kl_is_zero_at_the_start_and_grows_with_the_distance(model_folder: Path) -> None:
+    learner = make_learner(model_folder, settings("--learner.kl_coef=0.1", "--learner.minibatch_rollouts=6"))
+    first, second = (step_metrics([train(learner, GROUPS, 1)])["learner/kl"] for _ in range(2))
+    assert first == pytest.approx(0, abs=1e-9)
+    assert second > 1e-6
+
+
+def test_entropy_bonus_raises_entropy(model_folder: Path) -> None:
+    equal = [group(*(trajectory(0.5, [3, 2]) for _ in range(3))) for _ in range(2)]
+    learner = make_learner(model_folder, settings("--learner.entropy_coef=1.0", "--learner.lr=1e-3"))
+    entropies = [step_metrics([train(learner, equal)])["policy/entropy"] for _ in range(3)]
+    assert entropies[2] > entropies[0]
+
+
+def test_saved_model_opens_with_from_pretrained_and_holds_the_trained_weights(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    learner = make_learner(model_folder, settings("--model.dtype=float32"))
+    train(learner, GROUPS)
+    learner.save_model(str(tmp_path))
+    opened = dict(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).named_parameters())
+    for name, tensor in weights(learner).items():
+        torch.testing.assert_close(opened[name], tensor, rtol=0, atol=0)

@@ -1,0 +1,66 @@
+"""Rows, shards and micro-batches: nothing lost, nothing trained twice, budgets kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibadv.batching import micro_batches, shard_groups, to_row
+from tests.build import group, trajectory
+
+
+def test_row_marks_exactly_the_sampled_tokens_and_ends_at_the_last_one() -> None:
+    t = trajectory(1.0, [2, 1])  # prompt 4, action 2, observation 3, action 1
+    row = to_row(t, np.array([1, 2, 3], np.float32), minibatch=1)
+    assert row.ids_T.tolist() == [0, 1, 2, 3, 10, 11, 5, 5, 5, 10]
+    assert row.action_T.nonzero()[0].tolist() == [4, 5, 9]
+    assert row.old_logprobs_N.tolist() == [-1, -1, -1]
+    assert row.advantages_N.tolist() == [1, 2, 3]
+
+
+def test_micro_batch_pads_on_the_right_and_keeps_flat_arrays_in_mask_order() -> None:
+    rows = [to_row(trajectory(1.0, [n]), np.full(n, n, np.float32)) for n in (1, 3)]
+    (micro,) = micro_batches(rows, token_budget=100)
+    assert micro.ids_BT.shape == (2, 7)
+    assert micro.attention_BT.sum(axis=1).tolist() == [7, 5]
+    assert micro.advantages_N.tolist() == [3, 3, 3, 1]
+    assert np.count_nonzero(micro.action_BT, axis=1).tolist() == [3, 1]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))
+def test_micro_batches_keep_the_token_budget_and_every_row(lengths: list[int], budget: int) -> None:
+    batches = micro_batches([to_row(trajectory(1.0, [n]), np.full(n, n, np.float32)) for n in lengths], budget)
+    assert all(batch.ids_BT.size <= budget or len(batch.ids_BT) == 1 for batch in batches)
+    sizes = Counter(int(n) for batch in batches for n in batch.action_BT.sum(axis=1))
+    assert sizes == Counter(lengths)
+
+
+groups = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=5), min_size=1, max_size=12).map(
+    lambda shapes: [group(*(trajectory(1.0, [n]) for n in shape)) for shape in shapes]
+)
+
+
+@given(groups, st.integers(1, 4), st.integers(1, 3))
+def test_mini_batches_do_not_depend_on_the_number_of_learners(gs: list, minibatches: int, learners: int) -> None:
+    def draw(num_shards: int) -> dict[int, tuple[int, ...]]:
+        shards = shard_groups(gs, num_minibatches=minibatches, num_shards=num_shards, seed=7)
+        assert len(shards) == num_shards
+        return {id(item.group): item.minibatch_G for shard in shards for item in shard}
+
+    assert draw(learners) == draw(1)
+    sizes = Counter(m for item in draw(1).values() for m in item)
+    assert sum(sizes.values()) == sum(len(g.trajectories) for g in gs)
+    assert max(sizes.values()) - min(sizes.get(m, 0) for m in range(minibatches)) <= 1
+
+
+def test_shards_are_balanced_by_tokens() -> None:
+    gs = [group(trajectory(1.0, [n])) for n in (100, 50, 51, 1)]
+    shards = shard_groups(gs, num_minibatches=1, num_shards=2, seed=0)
+    assert sorted(sum(len(item) for item in shard) for shard in shards) == [
+        sum(len(i) for i in s) for s in sorted(shards, key=lambda s: sum(map(len, s)))
+    ]
+    loads = [sum(len(item) for item in shard) for shard in shards]
+    assert abs(loads[0] - loads[1]) <= 10

@@ -1,0 +1,109 @@
+"""Losses by hand, and that the vocabulary is never held for all tokens at once."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from calibadv.losses import TokenStats, clipped_surrogate, importance_weights, low_variance_kl, token_stats
+
+
+def test_token_stats_by_hand() -> None:
+    hidden = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    head = torch.tensor([[0.0, 0.0], [math.log(3), 5.0]])  # logits (0, log 3) and (0, 0)
+    stats = token_stats(hidden, head, torch.tensor([1, 0]))
+    assert stats.logprobs_N.tolist() == pytest.approx([math.log(3 / 4), math.log(1 / 2)])
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert stats.entropy_N.tolist() == pytest.approx([entropy, math.log(2)])
+
+
+def test_chunking_changes_neither_values_nor_gradients() -> None:
+    torch.manual_seed(0)
+    hidden, head, targets = torch.randn(23, 8), torch.randn(50, 8), torch.randint(50, (23,))
+    weights_N = torch.randn(23)
+
+    def outcome(stats_of: Callable[[Tensor, Tensor], TokenStats]) -> list[Tensor]:
+        h, w = hidden.clone().requires_grad_(), head.clone().requires_grad_()
+        stats = stats_of(h, w)
+        (weights_N * stats.logprobs_N + 0.3 * weights_N.exp() * stats.entropy_N).sum().backward()
+        assert h.grad is not None
+        assert w.grad is not None
+        return [stats.logprobs_N, stats.entropy_N, h.grad, w.grad]
+
+    def plain(h: Tensor, w: Tensor) -> TokenStats:
+        distribution = torch.distributions.Categorical(logits=h @ w.T)
+        return TokenStats(distribution.log_prob(targets), distribution.entropy())
+
+    for chunk in (4, 1000):
+        chunked = outcome(lambda h, w, chunk=chunk: token_stats(h, w, targets, chunk))
+        for ours, autograd in zip(chunked, outcome(plain), strict=True):
+            torch.testing.assert_close(ours, autograd)
+
+
+def test_no_tokens_give_empty_stats_that_still_backpropagate() -> None:
+    hidden = torch.zeros(0, 4, requires_grad=True)
+    stats = token_stats(hidden, torch.zeros(7, 4), torch.zeros(0, dtype=torch.long))
+    stats.logprobs_N.sum().backward()
+    assert stats.logprobs_N.shape == (0,)
+
+
+PEAK = """
+import resource, torch
+from calibadv.losses import token_stats
+torch.set_num_threads(1)
+tokens, vocabulary, width = {tokens}, 30_000, 8
+hidden = torch.randn(tokens, width, requires_grad=True)
+head = torch.randn(vocabulary, width, requires_grad=True)
+token_stats(hidden[:256], head, torch.zeros(256, dtype=torch.long), 64).logprobs_N.sum().backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+token_stats(hidden, head, torch.zeros(tokens, dtype=torch.long), 64).logprobs_N.sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_peak_memory_does_not_grow_with_tokens_times_vocabulary() -> None:
+    tokens, vocabulary = 4096, 30_000
+    run = subprocess.run([sys.executable, "-c", PEAK.format(tokens=tokens)], capture_output=True, text=True, check=True)
+    grown_kib = int(run.stdout)
+    one_fp32_matrix_kib = tokens * vocabulary * 4 // 1024
+    assert grown_kib < one_fp32_matrix_kib / 4
+
+
+def test_clipped_surrogate_by_hand() -> None:
+    ratios = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.0])
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 2.0])
+    out = clipped_surrogate(ratios.log(), torch.zeros(5), advantages, clip=0.2)
+    # objectives: min(1.5, 1.2), min(-1.5, -1.2), min(0.5, 0.8), min(-0.5, -0.8), 2
+    assert float(out.loss_sum) == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8 + 2.0))
+    assert out.clipped_N.tolist() == [True, False, False, True, False]
+
+
+def test_zero_advantage_gives_exactly_zero_loss_and_gradient() -> None:
+    logprobs = torch.tensor([3.0, -40.0], requires_grad=True)
+    out = clipped_surrogate(logprobs, torch.tensor([-30.0, 0.0]), torch.zeros(2))
+    out.loss_sum.backward()
+    assert float(out.loss_sum.detach()) == 0
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [0, 0]
+
+
+def test_extreme_ratios_stay_finite() -> None:
+    out = clipped_surrogate(torch.tensor([500.0]), torch.tensor([0.0]), torch.tensor([-1.0]))
+    assert math.isfinite(float(out.loss_sum))
+
+
+def test_low_variance_kl_is_zero_at_equality_and_positive_elsewhere() -> None:
+    assert float(low_variance_kl(torch.tensor([-1.0]), torch.tensor([-1.0]))) == 0
+    d = math.log(2)
+    assert float(low_variance_kl(torch.tensor([-1.0]), torch.tensor([-1.0 + d]))) == pytest.approx(2 - d - 1)
+
+
+def test_importance_weights_are_capped_ratios() -> None:
+    weights = importance_weights(torch.tensor([0.0, 0.0]), torch.tensor([math.log(2), -math.log(8)]), cap=2.0)
+    assert weights.tolist() == pytest.approx([0.5, 2.0])

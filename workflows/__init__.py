@@ -1,0 +1,1 @@
+"""The commands: train, and later prepare_data, build_index, evaluate and compare."""

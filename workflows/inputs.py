@@ -1,0 +1,77 @@
+"""From names in the configuration to checked files on this machine: questions, corpus and model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from calibadv.cluster.factories import make_dialogue, make_limits
+from calibadv.config import POCKET, Config
+from calibadv.data.corpus import load_corpus
+from calibadv.data.pocket import policy_path, write_pocket_world
+from calibadv.data.questions import load_questions
+from calibadv.rllib.stream import Inputs
+from calibadv.types import Question
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_CHECKED = 32  # prompts that are encoded to check the budget: the longest by characters
+
+
+def resolve_inputs(config: Config) -> Inputs:
+    """The run's files. Writes the pocket world to the cache, fetches a hub model; raises ValueError for bad input."""
+    pocket = write_pocket_world(config.run.cache / "pocket") if POCKET in _data(config) else None
+
+    def path(name: str) -> Path:
+        given: str = getattr(config.data, name)
+        return getattr(pocket, name) if given == POCKET and pocket else Path(given).absolute()
+
+    inputs = Inputs(
+        train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
+    )
+    train, test = load_questions(inputs.train), load_questions(inputs.test)
+    load_corpus(inputs.corpus)
+    _check_overlap(train, test)
+    _check_prompts(config, inputs, [*train, *test])
+    if len(train) < config.data.questions_per_step:
+        raise ValueError(
+            f"{inputs.train} has {len(train)} questions, fewer than data.questions_per_step = "
+            f"{config.data.questions_per_step}: a step would ask one twice; lower it"
+        )
+    return inputs
+
+
+def model_folder(name: str) -> Path:
+    """The model's folder: the pocket policy, a local folder, or a hub model that is downloaded (and cached) now."""
+    if name == POCKET:
+        return policy_path()
+    if Path(name).is_dir():
+        return Path(name).absolute()
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise ValueError(f"model.path = {name!r} is neither a folder nor a hub name like Qwen/Qwen2.5-7B-Instruct")
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise ValueError(f"model.path = {name!r} is no folder here, and HF_HUB_OFFLINE=1 forbids to fetch it")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"model.path = {name!r} is no folder here and could not be fetched: {error}") from None
+
+
+def _data(config: Config) -> tuple[str, ...]:
+    return (config.data.train, config.data.test, config.data.corpus)
+
+
+def _check_overlap(train: list[Question], test: list[Question]) -> None:
+    shared = {question.text for question in train} & {question.text for question in test}
+    if shared:
+        logger.warning("%d questions are in both train and test, e.g. %r", len(shared), next(iter(shared)))
+
+
+def _check_prompts(config: Config, inputs: Inputs, questions: list[Question]) -> None:
+    dialogue, limits = make_dialogue(config, str(inputs.model)), make_limits(config)
+    for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
+        limits.check_prompt(dialogue.prompt_ids(question.text), question)

@@ -1,0 +1,90 @@
+"""What a step is reported as: metrics of its groups and of its time, and the sampled rollouts with their credit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from calibadv.advantages.silver import silver_documents
+from calibadv.diagnostics import group_metrics
+from calibadv.methods import Method
+from calibadv.rewards.answer import best_over_golden, exact_match
+from calibadv.rllib.env_runner import StepSample
+from calibadv.tracking.record import RolloutRecord, record_rollout
+from calibadv.types import Group, TurnKind
+
+
+def sample_metrics(sample: StepSample, method: Method) -> dict[str, float]:
+    """Every diagnostic of the step's groups, and how the environment and the engines did."""
+    groups = sample.groups
+    metrics = group_metrics(
+        groups,
+        [method.base(group) for group in groups],
+        [method.advantages(group) for group in groups],
+        [method.scores(group) for group in groups],
+        [silver_documents(group) for group in groups],
+    )
+    rows = sample.engine_rows
+    return metrics | {
+        "rollout/infra_failed_count": float(sample.infra_failed),
+        "rollout/dropped_groups": float(sample.dropped_groups),
+        "rollout/engine_share_max": max(rows.values()) / rows.total(),
+    }
+
+
+def time_metrics(seconds: Mapping[str, float], wall_s: float, tokens: int) -> dict[str, float]:
+    """Seconds by activity, what is left over as `time/other_s`, and tokens a second of the whole step."""
+    parts = {name: seconds.get(name, 0.0) for name in ("rollout", "learn", "sync", "eval")}
+    parts["other"] = max(0.0, wall_s - sum(parts.values()))
+    metrics = {f"time/{name}_s": value for name, value in parts.items()} | {"time/step_s": wall_s}
+    if wall_s > 0:
+        metrics["rollout/tokens_per_s"] = tokens / wall_s
+    return metrics
+
+
+def evaluation_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Greedy answers against the golden ones, means over questions, each in [0, 1] but searches and tokens."""
+    rollouts = [(group.question, group.trajectories[0]) for group in groups]
+    return {
+        "eval/f1": fmean(t.answer_reward for _, t in rollouts),
+        "eval/em": fmean(best_over_golden(t.answer, q.golden_answers, exact_match) for q, t in rollouts),
+        "eval/format": fmean(t.format_reward for _, t in rollouts),
+        "eval/searches": fmean(sum(turn.kind is TurnKind.SEARCH for turn in t.turns) for _, t in rollouts),
+        "eval/action_tokens": fmean(t.num_actions for _, t in rollouts),
+        "eval/questions": float(len(rollouts)),
+    }
+
+
+def sampled_records(sample: StepSample, method: Method, step: int) -> list[RolloutRecord]:
+    """All rollouts of the sampled groups, with their documents, scores and advantages before and after."""
+    records = []
+    for group in (sample.groups[index] for index in sample.sampled):
+        before, after, scores = method.base(group), method.advantages(group), method.scores(group)
+        silver = silver_documents(group)
+        records += [
+            record_rollout(
+                group,
+                index,
+                step=step,
+                documents=sample.documents,
+                scores=scores[index],
+                before=before[index],
+                after=after[index],
+                silver=silver,
+            )
+            for index in range(len(group.trajectories))
+        ]
+    return records
+
+
+def most_telling(records: Sequence[RolloutRecord]) -> RolloutRecord | None:
+    """The record in which calibration changed the most advantage; None without records."""
+
+    def change(record: RolloutRecord) -> float:
+        return sum(
+            abs(turn.advantage - turn.advantage_before)
+            for turn in record.turns
+            if turn.advantage is not None and turn.advantage_before is not None
+        )
+
+    return max(records, key=change, default=None)

@@ -1,0 +1,117 @@
+"""Everything a run starts, in one context that also stops it: Ray, the search app, policy board, the algorithm."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import ray
+
+from calibadv.cluster.board import create_board
+from calibadv.config import Config
+from calibadv.rllib.algorithm import CalibAdvAlgorithm
+from calibadv.rllib.config import CalibAdvConfig
+from calibadv.rllib.stream import Inputs, RolloutStream
+from calibadv.search.client import RetryPolicy
+from calibadv.search.settings import SearchSettings
+from calibadv.tracking.view import TerminalView
+from serve.app import SearchAppOptions, start_search, stop_search
+from serve.search_client import serve_search
+
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",  # Serve's own 5 s is too short for a busy machine
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@contextmanager
+def started(config: Config, inputs: Inputs, view: TerminalView) -> Iterator[CalibAdvAlgorithm]:
+    """A ready algorithm on a running cluster. On the way out, also after Ctrl-C, what was started here is stopped."""
+    with ExitStack() as stack:
+        view.stage("Ray", "the cluster's processes")
+        _init_ray(config)
+        stack.callback(ray.shutdown)
+        view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
+
+        view.stage("Search", f"{config.search.retriever} index of {inputs.corpus.name} and the reranker")
+        app = f"search-{config.run_name}"
+        stack.callback(stop_search, app)
+        start_search(search_settings(config), inputs.corpus, config.run.cache / "search", _app_options(config, app))
+        view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
+
+        view.stage(
+            "Engines and learner",
+            f"{config.rollout.engines} {config.rollout.engine} engines, model {inputs.model.name}",
+        )
+        board_name = f"policy-board-{config.run_name}"
+        board = create_board(board_name)  # lives as long as this handle
+        policy = RetryPolicy(timeout_s=config.search.timeout_s, attempts=config.search.max_attempts)
+        stream = RolloutStream(config, inputs, board_name, partial(serve_search, app, policy))
+        algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
+        stack.callback(_quietly, algorithm.stop)
+        view.stage_done(f"learner ready, {config.learner.learners or 'local'}")
+        yield algorithm
+        del board
+
+
+def search_settings(config: Config) -> SearchSettings:
+    """The search section as the pipeline's settings."""
+    search = config.search
+    return SearchSettings(
+        retriever=search.retriever,
+        reranker=search.reranker,
+        encoder=search.encoder,
+        cross_encoder=search.cross_encoder,
+        top_k_retrieve=search.top_k_retrieve,
+        top_k=search.top_k,
+        query_prefix=search.query_prefix,
+        passage_prefix=search.passage_prefix,
+        device=search.device,
+    )
+
+
+def _app_options(config: Config, name: str) -> SearchAppOptions:
+    return SearchAppOptions(
+        name=name,
+        replicas=config.search.replicas,
+        num_cpus=config.cluster.search_cpus,
+        num_gpus=config.cluster.search_gpus,
+        http_port=config.search.http_port,
+    )
+
+
+def _init_ray(config: Config) -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    cluster = config.cluster
+    if cluster.address != "local":
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    wanted = (
+        config.rollout.engines * cluster.cpus_per_engine
+        + config.search.replicas * cluster.search_cpus
+        + config.learner.learners
+        + 2  # Serve's controller and Ray Data's own tasks
+    )
+    ray.init(
+        address="local",
+        num_cpus=cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _quietly(stop: Callable[[], None]) -> None:
+    """Stops what may be half dead already: an error here must not hide the one that ended the run."""
+    try:
+        stop()
+    except Exception as error:
+        logging.getLogger(__name__).warning("while stopping: %s", error)

@@ -1,0 +1,86 @@
+"""Train a search agent: `python workflows/train.py [--config RECIPE] [--dry-run] [--section.key value …]`.
+
+Without arguments it trains the pocket policy on the pocket world, on this machine's CPU, with every real part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from calibadv.config import Config, load_config
+from calibadv.config_toml import to_toml
+from calibadv.dry_run import plan_table
+from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
+from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.view import open_view
+from workflows.inputs import resolve_inputs
+from workflows.training_run import TrainingRun
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: trained. 2: the input was wrong and nothing was started. 130: interrupted, what was learned is saved."""
+    config, dry_run = parse(arguments)
+    if dry_run:
+        Console().print(plan_table(config))
+        return 0
+    return train(config)
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
+    """The configuration of the command line, and whether only to show it."""
+    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", type=Path, default=RECIPES / "pocket.toml", help="a recipe (default: pocket.toml)")
+    parser.add_argument("--dry-run", action="store_true", help="print the configuration and what follows from it")
+    known, overrides = parser.parse_known_args(arguments)
+    return load_config(known.config, overrides), known.dry_run
+
+
+def train(config: Config) -> int:
+    """Runs the whole of it."""
+    started_s = time.time()
+    inputs = resolve_inputs(config)
+    with (
+        RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite) as folder,
+        open_view(config.run.steps) as view,
+        MlflowRun(
+            folder.path,
+            experiment=config.tracking.experiment,
+            run_name=config.run_name,
+            uri=config.tracking.mlflow_uri or None,
+            tags={"method": config.method.name, "seed": str(config.run.seed)},
+        ) as mlflow,
+    ):
+        folder.write_config(to_toml(config))
+        mlflow.log_params(config.model_dump(mode="json"))
+        run = TrainingRun(config, inputs, folder, mlflow, view)
+        try:
+            summary = run.execute(started_s)
+        except KeyboardInterrupt:
+            mlflow.close(RunStatus.KILLED)
+            return 130
+        view.finish(summary)
+    return 0
+
+
+def _cli() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return main()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(_cli())
