@@ -72,7 +72,9 @@ def train(config: Config) -> int:
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for ours in ("calibadv", "serve", "workflows"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     try:
         return main()
     except (ValueError, FileNotFoundError) as error:

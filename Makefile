@@ -1,0 +1,37 @@
+# make train [ARGS="--config … --section.key value"]   trains; without ARGS the pocket world on this machine's CPU
+# make test                                           all tests
+# Both do all set-up (see scripts/setup.sh). One thread a process: the parts share the cores among themselves.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+BIN := .venv/bin
+
+.PHONY: train test check format setup lock mlflow
+
+train: setup
+	$(BIN)/python workflows/train.py $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+mlflow: setup
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
+
+setup:
+	@scripts/setup.sh
+
+# Resolves again. torch keeps no hash: its CPU build is not the same file on every index.
+lock:
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --python-version 3.11 --upgrade \
+		--python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-emit-find-links \
+		--custom-compile-command "make lock" -o requirements-cpu.lock
+	$(BIN)/python scripts/drop_torch_hash.py requirements-cpu.lock
