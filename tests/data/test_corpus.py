@@ -30,7 +30,9 @@ def test_titles_with_sentences(tmp_path: Path) -> None:
 
 
 def test_jsonl_with_ids(tmp_path: Path) -> None:
-    path = write(tmp_path / "c.jsonl", '{"id": 7, "title": "A", "text": "One."}\n{"id": "x", "title": "B", "text": "T"}')
+    path = write(
+        tmp_path / "c.jsonl", '{"id": 7, "title": "A", "text": "One."}\n{"id": "x", "title": "B", "text": "T"}'
+    )
     assert [d.id for d in load_corpus(path)] == ["7", "x"]
 
 

@@ -23,7 +23,7 @@ SURNAMES = _words("""
     Hayes Hobbs Holt Hudson Hunter Ibarra Irwin Jarvis Jensen Keller Kemp Kirby Knox Kramer Lambert Larsen Lawson
     Lopez Lowell Marsh Mason Mercer Meyer Miller Monroe Morris Murphy Nash Nelson Newton Nolan Norris Ortega Owens
     Page Palmer Parker Payne Pierce Porter Powell Quinn Ramsey Reed Reyes Rhodes Roth Russell Sawyer Schmidt Sharp
-    Shaw Slater Spencer Stanton Stone Sutton Tanner Thorpe Tucker Turner Vance Vogel Wagner Walsh Warner Weaver
+    Shaw Slater Spencer Sinclair Stone Sutton Tanner Thorpe Tucker Turner Vance Vogel Wagner Walsh Warner Weaver
     Webb Wilkins Winters York
 """)
 ADJECTIVES = _words("""
