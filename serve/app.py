@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -50,8 +51,8 @@ def start_search(
     """Deploy the search app on the running Ray cluster and wait until every replica answers.
 
     The first start embeds the corpus into `cache_dir` (minutes for thousands of passages on a CPU). Raises
-    `RuntimeError` when the HTTP port is taken, or when Serve already runs without the proxy that is asked for;
-    `FileNotFoundError` for a corpus file that is not there.
+    `RuntimeError` when the HTTP port is taken, when Serve already runs without the proxy that is asked for, or when the
+    replica cannot start (its own error is in the message); `FileNotFoundError` for a corpus file that is not there.
     """
     options = options or SearchAppOptions()
     load = corpus if callable(corpus) else partial(_load_corpus, _existing(corpus))
@@ -66,13 +67,17 @@ def start_search(
         ray_actor_options=actor_options,
         max_ongoing_requests=options.max_ongoing_requests,
         max_queued_requests=options.max_queued_requests,
+        max_constructor_retry_count=1,  # a corpus that cannot be read does not get better
         health_check_period_s=5,
         health_check_timeout_s=60,  # a loaded machine is slow, not ill
     )
     target = deployment.bind(
         load, settings, str(Path(cache_dir).absolute()), options.max_batch_size, options.batch_wait_s
     )
-    serve.run(target, name=options.name, route_prefix="/" if options.http_port is not None else None)
+    try:
+        serve.run(target, name=options.name, route_prefix="/" if options.http_port is not None else None)
+    except RuntimeError as error:
+        raise RuntimeError(f"the search app {options.name!r} did not start: {_why(options.name)}") from error
     where = f"http://{options.http_host}:{options.http_port}/retrieve" if options.http_port is not None else "handles"
     logger.info("search: app %r answers by %s", options.name, where)
 
@@ -100,6 +105,13 @@ def _start_serve(options: SearchAppOptions) -> None:
         )
 
 
+def _why(name: str) -> str:
+    """What Serve knows of a failed deployment; its own error says only that there was one. Removes the app."""
+    app = serve.status().applications.get(name)
+    serve.delete(name)
+    return " ".join(deployment.message for deployment in app.deployments.values()) if app else "no status is known"
+
+
 def _check_port_free(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
@@ -122,7 +134,7 @@ def _existing(corpus: str | Path) -> str:
 def _load_corpus(path: str) -> Sequence[Document]:
     from calibadv.data.corpus import load_corpus
 
-    documents: Sequence[Document] = load_corpus(path)
+    documents: Sequence[Document] = load_corpus(Path(path))
     return documents
 
 
@@ -145,11 +157,12 @@ def main() -> None:
     settings = SearchSettings(retriever=args.retriever, reranker=args.reranker, encoder=args.encoder)
     ray.init(address="local", include_dashboard=False)
     options = SearchAppOptions(replicas=args.replicas, http_host=args.host, http_port=args.port)
+    interrupted = threading.Event()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: interrupted.set())
     try:
         start_search(settings, args.corpus, args.cache_dir, options)
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        logger.info("search: interrupted")
+        interrupted.wait()
     finally:
         stop_search()
         ray.shutdown()

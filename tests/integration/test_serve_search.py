@@ -75,7 +75,9 @@ def lexical(cluster: Path) -> str:
     # No model to load, so that a replica is back in seconds; one call at a time, so that it is easily overloaded.
     settings = SearchSettings(retriever="bm25", reranker="none")
     options = SearchAppOptions(name="lexical", num_cpus=0.1, max_ongoing_requests=1, max_queued_requests=1)
-    start_search(settings, load, cluster / "cache", options)
+    corpus = cluster / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"id": d.id, "title": d.title, "text": d.text}) + "\n" for d in load()))
+    start_search(settings, corpus, cluster / "cache", options)
     return "lexical"
 
 
@@ -173,6 +175,13 @@ def test_an_actor_searches_by_handle() -> None:
     assert [len(ids) for ids in found] == [3, 3, 3, 3]
     assert counted == 4
     ray.kill(rollouts)
+
+
+@pytest.mark.usefixtures("url")  # an app without HTTP, started first, would start Serve without a proxy
+def test_why_a_replica_cannot_start_is_named(cluster: Path) -> None:
+    settings = SearchSettings(retriever="bm25", reranker="none")
+    with pytest.raises(RuntimeError, match=r"(?s)'empty' did not start: .*the corpus has 0 documents"):
+        start_search(settings, list, cluster / "cache", SearchAppOptions(name="empty", num_cpus=0.1))
 
 
 async def test_an_overloaded_app_is_retried_until_all_are_answered(lexical: str) -> None:
