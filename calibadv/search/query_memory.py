@@ -14,10 +14,11 @@ from calibadv.types import FloatArray
 class RememberedQueries:
     """`encoder` with its last queries kept: a query that is asked for again costs no forward. Passages pass through.
 
-    `forwards` counts the query texts that were really encoded.
+    256 queries of the longest kind are 100 MB; a larger batch is still right, but the part that was forgotten is encoded
+    twice. `forwards` counts the query texts that were really encoded.
     """
 
-    def __init__(self, encoder: TextEncoder, capacity: int = 1024) -> None:
+    def __init__(self, encoder: TextEncoder, capacity: int = 256) -> None:
         self._encoder = encoder
         self._memory: LeastRecentlyUsed[str, tuple[FloatArray, FloatArray]] = LeastRecentlyUsed(capacity)
         self.forwards = 0
