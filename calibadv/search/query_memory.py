@@ -14,7 +14,7 @@ from calibadv.types import FloatArray
 class RememberedQueries:
     """`encoder` with its last queries kept: a query that is asked for again costs no forward. Passages pass through.
 
-    256 queries of the longest kind are 100 MB; a larger batch is still right, but the part that was forgotten is encoded
+    256 queries of the longest kind are 100 MB; a larger batch is still right, but what was forgotten of it is encoded
     twice. `forwards` counts the query texts that were really encoded.
     """
 
