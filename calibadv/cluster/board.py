@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,15 @@ class PolicyBoard:
     def __init__(self) -> None:
         self._published: Published | None = None
         self._news = asyncio.Condition()
+        self._actors: defaultdict[str, list[Any]] = defaultdict(list)
+        self._ended: set[str] = set()
         self._serving: dict[str, int] = {}
         self._deaths: Counter[str] = Counter()
 
     async def publish(self, version: int, weights: PackedWeights) -> None:
         """Make `version` the newest and wake all who wait for it. Versions only grow."""
-        if self._published is not None and version <= self._published.version:
-            raise ValueError(f"version {version} is not newer than the published {self._published.version}")
+        if version <= self._newest():
+            raise ValueError(f"version {version} is not newer than the published {self._newest()}")
         async with self._news:
             self._published = Published(version, weights)
             self._news.notify_all()
@@ -44,9 +46,20 @@ class PolicyBoard:
     async def wait(self, version: int) -> int:
         """The newest version, as soon as it is `version` or later."""
         async with self._news:
-            await self._news.wait_for(lambda: self._published is not None and self._published.version >= version)
-        assert self._published is not None
-        return self._published.version
+            await self._news.wait_for(lambda: self._newest() >= version)
+        return self._newest()
+
+    async def enlist(self, stream: str, actor: list[Any]) -> None:
+        """Note that `actor` (in a list, lest Ray resolves it) works for `stream` and ends with it."""
+        if stream in self._ended:
+            ray.kill(actor[0])
+        self._actors[stream].append(actor[0])
+
+    async def end(self, stream: str) -> None:
+        """End the actors of `stream`. Left to Ray's garbage collection they stay while a task waits for a version."""
+        self._ended.add(stream)
+        for actor in self._actors.pop(stream, []):
+            ray.kill(actor)
 
     async def latest(self) -> Published | None:
         """The newest version with its weights; None before the first."""
@@ -69,6 +82,9 @@ class PolicyBoard:
     async def deaths(self) -> int:
         """How many engines have died so far, as far as their actors could tell."""
         return self._deaths.total()
+
+    def _newest(self) -> int:
+        return -1 if self._published is None else self._published.version
 
 
 def create_board(name: str) -> Any:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 
 from calibadv.cluster.board import Published, engine_name, find_board
 from calibadv.cluster.engine import Engine, EngineDied
@@ -83,10 +84,11 @@ class EngineGate:
 class RolloutStage:
     """The callable class that `Dataset.map_batches` keeps in each actor of its pool."""
 
-    def __init__(self, settings: StageSettings) -> None:
+    def __init__(self, settings: StageSettings, stream: str) -> None:
         self._settings = settings
         self._name = engine_name()
         self._board = find_board(settings.board)
+        ray.get(self._board.enlist.remote(stream, [ray.get_runtime_context().current_actor]))
         self._engine = settings.engine_factory()
         self._roll_group = settings.rollout_factory()
         self._gate = EngineGate()

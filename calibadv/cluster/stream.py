@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
 import pickle
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayActorError
 
+from calibadv.cluster.board import find_board
 from calibadv.cluster.stage import RolloutStage, StageSettings
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def stream_rollouts(
     blocks = list(step_blocks(rows, pool.batch_rows))
     if not blocks:
         return
+    board, stream = find_board(stage.board), uuid.uuid4().hex
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -83,7 +86,7 @@ def stream_rollouts(
     with DataContext.current(context):
         dataset = ray.data.from_arrow(blocks).map_batches(
             RolloutStage,
-            fn_constructor_args=(stage,),
+            fn_constructor_args=(stage, stream),
             batch_size=None,
             zero_copy_batch=True,
             compute=ActorPoolStrategy(
@@ -97,5 +100,10 @@ def stream_rollouts(
             runtime_env={"env_vars": dict(pool.env_vars)},
         )
     # Nothing is fetched ahead: a batch that is held back to fill a buffer would hold its step back.
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from table.to_pylist()
+    try:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from table.to_pylist()
+    finally:
+        if ray.is_initialized():  # else the iterator was collected at exit, and asking would start a new Ray
+            with contextlib.suppress(RayActorError):
+                ray.get(board.end.remote(stream))

@@ -82,6 +82,7 @@ def fetch(packed: PackedWeights) -> Iterator[tuple[str, torch.Tensor]]:
     for spec in packed.manifest:
         if spec.chunk != current:
             current, chunk = spec.chunk, ray.get(packed.chunks[spec.chunk])
+        tensor = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
         # Copied: the store's memory is read-only and its offsets need not suit the dtype.
-        raw = torch.from_numpy(chunk[spec.offset : spec.offset + spec.nbytes].copy())
-        yield spec.name, raw.view(getattr(torch, spec.dtype)).reshape(spec.shape)
+        tensor.reshape(-1).view(torch.uint8).numpy()[:] = chunk[spec.offset : spec.offset + spec.nbytes]
+        yield spec.name, tensor
