@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import ray
+import transformers
 
 from calibadv.cluster.board import create_board
 from calibadv.config import Config
@@ -22,9 +23,9 @@ from calibadv.tracking.view import TerminalView
 from serve.app import SearchAppOptions, start_search, stop_search
 from serve.search_client import serve_search
 
-_QUIET = {
+_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's own C++ chatter; what fails is raised in Python
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",  # Serve's own 5 s is too short for a busy machine
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -34,29 +35,31 @@ _QUIET = {
 @contextmanager
 def started(config: Config, inputs: Inputs, view: TerminalView) -> Iterator[CalibAdvAlgorithm]:
     """A ready algorithm on a running cluster. On the way out, also after Ctrl-C, what was started here is stopped."""
+    local = config.cluster.address == "local"
     with ExitStack() as stack:
         view.stage("Ray", "the cluster's processes")
         _init_ray(config)
         stack.callback(ray.shutdown)
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
-        view.stage("Search", f"{config.search.retriever} index of {inputs.corpus.name} and the reranker")
-        app = f"search-{config.run_name}"
-        stack.callback(stop_search, app)
-        start_search(search_settings(config), inputs.corpus, config.run.cache / "search", _app_options(config, app))
-        view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
-
-        view.stage(
-            "Engines and learner",
-            f"{config.rollout.engines} {config.rollout.engine} engines, model {inputs.model.name}",
-        )
-        board_name = f"policy-board-{config.run_name}"
+        view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
+        app, board_name = f"search-{config.run_name}", f"policy-board-{config.run_name}"
         board = create_board(board_name)  # lives as long as this handle
         policy = RetryPolicy(timeout_s=config.search.timeout_s, attempts=config.search.max_attempts)
         stream = RolloutStream(config, inputs, board_name, partial(serve_search, app, policy))
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
-        view.stage_done(f"learner ready, {config.learner.learners or 'local'}")
+        view.stage_done(f"{config.learner.learners or 'one local'} learner")
+
+        view.stage(
+            "Search", f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
+        )
+        if not local:  # a local cluster is stopped whole
+            stack.callback(stop_search, app)
+        start_search(search_settings(config), inputs.corpus, config.run.cache / "search", _app_options(config, app))
+        view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
+
+        algorithm.publish()
         yield algorithm
         del board
 
@@ -88,8 +91,11 @@ def _app_options(config: Config, name: str) -> SearchAppOptions:
 
 
 def _init_ray(config: Config) -> None:
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    for name in ("ray.serve", "ray.data", "ray.rllib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
     cluster = config.cluster
     if cluster.address != "local":
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)

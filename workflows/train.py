@@ -72,7 +72,7 @@ def train(config: Config) -> int:
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     for ours in ("calibadv", "serve", "workflows"):
         logging.getLogger(ours).setLevel(logging.INFO)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import logging
 import time
 from pathlib import Path
@@ -33,6 +34,8 @@ def warm_start(folder: Path, recipe: WarmStart, threads: int = 2) -> list[float]
     folder.mkdir(parents=True, exist_ok=True)
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    record = {"seed": recipe.seed, "steps": recipe.steps, "losses": [round(loss, 5) for loss in losses]}
+    (folder / "warm_start.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     log.info("wrote %s after %.0f s; last loss %.4f nats", folder, time.perf_counter() - start, losses[-1])
     return losses
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -80,11 +81,14 @@ def make_roller(config: Config, model_folder: str, search: SearchFn) -> GroupRol
 
 def make_roll_group(config: Config, model_folder: str, search_factory: Callable[[], SearchFn]) -> RollGroupFn:
     """The stage's rollout function: a row of `rllib.schedule` in, `pickle((phase, RolledGroup))` out."""
-    roller = make_roller(config, model_folder, search_factory())
+
+    @cache
+    def roller() -> GroupRoller:  # at the first rollout: the search app may start while engines do
+        return make_roller(config, model_folder, search_factory())
 
     async def roll_group(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
         question: Question = pickle.loads(row["question"])
-        roll = roller.train if row["phase"] == "train" else roller.evaluate
+        roll = roller().train if row["phase"] == "train" else roller().evaluate
         rolled: RolledGroup = await roll(question, generate, step=row["step"], version=version)
         return pickle.dumps((row["phase"], rolled if row["sampled"] else without_documents(rolled)))
 

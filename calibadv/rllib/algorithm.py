@@ -42,14 +42,13 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         return CalibAdvConfig(algo_class=cls)
 
     def setup(self, config: CalibAdvConfig) -> None:
-        """Builds the learners while the engines start, then publishes version 0."""
+        """Builds the learners while the engines start. Rollouts begin when the first version is published."""
         super().setup(config)
         self.settings: Config = self.config.calibadv
         self.version = 0  # training steps made, and the policy version that they led to
         self.sample = StepSample()
         self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
         self.seconds: dict[str, float] = defaultdict(float)  # time of the last step by activity
-        self.publish()
 
     def training_step(self) -> None:
         """One step at version v: its rollouts were sampled by v, its updates make v + 1."""

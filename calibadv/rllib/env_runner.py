@@ -86,6 +86,9 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
     def assert_healthy(self) -> None:
         """Nothing to check: a broken stream raises in `sample`."""
 
+    def set_state(self, state: Any) -> None:
+        """Nothing: it holds no module, engines pull their weights themselves."""
+
     def get_metrics(self) -> dict[str, Any]:
         return {}
 
