@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from calibadv.data.pocket.chains import ChainSampler
-from calibadv.data.pocket.demonstrations import Demonstrator, Shelf, Sloppiness, Step
+from calibadv.data.pocket.demonstrations import Demonstrator, Shelf, Sloppiness, Step, drill
 from calibadv.data.pocket.world import Half, build_world
 from calibadv.rollout.dialogue import Dialogue
 
@@ -26,14 +26,17 @@ class WarmStart:
     """The recipe of the shipped policy. Equal values on one machine give equal losses."""
 
     seed: int = 0
-    steps: int = 1000
-    rows: int = 24  # dialogues a step
+    steps: int = 420
+    rows: int = 16  # dialogues a step
     lr_matrix: float = 0.02  # Muon, hidden matrices
     lr_other: float = 0.004  # AdamW, embeddings, norms and biases
     warmup_steps: int = 20
     context_weight: float = 0.1  # of a prompt's or observation's token, a sampled one counting 1
     dialogues_a_world: int = 192
-    shown_more: tuple[float, float] = (0.15, 0.35)  # progress at which observations grow to two and to three documents
+    drill_share: float = 0.8  # of the rows before `drill_until`: one search with many readings
+    drill_until: float = 0.55
+    drill_items: int = 8
+    shown_more: tuple[float, float] = (0.08, 0.2)  # progress at which observations grow to two and to three documents
     pool: int = 8  # steps whose dialogues are sorted by length together: less padding
     sloppiness: Sloppiness = field(default_factory=Sloppiness)
 
@@ -89,10 +92,15 @@ def rows(dialogue: Dialogue, recipe: WarmStart) -> Iterator[Row]:
         shown = 1 + sum(progress >= share for share in recipe.shown_more)
         world = build_world(rng.getrandbits(48))
         sampler = ChainSampler(world, Half.TRAIN, rng)
-        demonstrator = Demonstrator(Shelf(world, rng, shown), rng, recipe.sloppiness)
+        shelf = Shelf(world, rng, shown)
+        demonstrator = Demonstrator(shelf, rng, recipe.sloppiness)
         for _ in range(recipe.dialogues_a_world):
             chain = sampler.draw()
-            yield encode_dialogue(dialogue, chain.text, demonstrator.dialogue(chain), recipe.context_weight)
+            if rng.random() < recipe.drill_share and progress < recipe.drill_until:
+                steps = drill(shelf, rng, chain, recipe.drill_items)
+            else:
+                steps = demonstrator.dialogue(chain)
+            yield encode_dialogue(dialogue, chain.text, steps, recipe.context_weight)
 
 
 def batches(source: Iterator[Row], recipe: WarmStart, pad: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -68,4 +68,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
+        # transformers 5 ignores the declared class in a folder of model type qwen2 and rebuilds the tokenizer with
+        # Qwen's own pre-tokenizer, unless remote code is declared; that code is then skipped as untrusted.
+        auto_map={"AutoTokenizer": ["", ""]},
     )
