@@ -144,4 +144,5 @@ class Dialogue:
         return neutralise(" ".join(text.split()), self._control_tokens)
 
     def _encode(self, text: str) -> IntArray:
+        text = text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair, which no tokenizer takes
         return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
