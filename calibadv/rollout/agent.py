@@ -68,7 +68,7 @@ class Agent:
                 "observations that leave no room are not appended, and the prompt budget is below max_tokens"
             )
             generation = await self.generate(context, Sampling(room, temperature, seed_of_turn(index)))
-            turn = self._turn(generation)
+            turn, cut = self._turn(generation), False
             try:
                 turn, cut = await self._observe(turn, len(context), may_continue=index < self.limits.max_turns)
             except SearchFailed:
