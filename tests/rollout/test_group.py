@@ -1,0 +1,81 @@
+"""A question's group: seeds, retries after a failed search, and greedy evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
+from calibadv.rollout.plans import chains
+from calibadv.rollout.seeds import sampling_seed
+from calibadv.types import Document, Question
+from tests.rollout.scripted import ADA, TOKENIZER, Library, Script
+
+QUESTION = Question("test/q", "Where was Ada born?", ("Oslo",))
+SEARCH = "<think> a </think><search> Ada </search>"
+ANSWER = "<think> b </think><answer> Oslo </answer>"
+
+
+async def roll(
+    script: Script, library: Any, samples: int = 1, *, evaluate: bool = False, **settings: Any
+) -> RolledGroup:
+    roller = GroupRoller(
+        Dialogue(TOKENIZER, "", "Q {question}\n"), library, chains(samples), run_seed=8, temperature=0.9, **settings
+    )
+    action = roller.evaluate if evaluate else roller.train
+    return await action(QUESTION, script, step=6, version=5)
+
+
+async def test_a_group_has_one_trajectory_a_sample_with_its_own_seeds() -> None:
+    script = Script([ANSWER] * 3)
+    rolled = await roll(script, Library(), 3)
+    assert rolled.group is not None
+    assert rolled.group.question is QUESTION
+    assert [t.policy_version for t in rolled.group.trajectories] == [5, 5, 5]
+    assert [s.seed for s in script.samplings] == [sampling_seed(8, 6, "test/q", sample, 0) for sample in range(3)]
+    assert {s.temperature for s in script.samplings} == {0.9}
+    assert rolled.infra_failed == 0
+
+
+async def test_every_retrieved_document_is_collected_once() -> None:
+    other = Document("oslo", "Oslo", "A town.")
+    rolled = await roll(Script([SEARCH, SEARCH, ANSWER]), Library((ADA, other)))
+    assert rolled.documents == {"ada": ADA, "oslo": other}
+    assert without_documents(rolled).group is rolled.group
+
+
+async def test_a_failed_rollout_is_sampled_again_with_fresh_seeds_and_counted() -> None:
+    script = Script([SEARCH, SEARCH, ANSWER])
+    rolled = await roll(script, Library(failures=1))
+    assert rolled.group is not None
+    (trajectory,) = rolled.group.trajectories
+    assert len(trajectory.turns) == 2
+    assert trajectory.reward == 1
+    assert rolled.infra_failed == 1
+    seeds = [s.seed for s in script.samplings]
+    assert seeds[0] == sampling_seed(8, 6, "test/q", 0, 0)
+    assert seeds[1] != seeds[0]  # the first turn of the second attempt
+    assert len(set(seeds)) == 3
+
+
+async def test_a_group_is_dropped_when_its_retries_are_used_up() -> None:
+    script = Script([SEARCH] * 3)
+    rolled = await roll(script, Library(failures=3), infra_retries=2)
+    assert rolled.group is None
+    assert rolled.infra_failed == 3
+    assert len(script.contexts) == 3
+
+
+async def test_one_lost_rollout_drops_the_whole_group() -> None:
+    # Two rollouts, no retry: the first search fails, the second is answered.
+    rolled = await roll(Script([SEARCH, SEARCH, ANSWER]), Library(failures=1), 2, infra_retries=0)
+    assert (rolled.group, rolled.infra_failed) == (None, 1)
+
+
+async def test_evaluation_is_one_greedy_rollout() -> None:
+    script = Script([SEARCH, ANSWER])
+    rolled = await roll(script, Library(), 5, evaluate=True)
+    assert rolled.group is not None
+    assert len(rolled.group.trajectories) == 1
+    assert [s.temperature for s in script.samplings] == [0, 0]
+    assert rolled.group.trajectories[0].reward == 1
