@@ -10,7 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -220,6 +220,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}: give a TOML file, e.g. workflows/recipes/pocket.toml") from None
+    except OSError as error:
+        raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
@@ -247,16 +249,25 @@ def _assign(tree: dict[str, Any], dotted: str, text: str) -> None:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"--{dotted}: {parent} is a value, not a section")
-    tree[leaf] = _value(text)
+    tree[leaf] = _value(text, _type_of(dotted))
 
 
-def _value(text: str) -> Any:
-    if text.lower() in ("none", "null"):
+def _value(text: str, kind: Any) -> Any:
+    if text.lower() in ("none", "null") and type(None) in get_args(kind):  # elsewhere "none" is a word like any other
         return None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text  # a bare word is a string
+    return text if kind in (str, Path) and not isinstance(value, str) else value  # a run may be called 42
+
+
+def _type_of(dotted: str) -> Any:
+    """The annotation of a key of a section; None for one that does not exist, and for a method's parameters."""
+    section, _, key = dotted.partition(".")
+    known = Config.model_fields.get(section)
+    field = getattr(known.annotation, "model_fields", {}).get(key) if known is not None else None
+    return field.annotation if field is not None else None
 
 
 def _explain(problem: Any) -> str:
@@ -264,7 +275,8 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown key {where!r}{_suggest(where, _every_key())}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{where} = {problem['input']!r}: {message}" if where and not isinstance(problem["input"], dict) else message
+    # Our own validators name the key themselves.
+    return message if problem["type"] == "value_error" else f"{where} = {problem['input']!r}: {message}"
 
 
 def _suggest(word: str, known: Sequence[str]) -> str:

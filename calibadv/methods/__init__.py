@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError, validate_call
+
 from calibadv.methods.calibadv import calibadv
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
@@ -15,7 +17,7 @@ METHODS: dict[str, Callable[..., Method]] = {"calibadv": calibadv, "grpo": grpo}
 
 
 def make_method(name: str, params: dict[str, Any]) -> Method:
-    """`METHODS[name](**params)`; ValueError with the nearest right name for an unknown method or parameter."""
+    """`METHODS[name](**params)`; ValueError with the nearest right name for an unknown one, or with a wrong value."""
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}{_nearest(name, list(METHODS))}; methods: {', '.join(METHODS)}")
     known = list(inspect.signature(METHODS[name]).parameters)
@@ -25,7 +27,13 @@ def make_method(name: str, params: dict[str, Any]) -> Method:
                 f"method {name!r} has no parameter {param!r}{_nearest(param, known)}; "
                 f"parameters: {', '.join(known) or 'none'}"
             )
-    return METHODS[name](**params)
+    try:
+        # Checked and converted by their annotations: `--method.params.pre_think False` is the text "False", and true.
+        return validate_call(METHODS[name])(**params)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ValueError(f"method {name!r}: {where} is {problem['input']!r}: {problem['msg']}") from None
 
 
 def _nearest(word: str, known: list[str]) -> str:
