@@ -33,4 +33,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_literal(item) for item in value)}]"
     assert isinstance(value, str | Path), f"no TOML literal for {value!r}"
-    return json.dumps(str(value), ensure_ascii=False)  # a JSON string is a TOML basic string
+    text = json.dumps(str(value), ensure_ascii=False)  # a JSON string is a TOML basic string
+    return text.replace("\x7f", "\\u007f")  # but for DEL, which JSON leaves as it is and TOML forbids

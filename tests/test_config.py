@@ -1,0 +1,296 @@
+"""Configuration: the paper's defaults, recipes and overrides, and what is said about a wrong value."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from calibadv.config import Config, ConfigError, load_config
+from calibadv.config_toml import to_toml
+from calibadv.data.pocket import policy_path
+from calibadv.dry_run import consequences
+from calibadv.methods import make_method
+
+RECIPES = sorted((Path(__file__).parents[1] / "workflows" / "recipes").glob("*.toml"))
+POCKET = next(path for path in RECIPES if path.stem == "pocket")
+
+
+def refused(*overrides: str, recipe: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(recipe, overrides)
+    return str(caught.value)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---- what is used ------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_the_papers() -> None:
+    config = Config()
+    assert (config.method.name, config.method.params) == ("calibadv", {})
+    assert (config.data.questions_per_step, config.rollout.samples, config.run.steps) == (512, 5, 205)
+    rollout = config.rollout
+    assert (rollout.max_prompt_tokens, rollout.max_turn_tokens) == (2048, 1024)
+    assert (rollout.max_observation_tokens, rollout.max_tokens) == (2048, 16384)
+    assert (rollout.max_turns, rollout.temperature, rollout.require_search) == (4, 1.0, True)
+    learner = config.learner
+    assert (learner.lr, learner.lr_final, learner.minibatch_rollouts) == (5e-7, 0.0, 256)
+    assert (learner.betas, learner.weight_decay, learner.grad_clip, learner.clip) == ((0.9, 0.999), 0.01, 1.0, 0.2)
+    assert (learner.kl_coef, learner.entropy_coef) == (0.0, 0.0)
+    assert (config.search.top_k_retrieve, config.search.top_k) == (20, 3)
+    assert (config.rollouts_per_step, config.updates_per_step) == (2560, 10)
+
+
+def test_nothing_given_is_the_default() -> None:
+    assert load_config() == Config()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_comes_back_from_its_own_toml(recipe: Path, tmp_path: Path) -> None:
+    config = load_config(recipe)
+    assert load_config(written(tmp_path, to_toml(config))) == config
+
+
+def test_run_is_named_after_method_and_seed_unless_it_has_a_name() -> None:
+    assert load_config(None, ["--method.name", "grpo", "--run.seed", "7"]).run_name == "grpo-seed7"
+    assert load_config(None, ["--run.name", "mine"]).run_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("--run.seed 3", "run.seed", 3),
+        ("--run.seed=-3", "run.seed", -3),
+        ("--run.seed -3", "run.seed", -3),
+        ("--learner.lr 1e-6", "learner.lr", 1e-6),
+        ("--learner.betas [0.8,0.95]", "learner.betas", (0.8, 0.95)),
+        ("--learner.gradient-checkpointing true", "learner.gradient_checkpointing", True),
+        ("--run.overwrite True", "run.overwrite", True),
+        ("--data.test_questions 12", "data.test_questions", 12),
+        ("--data.test_questions none", "data.test_questions", None),
+        ("--evaluation.every null", "evaluation.every", None),
+        ("--search.reranker none", "search.reranker", "none"),
+        ("--method.params.soft_pen none", "method.params", {"soft_pen": "none"}),
+        ("--run.name none", "run.name", "none"),
+        ("--run.name 42", "run.name", "42"),
+        ("--run.name 2026-01-31", "run.name", "2026-01-31"),
+        ("--run.folder 7", "run.folder", Path("7")),
+        ("--data.train data/hotpot.jsonl", "data.train", "data/hotpot.jsonl"),
+        ("--rollout.template={question}=?", "rollout.template", "{question}=?"),
+        (r'--rollout.template="{question}\n"', "rollout.template", "{question}\n"),
+        ("--method.params.lam 2.0", "method.params", {"lam": 2.0}),
+        ("--method.params.adv_reb false", "method.params", {"adv_reb": False}),
+        ("--method.params.preset reference", "method.params", {"preset": "reference"}),
+    ],
+)
+def test_override(override: str, key: str, value: Any) -> None:
+    config: Any = load_config(None, override.split(" "))
+    for part in key.split("."):
+        config = getattr(config, part)
+    assert config == value
+    assert isinstance(config, type(value))
+
+
+def test_an_override_wins_over_the_recipe_and_the_last_one_over_the_first(tmp_path: Path) -> None:
+    recipe = written(tmp_path, "[run]\nseed = 1\nsteps = 9\n[method.params]\nlam = 2.0\n")
+    config = load_config(recipe, ["--run.seed", "2", "--run.seed", "3", "--method.params.adv_reb", "false"])
+    assert (config.run.seed, config.run.steps) == (3, 9)
+    assert config.method.params == {"lam": 2.0, "adv_reb": False}
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--learner.learning_rates", "1"], r"unknown key 'learner.learning_rates'"),
+        (["--rollout.smaples", "4"], r"unknown key 'rollout.smaples' \(did you mean 'rollout.samples'\?\)"),
+        (["--learner.seed", "4"], r"unknown key 'learner.seed' \(did you mean 'run.seed'\?\)"),
+        (["--lerner.lr", "1"], r"unknown key 'lerner' \(did you mean 'learner'\?\)"),
+        (["--seed", "1"], r"--seed names no section \(did you mean 'run.seed'\?\): use --section.key value"),
+        (["--run.seed"], r"--run.seed has no value"),
+        (["--run.seed", "--run.steps", "3"], r"--run.seed has no value"),
+        (["run.seed", "1"], r"unexpected argument 'run.seed': overrides are --section.key value"),
+        (["--run.seed", "often"], r"run.seed = 'often': .*integer"),
+        (["--run.seed", "1.5"], r"run.seed = 1.5: .*integer"),
+        (["--run.steps", "0"], r"run.steps = 0: .*greater than or equal to 1"),
+        (["--rollout.temperature", "nan"], r"rollout.temperature = nan"),
+        (["--search.retriever", "google"], r"search.retriever = 'google': .*'dense' or 'bm25'"),
+        (["--model.trust_remote_code", "true"], r"model.trust_remote_code = True: .*False"),
+        (["--run.seed.low", "1"], r"run.seed = \{'low': 1\}: .*integer"),
+        (["--learner.betas", "[0.9]"], r"learner.betas.1"),
+        (["--method.name", "calibad"], r"unknown method 'calibad' \(did you mean 'calibadv'\?\)"),
+        (["--method.params.lamb", "1"], r"no parameter 'lamb' \(did you mean 'lam'\?\)"),
+        (["--method.params.lam", "-1"], r"lam is -1"),
+        (["--rollout.max_prompt_tokens", "16384"], r"max_prompt_tokens = 16384 leaves no room in .* = 16384"),
+        (["--learner.importance_cap", "2.0"], r"set learner.old_logprobs 'recompute'"),
+        (["--rollout.temperature", "0.7"], r"rollout.temperature = 0.7: engines report log-probs at temperature 1"),
+    ],
+)
+def test_wrong_override_is_named_with_value_and_expectation(overrides: list[str], message: str) -> None:
+    said = refused(*overrides)
+    assert re.search(message, said), said
+
+
+def test_mini_batches_that_do_not_divide_get_a_suggestion_that_does() -> None:
+    said = refused("--data.questions_per_step", "32", "--learner.minibatch_rollouts", "50")
+    assert "= 160 rollouts do not divide into mini-batches of learner.minibatch_rollouts = 50" in said
+    assert "try 40" in said  # the divisors of 160 beside 50 are 40 and 80
+    config = load_config(None, ["--data.questions_per_step", "32", "--learner.minibatch_rollouts", "40"])
+    assert config.updates_per_step == 4
+
+
+def test_recomputed_logprobs_allow_temperature_and_importance_cap() -> None:
+    config = load_config(
+        None, ["--learner.old_logprobs=recompute", "--rollout.temperature=0.7", "--learner.importance_cap=2.0"]
+    )
+    assert config.rollout.temperature == 0.7
+
+
+def test_every_problem_has_a_line_of_its_own() -> None:
+    said = refused("--run.sed", "1", "--run.steps", "0").splitlines()
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[run]\nseed = \n", r"recipe.toml is not TOML: .*line 2"),
+        ("[run]\nseed = 1\nseed = 2\n", r"recipe.toml is not TOML"),
+        ("run = 3\n", r"run = 3"),
+        ("seed = 3\n", r"unknown key 'seed' \(did you mean 'run.seed'\?\)"),
+        ("[run]\nstep = 3\n", r"unknown key 'run.step' \(did you mean 'run.steps'\?\)"),
+    ],
+)
+def test_wrong_recipe_says_where(tmp_path: Path, text: str, message: str) -> None:
+    assert re.search(message, refused(recipe=written(tmp_path, text)))
+
+
+def test_section_given_as_a_value_cannot_be_overridden(tmp_path: Path) -> None:
+    assert "--run.seed: run is a value, not a section" in refused(
+        "--run.seed", "1", recipe=written(tmp_path, "run = 3\n")
+    )
+
+
+def test_recipe_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+    assert "no recipe at" in refused(recipe=tmp_path / "none.toml")
+    assert str(tmp_path) in refused(recipe=tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    assert "binary.toml is not TOML" in refused(recipe=tmp_path / "binary.toml")
+
+
+def test_method_switch_is_never_turned_on_by_a_word_that_is_not_true() -> None:
+    # Any text but "" is true in Python: `--method.params.pre_think False` must not turn it on.
+    choice = load_config(None, ["--method.params.pre_think=False"]).method
+    assert make_method(choice.name, choice.params).prefill == ""
+    assert "pre_think is 'maybe': Input should be a valid boolean" in refused("--method.params.pre_think=maybe")
+
+
+def test_method_parameter_of_the_wrong_type_is_refused_by_name() -> None:
+    assert "method 'calibadv': lam is 'much': Input should be a valid number" in refused("--method.params.lam", "much")
+
+
+# ---- TOML --------------------------------------------------------------------------------------------------------
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "run": st.fixed_dictionaries({"name": text, "seed": st.integers(-(2**40), 2**40), "overwrite": st.booleans()}),
+        "data": st.fixed_dictionaries({"train": text, "test_questions": st.none() | st.integers(1, 10**6)}),
+        "learner": st.fixed_dictionaries(
+            {
+                "lr": st.floats(min_value=0, exclude_min=True),
+                "betas": st.tuples(st.floats(0, 1), st.floats(0, 1)),
+                "token_budget": st.integers(1, 10**9),
+            }
+        ),
+        "method": st.fixed_dictionaries(
+            {
+                "params": st.fixed_dictionaries(
+                    {}, optional={"lam": st.floats(0.1, 10), "adv_reb": st.booleans(), "preset": st.just("reference")}
+                )
+            }
+        ),
+    },
+)
+
+
+@given(changes)
+@example({"run": {"name": '\x7f \u2028 "\\\r\n', "seed": 0, "overwrite": False}})
+@settings(deadline=None)
+def test_configuration_survives_its_own_toml(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> None:
+    config = Config.model_validate(tree)
+    assert load_config(written(tmp_path_factory.getbasetemp(), to_toml(config))) == config
+
+
+# ---- the dry run -------------------------------------------------------------------------------------------------
+
+
+def test_consequences_of_a_pocket_run_by_hand() -> None:
+    config = load_config(
+        POCKET,
+        [
+            *("--run.steps=30", "--data.questions_per_step=32", "--rollout.samples=5", "--rollout.engines=2"),
+            *("--rollout.max_turns=4", "--rollout.max_turn_tokens=48", "--rollout.max_tokens=1024"),
+            *("--learner.minibatch_rollouts=40", "--learner.lr=3e-4", "--learner.lr_final=3e-5"),
+            *("--learner.token_budget=8192", "--model.path=pocket", "--model.dtype=float32"),
+        ],
+    )
+    facts = consequences(config)
+    assert facts["rollouts a step"] == "32 questions x 5 = 160"
+    assert facts["updates a step"] == "4 of 40 rollouts"
+    assert facts["updates in all"] == "120"
+    assert facts["rollouts in all"] == "4,800"
+    assert facts["sampled tokens a step"] == "at most 38,400"  # 160 x 5 turns x 48
+    assert facts["tokens a step"] == "at most 163,840 with prompts and documents"
+    assert facts["searches a step"] == "at most 640"
+    assert facts["learning rate"] == "0.0003 to 3e-05, cosine over 120 updates"
+    assert facts["processes"] == "2 engines, 1 learners, 1 retrievers"
+    assert facts["parameters"] == "2.0 M"
+    # A token's keys and values: 2 x 4 layers x 192 x 4 bytes = 6,144; a rollout's 1,024 tokens: 6 MiB.
+    assert facts["KV cache a full rollout"] == "0.006 GiB"
+    assert facts["learner state"] == "0.03 GiB (fp32 weights, gradients, AdamW)"
+
+
+def test_a_turns_budget_counts_only_up_to_the_whole_rollouts() -> None:
+    facts = consequences(Config())  # 5 turns x 1,024 < 16,384
+    assert facts["sampled tokens a step"] == "at most 13,107,200"
+    short = load_config(None, ["--rollout.max_tokens=3000"])
+    assert consequences(short)["sampled tokens a step"] == "at most 7,680,000"  # 2,560 x 3,000
+
+
+def test_parameters_of_a_qwen_7b_by_its_published_shape(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, '
+        '"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": false}'
+    )
+    facts = consequences(load_config(None, ["--model.path", str(tmp_path)]))
+    # Published: 7.61 B parameters. A token's KV: 2 x 28 x 4 x 128 x 2 bytes = 57,344.
+    assert facts["parameters"] == "7,615.3 M"
+    assert facts["weights an engine"] == "14.18 GiB bfloat16"
+    assert facts["KV cache a full rollout"] == "0.875 GiB"
+
+
+def test_memory_of_a_model_that_is_not_here_is_not_known() -> None:
+    facts = consequences(load_config(None, ["--model.path", "Qwen/Qwen2.5-7B"]))
+    assert facts["memory"] == "not known: Qwen/Qwen2.5-7B is not a folder on this machine"
+    assert "parameters" not in facts
+
+
+def test_shipped_policy_has_the_size_that_the_dry_run_says() -> None:
+    from transformers import AutoModelForCausalLM
+
+    counted = AutoModelForCausalLM.from_pretrained(policy_path()).num_parameters()
+    assert consequences(load_config(POCKET))["parameters"] == f"{counted / 1e6:,.1f} M"
