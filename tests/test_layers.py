@@ -1,0 +1,213 @@
+"""Imports go down only, and what is heavy is imported where it is used (docs/architecture.md, "Layers").
+
+`LAYERS` is the order, lowest first. A module may import its own unit (its longest prefix here) and units of lower
+layers, never another unit of its own layer. A new top-level module or package must be given its place.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("calibadv", "serve", "workflows")
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("calibadv.types",),
+    # The words of a rollout: prompt and tags, its two edges, its seeds. They are below rewards and advantages, which
+    # read turns with the dialogue's own parser; agent and engines are above them, and out of their reach.
+    (
+        "calibadv.rollout.dialogue",
+        "calibadv.rollout.plans",
+        "calibadv.rollout.protocols",
+        "calibadv.rollout.seeds",
+    ),
+    (
+        "calibadv.advantages",
+        "calibadv.batching",
+        "calibadv.data",
+        "calibadv.losses",
+        "calibadv.rewards",
+        "calibadv.search",
+    ),
+    ("calibadv.diagnostics", "calibadv.methods", "calibadv.rollout"),
+    ("calibadv.config", "calibadv.tracking"),
+    ("calibadv.config_toml",),
+    ("calibadv.dry_run",),
+    ("calibadv.cluster",),
+    ("calibadv.rllib",),
+    ("serve",),
+    ("workflows",),
+)
+LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
+RAY_ALLOWED = ("calibadv.cluster", "calibadv.rllib", "serve", "workflows")
+# vLLM imports this module itself, by its name, inside its own worker process.
+VLLM_WORKER = "calibadv.cluster.vllm_worker"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that is imported: by which module, at which line, and whether while that module is imported."""
+
+    module: str
+    target: str
+    line: int
+    at_import: bool
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.target}"
+
+
+def sources() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+SOURCES = sources()
+
+
+def walk(node: ast.AST, *, at_import: bool = True, typing: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
+    """Import statements below `node`; those under `if TYPE_CHECKING` are never run."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, at_import and not typing
+        later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        checking = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        yield from walk(child, at_import=at_import and not later, typing=typing or checking)
+
+
+def imports_of(module: str, source: str) -> Iterator[Import]:
+    for statement, at_import in walk(ast.parse(source)):
+        if isinstance(statement, ast.Import):
+            targets = [alias.name for alias in statement.names]
+        else:
+            assert isinstance(statement, ast.ImportFrom)
+            assert statement.level == 0, f"{module}: relative imports hide their layer"
+            name = statement.module or ""
+            # `from calibadv.rollout import agent` imports a module, not a name.
+            targets = [f"{name}.{a.name}" if f"{name}.{a.name}" in SOURCES else name for a in statement.names]
+        for target in targets:
+            yield Import(module, target, statement.lineno, at_import)
+
+
+IMPORTS = [found for module, path in SOURCES.items() for found in imports_of(module, path.read_text("utf-8"))]
+
+
+def below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def unit(module: str) -> str | None:
+    """The longest unit that the module belongs to."""
+    return max((u for u in LEVEL if below(module, u)), key=len, default=None)
+
+
+def of(package: str) -> list[Import]:
+    """All imports of an outside package."""
+    return [found for found in IMPORTS if below(found.target, package)]
+
+
+def test_every_module_has_a_layer() -> None:
+    assert len(SOURCES) > 50  # the tree was found
+    empty = {"calibadv"}
+    assert [module for module in SOURCES if unit(module) is None and module not in empty] == []
+
+
+def test_every_unit_exists() -> None:
+    assert [u for u in LEVEL if u not in SOURCES] == []
+
+
+def upward(imports: list[Import]) -> list[str]:
+    wrong = []
+    for found in imports:
+        if found.target.partition(".")[0] not in PACKAGES:
+            continue
+        own, other = unit(found.module), unit(found.target)
+        if own is None or other is None or (own != other and LEVEL[other] >= LEVEL[own]):
+            wrong.append(str(found))
+    return wrong
+
+
+def test_imports_go_down_only() -> None:
+    assert upward(IMPORTS) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("calibadv.advantages.silver", "from calibadv.rollout.agent import Agent"),
+        ("calibadv.advantages.silver", "from calibadv.rollout import torch_engine"),
+        ("calibadv.rollout.dialogue", "from calibadv.rewards.format import format_reward"),
+        ("calibadv.rewards.answer", "def f():\n    from calibadv.advantages import silver"),
+        ("calibadv.cluster.stage", "import calibadv.rllib.stream"),
+        ("calibadv.rllib.stream", "import serve.app"),
+        ("calibadv.search.bm25", "import calibadv"),
+    ],
+)
+def test_an_upward_import_would_be_found(module: str, source: str) -> None:
+    assert len(upward(list(imports_of(module, source)))) == 1
+
+
+def test_types_needs_numpy_only() -> None:
+    outside = {found.target.partition(".")[0] for found in IMPORTS if found.module == "calibadv.types"}
+    assert outside == {"__future__", "collections", "dataclasses", "enum", "numpy"}
+
+
+def test_ray_stays_in_its_shell() -> None:
+    assert of("ray")
+    assert [str(i) for i in of("ray") if not any(below(i.module, package) for package in RAY_ALLOWED)] == []
+
+
+def test_vllm_is_imported_only_inside_functions_of_the_cluster() -> None:
+    wrong = [
+        i for i in of("vllm") if i.module != VLLM_WORKER and (i.at_import or not below(i.module, "calibadv.cluster"))
+    ]
+    assert of("vllm")
+    assert [str(i) for i in wrong] == []
+    assert [str(i) for i in IMPORTS if i.target == VLLM_WORKER] == []
+
+
+@pytest.mark.parametrize("package", ["deepspeed", "faiss", "sentence_transformers", "mlflow"])
+def test_what_is_heavy_or_optional_is_imported_where_it_is_used(package: str) -> None:
+    assert [str(i) for i in of(package) if i.at_import] == []
+
+
+def test_advantages_and_rewards_are_free_of_torch() -> None:
+    pure = ("calibadv.advantages", "calibadv.rewards", "calibadv.methods", "calibadv.diagnostics", "calibadv.batching")
+    assert [str(i) for i in of("torch") if any(below(i.module, package) for package in pure)] == []
+
+
+def test_calibadv_never_prints() -> None:
+    prints = [
+        f"{module}:{node.lineno}"
+        for module, path in SOURCES.items()
+        if below(module, "calibadv")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert prints == []
+
+
+def test_every_folder_is_a_package_that_is_empty_or_says_what_it_is() -> None:
+    folders = {path.parent for path in SOURCES.values()}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+    for folder in folders:
+        tree = ast.parse((folder / "__init__.py").read_text("utf-8"))
+        assert not tree.body or ast.get_docstring(tree), f"{folder}/__init__.py has code but no docstring"
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        module
+        for module, path in SOURCES.items()
+        if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    ]
+    assert silent == []
