@@ -108,7 +108,7 @@ def _collect(rows: list[FinishedRow]) -> StepSample:
         if rolled.group is None:
             sample.dropped_groups += 1
             continue
-        if rolled.documents:
+        if rolled.documents is not None:
             sample.sampled.append(len(sample.groups))
             sample.documents.update(rolled.documents)
         sample.groups.append(rolled.group)

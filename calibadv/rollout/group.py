@@ -19,7 +19,7 @@ class RolledGroup:
 
     group: Group | None
     infra_failed: int = 0  # rollouts that the environment failed, those sampled again included
-    documents: Mapping[str, Document] = field(default_factory=dict)  # what was retrieved, where it was asked for
+    documents: Mapping[str, Document] | None = field(default_factory=dict)  # retrieved; None: not written out
 
 
 @dataclass(frozen=True)
@@ -83,4 +83,4 @@ class GroupRoller:
 
 def without_documents(rolled: RolledGroup) -> RolledGroup:
     """The same without the document texts, which only sampled groups carry to the driver."""
-    return replace(rolled, documents={})
+    return replace(rolled, documents=None)

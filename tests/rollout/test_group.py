@@ -42,6 +42,7 @@ async def test_every_retrieved_document_is_collected_once() -> None:
     rolled = await roll(Script([SEARCH, SEARCH, ANSWER]), Library((ADA, other)))
     assert rolled.documents == {"ada": ADA, "oslo": other}
     assert without_documents(rolled).group is rolled.group
+    assert without_documents(rolled).documents is None
 
 
 async def test_a_failed_rollout_is_sampled_again_with_fresh_seeds_and_counted() -> None:
