@@ -47,6 +47,8 @@ def model_folder(name: str) -> Path:
     if name == POCKET:
         return policy_path()
     if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ValueError(f"model.path = {name!r} holds no config.json: it is no folder of save_pretrained")
         return Path(name).absolute()
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise ValueError(f"model.path = {name!r} is neither a folder nor a hub name like Qwen/Qwen2.5-7B-Instruct")

@@ -47,7 +47,10 @@ def make_engine(config: Config, model_folder: str) -> Engine:
 def make_dialogue(config: Config, model_folder: str) -> Dialogue:
     """The dialogue of the configured method in the model's own chat template."""
     method = make_method(config.method.name, config.method.params)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{model_folder} holds no tokenizer that can be opened: {error}") from error
     return Dialogue(tokenizer, prefill=method.prefill, template=config.rollout.template)
 
 
