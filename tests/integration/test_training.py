@@ -1,0 +1,275 @@
+"""`python workflows/train.py` whole: what it leaves behind, that it repeats itself, and that it can be stopped.
+
+The torch engine in fp32 and BM25 without reranker: every other part is the default run's own, at a hundredth of its
+size. Each whole run costs about half a minute of starting and stopping Ray, so that three runs serve all tests.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from calibadv.config import load_config
+from calibadv.data.pocket import policy_path
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 300
+SMALL = {
+    "run.seed": "3",
+    "run.steps": "2",
+    "data.questions_per_step": "4",
+    "data.test_questions": "8",
+    "model.dtype": "float32",
+    "rollout.engine": "torch",
+    "rollout.engines": "1",
+    "rollout.samples": "3",
+    "learner.minibatch_rollouts": "6",
+    "learner.threads": "1",
+    "learner.lr": "3e-4",
+    "learner.lr_final": "3e-5",
+    "evaluation.every": "none",
+    "search.retriever": "bm25",
+    "search.reranker": "none",
+    "tracking.sampled_rollouts": "2",
+    "tracking.sample_every": "1",
+}
+# Counted from the clock, so that they differ between equal runs.
+CLOCKED = ("time/", "rollout/tokens_per_s")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where all runs of this file live: one folder of runs, one cache, one policy, one place for Ray's sockets."""
+
+    runs: Path
+    cache: Path
+    policy: Path
+    ray: Path
+
+    def command(self, name: str, **more: str) -> list[str]:
+        places = {
+            "run.name": name,
+            "run.folder": str(self.runs),
+            "run.cache": str(self.cache),
+            "model.path": str(self.policy),
+        }
+        overrides = SMALL | places | {key.replace("__", "."): value for key, value in more.items()}
+        train = [sys.executable, str(ROOT / "workflows" / "train.py")]
+        return train + [part for key, value in overrides.items() for part in (f"--{key}", value)]
+
+    def start(self, name: str, **more: str) -> subprocess.Popen[str]:
+        """A training process in a process group of its own, as a terminal would start it."""
+        environment = os.environ | {
+            "CI": "1",
+            "OMP_NUM_THREADS": "1",
+            "RAY_TMPDIR": str(self.ray),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        return subprocess.Popen(
+            self.command(name, **more),
+            cwd=self.runs.parent,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, name: str, **more: str) -> tuple[int, str]:
+        """Exit code and output of a whole run."""
+        process = self.start(name, **more)
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    # Socket paths are limited to 107 characters: pytest's own temporary folders are too long for Ray.
+    ray = Path(tempfile.mkdtemp(prefix="tr", dir="/tmp"))
+    base = tmp_path_factory.mktemp("training")
+    (base / "runs").mkdir()
+    yield Place(base / "runs", base / "cache", shutil.copytree(policy_path(), base / "policy"), ray)
+    shutil.rmtree(ray, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def finished(place: Place) -> Path:
+    """The folder of a run of two steps that ended well."""
+    code, output = place.run("first")
+    assert code == 0, output
+    return place.runs / "first"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_summary_has_every_figure_of_the_run(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    wanted = "method seed steps f1_before f1_after em_before em_after format_after wall_s logprob_diff_mean"
+    assert {*wanted.split(), "time_split", "mlflow_run_id"} <= set(summary)
+    assert (summary["method"], summary["seed"], summary["steps"], summary["engine"]) == ("calibadv", 3, 2, "torch")
+    assert set(summary["time_split"]) == {"rollout", "learn", "sync", "eval", "other"}
+    assert sum(summary["time_split"].values()) == pytest.approx(1, abs=0.01)
+    assert all(0 <= summary[key] <= 1 for key in ("f1_before", "f1_after", "em_before", "em_after", "format_after"))
+    assert 0 < summary["logprob_diff_mean"] < 1e-5
+    assert (summary["infra_failed"], summary["skipped_updates"], summary["engine_share_max"]) == (0, 0, 1)
+
+
+def test_metrics_have_a_line_for_the_start_and_one_a_step(finished: Path) -> None:
+    start, *steps = lines(finished / "metrics.jsonl")
+    assert [start["step"], *(line["step"] for line in steps)] == [0, 1, 2]
+    assert start["eval/questions"] == steps[-1]["eval/questions"] == 8
+    assert "eval/f1" not in steps[0]
+    for line in steps:
+        assert line["learner/updates"] == 2  # 4 questions x 3 rollouts in mini-batches of 6
+        assert line["learner/skipped_updates"] == 0
+        assert line["learner/tokens"] > 0
+        # Engine and learner hold the same weights at every step: a publication that was lost would show here.
+        assert line["sync/logprob_diff_max"] < 1e-4
+    cosine = [3e-5 + 27e-5 * share for share in (0.8535533906, 0.1464466094)]  # (1 + cos(pi x/4)) / 2, x = 1 and 3
+    assert [line["learner/lr"] for line in steps] == pytest.approx(cosine)
+
+
+def test_configuration_reloads_as_what_was_run(finished: Path, place: Place) -> None:
+    _, _, *overrides = place.command("first")
+    asked = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", overrides)
+    assert load_config(finished / "config.toml") == asked
+
+
+def test_sampled_rollouts_are_whole_groups_with_their_credit(finished: Path) -> None:
+    records = lines(finished / "rollouts.jsonl")
+    assert [record["step"] for record in records] == [0] * 6 + [1] * 6  # two groups of three a step
+    assert all(record["policy_version"] == record["step"] for record in records)
+    assert [record["index"] for record in records] == [0, 1, 2] * 4
+    for record in records:
+        assert record["reward"] == record["answer_reward"] * record["format_reward"]
+        for turn in record["turns"]:
+            assert turn["tokens"] > 0
+            assert (turn["advantage"] is None) == (turn["advantage_before"] is None) is False
+    searches = [turn for record in records for turn in record["turns"][:-1] if turn["kind"] == "search"]
+    assert searches
+    assert all(doc["text"] for turn in searches for doc in turn["documents"])
+
+
+def test_plots_and_the_table_of_clipped_tokens_are_written(finished: Path) -> None:
+    plots = {path.name: path.read_bytes()[:8] for path in (finished / "plots").iterdir()}
+    assert {"overview.png", "reward.png"} <= set(plots)
+    assert set(plots.values()) == {b"\x89PNG\r\n\x1a\n"}
+    with (finished / "clipped_tokens.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["id", "token", "count"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+
+
+def test_model_opens_and_was_trained(finished: Path, place: Place) -> None:
+    trained, start = weights(finished / "model"), weights(place.policy)
+    assert trained.keys() == start.keys()
+    moved = max(float((trained[name] - start[name]).abs().max()) for name in start)
+    assert 1e-5 < moved < 1e-2
+    text = "Question: who?"
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (finished / "model", place.policy)]
+    assert tokenizers[0].encode(text) == tokenizers[1].encode(text)
+    assert tokenizers[0].chat_template == tokenizers[1].chat_template
+
+
+def test_mlflow_has_the_finished_run_with_metrics_traces_and_artifacts(finished: Path) -> None:
+    client = MlflowClient(f"sqlite:///{finished.parent / 'mlflow.db'}")
+    summary = json.loads((finished / "summary.json").read_text())
+    run = client.get_run(summary["mlflow_run_id"])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "first")
+    assert run.data.params["rollout.engine"] == "torch"
+    assert (run.data.tags["method"], run.data.tags["seed"]) == ("calibadv", "3")
+    f1 = client.get_metric_history(run.info.run_id, "eval/f1")
+    assert [(m.step, m.value) for m in f1] == [(0, summary["f1_before"]), (2, summary["f1_after"])]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "reward/mean")] == [1, 2]
+    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
+    assert len(traces) == 12
+    assert {trace.info.trace_metadata["mlflow.sourceRun"] for trace in traces} == {run.info.run_id}
+    artifacts = {
+        file.path for part in (None, "model", "plots") for file in client.list_artifacts(run.info.run_id, part)
+    }
+    assert {"summary.json", "clipped_tokens.csv", "plots/overview.png", "model/model.safetensors"} <= artifacts
+
+
+def test_the_same_run_twice_gives_the_same_rollouts_and_the_same_metrics(finished: Path, place: Place) -> None:
+    code, output = place.run("again")
+    assert code == 0, output
+    again = place.runs / "again"
+    assert lines(again / "rollouts.jsonl") == lines(finished / "rollouts.jsonl")
+
+    def measured(folder: Path) -> list[dict[str, float]]:
+        rows = lines(folder / "metrics.jsonl")
+        return [{name: value for name, value in row.items() if not name.startswith(CLOCKED)} for row in rows]
+
+    assert measured(again) == measured(finished)
+
+
+def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(finished: Path, place: Place) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    code, output = place.run("first")
+    assert code == 2
+    assert f"{finished} holds a finished run: choose another with --run.name" in output
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
+
+
+def test_ctrl_c_saves_what_was_learned_and_leaves_no_process(place: Place) -> None:
+    process = place.start("stopped", run__steps="500", data__test_questions="2")
+    folder, output = place.runs / "stopped", ""
+    try:
+        wait_for(lambda: len(lines(folder / "metrics.jsonl")) > 2, folder / "metrics.jsonl", process)
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in child.name() for child in started)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 130, output
+    assert "Traceback" not in output, output
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not [child.cmdline() for child in alive]
+
+    assert not (folder / "summary.json").exists()  # it says that a run is finished
+    trained, start = weights(folder / "model"), weights(place.policy)
+    assert any(not torch.equal(trained[name], start[name]) for name in start)
+    assert (folder / "plots" / "overview.png").exists()
+    client = MlflowClient(f"sqlite:///{place.runs / 'mlflow.db'}")
+    run_id = json.loads((folder / "mlflow.json").read_text())["run_id"]
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert len(client.get_metric_history(run_id, "reward/mean")) >= 2
+
+
+def wait_for(condition: Any, file: Path, process: subprocess.Popen[str]) -> None:
+    """Returns once `file` is there and `condition` holds; fails if the process ends first or time is up."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (file.exists() and condition()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{file} was not written in {TIMEOUT_S} s"
+        time.sleep(0.2)
