@@ -11,7 +11,7 @@ from typing import Any
 
 from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config
-from calibadv.diagnostics import ClippedTokens
+from calibadv.diagnostics import ClippedTokens, collapse_step
 from calibadv.methods import Method, make_method
 from calibadv.rllib.algorithm import STEP, CalibAdvAlgorithm
 from calibadv.rllib.schedule import evaluation_versions
@@ -27,7 +27,8 @@ from workflows.session import started
 
 logger = logging.getLogger(__name__)
 
-FINAL_CHECK_QUESTIONS = 32  # of the last evaluation, for engine against learner after the last update
+COMPARED_QUESTIONS = 32  # of an evaluation, engine against learner: after the last update no step does that
+LOGPROB_DIFFS = ("sync/logprob_diff_mean", "eval/logprob_diff_mean")
 
 
 @dataclass
@@ -86,10 +87,7 @@ class TrainingRun:
 
     def _evaluate(self, algorithm: CalibAdvAlgorithm) -> dict[str, float]:
         sample = algorithm.evaluate_greedy()
-        metrics = evaluation_metrics(sample.groups)
-        if algorithm.version == self.config.run.steps:
-            # The last update has no next step whose rollouts would compare engine and learner.
-            metrics |= algorithm.logprob_diff(sample.groups[:FINAL_CHECK_QUESTIONS])
+        metrics = evaluation_metrics(sample.groups) | algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
         self.evaluations[algorithm.version] = metrics
         return metrics
 
@@ -110,7 +108,7 @@ class TrainingRun:
         history = [line for line in self.folder.history() if line["step"] > 0]
         before, after = self.evaluations[0], self.evaluations[self.config.run.steps]
         step_s = sum(line["time/step_s"] for line in history)
-        diffs = [line["sync/logprob_diff_mean"] for line in history if "sync/logprob_diff_mean" in line]
+        diffs = [line[name] for line in history for name in LOGPROB_DIFFS if name in line]
         return {
             "method": self.config.method.name,
             "params": self.config.method.params,
@@ -128,6 +126,7 @@ class TrainingRun:
             "time_split": {name: sum(line[f"time/{name}_s"] for line in history) / step_s for name in TIME_PARTS},
             "logprob_diff_mean": fmean(diffs),
             "logprob_diff_worst_step": max(diffs),
+            "collapse_step": collapse_step([line["reward/f1"] for line in history]),
             "engine_share_max": max(line["rollout/engine_share_max"] for line in history),
             "infra_failed": sum(line["rollout/infra_failed_count"] for line in history),
             "skipped_updates": sum(line["learner/skipped_updates"] for line in history),

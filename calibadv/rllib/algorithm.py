@@ -87,10 +87,11 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         return sample
 
     def logprob_diff(self, groups: Sequence[Group]) -> dict[str, float]:
-        """Engine against learner on rollouts of the current version: `sync/logprob_diff_*`. Trains nothing."""
+        """Engine against learner on rollouts of the current version: `eval/logprob_diff_*`. Trains nothing."""
         shards = [GroupShard(group, (0,) * len(group.trajectories)) for group in groups]
         totals = self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards))
-        return {name: value for name, value in step_metrics(totals[:1]).items() if name.startswith("sync/")}
+        metrics = step_metrics(totals[:1])
+        return {f"eval/{name}": metrics[f"sync/{name}"] for name in ("logprob_diff_mean", "logprob_diff_max")}
 
     def save_model(self, folder: Path) -> None:
         """Writes the current policy as a folder that `from_pretrained` and vLLM open."""

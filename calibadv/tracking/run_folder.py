@@ -42,7 +42,7 @@ class RunFolder:
             elif self.summary.exists() and not resume:
                 raise RunFolderError(f"{self.path} holds a finished run: {remedy}")
             elif self.metrics.exists() and not resume:
-                raise RunFolderError(f"{self.path} holds a run that has not finished: resume it, {remedy}")
+                raise RunFolderError(f"{self.path} holds a run that has not finished: {remedy}")
             self.plots.mkdir(exist_ok=True)
         except BaseException:
             self._lock.close()
