@@ -61,6 +61,11 @@ class PolicyBoard:
         for actor in self._actors.pop(stream, []):
             ray.kill(actor)
 
+    async def end_all(self) -> None:
+        """End the actors of every stream that is still open, so that whoever reads it gets an error at once."""
+        for stream in list(self._actors):
+            await self.end(stream)
+
     async def latest(self) -> Published | None:
         """The newest version with its weights; None before the first."""
         return self._published

@@ -81,7 +81,7 @@ def stream_rollouts(
     # The versions already bound what is under way to a step or two. Ray Data's guesses at output sizes would hold tasks
     # back from a free engine.
     context.set_config("backpressure_policies.enabled", [])
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # Ray Data's own defaults restart a dead actor, and run its tasks again, without limit: `StageSettings` sets one.
     with DataContext.current(context):
         dataset = ray.data.from_arrow(blocks).map_batches(

@@ -6,6 +6,7 @@ drains it, so that engines start while the learner is built, and rows wait here 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -14,11 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
+from ray.exceptions import RayActorError
 from ray.rllib.env.env_runner import EnvRunner
 
+from calibadv.cluster.board import find_board
 from calibadv.rllib.schedule import Phase
 from calibadv.rllib.stream import FinishedRow, RolloutStream
 from calibadv.types import Document, Group
+
+STOP_TIMEOUT_S = 30.0  # for the stream to notice that its engines are gone
 
 
 @dataclass(slots=True)
@@ -39,12 +45,14 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._rows: queue.SimpleQueue[FinishedRow | BaseException | None] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[FinishedRow | BaseException] = queue.SimpleQueue()
         self._finished: dict[tuple[str, int], list[FinishedRow]] = defaultdict(list)
         self._expected: Counter[tuple[str, int]] = Counter()
         self._stopped = threading.Event()
         self._ready = threading.Event()
-        threading.Thread(target=self._drain, args=(self.config.stream,), daemon=True, name="rollouts").start()
+        self._failure: BaseException | None = None
+        self._reader = threading.Thread(target=self._drain, args=(self.config.stream,), daemon=True, name="rollouts")
+        self._reader.start()
 
     def sample(self, *, phase: Phase, step: int, on_row: Callable[[int, int], None] | None = None) -> StepSample:
         """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early.
@@ -54,11 +62,12 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         key, start = (str(phase), step), time.monotonic()
         self._ready.wait()
         while not self._expected or len(self._finished[key]) < self._expected[key]:
+            if self._failure is not None:
+                raise self._failure
             row = self._rows.get()
             if isinstance(row, BaseException):
-                raise row
-            if row is None:
-                raise RuntimeError(f"the rollout stream ended before {phase} step {step} was complete")
+                self._failure = row  # for whoever asks again: nothing more will come
+                continue
             self._finished[row.phase, row.step].append(row)
             if on_row is not None:
                 on_row(len(self._finished[key]), self._expected[key])
@@ -74,14 +83,20 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
                 if self._stopped.is_set():
                     return
                 self._rows.put(row)
-            self._rows.put(None)
+            self._rows.put(RuntimeError("the rollout stream ended before this step was complete"))
         except BaseException as error:  # handed to the thread that waits in `sample`
-            self._rows.put(error)
+            if not self._stopped.is_set():
+                self._rows.put(error)
         finally:
             self._ready.set()
 
     def stop(self) -> None:
+        """Ends the engines and with them the stream: its thread must not outlive Ray, or it would start a new one."""
         self._stopped.set()
+        if self._reader.is_alive():
+            with contextlib.suppress(ValueError, RayActorError):  # no board, no engines
+                ray.get(find_board(self.config.stream.board).end_all.remote())
+            self._reader.join(timeout=STOP_TIMEOUT_S)
 
     def assert_healthy(self) -> None:
         """Nothing to check: a broken stream raises in `sample`."""

@@ -32,7 +32,7 @@ PRE_THINK = "<think>"
 
 TAGS = ("think", "search", "information", "answer")
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
-_TAG_LIKE = re.compile(rf"<(?=\s*/?\s*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
+_TAG_LIKE = re.compile(rf"[<＜﹤](?=\s*/?\s*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,20 @@ from tests.build import group, trajectory
 from tests.rllib.conftest import algorithm_config, settings
 
 GROUPS = [
-    group(trajectory(1.0, [3, 2], [["a", "b"]]), trajectory(0.0, [4, 2], [["a"]]), trajectory(0.5, [2, 5], [["c"]])),
+    group(
+        trajectory(1.0, [3, 2], [["a", "b"]]),
+        trajectory(0.0, [4, 2], [["a"]]),
+        trajectory(0.5, [2, 5], [["c"]]),
+    ),
     group(trajectory(0.0, [2, 2]), trajectory(1.0, [5, 1], [["d"]]), trajectory(0.0, [1, 1], [["d", "e"]])),
 ]
 
 
 def make_learner(model_folder: Path, config: Config) -> PolicyLearner:
     algorithm = algorithm_config(model_folder, config)
-    learner = PolicyLearner(config=algorithm, module_spec=algorithm.get_default_rl_module_spec().as_multi_rl_module_spec())
+    learner = PolicyLearner(
+        config=algorithm, module_spec=algorithm.get_default_rl_module_spec().as_multi_rl_module_spec()
+    )
     learner.build()
     return learner
 
