@@ -22,7 +22,7 @@ from calibadv.rollout.dialogue import Dialogue
 log = logging.getLogger("warm_start")
 
 
-def warm_start(folder: Path, recipe: WarmStart, threads: int = 2) -> list[float]:
+def warm_start(folder: Path, recipe: WarmStart, threads: int = 1) -> list[float]:
     """The losses of a whole warm start; writes the policy and its tokenizer into `folder`."""
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(threads)
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=WarmStart().steps, help="fewer than the recipe's: a quick look")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     recipe = dataclasses.replace(WarmStart(), seed=arguments.seed, steps=arguments.steps)

@@ -83,7 +83,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
                 if self._stopped.is_set():
                     return
                 self._rows.put(row)
-            self._rows.put(RuntimeError("the rollout stream ended before this step was complete"))
+            self._rows.put(RuntimeError("the rollout stream ended before all of its steps were complete"))
         except BaseException as error:  # handed to the thread that waits in `sample`
             if not self._stopped.is_set():
                 self._rows.put(error)

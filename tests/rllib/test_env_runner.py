@@ -134,5 +134,5 @@ def test_a_stream_that_cannot_be_opened_says_why() -> None:
 
 
 def test_a_stream_that_ends_early_is_an_error_and_never_a_short_step() -> None:
-    with pytest.raises(RuntimeError, match="the rollout stream ended before train step 0 was complete"):
+    with pytest.raises(RuntimeError, match="the rollout stream ended before all of its steps were complete"):
         runner([row(T, 0, 0)], missing=1).sample(phase=T, step=0)

@@ -45,8 +45,8 @@ class Step:
 class Shelf:
     """A synthetic search over one world: the entity asked for among namesakes and articles that mention it."""
 
-    def __init__(self, world: World, rng: random.Random, shown: int = 3) -> None:
-        self.world, self._rng, self._shown = world, rng, shown
+    def __init__(self, world: World, rng: random.Random, shown: int = 3, namesakes: float = 0.9) -> None:
+        self.world, self._rng, self._shown, self._namesakes = world, rng, shown, namesakes
         self._by_word: dict[tuple[str, str], list[Entity]] = defaultdict(list)
         self._mentions: dict[str, list[Entity]] = defaultdict(list)
         self._by_kind: dict[str, list[Entity]] = defaultdict(list)
@@ -60,7 +60,7 @@ class Shelf:
     def namesake(self, entity: Entity) -> Entity:
         """Another entity of its kind, mostly one that shares a word of its name."""
         near = [e for word in entity.name.split() for e in self._by_word[entity.kind, word] if e.name != entity.name]
-        if near and self._rng.random() < 0.9:
+        if near and self._rng.random() < self._namesakes:
             return self._rng.choice(near)
         return self._rng.choice([e for e in self._by_kind[entity.kind] if e.name != entity.name])
 
@@ -73,26 +73,19 @@ class Shelf:
             if other.name != entity.name:
                 others[other.name] = other
         found = [entity, *others.values()]
-        if self._rng.random() < 0.3:
+        if self._rng.random() < 0.03:  # the real retriever puts it first as often
             self._rng.shuffle(found)
         return found
 
 
-def drill(shelf: Shelf, rng: random.Random, chain: Chain, items: int) -> list[Step]:
-    """One search and then many readings of what it found: reading is learned several times sooner than in dialogues."""
+def drill(shelf: Shelf, rng: random.Random, chain: Chain) -> list[Step]:
+    """One search and then every fact of what it asked for: reading is learned sooner than in dialogues."""
     subject, relation = chain.hops[0].subject, chain.hops[0].relation
-    found = shelf.find(subject)
-    lines = [f"<think> find {relation}</think>\n<search> {relation} of {subject.name}</search>"]
-    reads = []
-    for _ in range(items):
-        entity = rng.choice(found)
-        relation = rng.choice(
-            [*RELATIONS[entity.kind], "year"] if "year}" in TEMPLATES[entity.kind] else list(RELATIONS[entity.kind])
-        )
-        reads.append(
-            f"<search> {relation} of {entity.name}</search>\n\n<think> {relation} is {entity.facts[relation]}</think>\n"
-        )
-    return [Step(lines[0], tuple(e.document for e in found)), Step("".join(reads))]
+    ask = f"<think> find {relation}</think>\n<search> {relation} of {subject.name}</search>"
+    relations = [r for r in [*RELATIONS[subject.kind], "year"] if f"{{{r}}}" in TEMPLATES[subject.kind]]
+    rng.shuffle(relations)
+    reads = [f"<think> {r} of {subject.name} is {subject.facts[r]}</think>\n" for r in relations]
+    return [Step(ask, tuple(e.document for e in shelf.find(subject))), Step("".join(reads))]
 
 
 class Demonstrator:
@@ -136,11 +129,11 @@ class Demonstrator:
         steps: list[Step] = []
         first, second = chain.hops
         self._search(steps, "find", first.subject, first.relation)
-        stated = f"{first.relation} is {first.value}"
+        stated = f"{first.relation} of {first.subject.name} is {first.value}"
         if self._happens(self._sloppy.stop_comparing):
             return [*steps, _answer(f"{stated}, done", self._unseen(chain))]
         self._search(steps, f"{stated}, next", second.subject, second.relation)
-        verdict = f"{second.relation} is {second.value}, "
+        verdict = f"{second.relation} of {second.subject.name} is {second.value}, "
         if chain.form is Form.COMPARISON:
             return [*steps, _answer(f"{verdict}older is {chain.answer}", chain.answer)]
         return [*steps, _answer(verdict + ("same" if chain.answer == "yes" else "differ"), chain.answer)]
@@ -172,8 +165,8 @@ class Demonstrator:
         wrong = [e.facts[relation] for e in found if e.facts.get(relation, truth) != truth]
         if wrong and self._happens(self._sloppy.misread_careless if careless else self._sloppy.misread):
             value = self._rng.choice(wrong)
-            return f"{relation} may be {value}", value
-        return f"{relation} is {truth}", truth
+            return f"{relation} of {subject.name} may be {value}", value
+        return f"{relation} of {subject.name} is {truth}", truth
 
 
 def _answer(think: str, answer: str) -> Step:

@@ -55,8 +55,4 @@ COLLEGES = _words("""
     Wolsey Wycliffe Carmel Dover Hampton Laurel Monmouth Oxley Raleigh Sherwood Somerville Stratford Tudor Windsor
     Wellesley Zurich Vernon Ripley
 """)
-JOBS = _words("""
-    baker chemist composer dancer farmer historian judge lawyer nurse painter pianist poet sculptor singer surgeon
-    teacher tailor sailor writer
-""")
 YEARS = tuple(str(year) for year in range(1880, 2000, 5))

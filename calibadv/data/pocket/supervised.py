@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from calibadv.data.pocket.chains import ChainSampler
 from calibadv.data.pocket.demonstrations import Demonstrator, Shelf, Sloppiness, Step, drill
+from calibadv.data.pocket.initial_weights import start_with_copying_heads
 from calibadv.data.pocket.world import Half, build_world
 from calibadv.rollout.dialogue import Dialogue
 
@@ -26,16 +27,16 @@ class WarmStart:
     """The recipe of the shipped policy. Equal values on one machine give equal losses."""
 
     seed: int = 0
-    steps: int = 420
+    steps: int = 700
     rows: int = 16  # dialogues a step
     lr_matrix: float = 0.02  # Muon, hidden matrices
     lr_other: float = 0.004  # AdamW, embeddings, norms and biases
     warmup_steps: int = 20
     context_weight: float = 0.1  # of a prompt's or observation's token, a sampled one counting 1
     dialogues_a_world: int = 192
-    drill_share: float = 0.8  # of the rows before `drill_until`: one search with many readings
-    drill_until: float = 0.55
-    drill_items: int = 8
+    drill_share: float = 0.6  # of the rows before `drill_until`: one search with many readings
+    drill_until: float = 0.4
+    namesakes_from: float = 0.4  # progress from which the other documents share a word of the name
     shown_more: tuple[float, float] = (0.08, 0.2)  # progress at which observations grow to two and to three documents
     pool: int = 8  # steps whose dialogues are sorted by length together: less padding
     sloppiness: Sloppiness = field(default_factory=Sloppiness)
@@ -60,7 +61,9 @@ def build_policy(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausa
         pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
     )
-    return Qwen2ForCausalLM(config)
+    policy = Qwen2ForCausalLM(config)
+    start_with_copying_heads(policy)
+    return policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,12 @@ def rows(dialogue: Dialogue, recipe: WarmStart) -> Iterator[Row]:
         shown = 1 + sum(progress >= share for share in recipe.shown_more)
         world = build_world(rng.getrandbits(48))
         sampler = ChainSampler(world, Half.TRAIN, rng)
-        shelf = Shelf(world, rng, shown)
+        shelf = Shelf(world, rng, shown, 0.9 if progress >= recipe.namesakes_from else 0.0)
         demonstrator = Demonstrator(shelf, rng, recipe.sloppiness)
         for _ in range(recipe.dialogues_a_world):
             chain = sampler.draw()
             if rng.random() < recipe.drill_share and progress < recipe.drill_until:
-                steps = drill(shelf, rng, chain, recipe.drill_items)
+                steps = drill(shelf, rng, chain)
             else:
                 steps = demonstrator.dialogue(chain)
             yield encode_dialogue(dialogue, chain.text, steps, recipe.context_weight)

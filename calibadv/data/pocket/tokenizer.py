@@ -35,7 +35,7 @@ def words() -> list[str]:
     """Every word that is one token in the middle of a sentence, sorted."""
     names = [
         *lexicon.FIRST_NAMES, *lexicon.SURNAMES, *lexicon.ADJECTIVES, *lexicon.NOUNS, *lexicon.TOWNS, *lexicon.COUNTIES,
-        *lexicon.RIVERS, *lexicon.COLLEGES, *lexicon.JOBS, *lexicon.YEARS, "College", "County", "River",
+        *lexicon.RIVERS, *lexicon.COLLEGES, *lexicon.YEARS, "College", "County", "River",
     ]  # fmt: skip
     text = " ".join([_FRAMES, *TEMPLATES.values(), *(relation for facts in RELATIONS.values() for relation in facts)])
     return sorted({*names, *re.findall(r"[A-Za-z]+", re.sub(r"\{\w+\}", " ", text))})

@@ -52,13 +52,20 @@ RELATIONS: Mapping[Kind, Mapping[str, Kind | None]] = {
 }
 """What one can ask about an entity of each kind, and the kind of the answer (None: a name without a document)."""
 
+_FACTS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.PERSON: ("birthplace", "college", "spouse", "year"),
+    Kind.FILM: ("director", "star", "year"),
+    Kind.BOOK: ("author", "setting", "year"),
+    Kind.BAND: ("founder", "base", "year"),
+    Kind.TOWN: ("county", "river", "mayor"),
+    Kind.COLLEGE: ("location", "principal", "year"),
+}
+
+# A fact stands in the document as the policy will say it, "director of Lost Valley is …": reading is then copying, which
+# a policy of two million parameters learns within minutes.
 TEMPLATES: Mapping[Kind, str] = {
-    Kind.PERSON: "{name} is a {job} born in {birthplace} in {year}, studied at {college} and married {spouse}.",
-    Kind.FILM: "{name} is a {year} film directed by {director}, starring {star}.",
-    Kind.BOOK: "{name} is a {year} novel by the author {author}, with its setting in {setting}.",
-    Kind.BAND: "{name} is a band based in {base}, started in {year} by its founder {founder}.",
-    Kind.TOWN: "{name} is a town in the county of {county} on the river {river}. Its mayor is {mayor}.",
-    Kind.COLLEGE: "{name} is a college located in {location}, opened in {year}. Its principal is {principal}.",
+    kind: f"A {kind}: " + ", ".join(f"{fact} of {{name}} is {{{fact}}}" for fact in facts) + "."
+    for kind, facts in _FACTS.items()
 }
 
 
@@ -143,4 +150,4 @@ def _draw_facts(rng: random.Random, kind: Kind, own: Mapping[Kind, Sequence[str]
     if "star" in facts and facts["star"] == facts["director"]:
         others = [p for p in own[Kind.PERSON] if p != facts["director"]]
         facts["star"] = rng.choice(others)
-    return facts | {"year": rng.choice(lexicon.YEARS), "job": rng.choice(lexicon.JOBS)}
+    return facts | {"year": rng.choice(lexicon.YEARS)}
