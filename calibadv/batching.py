@@ -49,7 +49,6 @@ class MicroBatch:
     """Right-padded rows that fit the token budget together. Flat [N] arrays follow the action mask row by row."""
 
     ids_BT: IntArray
-    attention_BT: NDArray[np.bool_]
     action_BT: NDArray[np.bool_]
     sampler_logprobs_N: FloatArray
     old_logprobs_N: FloatArray
@@ -110,15 +109,12 @@ def micro_batches(rows: Sequence[Row], token_budget: int) -> list[MicroBatch]:
 def _stack(rows: Sequence[Row]) -> MicroBatch:
     width = len(rows[0].ids_T)
     ids_BT = np.full((len(rows), width), PAD_ID, dtype=np.int64)
-    attention_BT = np.zeros((len(rows), width), dtype=np.bool_)
     action_BT = np.zeros((len(rows), width), dtype=np.bool_)
     for b, row in enumerate(rows):
         ids_BT[b, : len(row.ids_T)] = row.ids_T
-        attention_BT[b, : len(row.ids_T)] = True
         action_BT[b, : len(row.ids_T)] = row.action_T
     return MicroBatch(
         ids_BT,
-        attention_BT,
         action_BT,
         np.concatenate([row.sampler_logprobs_N for row in rows]),
         np.concatenate([row.old_logprobs_N for row in rows]),

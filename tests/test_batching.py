@@ -25,7 +25,7 @@ def test_micro_batch_pads_on_the_right_and_keeps_flat_arrays_in_mask_order() -> 
     rows = [to_row(trajectory(1.0, [n]), np.full(n, n, np.float32)) for n in (1, 3)]
     (micro,) = micro_batches(rows, token_budget=100)
     assert micro.ids_BT.shape == (2, 7)
-    assert micro.attention_BT.sum(axis=1).tolist() == [7, 5]
+    assert micro.ids_BT[1].tolist() == [0, 1, 2, 3, 10, 0, 0]
     assert micro.advantages_N.tolist() == [3, 3, 3, 1]
     assert np.count_nonzero(micro.action_BT, axis=1).tolist() == [3, 1]
 

@@ -60,7 +60,11 @@ class RecomputeLogprobs(ConnectorV2):  # type: ignore[misc]
 
 
 class PackMinibatches(ConnectorV2):  # type: ignore[misc]
-    """The rows of each mini-batch, packed. A learner without rows in one gets an empty list there."""
+    """The rows of each mini-batch, packed. A learner without rows in one gets an empty list there.
+
+    Rows without any credit are packed apart: where the surrogate is the whole loss they have no gradient, and the
+    learner spares their backward pass.
+    """
 
     def __init__(self, token_budget: int) -> None:
         super().__init__()
@@ -69,7 +73,14 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
     def __call__(self, *, batch: dict[str, Any], shared_data: dict[str, Any], **_: Any) -> dict[str, Any]:
         rows: list[Row] = batch.pop(ROWS)
         batch[MINIBATCHES] = [
-            micro_batches([row for row in rows if row.minibatch == index], self._token_budget)
+            [
+                micro
+                for credited in (True, False)
+                for micro in micro_batches(
+                    [row for row in rows if row.minibatch == index and row.advantages_N.any() == credited],
+                    self._token_budget,
+                )
+            ]
             for index in range(shared_data["num_minibatches"])
         ]
         return batch

@@ -36,6 +36,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self._settings: LearnerSection = self.config.calibadv.learner
         self._total_updates = self.config.calibadv.run.steps * self.config.calibadv.updates_per_step
         self._updates_done = 0
+        self._every_token_trains = self._settings.kl_coef > 0 or self._settings.entropy_coef > 0
         torch.set_num_threads(self._settings.threads)
         super().build()
 
@@ -77,10 +78,13 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         loss = 0.0
         for micro in minibatch:
             batch = to_tensors(micro, self._device)
-            with self._autocast():
-                out = self._module[POLICY].forward_train(batch)
-            loss_sum = self.compute_loss_for_module(module_id=POLICY, config=self.config, batch=batch, fwd_out=out)
-            torch.autograd.backward(loss_sum / num_tokens)
+            trains = self._every_token_trains or bool(micro.advantages_N.any())
+            with torch.set_grad_enabled(trains):
+                with self._autocast():
+                    out = self._module[POLICY].forward_train(batch)
+                loss_sum = self.compute_loss_for_module(module_id=POLICY, config=self.config, batch=batch, fwd_out=out)
+            if trains:
+                torch.autograd.backward(loss_sum / num_tokens)
             totals.add_tokens(batch, out, loss_sum, fresh=fresh)
             loss += float(loss_sum.detach())
         grad_norm = self._sum_gradients_and_clip()
@@ -129,10 +133,10 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
     def _sum_gradients_and_clip(self) -> float:
         """Global norm of the summed gradients, which are then clipped; not finite if any rank's gradient is not."""
         params = self._module[POLICY].trainable_parameters()
-        if _several_ranks():
-            for param in params:
-                if param.grad is None:  # this rank had no rows in the mini-batch
-                    param.grad = torch.zeros_like(param)
+        for param in params:
+            if param.grad is None:  # no row of this rank had credit
+                param.grad = torch.zeros_like(param)
+            if _several_ranks():
                 distributed.all_reduce(param.grad)
         return float(torch.nn.utils.clip_grad_norm_(params, self._settings.grad_clip))
 

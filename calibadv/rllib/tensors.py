@@ -7,7 +7,7 @@ from torch import Tensor
 
 from calibadv.batching import MicroBatch
 
-_FIELDS = ("ids_BT", "attention_BT", "action_BT", "sampler_logprobs_N", "old_logprobs_N", "advantages_N")
+_FIELDS = ("ids_BT", "action_BT", "sampler_logprobs_N", "old_logprobs_N", "advantages_N")
 
 
 def to_tensors(micro: MicroBatch, device: torch.device) -> dict[str, Tensor]:
