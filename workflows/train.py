@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def _cli() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     for ours in ("calibadv", "serve", "workflows"):
         logging.getLogger(ours).setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves what was learned, as Ctrl-C does
     try:
         return main()
     except (ValueError, FileNotFoundError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -21,8 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from calibadv.data.corpus import load_corpus
 from calibadv.data.pocket import policy_path, write_pocket_world
-from calibadv.data.pocket.supervised import WarmStart, build_policy, rows, train, weighted_loss
+from calibadv.data.pocket.chains import ChainSampler
+from calibadv.data.pocket.demonstrations import Shelf, drill
+from calibadv.data.pocket.supervised import WarmStart, build_policy, encode_dialogue, rows, train, weighted_loss
 from calibadv.data.pocket.tokenizer import POCKET_TEMPLATE, build_tokenizer
+from calibadv.data.pocket.world import Half, build_world
 from calibadv.data.questions import load_questions
 from calibadv.rollout.agent import Agent, Limits
 from calibadv.rollout.dialogue import Dialogue
@@ -76,6 +80,26 @@ def test_it_predicts_unseen_demonstrations_well() -> None:
         total += int(trained.sum())
     assert right / total > 0.85
     assert weighted_loss(policy, torch.tensor([held_out[0].ids]), torch.tensor([held_out[0].weights])) < 2.0
+
+
+def test_it_reads_the_document_that_it_asked_for() -> None:
+    """First word of every fact of the document found, among namesakes' documents, in a world it never saw."""
+    policy = AutoModelForCausalLM.from_pretrained(policy_path(), dtype=torch.float32).eval()
+    rng, dialogue = random.Random(7), Dialogue(TOKENIZER, template=POCKET_TEMPLATE)
+    world = build_world(777)
+    shelf, sampler = Shelf(world, rng), ChainSampler(world, Half.TRAIN, rng)
+    states = TOKENIZER.encode(" is")[0]
+    right, total = 0, 0
+    for _ in range(32):
+        row = encode_dialogue(dialogue, "which?", drill(shelf, rng, sampler.draw()), context_weight=0.0)
+        with torch.no_grad():
+            guesses = policy(input_ids=torch.tensor([row.ids])).logits[0].argmax(-1).tolist()
+        written = enumerate(zip(row.ids, row.weights, strict=True))
+        facts = [i for i, token_and_weight in written if token_and_weight == (states, 1.0)]
+        right += sum(guesses[i] == row.ids[i + 1] for i in facts)
+        total += len(facts)
+    assert total > 60
+    assert right / total > 0.9
 
 
 @dataclass(frozen=True)

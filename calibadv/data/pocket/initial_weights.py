@@ -1,7 +1,7 @@
 """Initial weights that already attend to earlier places of the same word, and to the words just before.
 
-A tiny transformer spends most of its training on finding such heads (induction); begun with them, it learns to copy from
-documents within minutes. The idea is mimetic initialisation (Trockman & Kolter 2023): query and key matrices that
+A tiny transformer spends most of its training on finding such heads (induction); begun with them, it learns to copy
+from documents within minutes. The idea is mimetic initialisation (Trockman & Kolter 2023): query and key matrices that
 agree, value and output matrices that undo each other.
 """
 

@@ -61,8 +61,8 @@ _FACTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.COLLEGE: ("location", "principal", "year"),
 }
 
-# A fact stands in the document as the policy will say it, "director of Lost Valley is …": reading is then copying, which
-# a policy of two million parameters learns within minutes.
+# A fact stands in the document as the policy will say it, "director of Lost Valley is …": reading is then copying,
+# which a policy of two million parameters learns within minutes.
 TEMPLATES: Mapping[Kind, str] = {
     kind: f"A {kind}: " + ", ".join(f"{fact} of {{name}} is {{{fact}}}" for fact in facts) + "."
     for kind, facts in _FACTS.items()
