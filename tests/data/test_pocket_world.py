@@ -17,12 +17,12 @@ from calibadv.data.questions import load_questions
 from calibadv.types import Document, Question
 
 MANIFEST = """{
- "version": 1,
+ "version": 2,
  "seed": 0,
  "files": {
-  "train.jsonl": "48d9a51ba740ac8f0aa52132c1de3e6d",
-  "test.jsonl": "ba18d2cff1ef1f336075ee21abb89952",
-  "corpus.jsonl": "a95cfb6380a3cbf94e17ef7ce55121f3"
+  "train.jsonl": "9656393c8fe16f3e43afe8f2ee3750af",
+  "test.jsonl": "986ea7e13c766209f9384103451ddd04",
+  "corpus.jsonl": "dd09ccbfd24fbcd51d16f322d84d8e88"
  }
 }
 """
@@ -51,7 +51,7 @@ def corpus(paths: PocketPaths) -> dict[str, Document]:
 def test_sizes(train: list[Question], test: list[Question], corpus: dict[str, Document]) -> None:
     assert (len(train), len(test)) == (4000, 500)
     assert len(corpus) >= 2000
-    assert max(len(d.text.split()) for d in corpus.values()) <= 25
+    assert max(len(d.text.split()) for d in corpus.values()) <= 30  # three of them fit an observation of the recipe
     assert max(len(q.text.split()) for q in train + test) <= 25
     assert {q.metadata["hops"] for q in test} == {"1", "2", "3"}
     assert {q.metadata["type"] for q in test} == {str(form) for form in Form}
