@@ -16,7 +16,6 @@ from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.totals import step_metrics
 from calibadv.types import Group
 from tests.build import group, trajectory
-from tests.cluster.conftest import local_ray  # noqa: F401 (a fixture)
 from tests.rllib.conftest import algorithm_config, settings
 from tests.rollout.engine_suite import save_tiny_model
 

@@ -20,7 +20,6 @@ from calibadv.cluster.vllm_engine import VllmEngine
 from calibadv.cluster.vllm_settings import VllmSettings
 from calibadv.cluster.weights import chunk_state
 from calibadv.rollout.protocols import GenerateFn, Sampling
-from tests.cluster.conftest import local_ray  # noqa: F401 (a fixture)
 from tests.rollout.engine_suite import perturbed, prompt, reference_logprobs, save_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]

@@ -1,4 +1,4 @@
-"""A Ray of its own for the tests of this folder."""
+"""A Ray of its own for every module that asks for one; modules never share or inherit a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import ray
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     # A short path: Ray's sockets lie below it and their names are limited to about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="cr", dir="/tmp", ignore_cleanup_errors=True) as folder:
