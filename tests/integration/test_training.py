@@ -32,7 +32,7 @@ from calibadv.data.pocket import policy_path
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 300
+TIMEOUT_S = 900  # a run takes about a minute on two idle cores
 SMALL = {
     "run.seed": "3",
     "run.steps": "2",
