@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,7 +36,6 @@ class StepSample:
     infra_failed: int = 0  # rollouts whose search failed, those sampled again included
     dropped_groups: int = 0  # questions given up on, never scored
     engine_rows: Counter[str] = field(default_factory=Counter)  # engine -> questions it rolled out
-    wait_s: float = 0.0  # how long `sample` waited
 
 
 class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
@@ -59,7 +57,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
 
         `on_row(done, of)` is told of progress.
         """
-        key, start = (str(phase), step), time.monotonic()
+        key = (str(phase), step)
         self._ready.wait()
         while not self._expected or len(self._finished[key]) < self._expected[key]:
             if self._failure is not None:
@@ -71,9 +69,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
             self._finished[row.phase, row.step].append(row)
             if on_row is not None:
                 on_row(len(self._finished[key]), self._expected[key])
-        sample = _collect(sorted(self._finished.pop(key), key=lambda row: row.index))
-        sample.wait_s = time.monotonic() - start
-        return sample
+        return _collect(sorted(self._finished.pop(key), key=lambda row: row.index))
 
     def _drain(self, stream: RolloutStream) -> None:
         try:
