@@ -39,6 +39,7 @@ class Question:
     golden_answers: tuple[str, ...]
     sub_queries: tuple[str, ...] = ()  # gold decomposition, in hop order
     gold_doc_ids: tuple[str, ...] = ()  # corpus ids of the supporting passages
+    gold_passages: tuple[str, ...] = ()  # their texts, read from the corpus for methods that need them
     metadata: Mapping[str, str] = field(default_factory=dict)  # e.g. hops, type
 
 
@@ -76,6 +77,7 @@ class Trajectory:
     format_reward: float  # 0 or 1
     reward: float  # answer_reward * format_reward
     policy_version: int = 0
+    tree: int = 0  # trajectories of one tree branched off one first chain; chains by themselves: all 0
     truncated: bool = False  # a token limit (of the turn or of the whole) cut it
     forced_final: bool = False  # wrote a search where only an answer was left
     infra_failed: bool = False  # the environment failed, not the policy: never train on or score it

@@ -1,14 +1,23 @@
-"""A method is data: how to roll out, what the prompt ends with, and how a group's credit is assigned."""
+"""A method is data: how to roll out, what the prompt ends with, how credit is assigned, and what the loss adds.
+
+Most methods are `advantages` alone. The other fields are for those that sample trees, score turns, weigh tokens, train
+a critic or have a loss term of their own; the trainer calls what is set and knows no method by name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from calibadv.advantages.group import outcome_credit
 from calibadv.advantages.silver import StepScores, silver_documents, step_scores
+from calibadv.rewards.turns import TurnScorer
 from calibadv.rollout.plans import Plan, chains
 from calibadv.types import Credit, Group
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def silver_scores(group: Group) -> StepScores:
@@ -17,12 +26,59 @@ def silver_scores(group: Group) -> StepScores:
 
 
 @dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What is known of a whole training step, over all learners."""
+
+    mean_searches: float  # valid searches a rollout
+
+
+@dataclass(frozen=True, slots=True)
+class LossTokens:
+    """The action tokens [N] of a micro-batch, as a loss term sees them."""
+
+    logprobs_N: Tensor  # of the policy that is trained; the only one with a gradient
+    old_logprobs_N: Tensor
+    weights_N: Tensor  # the term's own, see `ExtraLoss.weights`
+    row_N: Tensor  # index of the token's trajectory in the micro-batch
+    turn_N: Tensor  # index of the token's turn in its trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraLoss:
+    """coef * sum of `loss` / number of counted tokens, both over the whole mini-batch and all learners."""
+
+    coef: float
+    weights: Callable[[Group, Credit, StepFacts], Credit]  # of each token in the term; 0: it has no part in it
+    loss: Callable[[LossTokens], Tensor]  # summed over the tokens
+    divisor: Literal["own", "all"] = "own"  # counted: tokens with a weight, or all action tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """A learned value function: what it learns from, and how its values become advantages (GAE)."""
+
+    rewards: Callable[[Group], Credit]  # token rewards [N]
+    kind: Literal["model", "head"] = "model"  # a second model, or a head on the policy's own (detached) features
+    lr: float | None = None  # constant; None: the policy's peak
+    gamma: float = 1.0
+    lam: float = 1.0
+    clip: float = 0.5  # of a value around its old one
+    whiten: bool = True  # advantages over the whole step
+    kl_reward: float = 0.0  # of log(old / reference), taken off each token's reward
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
-    """One way to train. The trainer calls these and knows no method by name."""
+    """One way to train."""
 
     name: str
-    advantages: Callable[[Group], Credit]
+    advantages: Callable[[Group], Credit]  # with a critic: those of a critic that says 0
     plan: Callable[[int], Plan] = chains  # rollouts a question -> plan
     prefill: str = ""  # ends the prompt and every observation; never trained
     base: Callable[[Group], Credit] = outcome_credit  # the credit before calibration, to show beside `advantages`
     scores: Callable[[Group], StepScores] = silver_scores
+    score_turns: Callable[[], TurnScorer] | None = None  # called once an engine; sets `Turn.reward`
+    needs_gold: bool = False  # reads `Question.sub_queries` and `gold_passages`
+    weights: Callable[[Group], Credit] | None = None  # of each token in the surrogate and its divisor; None: 1
+    extra_loss: ExtraLoss | None = None
+    critic: Critic | None = None

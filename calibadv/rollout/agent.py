@@ -54,15 +54,23 @@ class Agent:
     on_void_turn: OnVoidTurn = "stop"
 
     async def roll(
-        self, question: Question, *, temperature: float, seed_of_turn: Callable[[int], int], policy_version: int = 0
+        self,
+        question: Question,
+        *,
+        temperature: float,
+        seed_of_turn: Callable[[int], int],
+        policy_version: int = 0,
+        prefix: tuple[Turn, ...] = (),
     ) -> Trajectory:
         """One trajectory of `question`. A search that fails for good gives one with `infra_failed`, never a score.
 
-        Raises ValueError for a prompt longer than `limits.max_prompt_tokens`.
+        `prefix`: turns of another trajectory of this question, each with an observation, that this one starts with as
+        they are. Raises ValueError for a prompt longer than `limits.max_prompt_tokens`.
         """
         prompt_ids = self.limits.check_prompt(self.dialogue.prompt_ids(question.text), question)
-        context, turns, truncated, infra_failed = prompt_ids, list[Turn](), False, False
-        for index in range(self.limits.max_turns + 1):
+        context = np.concatenate([prompt_ids, *(ids for t in prefix for ids in (t.action_ids, t.observation_ids))])
+        turns, truncated, infra_failed = list(prefix), False, False
+        for index in range(len(prefix), self.limits.max_turns + 1):
             room = min(self.limits.max_turn_tokens, self.limits.max_tokens - len(context))
             assert room > 0, (
                 "observations that leave no room are not appended, and the prompt budget is below max_tokens"

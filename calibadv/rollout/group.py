@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from calibadv.rewards.turns import TurnScorer, with_turn_rewards
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
 from calibadv.rollout.dialogue import Dialogue
-from calibadv.rollout.plans import Plan, chains
+from calibadv.rollout.plans import Plan, Prefix, chains
 from calibadv.rollout.protocols import GenerateFn, SearchFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.types import Document, Group, Question, Trajectory
+
+
+PLAN_STREAM = -1  # in place of a sample's index: the plan's own draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class RolledGroup:
     group: Group | None
     infra_failed: int = 0  # rollouts that the environment failed, those sampled again included
     documents: Mapping[str, Document] | None = field(default_factory=dict)  # retrieved; None: not written out
+    counts: Mapping[str, float] = field(default_factory=dict)  # what the turn scorer reports
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,16 @@ class GroupRoller:
     require_search: bool = True
     on_void_turn: OnVoidTurn = "stop"
     infra_retries: int = 2
+    score_turns: TurnScorer | None = None  # of training groups
 
     async def train(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
-        """The method's plan at the run's temperature, seeded by (run seed, step, question, sample)."""
-        return await self._roll(question, generate, self.plan, self.temperature, step, version)
+        """The method's plan at the run's temperature, seeded by (run seed, step, question, sample), turns scored."""
+        rolled = await self._roll(question, generate, self.plan, self.temperature, step, version)
+        if self.score_turns is None or rolled.group is None:
+            return rolled
+        assert rolled.documents is not None
+        scores = await self.score_turns(rolled.group, rolled.documents)
+        return replace(rolled, group=with_turn_rewards(rolled.group, scores.rewards), counts=scores.counts)
 
     async def evaluate(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
         """One greedy rollout."""
@@ -57,7 +68,7 @@ class GroupRoller:
 
         agent = Agent(self.dialogue, generate, search, self.limits, self.require_search, self.on_void_turn)
 
-        async def roll(sample: int) -> Trajectory:
+        async def roll(sample: int, prefix: Prefix = ()) -> Trajectory:
             nonlocal failures
             for attempt in range(self.infra_retries + 1):
                 trajectory = await agent.roll(
@@ -65,13 +76,14 @@ class GroupRoller:
                     temperature=temperature,
                     seed_of_turn=self._seeds(question, step, sample, attempt),
                     policy_version=version,
+                    prefix=prefix,
                 )
                 if not trajectory.infra_failed:
                     break
                 failures += 1
             return trajectory
 
-        trajectories = await plan(roll)
+        trajectories = await plan(roll, sampling_seed(self.run_seed, step, question.id, PLAN_STREAM))
         complete = not any(trajectory.infra_failed for trajectory in trajectories)
         return RolledGroup(Group(question, trajectories) if complete else None, failures, seen)
 
