@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from calibadv.advantages.silver import silver_documents
 from calibadv.diagnostics import group_metrics
@@ -53,6 +54,24 @@ def evaluation_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "eval/action_tokens": fmean(t.num_actions for _, t in rollouts),
         "eval/questions": float(len(rollouts)),
     }
+
+
+def predictions(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Each question of a greedy evaluation with its answer and scores, JSON-ready, in question order."""
+    return [
+        {
+            "id": group.question.id,
+            "question": group.question.text,
+            "golden_answers": list(group.question.golden_answers),
+            "answer": trajectory.answer,
+            "f1": trajectory.answer_reward,
+            "em": best_over_golden(trajectory.answer, group.question.golden_answers, exact_match),
+            "format": trajectory.format_reward,
+            "searches": sum(turn.kind is TurnKind.SEARCH for turn in trajectory.turns),
+        }
+        for group in groups
+        for trajectory in group.trajectories[:1]
+    ]
 
 
 def sampled_records(sample: StepSample, method: Method, step: int) -> list[RolloutRecord]:

@@ -33,17 +33,25 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def started(config: Config, inputs: Inputs, view: TerminalView) -> Iterator[CalibAdvAlgorithm]:
-    """A ready algorithm on a running cluster. On the way out, also after Ctrl-C, what was started here is stopped."""
-    local = config.cluster.address == "local"
+def started(
+    config: Config, inputs: Inputs, view: TerminalView, search_app: str | None = None
+) -> Iterator[CalibAdvAlgorithm]:
+    """A ready algorithm on a running cluster. On the way out, also after Ctrl-C, what was started here is stopped.
+
+    Inside a running Ray (a Tune trial) that one is used and left running. `search_app` names an app that is up already,
+    for runs that share one.
+    """
+    joined = ray.is_initialized()
+    local = config.cluster.address == "local" and not joined
     with ExitStack() as stack:
         view.stage("Ray", "the cluster's processes")
-        _init_ray(config)
-        stack.callback(ray.shutdown)
+        if not joined:
+            init_ray(config, wanted_cpus(config))
+            stack.callback(ray.shutdown)
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
-        app, board_name = f"search-{config.run_name}", f"policy-board-{config.run_name}"
+        app, board_name = search_app or f"search-{config.run_name}", f"policy-board-{config.run_name}"
         board = create_board(board_name)  # lives as long as this handle
         policy = RetryPolicy(timeout_s=config.search.timeout_s, attempts=config.search.max_attempts)
         stream = RolloutStream(config, inputs, board_name, partial(serve_search, app, policy))
@@ -54,14 +62,20 @@ def started(config: Config, inputs: Inputs, view: TerminalView) -> Iterator[Cali
         view.stage(
             "Search", f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
         )
-        if not local:  # a local cluster is stopped whole
-            stack.callback(stop_search, app)
-        start_search(search_settings(config), inputs.corpus, config.run.cache / "search", _app_options(config, app))
+        if search_app is None:
+            if not local:  # a local cluster is stopped whole
+                stack.callback(stop_search, app)
+            open_search(config, inputs, app)
         view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
 
         algorithm.publish()
         yield algorithm
         del board
+
+
+def open_search(config: Config, inputs: Inputs, name: str) -> None:
+    """Starts the search app `name` over the run's corpus, and returns when it answers."""
+    start_search(search_settings(config), inputs.corpus, config.run.cache / "search", _app_options(config, name))
 
 
 def search_settings(config: Config) -> SearchSettings:
@@ -90,7 +104,14 @@ def _app_options(config: Config, name: str) -> SearchAppOptions:
     )
 
 
-def _init_ray(config: Config) -> None:
+def wanted_cpus(config: Config) -> float:
+    """Logical CPUs of one run: its engines, search replicas and learners, Serve's controller and Ray Data's tasks."""
+    engines = config.rollout.engines * config.cluster.cpus_per_engine
+    return engines + config.search.replicas * config.cluster.search_cpus + config.learner.learners + 2
+
+
+def init_ray(config: Config, wanted: float) -> None:
+    """Joins the configured cluster, or starts a local one of at least `wanted` logical CPUs."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("ray.serve", "ray.data", "ray.rllib"):
@@ -100,12 +121,6 @@ def _init_ray(config: Config) -> None:
     if cluster.address != "local":
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         return
-    wanted = (
-        config.rollout.engines * cluster.cpus_per_engine
-        + config.search.replicas * cluster.search_cpus
-        + config.learner.learners
-        + 2  # Serve's controller and Ray Data's own tasks
-    )
     ray.init(
         address="local",
         num_cpus=cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted)),

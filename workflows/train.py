@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,9 +18,9 @@ from rich.console import Console
 from calibadv.config import Config, load_config
 from calibadv.config_toml import to_toml
 from calibadv.dry_run import plan_table
-from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
+from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.run_folder import RunFolder
-from calibadv.tracking.view import open_view
+from calibadv.tracking.view import RunSummary, TerminalView, open_view
 from workflows.inputs import resolve_inputs
 from workflows.training_run import TrainingRun
 
@@ -46,30 +46,35 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
 
 
 def train(config: Config) -> int:
-    """Runs the whole of it."""
+    """One run with the terminal's view."""
+    with open_view(config.run.steps) as view:
+        try:
+            summary = train_run(config, view)
+        except KeyboardInterrupt:
+            return 130
+        view.finish(summary)
+    return 0
+
+
+def train_run(
+    config: Config, view: TerminalView, *, tags: Mapping[str, str] | None = None, search_app: str | None = None
+) -> RunSummary:
+    """Runs the whole of it, into its run folder and MLflow. `tags` are set on the MLflow run beside its own."""
     started_s = time.time()
     inputs = resolve_inputs(config)
     with (
         RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite) as folder,
-        open_view(config.run.steps) as view,
         MlflowRun(
             folder.path,
             experiment=config.tracking.experiment,
             run_name=config.run_name,
             uri=config.tracking.mlflow_uri or None,
-            tags={"method": config.method.name, "seed": str(config.run.seed)},
+            tags={"method": config.method.name, "seed": str(config.run.seed), **(tags or {})},
         ) as mlflow,
     ):
         folder.write_config(to_toml(config))
         mlflow.log_params(config.model_dump(mode="json"))
-        run = TrainingRun(config, inputs, folder, mlflow, view)
-        try:
-            summary = run.execute(started_s)
-        except KeyboardInterrupt:
-            mlflow.close(RunStatus.KILLED)
-            return 130
-        view.finish(summary)
-    return 0
+        return TrainingRun(config, inputs, folder, mlflow, view, search_app).execute(started_s)
 
 
 def _cli() -> int:

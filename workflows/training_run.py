@@ -22,7 +22,14 @@ from calibadv.tracking.plots import write_plots
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.view import TIME_PARTS, RunSummary, TerminalView
-from workflows.report import evaluation_metrics, most_telling, sample_metrics, sampled_records, time_metrics
+from workflows.report import (
+    evaluation_metrics,
+    most_telling,
+    predictions,
+    sample_metrics,
+    sampled_records,
+    time_metrics,
+)
 from workflows.session import started
 
 logger = logging.getLogger(__name__)
@@ -40,13 +47,14 @@ class TrainingRun:
     folder: RunFolder
     mlflow: MlflowRun
     view: TerminalView
+    search_app: str | None = None  # a running one, else the run starts its own
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # version -> eval metrics
     clipped: Counter[int] = field(default_factory=Counter)  # token id -> how often the clip acted on it
     telling: RolloutRecord | None = None  # a rollout worth showing at the end
 
     def execute(self, started_s: float) -> RunSummary:
         """The whole run. Whatever ends it early, what was learned up to then is saved first."""
-        with started(self.config, self.inputs, self.view) as algorithm:
+        with started(self.config, self.inputs, self.view, self.search_app) as algorithm:
             try:
                 self._train(algorithm)
             finally:
@@ -89,6 +97,7 @@ class TrainingRun:
         sample = algorithm.evaluate_greedy()
         metrics = evaluation_metrics(sample.groups) | algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
         self.evaluations[algorithm.version] = metrics
+        self.folder.write_predictions(predictions(sample.groups))
         return metrics
 
     def _report(self, step: int, metrics: dict[str, float]) -> None:

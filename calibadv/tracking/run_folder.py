@@ -68,6 +68,10 @@ class RunFolder:
         return self.path / "rollouts.jsonl"
 
     @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.jsonl"
+
+    @property
     def plots(self) -> Path:
         return self.path / "plots"
 
@@ -91,6 +95,13 @@ class RunFolder:
     def append_rollouts(self, records: Iterable[RolloutRecord]) -> None:
         """Append sampled rollouts, a JSON object a line."""
         _append(self.rollouts, [record.to_dict() for record in records])
+
+    def write_predictions(self, predictions: Iterable[Mapping[str, Any]]) -> None:
+        """The latest evaluation's answers, a JSON object a line; an earlier one's are replaced."""
+        draft = self.predictions.with_suffix(".tmp")
+        draft.unlink(missing_ok=True)
+        _append(draft, predictions)
+        draft.replace(self.predictions)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json last, in one move: its presence says that the run finished."""
