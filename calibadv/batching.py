@@ -9,8 +9,9 @@ B rows, T padded tokens, N action tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,19 @@ class Row:
 
     ids_T: IntArray
     action_T: NDArray[np.bool_]  # True at sampled tokens, the only ones that train
+    minibatch: int
+    turn_N: IntArray  # index of each token's turn
     sampler_logprobs_N: FloatArray  # nats, as the engine reported them
     old_logprobs_N: FloatArray  # nats, what the ratio is taken against: the sampler's, or recomputed by the learner
     advantages_N: FloatArray
-    minibatch: int
+    weights_N: FloatArray  # of each token in the surrogate and in its divisor
+    extra_weights_N: FloatArray  # of each token in the method's own loss term
+    extra_counts_N: FloatArray  # 1 where that term's divisor counts the token
+    values_N: FloatArray  # the critic's, before the step
+    returns_N: FloatArray  # what the critic is trained towards
+
+
+TOKEN_FIELDS = tuple(field.name for field in fields(Row) if field.name.endswith("_N"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +60,13 @@ class MicroBatch:
 
     ids_BT: IntArray
     action_BT: NDArray[np.bool_]
-    sampler_logprobs_N: FloatArray
-    old_logprobs_N: FloatArray
-    advantages_N: FloatArray
+    row_N: IntArray  # index of each token's row
+    tokens: Mapping[str, NDArray[Any]]  # every [N] field of the rows by its name
+
+    @property
+    def num_actions(self) -> int:
+        """N."""
+        return len(self.row_N)
 
 
 def shard_groups(
@@ -81,8 +95,13 @@ def shard_groups(
     return shards
 
 
-def to_row(trajectory: Trajectory, advantages_N: FloatArray, minibatch: int = 0) -> Row:
-    """The trajectory as one sequence. What follows the last action is dropped: nothing is learned from it."""
+def to_row(
+    trajectory: Trajectory, advantages_N: FloatArray, minibatch: int = 0, weights_N: FloatArray | None = None
+) -> Row:
+    """The trajectory as one sequence, no critic and no loss term of the method's own; weights 1 where none are given.
+
+    What follows the last action is dropped: nothing is learned from it.
+    """
     parts, actions = [trajectory.prompt_ids], [np.zeros(len(trajectory.prompt_ids), dtype=np.bool_)]
     for turn in trajectory.turns:
         parts += [turn.action_ids, turn.observation_ids]
@@ -91,7 +110,21 @@ def to_row(trajectory: Trajectory, advantages_N: FloatArray, minibatch: int = 0)
     end = int(action_T.nonzero()[0][-1]) + 1 if action_T.any() else len(ids_T)
     logprobs_N = np.concatenate([turn.logprobs for turn in trajectory.turns], dtype=np.float32)
     assert len(logprobs_N) == len(advantages_N) == int(action_T.sum()), "credit and actions out of step"
-    return Row(ids_T[:end], action_T[:end], logprobs_N, logprobs_N, advantages_N, minibatch)
+    ones_N, zeros_N = np.ones_like(logprobs_N), np.zeros_like(logprobs_N)
+    return Row(
+        ids_T=ids_T[:end],
+        action_T=action_T[:end],
+        minibatch=minibatch,
+        turn_N=np.repeat(np.arange(len(trajectory.turns)), [len(turn.action_ids) for turn in trajectory.turns]),
+        sampler_logprobs_N=logprobs_N,
+        old_logprobs_N=logprobs_N,
+        advantages_N=advantages_N,
+        weights_N=ones_N if weights_N is None else weights_N,
+        extra_weights_N=zeros_N,
+        extra_counts_N=zeros_N,
+        values_N=zeros_N,
+        returns_N=zeros_N,
+    )
 
 
 def micro_batches(rows: Sequence[Row], token_budget: int) -> list[MicroBatch]:
@@ -113,10 +146,10 @@ def _stack(rows: Sequence[Row]) -> MicroBatch:
     for b, row in enumerate(rows):
         ids_BT[b, : len(row.ids_T)] = row.ids_T
         action_BT[b, : len(row.ids_T)] = row.action_T
+    lengths = [len(row.advantages_N) for row in rows]
     return MicroBatch(
         ids_BT,
         action_BT,
-        np.concatenate([row.sampler_logprobs_N for row in rows]),
-        np.concatenate([row.old_logprobs_N for row in rows]),
-        np.concatenate([row.advantages_N for row in rows]),
+        np.repeat(np.arange(len(rows)), lengths),
+        {name: np.concatenate([getattr(row, name) for row in rows]) for name in TOKEN_FIELDS},
     )

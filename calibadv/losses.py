@@ -106,6 +106,29 @@ def clipped_surrogate(
     return Surrogate(-objective_N.sum(), bounded_N < free_N, ratio_N.detach())
 
 
+def likelihood_drop(
+    logprobs_N: Tensor, old_logprobs_N: Tensor, weights_N: Tensor, segment_N: Tensor | None = None
+) -> Tensor:
+    """Σ_segments 1[Σ_k Δ_k > 0] · Σ_k w_k max(0, Δ_k), Δ = log π_old - log π (LLD).
+
+    The sums in the gate run over a segment's tokens of positive weight or not alike; tokens with equal `segment_N` are
+    one segment, None makes each token its own. Exactly 0, with zero gradient, at π = π_old.
+    """
+    drop_N = (old_logprobs_N - logprobs_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    falls_N = drop_N.detach()
+    if segment_N is not None:
+        _, which_N = torch.unique(segment_N, return_inverse=True)
+        falls_S = torch.zeros(len(segment_N), device=drop_N.device).index_add_(0, which_N, falls_N)
+        falls_N = falls_S[which_N]
+    return (weights_N * (falls_N > 0) * drop_N.clamp(min=0)).sum()
+
+
+def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, clip: float) -> Tensor:
+    """½ Σ max((V - R)², (V_clipped - R)²) with V_clipped within ± `clip` of the old value (PPO)."""
+    clipped_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values_N - returns_N) ** 2, (clipped_N - returns_N) ** 2).sum()
+
+
 def low_variance_kl(logprobs_N: Tensor, reference_logprobs_N: Tensor) -> Tensor:
     """Σ (e^d - d - 1), d = log π_ref - log π: Schulman's non-negative estimate of KL(π ‖ π_ref). 0 at π = π_ref."""
     difference_N = (reference_logprobs_N - logprobs_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)

@@ -26,7 +26,7 @@ def test_micro_batch_pads_on_the_right_and_keeps_flat_arrays_in_mask_order() -> 
     (micro,) = micro_batches(rows, token_budget=100)
     assert micro.ids_BT.shape == (2, 7)
     assert micro.ids_BT[1].tolist() == [0, 1, 2, 3, 10, 0, 0]
-    assert micro.advantages_N.tolist() == [3, 3, 3, 1]
+    assert micro.tokens["advantages_N"].tolist() == [3, 3, 3, 1]
     assert np.count_nonzero(micro.action_BT, axis=1).tolist() == [3, 1]
 
 

@@ -10,7 +10,8 @@ from calibadv.cluster.factories import make_dialogue, make_limits
 from calibadv.config import POCKET, Config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.pocket import policy_path, write_pocket_world
-from calibadv.data.questions import load_questions
+from calibadv.data.questions import load_questions, with_gold_passages
+from calibadv.methods import make_method
 from calibadv.rllib.stream import Inputs
 from calibadv.types import Question
 
@@ -31,7 +32,9 @@ def resolve_inputs(config: Config) -> Inputs:
         train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
     )
     train, test = load_questions(inputs.train), load_questions(inputs.test)
-    load_corpus(inputs.corpus)
+    corpus = load_corpus(inputs.corpus)
+    if make_method(config.method.name, config.method.params).needs_gold:
+        with_gold_passages(train, corpus)
     _check_overlap(train, test)
     _check_prompts(config, inputs, [*train, *test])
     if len(train) < config.data.questions_per_step:

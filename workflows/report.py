@@ -12,25 +12,33 @@ from calibadv.methods import Method
 from calibadv.rewards.answer import best_over_golden, exact_match
 from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.record import RolloutRecord, record_rollout
-from calibadv.types import Group, TurnKind
+from calibadv.types import Credit, Group, TurnKind
 
 
-def sample_metrics(sample: StepSample, method: Method) -> dict[str, float]:
-    """Every diagnostic of the step's groups, and how the environment and the engines did."""
+def sample_metrics(sample: StepSample, method: Method, credit: Mapping[str, Credit]) -> dict[str, float]:
+    """Every diagnostic of the step's groups, and how the environment and the engines did.
+
+    `credit`: the advantages that trained, by question id.
+    """
     groups = sample.groups
     metrics = group_metrics(
         groups,
         [method.base(group) for group in groups],
-        [method.advantages(group) for group in groups],
+        [credit[group.question.id] for group in groups],
         [method.scores(group) for group in groups],
         [silver_documents(group) for group in groups],
     )
     rows = sample.engine_rows
-    return metrics | {
-        "rollout/infra_failed_count": float(sample.infra_failed),
-        "rollout/dropped_groups": float(sample.dropped_groups),
-        "rollout/engine_share_max": max(rows.values()) / rows.total(),
-    }
+    counts = {name: float(value) for name, value in sample.counts.items()}
+    return (
+        metrics
+        | counts
+        | {
+            "rollout/infra_failed_count": float(sample.infra_failed),
+            "rollout/dropped_groups": float(sample.dropped_groups),
+            "rollout/engine_share_max": max(rows.values()) / rows.total(),
+        }
+    )
 
 
 def time_metrics(seconds: Mapping[str, float], wall_s: float, tokens: int) -> dict[str, float]:
@@ -74,11 +82,11 @@ def predictions(groups: Sequence[Group]) -> list[dict[str, Any]]:
     ]
 
 
-def sampled_records(sample: StepSample, method: Method, step: int) -> list[RolloutRecord]:
+def sampled_records(sample: StepSample, method: Method, credit: Mapping[str, Credit], step: int) -> list[RolloutRecord]:
     """All rollouts of the sampled groups, with their documents, scores and advantages before and after."""
     records = []
     for group in (sample.groups[index] for index in sample.sampled):
-        before, after, scores = method.base(group), method.advantages(group), method.scores(group)
+        before, after, scores = method.base(group), credit[group.question.id], method.scores(group)
         silver = silver_documents(group)
         records += [
             record_rollout(

@@ -81,8 +81,8 @@ class TrainingRun:
         start, step = time.monotonic(), algorithm.version
         algorithm.seconds.clear()
         learned: dict[str, float] = algorithm.train()[STEP]
-        metrics = {**learned, **sample_metrics(algorithm.sample, method)}
-        records = sampled_records(algorithm.sample, method, step)
+        metrics = {**learned, **sample_metrics(algorithm.sample, method, algorithm.credit)}
+        records = sampled_records(algorithm.sample, method, algorithm.credit, step)
         if evaluate:
             metrics |= self._evaluate(algorithm)
         tokens = sum(t.num_actions for group in algorithm.sample.groups for t in group.trajectories)

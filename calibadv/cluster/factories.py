@@ -79,6 +79,7 @@ def make_roller(config: Config, model_folder: str, search: SearchFn) -> GroupRol
         require_search=config.rollout.require_search,
         on_void_turn=config.rollout.on_void_turn,
         infra_retries=config.rollout.infra_retries,
+        score_turns=method.score_turns() if method.score_turns else None,
     )
 
 

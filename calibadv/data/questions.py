@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from calibadv.data.corpus import join_sentences, passage_id
 from calibadv.data.errors import DataError, shown
 from calibadv.data.records import Record, read_records
-from calibadv.types import Question
+from calibadv.types import Document, Question
 
 
 def load_questions(path: Path, *, name: str | None = None) -> list[Question]:
@@ -31,6 +32,29 @@ def load_questions(path: Path, *, name: str | None = None) -> list[Question]:
             )
         questions[question.id], places[question.id] = question, record.place
     return list(questions.values())
+
+
+def with_gold_passages(questions: Sequence[Question], corpus: Iterable[Document]) -> list[Question]:
+    """The questions with `gold_passages` filled in from the corpus, for methods whose rewards read them.
+
+    ValueError for a question without gold sub-queries or passages, or with one that the corpus does not hold.
+    """
+    texts = {document.id: f"{document.title}\n{document.text}" for document in corpus}
+    filled = []
+    for question in questions:
+        if not question.sub_queries or not question.gold_doc_ids:
+            raise ValueError(
+                f"question {question.id!r} has no gold sub-queries or no gold passages, which this method's rewards "
+                "need: use a data set that has them (MuSiQue, HotpotQA, 2Wiki, the pocket world) or another method"
+            )
+        missing = [doc_id for doc_id in question.gold_doc_ids if doc_id not in texts]
+        if missing:
+            raise ValueError(
+                f"gold passage {missing[0]!r} of question {question.id!r} is not in the corpus: use the corpus that "
+                "belongs to the questions"
+            )
+        filled.append(replace(question, gold_passages=tuple(texts[doc_id] for doc_id in question.gold_doc_ids)))
+    return filled
 
 
 def _question(record: Record, dataset: str) -> Question:

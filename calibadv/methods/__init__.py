@@ -11,9 +11,11 @@ from pydantic import ValidationError, validate_call
 
 from calibadv.methods.calibadv import calibadv
 from calibadv.methods.grpo import grpo
+from calibadv.methods.lld import lld
 from calibadv.methods.method import Method
+from calibadv.methods.ppo import ppo
 
-METHODS: dict[str, Callable[..., Method]] = {"calibadv": calibadv, "grpo": grpo}
+METHODS: dict[str, Callable[..., Method]] = {"calibadv": calibadv, "grpo": grpo, "lld": lld, "ppo": ppo}
 
 
 def make_method(name: str, params: dict[str, Any]) -> Method:

@@ -45,12 +45,12 @@ class LossTokens:
 
 @dataclass(frozen=True, slots=True)
 class ExtraLoss:
-    """coef * sum of `loss` / number of counted tokens, both over the whole mini-batch and all learners."""
+    """coef * sum of `loss` / sum of `counts`, both over the whole mini-batch and all learners. No counts: no term."""
 
     coef: float
     weights: Callable[[Group, Credit, StepFacts], Credit]  # of each token in the term; 0: it has no part in it
+    counts: Callable[[Group, Credit], Credit]  # 1 for each token that the divisor counts, else 0
     loss: Callable[[LossTokens], Tensor]  # summed over the tokens
-    divisor: Literal["own", "all"] = "own"  # counted: tokens with a weight, or all action tokens
 
 
 @dataclass(frozen=True, slots=True)

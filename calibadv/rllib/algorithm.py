@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,15 +16,16 @@ from ray.rllib.algorithms.algorithm import Algorithm
 
 from calibadv.batching import GroupShard, shard_groups
 from calibadv.config import Config
+from calibadv.methods.method import StepFacts
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.publish import publish_weights
 from calibadv.rllib.schedule import Phase
-from calibadv.rllib.totals import clipped_tokens, step_metrics
+from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.seeds import sampling_seed
-from calibadv.types import Group
+from calibadv.types import Credit, Group, TurnKind
 
 STEP = "step"  # where a step's metrics stand in RLlib's result
 
@@ -48,6 +49,9 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         self.version = 0  # training steps made, and the policy version that they led to
         self.sample = StepSample()
         self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
+        self.credit: dict[str, Credit] = {}  # question id -> the advantages that trained in the last step
+        # Called with the learner's metrics before the new weights go out: the last moment to `roll_back` or to raise.
+        self.inspect: Callable[[dict[str, float]], None] = lambda metrics: None
         self.seconds: dict[str, float] = defaultdict(float)  # time of the last step by activity
 
     def training_step(self) -> None:
@@ -58,12 +62,16 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             raise SearchFailed(f"no question of step {self.version} could be rolled out: the search tool is down")
         with self.timed("learn"):
             updates = self.settings.updates_per_step
-            totals = self.learner_group.update_shards(self.shards(updates), num_minibatches=updates)
+            totals = self.learner_group.update_shards(
+                self.shards(updates), num_minibatches=updates, facts=step_facts(self.sample.groups)
+            )
+        self.clipped, self.credit = clipped_tokens(totals), trained_credit(totals)
+        metrics = step_metrics(totals)
+        self.inspect(metrics)
         with self.timed("sync"):
             self.version += 1
             self.publish()
-        self.clipped = clipped_tokens(totals)
-        self.metrics.log_dict({STEP: step_metrics(totals)}, window=1)
+        self.metrics.log_dict({STEP: metrics}, window=1)
 
     def shards(self, num_minibatches: int) -> list[list[GroupShard]]:
         """The step's groups dealt to the learners; the same draw of mini-batches for every number of learners."""
@@ -97,6 +105,14 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """Writes the current policy as a folder that `from_pretrained` and vLLM open."""
         self.learner_group.call_all(lambda learner: learner.save_model(str(folder)))
 
+    def save_snapshot(self, folder: Path) -> None:
+        """Keeps the learner's state, for `roll_back`."""
+        self.learner_group.call_all(lambda learner: learner.save_snapshot(str(folder)))
+
+    def roll_back(self, folder: Path, lr_scale: float) -> None:
+        """Goes back to a snapshot's policy, with learning rates times `lr_scale` from now on. Publishes nothing."""
+        self.learner_group.call_all(lambda learner: learner.load_snapshot(str(folder), lr_scale))
+
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:
         """Adds the wall seconds of its body to `seconds[activity]`."""
@@ -105,3 +121,10 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             yield
         finally:
             self.seconds[activity] += time.monotonic() - start
+
+
+def step_facts(groups: Sequence[Group]) -> StepFacts:
+    """What a method may want to know of the whole step."""
+    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
+    searches = sum(turn.kind is TurnKind.SEARCH for trajectory in trajectories for turn in trajectory.turns)
+    return StepFacts(mean_searches=searches / len(trajectories))

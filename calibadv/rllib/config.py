@@ -10,8 +10,8 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from calibadv.config import Config
-from calibadv.methods import make_method
-from calibadv.rllib.connectors import AddAdvantages, PackMinibatches, RecomputeLogprobs
+from calibadv.methods import Method, make_method
+from calibadv.rllib.connectors import AddAdvantages, CriticAdvantages, PackMinibatches, RecomputeLogprobs
 from calibadv.rllib.env_runner import RolloutEnvRunner
 from calibadv.rllib.learner import POLICY, PolicyLearner
 from calibadv.rllib.learner_group import PolicyLearnerGroup
@@ -50,11 +50,19 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         self.training(lr=learner.lr)
         return self
 
+    @property
+    def method(self) -> Method:
+        """The configured method."""
+        return make_method(self.calibadv.method.name, self.calibadv.method.params)
+
     def _learner_connectors(self, *_: Any) -> list[Any]:
         learner = self.calibadv.learner
-        connectors: list[Any] = [AddAdvantages(make_method(self.calibadv.method.name, self.calibadv.method.params))]
+        method = self.method
+        connectors: list[Any] = [AddAdvantages(method)]
         if learner.old_logprobs == "recompute":
             connectors.append(RecomputeLogprobs(learner.token_budget))
+        if method.critic is not None:
+            connectors.append(CriticAdvantages(method.critic, learner.token_budget))
         return [*connectors, PackMinibatches(learner.token_budget)]
 
     def build_learner_group(self, **kwargs: Any) -> PolicyLearnerGroup:
@@ -67,7 +75,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The causal language model of the run."""
         assert self.stream is not None, "of_run comes first"
-        learner = self.calibadv.learner
+        learner, critic = self.calibadv.learner, self.method.critic
         return RLModuleSpec(
             module_class=CausalLMModule,
             observation_space=NO_SPACE,
@@ -75,7 +83,8 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
             model_config={
                 "path": str(self.stream.inputs.model),
                 "gradient_checkpointing": learner.gradient_checkpointing,
-                "keep_reference": learner.kl_coef > 0,
+                "keep_reference": learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
+                "critic": critic.kind if critic is not None else None,
             },
         )
 

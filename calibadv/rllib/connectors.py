@@ -1,6 +1,9 @@
 """Learner connectors: groups in, mini-batches of packed micro-batches out.
 
-GroupShard --AddAdvantages--> Row --RecomputeLogprobs (optional)--> Row --PackMinibatches--> [[MicroBatch]]
+GroupShard --AddAdvantages--> Row --RecomputeLogprobs (optional)--> Row --CriticAdvantages (with a critic)--> Row
+--PackMinibatches--> [[MicroBatch]]
+
+Rows keep the order of the groups' trajectories all the way.
 """
 
 from __future__ import annotations
@@ -13,29 +16,45 @@ import numpy as np
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
+from calibadv.advantages.gae import gae, moments, whiten
 from calibadv.batching import GroupShard, Row, micro_batches, to_row
 from calibadv.methods import Method
+from calibadv.methods.method import Critic
+from calibadv.rllib.ranks import sum_over_ranks
 from calibadv.rllib.tensors import to_tensors
+from calibadv.types import FloatArray
 
-ROWS, MINIBATCHES = "rows", "minibatches"
+ROWS, MINIBATCHES, CREDIT = "rows", "minibatches", "credit"
+FACTS, NUM_MINIBATCHES = "facts", "num_minibatches"  # of `shared_data`
 
 
 class AddAdvantages(ConnectorV2):  # type: ignore[misc]
-    """Rows with the method's credit, computed on whole groups before anything is split."""
+    """Rows with the method's credit and weights, computed on whole groups before anything is split."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self._method = method
 
-    def __call__(self, *, batch: dict[str, Any], episodes: Sequence[GroupShard], **_: Any) -> dict[str, Any]:
-        batch[ROWS] = [
-            to_row(trajectory, advantages_N, minibatch)
-            for shard in episodes
-            for trajectory, advantages_N, minibatch in zip(
-                shard.group.trajectories, self._method.advantages(shard.group), shard.minibatch_G, strict=True
+    def __call__(
+        self, *, batch: dict[str, Any], episodes: Sequence[GroupShard], shared_data: dict[str, Any], **_: Any
+    ) -> dict[str, Any]:
+        batch[ROWS] = [row for shard in episodes for row in self._rows(shard, shared_data[FACTS])]
+        return batch
+
+    def _rows(self, shard: GroupShard, facts: Any) -> list[Row]:
+        group, method = shard.group, self._method
+        credit = method.advantages(group)
+        weights = method.weights(group) if method.weights else [None] * len(credit)
+        rows = [
+            to_row(trajectory, advantages_N, minibatch, weights_N)
+            for trajectory, advantages_N, minibatch, weights_N in zip(
+                group.trajectories, credit, shard.minibatch_G, weights, strict=True
             )
         ]
-        return batch
+        if (extra := method.extra_loss) is None:
+            return rows
+        terms = zip(rows, extra.weights(group, credit, facts), extra.counts(group, credit), strict=True)
+        return [replace(row, extra_weights_N=weights_N, extra_counts_N=counts_N) for row, weights_N, counts_N in terms]
 
 
 class RecomputeLogprobs(ConnectorV2):  # type: ignore[misc]
@@ -46,16 +65,33 @@ class RecomputeLogprobs(ConnectorV2):  # type: ignore[misc]
         self._token_budget = token_budget
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        module = rl_module["default_policy"]
-        device = next(module.parameters()).device
-        rows: list[Row] = sorted(batch[ROWS], key=lambda row: len(row.ids_T), reverse=True)
-        flat = []
-        with torch.no_grad():
-            for micro in micro_batches(rows, self._token_budget):
-                flat.append(module.forward_train(to_tensors(micro, device))["logprobs_N"].cpu().numpy())
-        bounds = np.cumsum([len(row.advantages_N) for row in rows])[:-1]
-        recomputed = np.split(np.concatenate(flat), bounds) if rows else []
-        batch[ROWS] = [replace(row, old_logprobs_N=old_N) for row, old_N in zip(rows, recomputed, strict=True)]
+        outputs = _forward(rl_module, batch[ROWS], self._token_budget)
+        batch[ROWS] = [
+            replace(row, old_logprobs_N=out["logprobs_N"]) for row, out in zip(batch[ROWS], outputs, strict=True)
+        ]
+        return batch
+
+
+class CriticAdvantages(ConnectorV2):  # type: ignore[misc]
+    """Advantages and returns from the critic's values at the step's start, whitened over the whole step."""
+
+    def __init__(self, critic: Critic, token_budget: int) -> None:
+        super().__init__()
+        self._critic, self._token_budget = critic, token_budget
+
+    def __call__(
+        self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[GroupShard], **_: Any
+    ) -> dict[str, Any]:
+        critic, rows = self._critic, []
+        rewards = [rewards_N for shard in episodes for rewards_N in critic.rewards(shard.group)]
+        outputs = _forward(rl_module, batch[ROWS], self._token_budget)
+        for row, rewards_N, out in zip(batch[ROWS], rewards, outputs, strict=True):
+            if critic.kl_reward:
+                rewards_N = rewards_N - critic.kl_reward * (row.old_logprobs_N - out["reference_logprobs_N"])
+            values_N = out["values_N"]
+            advantages_N = gae(rewards_N, values_N, gamma=critic.gamma, lam=critic.lam)
+            rows.append(replace(row, advantages_N=advantages_N, values_N=values_N, returns_N=advantages_N + values_N))
+        batch[ROWS] = _whitened(rl_module, rows) if critic.whiten else rows
         return batch
 
 
@@ -63,7 +99,7 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
     """The rows of each mini-batch, packed. A learner without rows in one gets an empty list there.
 
     Rows without any credit are packed apart: where the surrogate is the whole loss they have no gradient, and the
-    learner spares their backward pass.
+    learner spares their backward pass. The credit that trains is kept beside, a row a trajectory.
     """
 
     def __init__(self, token_budget: int) -> None:
@@ -72,6 +108,7 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
 
     def __call__(self, *, batch: dict[str, Any], shared_data: dict[str, Any], **_: Any) -> dict[str, Any]:
         rows: list[Row] = batch.pop(ROWS)
+        batch[CREDIT] = [row.advantages_N for row in rows]
         batch[MINIBATCHES] = [
             [
                 micro
@@ -81,6 +118,29 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
                     self._token_budget,
                 )
             ]
-            for index in range(shared_data["num_minibatches"])
+            for index in range(shared_data[NUM_MINIBATCHES])
         ]
         return batch
+
+
+def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int) -> list[dict[str, FloatArray]]:
+    """Every [N] output of a forward pass without gradient, a dict a row, in the rows' order."""
+    module = rl_module["default_policy"]
+    device = next(module.parameters()).device
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids_T), reverse=True)  # as `micro_batches` sorts
+    outputs: list[dict[str, FloatArray]] = [{} for _ in rows]
+    waiting = iter(order)
+    with torch.no_grad():
+        for micro in micro_batches([rows[i] for i in order], token_budget):
+            out = {name: flat.cpu().numpy() for name, flat in module.forward_train(to_tensors(micro, device)).items()}
+            bounds = np.cumsum(np.bincount(micro.row_N, minlength=len(micro.ids_BT)))[:-1]
+            parts = {name: np.split(flat, bounds) for name, flat in out.items()}
+            for b in range(len(micro.ids_BT)):
+                outputs[next(waiting)] = {name: part[b] for name, part in parts.items()}
+    return outputs
+
+
+def _whitened(rl_module: Any, rows: Sequence[Row]) -> list[Row]:
+    device = next(rl_module["default_policy"].parameters()).device
+    count, total, squares = sum_over_ranks(moments([row.advantages_N for row in rows]), device)
+    return [replace(row, advantages_N=whiten(row.advantages_N, count, total, squares)) for row in rows]

@@ -35,6 +35,7 @@ class StepSample:
     documents: dict[str, Document] = field(default_factory=dict)  # retrieved by the sampled groups
     infra_failed: int = 0  # rollouts whose search failed, those sampled again included
     dropped_groups: int = 0  # questions given up on, never scored
+    counts: Counter[str] = field(default_factory=Counter)  # what the method's turn scorer reports, summed
     engine_rows: Counter[str] = field(default_factory=Counter)  # engine -> questions it rolled out
 
 
@@ -116,6 +117,7 @@ def _collect(rows: list[FinishedRow]) -> StepSample:
         rolled = row.rolled
         sample.infra_failed += rolled.infra_failed
         sample.engine_rows[row.engine] += 1
+        sample.counts.update(rolled.counts)
         if rolled.group is None:
             sample.dropped_groups += 1
             continue

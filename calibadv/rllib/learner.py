@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,30 @@ import numpy as np
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
-from torch import Tensor, distributed
+from torch import Tensor
 
 from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
 from calibadv.cluster.weights import PackedWeights, chunk_state
 from calibadv.config import LearnerSection
-from calibadv.losses import clipped_surrogate, importance_weights, low_variance_kl
-from calibadv.rllib.connectors import MINIBATCHES
-from calibadv.rllib.module import save_pretrained
+from calibadv.losses import clipped_surrogate, importance_weights, low_variance_kl, value_loss
+from calibadv.methods.method import LossTokens, Method, StepFacts
+from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
+from calibadv.rllib.module import CausalLMModule, save_pretrained
+from calibadv.rllib.ranks import rank, sum_gradients, sum_over_ranks
+from calibadv.rllib.snapshot import load_snapshot, save_snapshot
 from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals
 
-POLICY = "default_policy"
+POLICY, CRITIC = "default_policy", "critic"
+
+
+@dataclass(frozen=True, slots=True)
+class Divisors:
+    """What the sums over a mini-batch's tokens are divided by, counted over all ranks."""
+
+    tokens: float  # Σ weights in the surrogate: the number of action tokens where every weight is 1
+    actions: float  # action tokens, whatever they weigh: for the critic and for KL and entropy terms
+    extra: float  # tokens that the method's own term counts
 
 
 class PolicyLearner(TorchLearner):  # type: ignore[misc]
@@ -34,91 +47,149 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
 
     def build(self) -> None:
         self._settings: LearnerSection = self.config.calibadv.learner
+        self._method: Method = self.config.method
         self._total_updates = self.config.calibadv.run.steps * self.config.calibadv.updates_per_step
         self._updates_done = 0
-        self._every_token_trains = self._settings.kl_coef > 0 or self._settings.entropy_coef > 0
+        self._lr_scale = 1.0
+        critic = self._method.critic
+        self._critic_lr = (critic.lr if critic else None) or self._settings.lr
+        terms = self._settings.kl_coef > 0 or self._settings.entropy_coef > 0
+        self._every_row_trains = terms or self._method.extra_loss is not None or critic is not None
         torch.set_num_threads(self._settings.threads)
         super().build()
 
+    @property
+    def policy(self) -> CausalLMModule:
+        """The module: policy, reference and critic."""
+        module: CausalLMModule = self._module[POLICY]
+        return module
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        settings = self._settings
-        params = self._module[module_id].trainable_parameters()
-        optimizer = torch.optim.AdamW(params, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=settings.lr)
+        settings, module = self._settings, self._module[module_id]
+        parts = {"policy": (module.trainable_parameters(), settings.lr)}
+        if self._method.critic is not None:
+            parts[CRITIC] = (module.critic_parameters(), self._critic_lr)
+        for name, (params, lr) in parts.items():
+            optimizer = torch.optim.AdamW(params, lr=lr, betas=settings.betas, weight_decay=settings.weight_decay)
+            self.register_optimizer(
+                module_id=module_id, optimizer_name=name, optimizer=optimizer, params=params, lr_or_lr_schedule=lr
+            )
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """Nothing: gradients are summed by hand, so that ranks may have unequal numbers of micro-batches."""
 
     def update(
-        self, training_data: TrainingData, *, num_minibatches: int, timesteps: Any = None, **_: Any
+        self,
+        training_data: TrainingData,
+        *,
+        num_minibatches: int,
+        facts: StepFacts | None = None,
+        timesteps: Any = None,
+        **_: Any,
     ) -> dict[str, Any]:
         """One pass over the step's mini-batches: this rank's token sums and the state that all ranks share."""
         training_data.validate()
         training_data.solve_refs()
+        episodes: list[GroupShard] = training_data.episodes
         batch = self._learner_connector(
             rl_module=self.module,
             batch={},
-            episodes=training_data.episodes,
-            shared_data={"num_minibatches": num_minibatches},
+            episodes=episodes,
+            shared_data={NUM_MINIBATCHES: num_minibatches, FACTS: facts},
             metrics=self.metrics,
         )
         self._weights_seq_no += 1
-        totals = UpdateTotals()
+        rows = iter(batch[CREDIT])
+        totals = UpdateTotals(credit={s.group.question.id: [next(rows) for _ in s.minibatch_G] for s in episodes})
         for index, minibatch in enumerate(batch[MINIBATCHES]):
             self._update_minibatch(minibatch, totals, fresh=index == 0)
         return totals.as_dict()
 
     def _update_minibatch(self, minibatch: list[MicroBatch], totals: UpdateTotals, *, fresh: bool) -> None:
-        optimizer = self.get_optimizer(POLICY)
-        self._set_optimizer_lr(optimizer, self._cosine_lr())
-        optimizer.zero_grad(set_to_none=True)
-        num_tokens = self._sum_over_ranks(sum(len(micro.advantages_N) for micro in minibatch))
-        if num_tokens == 0:  # on every rank: fewer rollouts than mini-batches
+        divisors = self._divisors(minibatch)
+        if divisors.actions == 0:  # on every rank: fewer rollouts than mini-batches
             return
+        optimizers = self._optimizers()
+        for name, optimizer in optimizers.items():
+            lr = self._cosine_lr() if name == "policy" else self._critic_lr
+            self._set_optimizer_lr(optimizer, self._lr_scale * lr)
+            optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for micro in minibatch:
             batch = to_tensors(micro, self._device)
-            trains = self._every_token_trains or bool(micro.advantages_N.any())
+            trains = self._every_row_trains or bool(micro.tokens["advantages_N"].any())
             with torch.set_grad_enabled(trains):
                 with self._autocast():
-                    out = self._module[POLICY].forward_train(batch)
-                loss_sum = self.compute_loss_for_module(module_id=POLICY, config=self.config, batch=batch, fwd_out=out)
+                    out = self.policy.forward_train(batch)
+                terms = self.loss_terms(batch, out, divisors)
+                total = _sum(terms)
             if trains:
-                torch.autograd.backward(loss_sum / num_tokens)
-            totals.add_tokens(batch, out, loss_sum, fresh=fresh)
-            loss += float(loss_sum.detach())
-        grad_norm = self._sum_gradients_and_clip()
+                torch.autograd.backward(total)
+            totals.add_tokens(batch, out, fresh=fresh)
+            totals.add_losses({name: float(term.detach()) for name, term in terms.items()})
+            loss += float(total.detach())
+        grad_norms = {name: self._sum_gradients_and_clip(optimizer) for name, optimizer in optimizers.items()}
         # Clamps stop a nan on its way to the gradient, so that the loss is looked at too.
-        finite = math.isfinite(grad_norm) and math.isfinite(self._sum_over_ranks(loss))
+        (loss,) = sum_over_ranks([loss], self._device)
+        finite = all(map(math.isfinite, [loss, *grad_norms.values()]))
         if finite:
-            optimizer.step()
-        totals.add_update(grad_norm, self._get_optimizer_lr(optimizer), skipped=not finite)
+            for optimizer in optimizers.values():
+                optimizer.step()
+        totals.add_update(grad_norms, self._get_optimizer_lr(optimizers["policy"]), skipped=not finite)
         self._updates_done += 1
+
+    def _divisors(self, minibatch: list[MicroBatch]) -> Divisors:
+        local = [
+            sum(float(micro.tokens["weights_N"].sum()) for micro in minibatch),
+            float(sum(micro.num_actions for micro in minibatch)),
+            sum(float(micro.tokens["extra_counts_N"].sum()) for micro in minibatch),
+        ]
+        return Divisors(*sum_over_ranks(local, self._device))
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> Tensor:
-        """Sum over action tokens of the clipped surrogate, plus KL and entropy terms where they are switched on."""
-        settings, weights_N = self._settings, None
+        """The loss of a micro-batch that is a mini-batch by itself, as RLlib asks for it."""
+        actions = float(len(batch["advantages_N"]))
+        divisors = Divisors(float(batch["weights_N"].sum()), actions, float(batch["extra_counts_N"].sum()))
+        return _sum(self.loss_terms(batch, fwd_out, divisors))
+
+    def loss_terms(self, batch: dict[str, Tensor], out: dict[str, Tensor], divisors: Divisors) -> dict[str, Tensor]:
+        """This micro-batch's part of each term of the mini-batch's loss. Sets `clipped_N` in `out`."""
+        settings, weights_N = self._settings, batch["weights_N"]
         if settings.importance_cap is not None:
-            weights_N = importance_weights(
+            correction_N = importance_weights(
                 batch["old_logprobs_N"], batch["sampler_logprobs_N"], settings.importance_cap
             )
+            weights_N = weights_N * correction_N
         surrogate = clipped_surrogate(
-            fwd_out["logprobs_N"],
-            batch["old_logprobs_N"],
-            batch["advantages_N"],
-            clip=settings.clip,
-            weights_N=weights_N,
+            out["logprobs_N"], batch["old_logprobs_N"], batch["advantages_N"], clip=settings.clip, weights_N=weights_N
         )
-        fwd_out["clipped_N"] = surrogate.clipped_N
-        loss = surrogate.loss_sum
+        out["clipped_N"] = surrogate.clipped_N & (weights_N > 0)
+        # Where every token has weight 0 the sum is 0 too.
+        terms = {"surrogate": surrogate.loss_sum / max(divisors.tokens, 1e-9)}
         if settings.kl_coef:
-            fwd_out["kl_sum"] = low_variance_kl(fwd_out["logprobs_N"], fwd_out["reference_logprobs_N"])
-            loss = loss + settings.kl_coef * fwd_out["kl_sum"]
+            kl_sum = low_variance_kl(out["logprobs_N"], out["reference_logprobs_N"])
+            terms["kl"] = settings.kl_coef * kl_sum / divisors.actions
         if settings.entropy_coef:
-            loss = loss - settings.entropy_coef * fwd_out["entropy_N"].sum()
-        return loss
+            terms["entropy"] = -settings.entropy_coef * out["entropy_N"].sum() / divisors.actions
+        if (extra := self._method.extra_loss) is not None and divisors.extra:
+            tokens = LossTokens(
+                out["logprobs_N"],
+                batch["old_logprobs_N"],
+                batch["extra_weights_N"],
+                row_N=batch["row_N"],
+                turn_N=batch["turn_N"],
+            )
+            terms["extra"] = extra.coef * extra.loss(tokens) / divisors.extra
+        if (critic := self._method.critic) is not None:
+            error_sum = value_loss(out["values_N"], batch["values_N"], batch["returns_N"], critic.clip)
+            terms["value"] = error_sum / divisors.actions
+        return terms
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        names = ["policy", CRITIC] if self._method.critic is not None else ["policy"]
+        return {name: self.get_optimizer(POLICY, name) for name in names}
 
     def _cosine_lr(self) -> float:
         progress = min(self._updates_done / max(self._total_updates, 1), 1.0)
@@ -130,22 +201,11 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
-    def _sum_gradients_and_clip(self) -> float:
+    def _sum_gradients_and_clip(self, optimizer: torch.optim.Optimizer) -> float:
         """Global norm of the summed gradients, which are then clipped; not finite if any rank's gradient is not."""
-        params = self._module[POLICY].trainable_parameters()
-        for param in params:
-            if param.grad is None:  # no row of this rank had credit
-                param.grad = torch.zeros_like(param)
-            if _several_ranks():
-                distributed.all_reduce(param.grad)
+        params = [param for part in optimizer.param_groups for param in part["params"]]
+        sum_gradients(params)
         return float(torch.nn.utils.clip_grad_norm_(params, self._settings.grad_clip))
-
-    def _sum_over_ranks(self, value: float) -> float:
-        if not _several_ranks():
-            return value
-        total = torch.tensor(value, dtype=torch.float64, device=self._device)
-        distributed.all_reduce(total)
-        return float(total)
 
     def compare_logprobs(self, shards: list[GroupShard]) -> dict[str, Any]:
         """Totals of a forward pass over the groups, which the current weights must have sampled. Trains nothing."""
@@ -158,28 +218,35 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         with torch.no_grad():
             for micro in micro_batches(rows, self._settings.token_budget):
                 batch = to_tensors(micro, self._device)
-                out = self._module[POLICY].forward_train(batch)
-                loss = self.compute_loss_for_module(module_id=POLICY, config=self.config, batch=batch, fwd_out=out)
-                totals.add_tokens(batch, out, loss, fresh=True)
+                totals.add_tokens(batch, self.policy.forward_train(batch), fresh=True)
         return totals.as_dict()
 
     def pack_weights(self, dtype: torch.dtype) -> PackedWeights | None:
         """The policy's weights by their Hugging Face names, tied ones once, in the object store; None off rank 0."""
-        if _rank() != 0:
+        if rank() != 0:
             return None
-        return chunk_state(self._module[POLICY].language_model.named_parameters(), dtype=dtype)
+        return chunk_state(self.policy.language_model.named_parameters(), dtype=dtype)
 
     def save_model(self, folder: str) -> None:
         """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
-        if _rank() == 0:
+        if rank() == 0:
             dtype = getattr(torch, self.config.calibadv.model.dtype)
             source = str(self.config.stream.inputs.model)
-            save_pretrained(self._module[POLICY].language_model, source, Path(folder), dtype)
+            save_pretrained(self.policy.language_model, source, Path(folder), dtype)
+
+    def save_snapshot(self, folder: str) -> None:
+        """Writes what `load_snapshot` goes back to. Rank 0 writes, all ranks agree."""
+        if rank() == 0:
+            save_snapshot(Path(folder), self.policy, self._optimizers())
+
+    def load_snapshot(self, folder: str, lr_scale: float) -> None:
+        """Goes back to a snapshot's weights and optimizers, with every later learning rate times `lr_scale`.
+
+        The schedule goes on from where it is: the updates that are undone were made.
+        """
+        load_snapshot(Path(folder), self.policy, self._optimizers())
+        self._lr_scale *= lr_scale
 
 
-def _rank() -> int:
-    return distributed.get_rank() if _several_ranks() else 0
-
-
-def _several_ranks() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+def _sum(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()

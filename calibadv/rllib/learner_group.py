@@ -9,6 +9,7 @@ import ray
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from calibadv.batching import GroupShard
+from calibadv.methods.method import StepFacts
 
 
 class PolicyLearnerGroup(LearnerGroup):  # type: ignore[misc]
@@ -19,13 +20,15 @@ class PolicyLearnerGroup(LearnerGroup):  # type: ignore[misc]
         """Learners that each take one shard of a step: 1 for the local learner."""
         return max(1, int(self.config.num_learners))
 
-    def update_shards(self, shards: Sequence[Sequence[GroupShard]], *, num_minibatches: int) -> list[dict[str, Any]]:
+    def update_shards(
+        self, shards: Sequence[Sequence[GroupShard]], *, num_minibatches: int, facts: StepFacts | None = None
+    ) -> list[dict[str, Any]]:
         """Trains one step; the totals of every rank, in rank order."""
         assert len(shards) == self.num_shards
         if self.is_local:
-            return list(self.update(episodes=list(shards[0]), num_minibatches=num_minibatches))
+            return list(self.update(episodes=list(shards[0]), num_minibatches=num_minibatches, facts=facts))
         refs = [ray.put(list(shard)) for shard in shards]
-        return list(self.update(episodes_refs=refs, num_minibatches=num_minibatches))
+        return list(self.update(episodes_refs=refs, num_minibatches=num_minibatches, facts=facts))
 
     def call_all(self, function: Callable[[Any], Any]) -> list[Any]:
         """`function(learner)` on every rank; raises the first error instead of hiding it in a result object."""

@@ -1,4 +1,4 @@
-"""RLModule around any Hugging Face causal language model: token log-probs and entropies of the action tokens."""
+"""RLModule around any Hugging Face causal language model: log-probs, entropies and values of the action tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
-    """The policy in the learner. `model_config`: path, gradient_checkpointing, keep_reference (for the KL term)."""
+    """The policy in the learner, and its critic where the method has one.
+
+    `model_config`: path, gradient_checkpointing, keep_reference (for KL terms), critic ("model", "head" or None).
+    """
 
     def setup(self) -> None:
         """Loads fp32 master weights. Called by RLlib once, on every learner."""
@@ -28,18 +31,31 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
             self.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             self.language_model.train()  # Hugging Face checkpoints in training mode only
         self.reference = frozen_copy(self.language_model) if settings.get("keep_reference") else None
+        kind = settings.get("critic")
+        self.value_trunk = copy.deepcopy(self.language_model.base_model) if kind == "model" else None
+        self.value_head = value_head(self.language_model.config.hidden_size) if kind else None
 
     def _forward_train(self, batch: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        stats = action_stats(self.language_model, batch)
+        hidden_NH = action_hidden(self.language_model.base_model, batch)
+        stats = action_stats(self.language_model, hidden_NH, batch)
         out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N}
         if self.reference is not None:
             with torch.no_grad():
-                out["reference_logprobs_N"] = action_stats(self.reference, batch).logprobs_N
+                reference_NH = action_hidden(self.reference.base_model, batch)
+                out["reference_logprobs_N"] = action_stats(self.reference, reference_NH, batch).logprobs_N
+        if self.value_head is not None:
+            trunk = self.value_trunk
+            features_NH = hidden_NH.detach() if trunk is None else action_hidden(trunk, batch)
+            out["values_N"] = self.value_head(features_NH.float())[:, 0]
         return out
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What the optimizer updates: the language model, never the reference."""
+        """What the policy's optimizer updates: the language model, never the reference."""
         return list(self.language_model.parameters())
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the critic's optimizer updates; empty without a critic."""
+        return [p for part in (self.value_trunk, self.value_head) if part is not None for p in part.parameters()]
 
     def get_state(self, *args: Any, inference_only: bool = False, **kwargs: Any) -> dict[str, Any]:
         """RLlib asks rank 0 for an inference state at start-up; engines get theirs from `publish`, so it is empty."""
@@ -65,19 +81,28 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-def action_stats(model: PreTrainedModel, batch: dict[str, Tensor]) -> TokenStats:
-    """Log-probs and entropies [N] of a micro-batch's action tokens, row by row.
+def value_head(hidden_size: int) -> nn.Linear:
+    """A linear map to one value, which says 0 everywhere until it is trained."""
+    head = nn.Linear(hidden_size, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
-    Only the hidden states that predict an action token reach the head.
-    """
+
+def action_hidden(trunk: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Hidden states [N, H] that predict a micro-batch's action tokens, row by row: the only ones a head needs."""
     # Rows are padded on the right and the model is causal: no real token attends to padding, and without a mask the
     # attention kernel is the fast one.
-    hidden_BTH = model.base_model(input_ids=batch["ids_BT"], use_cache=False).last_hidden_state
+    hidden_BTH: Tensor = trunk(input_ids=batch["ids_BT"], use_cache=False).last_hidden_state
     action_BT = batch["action_BT"]
     predicts_BT = torch.zeros_like(action_BT)
     predicts_BT[:, :-1] = action_BT[:, 1:]
-    head = model.get_output_embeddings()
-    return token_stats(hidden_BTH[predicts_BT], head.weight, batch["ids_BT"][action_BT])
+    return hidden_BTH[predicts_BT]
+
+
+def action_stats(model: PreTrainedModel, hidden_NH: Tensor, batch: dict[str, Tensor]) -> TokenStats:
+    """Log-probs and entropies [N] of a micro-batch's action tokens under the model's head."""
+    return token_stats(hidden_NH, model.get_output_embeddings().weight, batch["ids_BT"][batch["action_BT"]])
 
 
 def save_pretrained(model: PreTrainedModel, source: str, folder: Path, dtype: torch.dtype) -> None:

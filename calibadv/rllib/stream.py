@@ -14,7 +14,9 @@ from calibadv.cluster.factories import make_engine, make_roll_group
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import Config
-from calibadv.data.questions import load_questions
+from calibadv.data.corpus import load_corpus
+from calibadv.data.questions import load_questions, with_gold_passages
+from calibadv.methods import make_method
 from calibadv.rllib.schedule import schedule
 from calibadv.rollout.group import RolledGroup
 from calibadv.rollout.protocols import SearchFn
@@ -54,6 +56,8 @@ class RolloutStream:
         """How many rows each (phase, step) has, and the rows as they are finished. Starts the engines."""
         config = self.config
         train = load_questions(self.inputs.train)
+        if make_method(config.method.name, config.method.params).needs_gold:
+            train = with_gold_passages(train, load_corpus(self.inputs.corpus))
         test = load_questions(self.inputs.test)[: config.data.test_questions]
         rows = list(schedule(config, train, test))
         expected = Counter((row["phase"], row["step"]) for row in rows)

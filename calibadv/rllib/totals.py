@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from calibadv.types import Credit
 
 
 @dataclass(slots=True)
@@ -17,74 +19,105 @@ class UpdateTotals:
     """Sums over the action tokens that one rank trained in one step, and counts that are equal on every rank."""
 
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    losses: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # over updates, by term
+    grad_norms: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # over updates made
     clipped: Counter[int] = field(default_factory=Counter)  # token id -> times the clip cut its gradient off
+    credit: dict[str, Credit] = field(default_factory=dict)  # question id -> the advantages that trained
     max_logprob_diff: float = 0.0
     updates: int = 0
     skipped_updates: int = 0  # loss or gradient not finite
-    grad_norms: float = 0.0  # sum over the updates that were made
     lr: float = 0.0
 
-    def add_tokens(self, batch: dict[str, Tensor], out: dict[str, Tensor], loss_sum: Tensor, *, fresh: bool) -> None:
+    def add_tokens(self, batch: dict[str, Tensor], out: dict[str, Tensor], *, fresh: bool) -> None:
         """Adds a micro-batch. `fresh`: its forward pass used the very weights that sampled it (first mini-batch)."""
         with torch.no_grad():
-            logprobs_N, clipped_N = out["logprobs_N"], out["clipped_N"]
+            logprobs_N = out["logprobs_N"]
             self.sums["tokens"] += len(logprobs_N)
-            self.sums["loss"] += float(loss_sum.detach())
             self.sums["entropy"] += float(out["entropy_N"].sum())
-            self.sums["clipped"] += float(clipped_N.sum())
-            self.sums["kl"] += float(out.get("kl_sum", 0.0))
-            self.clipped.update(batch["ids_BT"][batch["action_BT"]][clipped_N].tolist())
+            if (clipped_N := out.get("clipped_N")) is not None:
+                self.sums["clipped"] += float(clipped_N.sum())
+                self.clipped.update(batch["ids_BT"][batch["action_BT"]][clipped_N].tolist())
+            if (values_N := out.get("values_N")) is not None and fresh:
+                returns_N = batch["returns_N"]
+                for name, flat_N in (("returns", returns_N), ("misses", returns_N - values_N)):
+                    self.sums[name] += float(flat_N.sum())
+                    self.sums[f"{name}_squared"] += float((flat_N**2).sum())
             if fresh and len(logprobs_N):
                 diff_N = (logprobs_N - batch["sampler_logprobs_N"]).abs()
                 self.sums["fresh_tokens"] += len(diff_N)
                 self.sums["logprob_diff"] += float(diff_N.sum())
                 self.max_logprob_diff = max(self.max_logprob_diff, float(diff_N.max()))
 
-    def add_update(self, grad_norm: float, lr: float, *, skipped: bool) -> None:
+    def add_losses(self, terms: Mapping[str, float]) -> None:
+        """Adds a micro-batch's part of each loss term."""
+        for name, value in terms.items():
+            self.losses[name] += value
+
+    def add_update(self, grad_norms: Mapping[str, float], lr: float, *, skipped: bool) -> None:
         """Counts an update; one whose loss or gradient was not finite is `skipped`."""
         self.updates += 1
         self.skipped_updates += skipped
-        self.grad_norms += 0.0 if skipped else grad_norm
+        for name, value in grad_norms.items():
+            self.grad_norms[name] += 0.0 if skipped else value
         self.lr = lr
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, to travel between processes."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {
-            "sums": dict(self.sums),
-            "clipped": dict(self.clipped),
-        }
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
 
 
 def step_metrics(ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Metrics of a step from the totals of all ranks. A mean over nothing is left out, never nan."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    for totals in ranks:
-        for name, value in totals["sums"].items():
-            sums[name] += value
+    sums, losses = _added(ranks, "sums"), _added(ranks, "losses")
     shared = ranks[0]
     made = shared["updates"] - shared["skipped_updates"]
     metrics = {
         "learner/updates": float(shared["updates"]),
         "learner/skipped_updates": float(shared["skipped_updates"]),
         "learner/lr": shared["lr"],
-        "learner/tokens": float(sums["tokens"]),
+        "learner/tokens": sums["tokens"],
     }
     if made:
-        metrics["learner/grad_norm"] = shared["grad_norms"] / made
+        norms = {name: norm / made for name, norm in shared["grad_norms"].items()}
+        metrics |= {f"learner/{_prefix(name)}grad_norm": norm for name, norm in norms.items()}
+    if shared["updates"]:
+        metrics["learner/loss"] = sum(losses.values()) / shared["updates"]
+        metrics |= {f"learner/{name}_loss": value / shared["updates"] for name, value in losses.items()}
     if sums["tokens"]:
-        per_token = {name: sums[name] / sums["tokens"] for name in ("loss", "entropy", "clipped", "kl")}
-        metrics |= {
-            "learner/loss": per_token["loss"],
-            "learner/clipped_share": per_token["clipped"],
-            "learner/kl": per_token["kl"],
-            "policy/entropy": per_token["entropy"],
-        }
+        metrics["learner/clipped_share"] = sums["clipped"] / sums["tokens"]
+        metrics["policy/entropy"] = sums["entropy"] / sums["tokens"]
     if sums["fresh_tokens"]:
         metrics["sync/logprob_diff_mean"] = sums["logprob_diff"] / sums["fresh_tokens"]
         metrics["sync/logprob_diff_max"] = max(totals["max_logprob_diff"] for totals in ranks)
+    if "returns" in sums and (spread := _variance(sums, "returns")) > 0:
+        metrics["critic/explained_variance"] = 1 - _variance(sums, "misses") / spread
+        metrics["critic/return_mean"] = sums["returns"] / sums["fresh_tokens"]
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def clipped_tokens(ranks: Sequence[dict[str, Any]]) -> Counter[int]:
     """How often the clip acted on each token id in the step, over all ranks."""
     return sum((Counter(totals["clipped"]) for totals in ranks), Counter())
+
+
+def trained_credit(ranks: Sequence[dict[str, Any]]) -> dict[str, Credit]:
+    """The advantages that trained, by question id, over all ranks."""
+    return {question: credit for totals in ranks for question, credit in totals["credit"].items()}
+
+
+def _added(ranks: Sequence[dict[str, Any]], name: str) -> defaultdict[str, float]:
+    total: defaultdict[str, float] = defaultdict(float)
+    for totals in ranks:
+        for key, value in totals[name].items():
+            total[key] += value
+    return total
+
+
+def _variance(sums: Mapping[str, float], name: str) -> float:
+    count = sums["fresh_tokens"]
+    return sums[f"{name}_squared"] / count - (sums[name] / count) ** 2
+
+
+def _prefix(name: str) -> str:
+    return "" if name == "policy" else f"{name}_"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,6 @@ def weights(learner: PolicyLearner) -> dict[str, torch.Tensor]:
 
 def on_policy(learner: PolicyLearner, groups: list[Group]) -> list[Group]:
     """The groups with the learner's own log-probs as the sampler's."""
-    from dataclasses import replace
-
     model = learner.module[POLICY].language_model
     result = []
     for g in groups:
@@ -138,7 +137,7 @@ def test_recomputed_old_logprobs_make_the_first_ratio_one(model_folder: Path) ->
 
 def test_kl_is_zero_at_the_start_and_grows_with_the_distance(model_folder: Path) -> None:
     learner = make_learner(model_folder, settings("--learner.kl_coef=0.1", "--learner.minibatch_rollouts=6"))
-    first, second = (step_metrics([train(learner, GROUPS, 1)])["learner/kl"] for _ in range(2))
+    first, second = (step_metrics([train(learner, GROUPS, 1)])["learner/kl_loss"] for _ in range(2))
     assert first == pytest.approx(0, abs=1e-9)
     assert second > 1e-6
 
@@ -159,3 +158,106 @@ def test_saved_model_opens_with_from_pretrained_and_holds_the_trained_weights(
     opened = dict(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).named_parameters())
     for name, tensor in weights(learner).items():
         torch.testing.assert_close(opened[name], tensor, rtol=0, atol=0)
+
+
+def test_tokens_of_weight_zero_are_neither_in_the_loss_nor_in_its_divisor(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep_first(g: Group) -> list[Any]:
+        return [np.full(t.num_actions, float(i == 0), np.float32) for i, t in enumerate(g.trajectories)]
+
+    def only_first(g: Group) -> list[Any]:
+        rows = METHODS["grpo"]().advantages(g)
+        return [rows[0], *(np.zeros_like(row) for row in rows[1:])]
+
+    grad_norms = []
+    # All tokens with the others' advantage 0, or the others weighing nothing: the same sum over fewer tokens.
+    for method in (
+        replace(METHODS["grpo"](), weights=keep_first),
+        replace(METHODS["grpo"](), advantages=only_first),
+    ):
+        monkeypatch.setattr("calibadv.rllib.config.make_method", lambda *_, m=method: m)
+        learner = make_learner(model_folder, settings("--learner.minibatch_rollouts=6"))
+        metrics = step_metrics([train(learner, on_policy(learner, GROUPS), 1)])
+        grad_norms.append(metrics["learner/grad_norm"])
+    kept = sum(g.trajectories[0].num_actions for g in GROUPS)
+    everything = sum(t.num_actions for g in GROUPS for t in g.trajectories)
+    assert grad_norms[0] == pytest.approx(grad_norms[1] * everything / kept, rel=1e-4)
+
+
+def test_an_update_whose_tokens_all_weigh_nothing_changes_nothing(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(g: Group) -> list[Any]:
+        return [np.zeros(t.num_actions, np.float32) for t in g.trajectories]
+
+    method = replace(METHODS["grpo"](), weights=nothing)
+    monkeypatch.setattr("calibadv.rllib.config.make_method", lambda *_: method)
+    learner = make_learner(model_folder, settings())
+    before = weights(learner)
+    metrics = step_metrics([train(learner, GROUPS)])
+    assert metrics["learner/loss"] == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
+
+
+def test_lld_trains_groups_of_equal_rewards_once_the_policy_has_moved(model_folder: Path) -> None:
+    learner = make_learner(model_folder, settings("--method.name=lld"))
+    equal = [group(*(trajectory(0.5, [3, 2]) for _ in range(3))) for _ in range(2)]
+    before = weights(learner)
+    on_it = on_policy(learner, equal)
+    assert step_metrics([train(learner, on_it)])["learner/extra_loss"] == pytest.approx(0, abs=1e-6)
+    higher = [
+        replace(
+            g,
+            trajectories=tuple(
+                replace(t, turns=tuple(replace(u, logprobs=u.logprobs + 1) for u in t.turns)) for t in g.trajectories
+            ),
+        )
+        for g in on_it
+    ]
+    metrics = step_metrics([train(learner, higher)])
+    assert metrics["learner/extra_loss"] > 0.1  # all tokens fell by about a nat: 0.2 * 1
+    assert any(not torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
+
+
+@pytest.mark.parametrize("kind", ["model", "head"])
+def test_a_critic_learns_the_returns_and_its_advantages_are_what_trained(model_folder: Path, kind: str) -> None:
+    options = ("--method.name=ppo", f"--method.params.critic={kind}", "--learner.minibatch_rollouts=6")
+    learner = make_learner(model_folder, settings(*options, "--run.steps=40"))
+    groups = [replace(g, question=replace(g.question, id=f"test/{i}")) for i, g in enumerate(GROUPS)]
+    first, *_, last = (train(learner, groups, 1) for _ in range(30))
+    assert step_metrics([first])["critic/return_mean"] == pytest.approx(
+        sum(t.reward * t.num_actions for g in groups for t in g.trajectories)
+        / sum(t.num_actions for g in groups for t in g.trajectories)
+    )
+    assert step_metrics([last])["learner/value_loss"] < step_metrics([first])["learner/value_loss"] / 2
+    # At first the critic says 0: advantages are the whitened returns, positive where the reward is above the mean.
+    rows = first["credit"]["test/0"]
+    assert (rows[0] > 0).all()
+    assert (rows[1] < 0).all()
+
+
+def test_a_head_does_not_touch_the_policys_features(model_folder: Path) -> None:
+    # Equal rewards over the whole step: whitened advantages are 0, and only the critic has something to learn.
+    options = ("--method.name=ppo", "--method.params.critic=head", "--learner.minibatch_rollouts=6")
+    learner = make_learner(model_folder, settings(*options))
+    before = weights(learner)
+    equal = [group(*(trajectory(0.5, [3, 2]) for _ in range(3))) for _ in range(2)]
+    train(learner, equal, 1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
+    assert float(learner.policy.value_head.bias.detach()) != 0
+
+
+def test_a_snapshot_brings_weights_and_moments_back_and_smaller_steps(model_folder: Path, tmp_path: Path) -> None:
+    learner = make_learner(model_folder, settings("--learner.lr_final=1e-2"))
+    train(learner, GROUPS)
+    learner.save_snapshot(str(tmp_path))
+    good = weights(learner)
+    train(learner, GROUPS)
+    after = weights(learner)
+    learner.load_snapshot(str(tmp_path), lr_scale=1.0)
+    assert all(torch.equal(good[name], tensor) for name, tensor in weights(learner).items())
+    train(learner, GROUPS)
+    assert all(torch.equal(after[name], tensor) for name, tensor in weights(learner).items())
+    learner.load_snapshot(str(tmp_path), lr_scale=0.5)
+    assert train(learner, GROUPS)["lr"] == pytest.approx(0.5e-2)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from calibadv.methods import METHODS
+from calibadv.methods import METHODS, Method
 from calibadv.rllib.env_runner import StepSample
-from calibadv.types import Document, Trajectory, TurnKind
+from calibadv.types import Credit, Document, Trajectory, TurnKind
 from tests.build import QUESTION, group, trajectory
 from workflows.report import evaluation_metrics, most_telling, sample_metrics, sampled_records, time_metrics
 
@@ -19,7 +19,11 @@ GOLDEN = group(
     trajectory(0.0, [2, 2], [["s1", "s2", "x"]]),
     trajectory(0.5, [2, 3], [["y"]]),
 )
-EQUAL = group(*(trajectory(0.0, [1, 1]) for _ in range(3)))
+EQUAL = group(*(trajectory(0.0, [1, 1]) for _ in range(3)), question=replace(QUESTION, id="test/equal"))
+
+
+def credit_of(method: Method) -> dict[str, Credit]:
+    return {g.question.id: method.advantages(g) for g in (EQUAL, GOLDEN)}
 
 
 def step() -> StepSample:
@@ -29,12 +33,15 @@ def step() -> StepSample:
         documents={"s1": Document("s1", "One", "The first.")},
         infra_failed=2,
         dropped_groups=1,
+        counts=Counter({"judge/calls": 3}),
         engine_rows=Counter({"e0": 2, "e1": 1}),
     )
 
 
 def test_a_steps_metrics_by_hand() -> None:
-    metrics = sample_metrics(step(), METHODS["calibadv"]())
+    method = METHODS["calibadv"]()
+    metrics = sample_metrics(step(), method, credit_of(method))
+    assert metrics["judge/calls"] == 3
     assert metrics["rollout/infra_failed_count"] == 2
     assert metrics["rollout/dropped_groups"] == 1
     assert metrics["rollout/engine_share_max"] == pytest.approx(2 / 3)
@@ -49,7 +56,8 @@ def test_a_steps_metrics_by_hand() -> None:
 
 
 def test_grpo_has_one_ratio_before_and_after() -> None:
-    metrics = sample_metrics(step(), METHODS["grpo"]())
+    method = METHODS["grpo"]()
+    metrics = sample_metrics(step(), method, credit_of(method))
     assert metrics["advantage/neg_pos_ratio"] == metrics["advantage/neg_pos_ratio_before"]
 
 
@@ -93,7 +101,7 @@ def test_a_search_that_was_not_carried_out_counts_as_the_policys_search() -> Non
 
 
 def test_records_are_the_sampled_groups_with_credit_before_and_after() -> None:
-    records = sampled_records(step(), METHODS["calibadv"](), step=4)
+    records = sampled_records(step(), METHODS["calibadv"](), credit_of(METHODS["calibadv"]()), step=4)
     assert [(r.step, r.question_id, r.index, r.group_size) for r in records] == [
         (4, QUESTION.id, i, 3) for i in range(3)
     ]
@@ -106,7 +114,7 @@ def test_records_are_the_sampled_groups_with_credit_before_and_after() -> None:
 
 
 def test_the_most_telling_rollout_is_the_one_that_calibration_changed_most() -> None:
-    records = sampled_records(step(), METHODS["calibadv"](), step=4)
+    records = sampled_records(step(), METHODS["calibadv"](), credit_of(METHODS["calibadv"]()), step=4)
     # Means over turns: the first gains 1 at its answer, the second is spared 2/3 at its search, the third nothing.
     assert most_telling(records) is records[0]
     assert most_telling(records[1:]) is records[1]

@@ -1,0 +1,57 @@
+"""PPO as Search-R1 uses it: the outcome reward on the last token, a critic, and GAE over action tokens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from calibadv.advantages.gae import reward_to_go
+from calibadv.methods.method import Critic, Method
+from calibadv.types import Credit, Group
+
+
+def ppo(
+    *,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    critic: Literal["model", "head"] = "model",
+    critic_lr: float | None = None,
+    kl_reward: float = 0.0,
+) -> Method:
+    """Proximal Policy Optimization (Schulman et al. 2017; Search-R1, Jin et al. 2025).
+
+    `critic` "model" is a second model that starts as a copy of the policy, "head" a linear map of the policy's own
+    features, which it does not change. `critic_lr` None is the policy's peak; Search-R1 has 1e-5, ten times its
+    policy's. `kl_reward` (Search-R1: 0.001) takes that much of log(π_old / π_reference) off each token's reward.
+    ValueError for gamma or lam outside [0, 1], a learning rate that is not positive, or a negative KL weight.
+    """
+    check_critic(gamma, lam, critic_lr, kl_reward)
+
+    def advantages(group: Group) -> Credit:
+        return [reward_to_go(rewards_N, gamma) for rewards_N in outcome_rewards(group)]
+
+    return Method(
+        "ppo",
+        advantages=advantages,
+        critic=Critic(outcome_rewards, kind=critic, lr=critic_lr, gamma=gamma, lam=lam, kl_reward=kl_reward),
+    )
+
+
+def outcome_rewards(group: Group) -> Credit:
+    """The trajectory's reward on its last action token, 0 on all others. One row [N] a trajectory."""
+    rows = [np.zeros(trajectory.num_actions, dtype=np.float32) for trajectory in group.trajectories]
+    for row_N, trajectory in zip(rows, group.trajectories, strict=True):
+        row_N[-1:] = trajectory.reward
+    return rows
+
+
+def check_critic(gamma: float, lam: float, critic_lr: float | None, kl_reward: float) -> None:
+    """ValueError for what no critic can be trained with."""
+    for name, value in (("gamma", gamma), ("lam", lam)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}, expected a number in [0, 1] (1: nothing is discounted)")
+    if critic_lr is not None and critic_lr <= 0:
+        raise ValueError(f"critic_lr is {critic_lr}, expected a positive rate, or none for the policy's")
+    if kl_reward < 0:
+        raise ValueError(f"kl_reward is {kl_reward}, expected 0 or more (Search-R1: 0.001)")
