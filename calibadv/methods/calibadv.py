@@ -5,18 +5,23 @@ GRPO credit -> soften_negative (sec. 4.1) -> rebalance_answers (sec. 4.2);   Pre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from calibadv.advantages.group import outcome_credit
 from calibadv.advantages.rebalance import OneSided, rebalance_answers
 from calibadv.advantages.silver import StepScores, silver_documents, soften_negative, step_scores, uniform_scores
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
+from calibadv.rewards.judge import Endpoint, judged_steps
+from calibadv.rewards.turns import TurnScorer
 from calibadv.rollout.dialogue import PRE_THINK
 from calibadv.types import Credit, Group
 
-SoftPen = Literal["silver", "uniform", "none"]
+SoftPen = Literal["silver", "uniform", "judge", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +51,23 @@ def calibadv(
     repeats_score_zero: bool | None = None,
     well_formed_only: bool | None = None,
     one_sided: OneSided | None = None,
+    judge_url: str = "",
+    judge_model: str = "",
+    judge_concurrency: int = 16,
+    judge_timeout_s: float = 30.0,
+    judge_retries: int = 2,
 ) -> Method:
     """Calibrated advantages (Wu et al.). A switch left at None is the preset's.
 
-    `soft_pen = "uniform"` is the paper's control (c = 0.5 everywhere); `lam` is the ratio of positive to negative mass
-    at the answer (the released code's knob is 1 / lam). ValueError for an unknown preset, soft penalty or `lam` <= 0.
+    `soft_pen = "uniform"` is the paper's control (c = 0.5 everywhere); "judge" has c from a judge model, asked during
+    the rollout (`rewards.judge`; the presets' switches on scores have no part in it), and needs `judge_url` and
+    `judge_model`. `lam` is the ratio of positive to negative mass at the answer (the released code's knob is 1 / lam).
+    ValueError for an unknown preset, soft penalty or `lam` <= 0, and for a judge that cannot be asked.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}, expected one of {sorted(PRESETS)}")
-    if soft_pen not in ("silver", "uniform", "none"):
-        raise ValueError(f"soft_pen is {soft_pen!r}, expected 'silver', 'uniform' or 'none'")
+    if soft_pen not in ("silver", "uniform", "judge", "none"):
+        raise ValueError(f"soft_pen is {soft_pen!r}, expected 'silver', 'uniform', 'judge' or 'none'")
     if lam <= 0:
         raise ValueError(f"lam is {lam}, expected a positive ratio (1 balances the two masses)")
     given: dict[str, Any] = {
@@ -65,11 +77,16 @@ def calibadv(
         "well_formed_only": well_formed_only,
         "one_sided": one_sided,
     }
+    judge: Callable[[], TurnScorer] | None = None
+    if soft_pen == "judge":
+        judge = judged_steps(Endpoint(judge_url, judge_model, judge_concurrency, judge_timeout_s, judge_retries))
     switch = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
 
     def scores(group: Group) -> StepScores:
         if soft_pen == "uniform":
             return uniform_scores(group)
+        if soft_pen == "judge":
+            return turn_rewards(group)
         silver = silver_documents(group, correct_threshold=correct_threshold, best_tier_only=switch.best_tier_only)
         return step_scores(
             group,
@@ -86,5 +103,15 @@ def calibadv(
         return rebalance_answers(credit, group, lam=lam, one_sided=switch.one_sided) if adv_reb else credit
 
     return replace(
-        grpo(), name="calibadv", advantages=advantages, scores=scores, prefill=PRE_THINK if pre_think else ""
+        grpo(),
+        name="calibadv",
+        advantages=advantages,
+        scores=scores,
+        prefill=PRE_THINK if pre_think else "",
+        score_turns=judge,
     )
+
+
+def turn_rewards(group: Group) -> StepScores:
+    """The rewards that a turn scorer gave the intermediate steps, as their scores c."""
+    return [np.array([turn.reward for turn in t.turns[:-1]], dtype=np.float32) for t in group.trajectories]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from calibadv.advantages.steps import step_slices
 from calibadv.methods import METHODS, make_method
+from calibadv.rewards.turns import with_turn_rewards
 from calibadv.types import Group
 from tests.build import group, trajectory
 
@@ -46,6 +47,31 @@ def test_uniform_penalty_halves_every_negative_intermediate_advantage() -> None:
     np.testing.assert_allclose(r1, [-0.5, -0.5, -1, -1], atol=1e-5)
 
 
+JUDGE = {"soft_pen": "judge", "judge_url": "http://127.0.0.1:8000/v1", "judge_model": "judge"}
+
+
+@pytest.mark.parametrize("preset", ["paper", "reference"])
+def test_judge_scores_soften_negative_intermediate_advantages_in_place_of_silver(preset: str) -> None:
+    method = METHODS["calibadv"](preset, **JUDGE)
+    # r1's search is partially helpful; what its documents are and the reward of its answer turn do not matter.
+    judged = with_turn_rewards(GOLDEN, [[1, 0], [0.5, 1], [0, 0]])
+    assert [row.tolist() for row in method.scores(judged)] == [[1.0], [0.5], [0.0]]
+    r0, r1, _ = method.advantages(judged)
+    np.testing.assert_allclose(r0, [1, 1, 2], atol=1e-5)
+    np.testing.assert_allclose(r1, [-0.5, -0.5, -1, -1], atol=1e-5)
+
+
+def test_a_judge_that_never_answered_leaves_grpo() -> None:
+    silent = METHODS["calibadv"](**JUDGE, adv_reb=False).advantages(GOLDEN)
+    for row, plain in zip(silent, METHODS["grpo"]().advantages(GOLDEN), strict=True):
+        np.testing.assert_array_equal(row, plain)
+
+
+def test_turns_are_scored_only_where_a_judge_is_asked() -> None:
+    assert METHODS["calibadv"](**JUDGE).score_turns is not None
+    assert all(METHODS["calibadv"](soft_pen=soft_pen).score_turns is None for soft_pen in ("silver", "uniform", "none"))
+
+
 def test_pre_think_is_the_prefill_and_can_be_turned_off() -> None:
     assert METHODS["calibadv"]().prefill == "<think>"
     assert METHODS["calibadv"](pre_think=False).prefill == ""
@@ -79,6 +105,9 @@ def test_each_switch_overrides_its_preset() -> None:
         ("calibadv", {"lam": 0.0}, "lam is 0.0, expected a positive ratio"),
         ("calibadv", {"preset": "papr"}, "preset is 'papr'"),
         ("calibadv", {"soft_pen": "half"}, "soft_pen is 'half'"),
+        ("calibadv", {"soft_pen": "judge"}, "judge_url is '', expected the address of an OpenAI-compatible API"),
+        ("calibadv", {**JUDGE, "judge_model": ""}, "judge_model is ''"),
+        ("calibadv", {**JUDGE, "judge_retries": -1}, "judge_retries is -1"),
         ("grpo", {"lam": 1.0}, "parameters: none"),
     ],
 )
@@ -134,8 +163,8 @@ def test_permuting_the_group_permutes_the_credit(g: Group, random, preset: str) 
         np.testing.assert_allclose(row, credit[i], rtol=1e-5, atol=1e-6)
 
 
-@given(rollouts(), st.sampled_from(sorted(METHODS)))
-def test_equal_rewards_give_exact_zeros(g: Group, name: str) -> None:
+@given(rollouts(), st.sampled_from([name for name in sorted(METHODS) if METHODS[name]().critic is None]))
+def test_equal_rewards_give_exact_zeros_without_a_critic(g: Group, name: str) -> None:
     equal = group(*(trajectory(0.3, [len(turn.action_ids) for turn in t.turns]) for t in g.trajectories))
     if len(equal.trajectories) > 1:
         assert all(not row.any() for row in METHODS[name]().advantages(equal))
