@@ -8,13 +8,14 @@ Rollouts that the environment failed (`infra_failed`) are counted and otherwise 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibadv.collapse import collapse_step as collapse_step
 from calibadv.rewards.answer import best_over_golden, exact_match
 from calibadv.types import Credit, FloatArray, Group, IntArray, Trajectory, TurnKind
 
@@ -54,26 +55,52 @@ def token_probability(logprobs_N: FloatArray) -> float | None:
     return float(np.exp(logprobs_N.astype(np.float64)).mean()) if logprobs_N.size else None
 
 
-def mean_entropy(entropies_N: FloatArray) -> float | None:
-    """Mean over tokens of the policy's entropy (nats); None without tokens."""
-    return float(entropies_N.mean(dtype=np.float64)) if entropies_N.size else None
-
-
-def repetition(tokens: Sequence[str] | IntArray, n: int = 4) -> float:
+def repetition(ids_N: IntArray, n: int = 4) -> float:
     """1 - distinct n-grams / all n-grams: 0 repeats nothing, near 1 is a loop; 0 for fewer than n tokens.
 
-    Token ids or words. N-grams of ids are compared by a 64-bit hash: a step has millions of them.
+    N-grams are compared by a 64-bit hash: a step has millions of them.
     """
-    if not isinstance(tokens, np.ndarray):
-        numbers: dict[str, int] = {}
-        tokens = np.asarray([numbers.setdefault(word, len(numbers)) for word in tokens], dtype=np.int64)
-    grams = len(tokens) - n + 1
+    grams = len(ids_N) - n + 1
     if grams < 1:
         return 0.0
     hashes = np.zeros(grams, dtype=np.uint64)
     for offset in range(n):
-        hashes = hashes * _HASH_FACTOR + tokens[offset : offset + grams].astype(np.uint64) + np.uint64(1)
+        hashes = hashes * _HASH_FACTOR + ids_N[offset : offset + grams].astype(np.uint64) + np.uint64(1)
     return 1.0 - len(np.unique(hashes)) / grams
+
+
+def token_budget(groups: Iterable[Group]) -> tuple[int, int]:
+    """Action tokens that were sampled, and those that a trajectory took over from a shared prefix.
+
+    A turn is taken over where its `node` (>= 0) stands in an earlier trajectory of the group; chains reuse nothing.
+    Rollouts that the environment failed count too: their tokens were paid for.
+    """
+    sampled = reused = 0
+    for group in groups:
+        seen: set[int] = set()
+        for turn in (turn for trajectory in group.trajectories for turn in trajectory.turns):
+            if turn.node >= 0 and turn.node in seen:
+                reused += len(turn.action_ids)
+            else:
+                sampled += len(turn.action_ids)
+            seen.add(turn.node)
+    return sampled, reused
+
+
+def benchmark_f1(groups: Iterable[Group]) -> dict[str, float]:
+    """F1 of each data set (`eval/f1_<data set>`, mean over questions) and the mean of those means (`eval/f1_mean`).
+
+    The data set is what stands before the "/" of a question's id. {} for a single one: `eval/f1` says it.
+    """
+    scores: dict[str, list[float]] = {}
+    for group in groups:
+        f1 = _mean(t.answer_reward for t in group.trajectories if not t.infra_failed)
+        if f1 is not None:
+            scores.setdefault(group.question.id.partition("/")[0], []).append(f1)
+    if len(scores) < 2:
+        return {}
+    means = {f"eval/f1_{name}": sum(values) / len(values) for name, values in sorted(scores.items())}
+    return means | {"eval/f1_mean": sum(means.values()) / len(means)}
 
 
 def score_distribution(scores: Iterable[float]) -> tuple[float, ...] | None:
@@ -84,22 +111,6 @@ def score_distribution(scores: Iterable[float]) -> tuple[float, ...] | None:
     nearest = np.abs(values[:, None] - np.asarray(SCORE_BINS)).argmin(axis=1)
     shares = np.bincount(nearest, minlength=len(SCORE_BINS)) / values.size
     return tuple(float(share) for share in shares)
-
-
-def collapse_step(values: Sequence[float], window: int = 10, fall: float = 0.5) -> int | None:
-    """Index of the first value of a clear, sustained fall; None if there is none.
-
-    Clear: the mean of the last `window` values lies below (1 - fall) times the best such mean so far.
-    Sustained: it stays below until the end, for `window` values at least.
-    """
-    if len(values) < 2 * window:
-        return None
-    means = np.convolve(np.asarray(values, dtype=np.float64), np.ones(window) / window, mode="valid")
-    below = means < (1.0 - fall) * np.maximum.accumulate(means)
-    if not below[-window:].all():
-        return None
-    above = np.flatnonzero(~below)
-    return int(above[-1]) + 1 if above.size else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +124,9 @@ class ClippedToken:
 
 @dataclass(frozen=True, slots=True)
 class ClippedTokens:
-    """Counts of clipped tokens by id; `add` returns the counts with one more batch."""
+    """How often the clip acted on each token id."""
 
     counts: Mapping[int, int] = field(default_factory=dict)
-
-    def add(self, ids: IntArray, clipped: NDArray[np.bool_]) -> ClippedTokens:
-        """The counts after tokens `ids` of which those under `clipped` (of the same shape) were clipped."""
-        if ids.shape != clipped.shape:
-            raise ValueError(f"ids {ids.shape} and clipped {clipped.shape} must have one shape")
-        counts = dict(self.counts)
-        for token_id, count in zip(*np.unique(ids[clipped], return_counts=True), strict=True):
-            counts[int(token_id)] = counts.get(int(token_id), 0) + int(count)
-        return ClippedTokens(counts)
 
     def table(self, decode: Callable[[int], str], top: int = 50) -> list[ClippedToken]:
         """The `top` most often clipped tokens, most often first, equal counts by id."""
@@ -149,6 +151,12 @@ class _Query:
     after: float
     score: float
 
+    @property
+    def softened(self) -> bool:
+        """Whether the soft penalty acted: A < 0 became A(1 - c), c > 0. Credit of another making is not softened."""
+        expected = self.before * (1 - self.score)
+        return self.before < 0 < self.score and math.isclose(self.after, expected, rel_tol=1e-4, abs_tol=1e-6)
+
 
 def penalised_likely_correct(advantages_and_scores: Iterable[tuple[float, float]]) -> float | None:
     """Share of penalised intermediate queries (advantage < 0) that are likely correct (c > 0).
@@ -168,6 +176,7 @@ def group_metrics(
 ) -> dict[str, float]:
     """Metrics of one step's groups, by path; before/after: credit without and with calibration, a row a trajectory.
 
+    Credit may differ from token to token: masses are sums over tokens, a query's advantage the mean over its tokens.
     Means of rewards, lengths and searches are over rollouts; of silver scores and `silver/softened_share` over
     intermediate queries; `silver/size` over groups whose set is not empty; `advantage/zero_share` over groups.
     """
@@ -182,12 +191,15 @@ def group_metrics(
     after = [rows[i] for (_, _, rows, _), i in sound]
     queries = list(_intermediate_queries(trajectories, before, after, [rows[i] for (_, _, _, rows), i in sound]))
     shares = score_distribution(q.score for q in queries) or ()
+    sampled, reused = token_budget(groups)
     everything: dict[str, float | None] = {
         **reward_metrics(trajectories),
         **rollout_metrics(trajectories),
         "reward/em": _mean(
             best_over_golden(g.trajectories[i].answer, g.question.golden_answers, exact_match) for (g, *_), i in sound
         ),
+        "rollout/tokens_sampled": float(sampled) if groups else None,
+        "rollout/tokens_reused": float(reused) if groups else None,
         "rollout/infra_failed": _mean(float(t.infra_failed) for g in groups for t in g.trajectories),
         "advantage/neg_pos_ratio": neg_pos_ratio(after),
         "advantage/neg_pos_ratio_before": neg_pos_ratio(before),
@@ -199,7 +211,7 @@ def group_metrics(
         "silver/empty_share": _mean(float(not documents) for documents in silver),
         "silver/size": _mean(float(len(documents)) for documents in silver if documents),
         "silver/score_mean": _mean(q.score for q in queries),
-        "silver/softened_share": _mean(float(q.before < q.after <= 0) for q in queries),
+        "silver/softened_share": _mean(float(q.softened) for q in queries),
         **{f"silver/score_bin_{name}": share for name, share in zip(_BIN_NAMES, shares, strict=False)},
     }
     return {name: value for name, value in everything.items() if value is not None and np.isfinite(value)}

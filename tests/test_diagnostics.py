@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +11,15 @@ import pytest
 from calibadv.diagnostics import (
     ClippedToken,
     ClippedTokens,
-    collapse_step,
+    benchmark_f1,
     group_metrics,
     high_ppl_ratio,
-    mean_entropy,
     neg_pos_ratio,
     penalised_likely_correct,
     perplexity,
     repetition,
     score_distribution,
+    token_budget,
     token_probability,
     turn_rows,
 )
@@ -100,11 +101,6 @@ def test_token_probability_is_the_mean_of_probabilities_not_of_logs() -> None:
     assert token_probability(row()) is None
 
 
-def test_mean_entropy_is_a_token_mean() -> None:
-    assert mean_entropy(row(1, 2, 3)) == pytest.approx(2.0)
-    assert mean_entropy(row()) is None
-
-
 def test_penalised_likely_correct_looks_at_negative_advantages_alone() -> None:
     assert penalised_likely_correct([(-1, 0.0), (-1, 1 / 3), (-1, 1.0), (1, 1.0), (0, 1.0)]) == pytest.approx(2 / 3)
     assert penalised_likely_correct([(1, 1.0)]) is None
@@ -117,28 +113,50 @@ def test_score_distribution_uses_the_nearest_bin() -> None:
 
 def test_repetition_is_zero_without_repeats_and_near_one_in_a_loop() -> None:
     assert repetition(np.arange(10)) == 0.0
-    assert repetition(["a"] * 103) == pytest.approx(0.99)
-    assert repetition(["to", "be", "or", "not", "to", "be", "or", "not", "to", "be"]) == pytest.approx(1 - 4 / 7)
+    assert repetition(np.full(103, 7)) == pytest.approx(0.99)
+    to, be, or_, not_ = range(4)
+    assert repetition(np.asarray([to, be, or_, not_, to, be, or_, not_, to, be])) == pytest.approx(1 - 4 / 7)
     assert repetition(np.asarray([1, 2, 3])) == 0.0
 
 
-def test_clipped_tokens_accumulate_over_batches_and_rank_by_count() -> None:
-    ids = np.asarray([[7, 7, 3], [3, 9, 7]])
-    clipped = np.asarray([[True, True, False], [True, False, False]])
-    counts = ClippedTokens().add(ids, clipped).add(np.asarray([3, 5]), np.asarray([True, True]))
+def test_clipped_tokens_rank_by_count_and_equal_counts_by_id() -> None:
+    counts = ClippedTokens({9: 1, 7: 2, 3: 2})
     assert counts.table(chr, top=2) == [ClippedToken(3, "\x03", 2), ClippedToken(7, "\x07", 2)]
-    with pytest.raises(ValueError, match="one shape"):
-        counts.add(ids, clipped[0])
+    assert ClippedTokens().table(chr) == []
 
 
-def test_collapse_is_a_fall_that_lasts() -> None:
-    healthy, fallen = [0.5] * 30, [0.1] * 30
-    step = collapse_step(healthy + fallen)
-    assert step is not None
-    assert 25 <= step <= 32
-    assert collapse_step(healthy + fallen[:5] + healthy) is None
-    assert collapse_step(healthy) is None
-    assert collapse_step([0.5, 0.1]) is None
+def node(number: int, tokens: int) -> Turn:
+    return replace(turn(TurnKind.SEARCH, tokens), node=number)
+
+
+def test_a_turn_that_an_earlier_trajectory_holds_is_reused_and_not_sampled() -> None:
+    tree = Group(
+        Question("q", "?", ("x",)),
+        (
+            trajectory(node(0, 3), node(1, 4), f1=1),
+            trajectory(node(0, 3), node(2, 5), f1=0),
+            trajectory(node(0, 3), node(2, 5), node(3, 1), f1=0),
+        ),
+    )
+    assert token_budget([tree]) == (3 + 4 + 5 + 1, 3 + 3 + 5)
+    assert token_budget([tree, tree]) == (26, 22)  # node numbers are a group's own
+
+
+def test_chains_reuse_nothing_though_their_turns_have_no_number() -> None:
+    assert token_budget([golden_group()]) == (12, 0)
+    assert token_budget([]) == (0, 0)
+
+
+def test_benchmark_f1_is_a_mean_over_questions_then_over_data_sets() -> None:
+    def asked(question_id: str, *f1: float, failed: bool = False) -> Group:
+        rollouts = tuple(trajectory(turn(TurnKind.ANSWER, 1), f1=value, failed=failed) for value in f1)
+        return Group(Question(question_id, "?", ("x",)), rollouts)
+
+    nq = [asked("nq/1", 1.0), asked("nq/2", 0.5), asked("nq/3", 0.0)]
+    metrics = benchmark_f1([*nq, asked("musique/2hop/7", 0.25), asked("musique/8", 1.0, failed=True)])
+    assert metrics == pytest.approx({"eval/f1_musique": 0.25, "eval/f1_nq": 0.5, "eval/f1_mean": 0.375})
+    assert benchmark_f1(nq) == {}
+    assert benchmark_f1([]) == {}
 
 
 def test_turn_rows_cut_a_credit_row_at_turn_borders() -> None:
@@ -169,9 +187,37 @@ def test_group_metrics_of_the_specification_example() -> None:
     assert metrics["rollout/searches"] == 1
     assert metrics["rollout/tokens"] == pytest.approx(12.0)
     assert metrics["rollout/action_tokens"] == pytest.approx(4.0)
+    assert metrics["rollout/tokens_sampled"] == 12
+    assert metrics["rollout/tokens_reused"] == 0
     assert metrics["rollout/high_ppl_ratio"] == 0
     assert metrics["policy/ppl"] == pytest.approx(2.0)
     assert metrics["policy/token_probability"] == pytest.approx(0.5)
+
+
+def test_masses_follow_credit_that_differs_from_token_to_token() -> None:
+    before = [row(1, 1, 1), row(-1, -1, -1, -1), row(0, 0, 0, 0, 0)]
+    # As of a critic: r0's final token is blamed, r1's search is praised on one token.
+    after = [row(0.5, 0.25, -0.25), row(0.25, -0.75, -1, -1), row(0, 0, 0, 0, 1)]
+    metrics = group_metrics([golden_group()], [before], [after], [[[1.0], [2 / 3], [0.0]]], [frozenset("abc")])
+    assert metrics["advantage/neg_pos_ratio"] == pytest.approx((0.25 + 0.75 + 2) / (0.5 + 0.25 + 0.25 + 1))
+    assert metrics["advantage/neg_pos_ratio_final"] == pytest.approx((0.25 + 2) / 1)
+    assert metrics["advantage/neg_pos_ratio_before"] == pytest.approx(4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("after", "softened"),
+    [
+        ((-1 / 3, -1 / 3), 1 / 3),  # -1 x (1 - 2/3)
+        ((-1.0, -1.0), 0.0),
+        ((-0.25, -0.25), 0.0),  # milder, but of another making: a critic's
+        ((0.5, 0.5), 0.0),
+    ],
+)
+def test_softened_is_what_the_soft_penalty_made_of_it(after: tuple[float, float], softened: float) -> None:
+    before = [row(1, 1, 1), row(-1, -1, -1, -1), row(0, 0, 0, 0, 0)]
+    credit = [before[0], row(*after, -1, -1), before[2]]
+    metrics = group_metrics([golden_group()], [before], [credit], [[[1.0], [2 / 3], [0.0]]], [frozenset("abc")])
+    assert metrics["silver/softened_share"] == pytest.approx(softened)
 
 
 def test_what_is_undefined_is_absent_and_nothing_is_nan() -> None:

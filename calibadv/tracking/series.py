@@ -24,6 +24,11 @@ def has_any(history: History, metrics: Iterable[str]) -> bool:
     return any(wanted & row.keys() for row in history)
 
 
+def names(history: History, prefix: str) -> list[str]:
+    """Every metric of the history that starts with `prefix`, sorted."""
+    return sorted({metric for row in history for metric in row if metric.startswith(prefix)})
+
+
 def running_mean(values: NDArray[np.float64], share: float = 0.1) -> NDArray[np.float64]:
     """Centred mean over about `share` of the series (3 to 21 values), shorter at its ends; same length."""
     half = int(np.clip(len(values) * share, 3, 21)) // 2

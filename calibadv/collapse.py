@@ -1,0 +1,183 @@
+"""When a run collapsed, and the sentinel that sees it coming: both are computed from metrics alone and hold no state.
+
+K steps of a run. Shape suffix W: one mean for each window of consecutive steps, named by the step it starts at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+LEAST_F1 = 0.1  # our decision: below it a step's sampling error is about as large as the value itself
+CALM_ENTROPY = 0.5  # nats; our decision: however low the baseline, a rise up to here is an ordinary policy's
+
+
+def collapse_step(
+    values: Sequence[float], window: int | None = None, fall: float = 0.5, minimum: float = LEAST_F1
+) -> int | None:
+    """Index of the first value of a clear, sustained fall of a curve (F1 in [0, 1], a value a step); None without one.
+
+    Clear: a window's mean is below (1 - fall) times the best window's so far. Sustained: so is every later window's, up
+    to the curve's end. The index is the first value of those windows that is itself below that bound; a window of
+    values at least must lie from there on. `window` None: min(10, max(3, K // 5)). A curve of less than two windows, or
+    whose best window is below `minimum`, cannot collapse.
+    The paper says "clear, sustained fall"; the numbers are our decision. A slow decline counts once half is lost, a
+    dip that recovers does not. ValueError for a window below 1, a fall outside (0, 1) or a minimum of 0 or less.
+    """
+    width = min(10, max(3, len(values) // 5)) if window is None else window
+    if width < 1 or not 0 < fall < 1 or minimum <= 0:
+        raise ValueError(
+            f"window = {width}, fall = {fall}, minimum = {minimum}: expected 1 at least, a share in (0, 1), above 0"
+        )
+    if len(values) < 2 * width:
+        return None
+    curve = np.asarray(values, dtype=np.float64)
+    means_W = np.lib.stride_tricks.sliding_window_view(curve, width).mean(axis=1)
+    best_W = np.maximum.accumulate(means_W)
+    below_W = (means_W < (1 - fall) * best_W) & (best_W >= minimum)
+    if not below_W[-1]:
+        return None
+    # The first window is its own best, so that one above the bound always exists.
+    start = int(np.flatnonzero(~below_W)[-1]) + 1
+    first = start + int(np.argmax(curve[start:] < (1 - fall) * best_W[start]))
+    return first if first + width <= len(curve) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What no healthy step goes beyond. All numbers are our decisions; `inf` (0 for the floor) turns one off.
+
+    Absolute limits hold from the first step; factors multiply a baseline, the metric's median over the first
+    `baseline_steps` steps that keep the absolute ones. ValueError for a number that limits nothing or everything.
+    """
+
+    high_ppl_ratio: float = 0.2  # share of rollouts of PPL > 50; 0.00 to 0.07 in the paper's runs that did not collapse
+    ppl_factor: float = 3.0  # of the policy's PPL: 1.1 nats a token more; healthy runs moved it by less than a tenth
+    entropy_factor: float = 3.0  # never limits below CALM_ENTROPY; healthy runs stayed below 1.6
+    entropy_floor: float = 0.001  # nats: a dead policy, whose rollouts of a question are all alike and teach nothing
+    repetition: float = 0.4  # share of 4-grams that repeat one: healthy runs have 0.1 at most, a loop nears 1
+    neg_pos_ratio: float = 5.0  # |negative| / positive advantage: healthy ones are near 1, at most 1.3 for plain GRPO
+    baseline_steps: int = 5  # no alarm before these
+    patience: int = 3  # consecutive steps beyond a limit: a single one can be a bad batch
+
+    def __post_init__(self) -> None:
+        if self.baseline_steps < 1 or self.patience < 1:
+            raise ValueError(
+                f"baseline_steps = {self.baseline_steps}, patience = {self.patience}: expected 1 step at least each"
+            )
+        for name in ("ppl_factor", "entropy_factor"):
+            if not getattr(self, name) > 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 1 (inf turns it off)")
+        for name in ("high_ppl_ratio", "repetition", "neg_pos_ratio"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0 (inf turns it off)")
+        if not 0 <= self.entropy_floor < math.inf:
+            raise ValueError(f"entropy_floor is {self.entropy_floor}, expected nats, 0 or more (0 turns it off)")
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A metric that has been beyond its limit for `patience` steps or more, up to the last one."""
+
+    metric: str
+    value: float  # in the last step that measured it
+    limit: float
+    since_step: int  # the first step of this unbroken run; with `metric` it tells one alarm from another
+    text: str  # the same in words
+
+
+def alarms(history: Sequence[Mapping[str, float]], limits: Limits) -> list[Alarm]:
+    """The alarms in force after the last step of `history`; [] within its first `baseline_steps` steps.
+
+    A row a step with "step", as in metrics.jsonl. A step that did not measure a metric neither continues nor breaks
+    its run; a value that is not a number is beyond every limit. Rows without a watched metric (evaluations) are no
+    steps. After a roll-back, pass the history without the steps that were undone.
+    """
+    rows = _steps(history)
+    if len(rows) <= limits.baseline_steps:
+        return []
+    raised = []
+    for bound in _bounds(rows, limits):
+        measured = [row for row in rows if bound.metric in row]
+        run = 0
+        while run < len(measured) and bound.is_crossed_by(measured[-1 - run]):
+            run += 1
+        if run >= limits.patience:
+            value, since = float(measured[-1][bound.metric]), int(measured[-run]["step"])
+            raised.append(Alarm(bound.metric, value, bound.limit, since, bound.text(value, run, since)))
+    return raised
+
+
+def healthy(row: Mapping[str, float], history: Sequence[Mapping[str, float]], limits: Limits) -> bool:
+    """Whether the step of `row` goes beyond no limit, so that a snapshot of its policy is worth keeping.
+
+    `history` gives the baseline and may hold `row` or end before it. Without a whole baseline only the absolute limits
+    are asked; a metric that `row` lacks is not.
+    """
+    return not any(bound.is_crossed_by(row) for bound in _bounds(_steps(history), limits))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """One limit on one metric."""
+
+    metric: str
+    limit: float
+    floor: bool = False  # beyond is below
+    origin: str = ""  # of a limit that the run's own baseline set
+
+    def is_crossed_by(self, row: Mapping[str, float]) -> bool:
+        value = row.get(self.metric)
+        if value is None:
+            return False
+        return not (value >= self.limit if self.floor else value <= self.limit)  # a nan is beyond
+
+    def text(self, value: float, steps: int, since: int) -> str:
+        side = "below" if self.floor else "above"
+        return (
+            f"{self.metric} is {value:.4g}: {side} {self.limit:.4g}{self.origin} "
+            f"in the last {steps} {'step' if steps == 1 else 'steps'}, since step {since}"
+        )
+
+
+_WATCHED = (
+    "rollout/high_ppl_ratio",
+    "policy/ppl",
+    "policy/entropy",
+    "rollout/repetition",
+    "advantage/neg_pos_ratio",
+)
+
+
+def _steps(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    return [row for row in history if any(metric in row for metric in _WATCHED)]
+
+
+def _bounds(rows: Sequence[Mapping[str, float]], limits: Limits) -> list[_Bound]:
+    """The absolute limits, and those that a whole baseline sets."""
+    absolute = [
+        _Bound("rollout/high_ppl_ratio", limits.high_ppl_ratio),
+        _Bound("policy/entropy", limits.entropy_floor, floor=True),
+        _Bound("rollout/repetition", limits.repetition),
+        _Bound("advantage/neg_pos_ratio", limits.neg_pos_ratio),
+    ]
+    # Steps of a run that starts badly set no standard.
+    sound = [row for row in rows if not any(bound.is_crossed_by(row) for bound in absolute)][: limits.baseline_steps]
+    if len(sound) < limits.baseline_steps:
+        return absolute
+    relative = []
+    for metric, factor, least in (
+        ("policy/ppl", limits.ppl_factor, 0.0),
+        ("policy/entropy", limits.entropy_factor, CALM_ENTROPY),
+    ):
+        measured = [row[metric] for row in sound if metric in row]
+        if measured:
+            baseline = median(measured)
+            origin = f" ({factor:g} x {baseline:.4g}, the median of the first {limits.baseline_steps} healthy steps)"
+            limit = factor * baseline
+            relative.append(_Bound(metric, limit, origin=origin) if limit >= least else _Bound(metric, least))
+    return absolute + relative

@@ -1,0 +1,289 @@
+"""When a run collapsed, and when the sentinel speaks: curves and histories whose answer is known beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibadv.collapse import Alarm, Limits, alarms, collapse_step, healthy
+
+DECAY = [0.5 * 0.4**k for k in range(1, 9)]  # 0.2, 0.08, … : below half from its first value on
+
+
+def noisy(values: Sequence[float], size: float = 0.05, seed: int = 0) -> list[float]:
+    """The curve with the sampling error of a small step."""
+    noise = np.random.default_rng(seed).normal(0, size, len(values))
+    return np.clip(np.asarray(values) + noise, 0, 1).tolist()
+
+
+@pytest.mark.parametrize("steps", [12, 16, 25, 40, 205])
+def test_a_sharp_fall_is_found_at_its_first_step_in_short_and_long_runs(steps: int) -> None:
+    healthy_steps = steps * 2 // 3
+    assert collapse_step([0.5] * healthy_steps + [0.05] * (steps - healthy_steps)) == healthy_steps
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fall_under_sampling_noise_is_found_within_two_steps(seed: int) -> None:
+    step = collapse_step(noisy([0.3 + 0.01 * k for k in range(20)] + DECAY + [0.02] * 4, seed=seed))
+    assert step is not None
+    assert abs(step - 20) <= 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("steps", [12, 16, 40])
+def test_a_noisy_learning_curve_does_not_collapse(steps: int, seed: int) -> None:
+    assert collapse_step(noisy(np.linspace(0.25, 0.6, steps).tolist(), seed=seed)) is None
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        pytest.param([0.5] * 12 + [0.05] * 6 + [0.5] * 12, id="a dip that recovers"),
+        pytest.param(np.linspace(0.6, 0.4, 40).tolist(), id="a slow decline of a third"),
+        pytest.param([0.0] * 40, id="always zero"),
+        pytest.param([0.08] * 10 + [0.0] * 30, id="never rose above the minimum"),
+        pytest.param([0.5] * 38 + [0.0] * 2, id="too late to be called sustained"),
+        pytest.param([0.5, 0.5, 0.0, 0.0, 0.0], id="shorter than two windows"),
+        pytest.param([], id="nothing"),
+    ],
+)
+def test_no_collapse(curve: list[float]) -> None:
+    assert collapse_step(curve) is None
+
+
+def test_a_collapse_in_the_last_window_counts_and_one_step_later_does_not() -> None:
+    # 20 steps: windows of 4
+    assert collapse_step([0.5] * 16 + [0.0] * 4) == 16
+    assert collapse_step([0.5] * 17 + [0.0] * 3) is None
+
+
+def test_ten_steps_are_enough_however_long_the_run() -> None:
+    assert collapse_step([0.5] * 195 + [0.0] * 10) == 195
+
+
+def test_a_low_value_of_a_window_that_still_held_is_no_part_of_the_fall() -> None:
+    # Windows of 3, bound 0.25: (0.2, 0.3, 0.3) holds, (0.3, 0.3, 0.1) is below, and 0.1 its first value below.
+    assert collapse_step([0.5] * 6 + [0.2, 0.3, 0.3, 0.1] + [0.05] * 6) == 9
+
+
+def test_a_slow_decline_counts_from_where_half_is_lost() -> None:
+    curve = np.linspace(0.6, 0.1, 41).tolist()  # falls by 0.0125 a step
+    # Windows of 8: the first mean is 0.55625, the mean from step k on 0.55625 - 0.0125 k, half of it lost from k = 23
+    # on; there the value at step 26 is the first below 0.278125.
+    assert collapse_step(curve) == 26
+
+
+def test_a_curve_that_starts_just_above_the_minimum_can_collapse() -> None:
+    assert collapse_step([0.12] * 5 + [0.0] * 10) == 5
+
+
+def test_minimum_window_and_fall_are_what_they_say() -> None:
+    curve = [0.5] * 10 + [0.3] * 10
+    assert collapse_step(curve) is None
+    assert collapse_step(curve, fall=0.3) == 10
+    assert collapse_step(curve, fall=0.3, minimum=0.51) is None
+    assert collapse_step(curve, fall=0.3, window=11) is None
+
+
+@pytest.mark.parametrize("wrong", [{"window": 0}, {"fall": 0.0}, {"fall": 1.0}, {"minimum": 0.0}])
+def test_a_definition_that_says_nothing_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="expected 1 at least, a share in"):
+        collapse_step([0.5] * 20, **wrong)
+
+
+curves = st.lists(st.floats(0, 1, allow_subnormal=False), max_size=60)
+
+
+@given(curves)
+def test_a_curve_that_never_decreases_never_collapses(curve: list[float]) -> None:
+    assert collapse_step(sorted(curve)) is None
+
+
+@given(curves, st.integers(1, 6))
+def test_scaling_a_curve_above_the_minimum_does_not_move_its_collapse(curve: list[float], power: int) -> None:
+    above = [0.25, 0.25, 0.25, *curve]  # windows of three values at least are above the minimum, scaled down or not
+    scale = 2.0**power  # exact in floating point
+    assert collapse_step([value * scale for value in above], window=3) == collapse_step(above, window=3)
+
+
+@given(curves)
+def test_what_is_reported_is_a_value_below_half_with_a_window_after_it(curve: list[float]) -> None:
+    step = collapse_step(curve, window=3)
+    if step is not None:
+        assert step <= len(curve) - 3
+        assert curve[step] < 0.5 * max(np.convolve(curve, np.ones(3) / 3, "valid")[: step + 1])
+        assert np.mean(curve[-3:]) < 0.5 * max(curve)
+
+
+# A healthy run of the pocket world, rounded: GRPO's first steps and its widest swings.
+HEALTHY = {
+    "rollout/high_ppl_ratio": [0.0] * 10,
+    "policy/ppl": [1.14, 1.13, 1.12, 1.22, 1.19, 1.16, 1.18, 1.16, 1.12, 1.10],
+    "policy/entropy": [0.125, 0.133, 0.116, 0.191, 0.167, 0.148, 0.166, 0.147, 0.115, 0.100],
+    "rollout/repetition": [0.058, 0.059, 0.053, 0.064, 0.057, 0.094, 0.086, 0.082, 0.044, 0.048],
+    "advantage/neg_pos_ratio": [0.83, 0.97, 0.83, 1.11, 1.25, 1.11, 1.07, 0.94, 1.16, 0.47],
+}
+LIMITS = Limits()
+
+
+def steps(metrics: dict[str, list[float]]) -> list[dict[str, float]]:
+    """Rows of metrics.jsonl, from the evaluation before training on."""
+    count = max(len(values) for values in metrics.values())
+    rows = [{"step": float(k + 1)} | {name: values[k] for name, values in metrics.items()} for k in range(count)]
+    return [{"step": 0.0, "eval/f1": 0.3}, *rows]
+
+
+def run(metric: str, values: list[float]) -> list[dict[str, float]]:
+    """Five healthy steps, then steps that are healthy but for one metric."""
+    metrics = {name: series[:5] + [series[5]] * len(values) for name, series in HEALTHY.items()}
+    return steps(metrics | {metric: metrics[metric][:5] + values})
+
+
+def test_healthy_runs_raise_no_alarm_at_any_step() -> None:
+    history = steps(HEALTHY)
+    assert [alarms(history[:end], LIMITS) for end in range(len(history) + 1)] == [[]] * (len(history) + 1)
+    assert all(healthy(row, history, LIMITS) for row in history)
+
+
+def test_ordinary_learning_raises_no_alarm() -> None:
+    # Entropy halves and then doubles, longer rollouts repeat more, and a batch now and then is bad.
+    ramp = np.linspace(0.14, 0.07, 20).tolist() + np.linspace(0.07, 0.3, 20).tolist()
+    bad_batches = [0.3 if k % 3 else 0.0 for k in range(40)]
+    assert alarms(steps({"policy/entropy": ramp, "rollout/high_ppl_ratio": bad_batches}), LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "bad", "limit"),
+    [
+        ("rollout/high_ppl_ratio", 0.21, 0.2),
+        ("policy/ppl", 3.5, 3 * 1.14),  # the median of the first five
+        ("policy/entropy", 0.51, 0.5),  # 3 x 0.133 is still calm
+        ("policy/entropy", 0.0005, 0.001),
+        ("rollout/repetition", 0.41, 0.4),
+        ("advantage/neg_pos_ratio", 5.1, 5.0),
+    ],
+)
+def test_each_metric_alarms_after_patience_steps_beyond_its_limit(metric: str, bad: float, limit: float) -> None:
+    history = run(metric, [bad] * 3)
+    assert alarms(history[:-1], LIMITS) == []
+    [alarm] = alarms(history, LIMITS)
+    assert (alarm.metric, alarm.value, alarm.since_step) == (metric, bad, 6)
+    assert alarm.limit == pytest.approx(limit)
+    assert not healthy(history[-1], history, LIMITS)
+
+
+def test_a_value_at_its_limit_is_not_beyond_it() -> None:
+    assert alarms(run("rollout/high_ppl_ratio", [0.2] * 5), LIMITS) == []
+    assert alarms(run("policy/entropy", [0.001] * 5), LIMITS) == []
+
+
+def test_the_entropy_of_a_livelier_policy_is_measured_by_its_own_baseline() -> None:
+    history = steps({"policy/entropy": [0.4] * 5 + [1.19] * 3 + [1.21] * 3})
+    assert alarms(history[:9], LIMITS) == []
+    [alarm] = alarms(history, LIMITS)
+    assert alarm.limit == pytest.approx(1.2)
+
+
+def test_an_alarm_says_in_words_what_and_since_when() -> None:
+    history = run("policy/ppl", [4.0] * 3)
+    assert alarms(history, LIMITS) == [
+        Alarm(
+            metric="policy/ppl",
+            value=4.0,
+            limit=3 * 1.14,
+            since_step=6,
+            text=(
+                "policy/ppl is 4: above 3.42 (3 x 1.14, the median of the first 5 healthy steps) "
+                "in the last 3 steps, since step 6"
+            ),
+        )
+    ]
+    [alarm] = alarms(run("policy/entropy", [0.0]), replace(LIMITS, patience=1))
+    assert alarm.text == "policy/entropy is 0: below 0.001 in the last 1 step, since step 6"
+
+
+def test_a_step_within_the_limit_ends_the_run_of_steps_beyond_it() -> None:
+    assert alarms(run("rollout/repetition", [0.9, 0.9, 0.1, 0.9, 0.9]), LIMITS) == []
+    [alarm] = alarms(run("rollout/repetition", [0.9, 0.1, 0.9, 0.9, 0.9, 0.9]), LIMITS)
+    assert alarm.since_step == 8
+    assert alarms(run("rollout/repetition", [0.9, 0.9, 0.9, 0.1]), LIMITS) == []
+
+
+def test_a_step_that_did_not_measure_a_metric_neither_continues_nor_ends_its_run() -> None:
+    history = run("advantage/neg_pos_ratio", [9.0, 9.0, 9.0, 9.0])
+    del history[7]["advantage/neg_pos_ratio"]
+    assert alarms(history[:-1], LIMITS) == []
+    [alarm] = alarms(history, LIMITS)
+    assert alarm.since_step == 6
+
+
+def test_a_run_that_measures_nothing_has_no_alarm_and_counts_as_healthy() -> None:
+    history = [{"step": float(k), "reward/f1": 0.0} for k in range(30)]
+    assert alarms(history, LIMITS) == []
+    assert healthy(history[-1], history, LIMITS)
+
+
+def test_a_value_that_is_no_number_is_beyond_every_limit() -> None:
+    metrics = {alarm.metric for alarm in alarms(run("policy/entropy", [math.nan] * 3), LIMITS)}
+    assert metrics == {"policy/entropy"}
+    assert not healthy({"policy/entropy": math.nan}, [], LIMITS)
+
+
+def test_no_alarm_before_the_baseline_is_over_and_one_at_its_first_step_after() -> None:
+    history = steps({"rollout/high_ppl_ratio": [0.0, 0.0, 0.9, 0.9, 0.9, 0.9]})
+    assert alarms(history[:-1], LIMITS) == []
+    [alarm] = alarms(history, LIMITS)
+    assert alarm.since_step == 3
+
+
+def test_steps_beyond_an_absolute_limit_set_no_baseline() -> None:
+    # Two healthy steps, a blow-up, then recovery: the baseline is of healthy steps alone, so that 3.5 is too much.
+    ppl = [1.1, 1.1, 400.0, 400.0, 400.0, 400.0, 1.1, 1.1, 1.1, 3.5, 3.5, 3.5]
+    high = [0.0, 0.0, 0.9, 0.9, 0.9, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    [alarm] = alarms(steps({"policy/ppl": ppl, "rollout/high_ppl_ratio": high}), LIMITS)
+    assert (alarm.metric, alarm.since_step) == ("policy/ppl", 10)
+
+
+def test_before_a_baseline_health_asks_the_absolute_limits_alone() -> None:
+    assert healthy({"policy/ppl": 40.0}, [], LIMITS)
+    assert not healthy({"policy/ppl": 40.0, "rollout/high_ppl_ratio": 0.3}, [], LIMITS)
+
+
+@pytest.mark.parametrize("metric", sorted(HEALTHY))
+def test_every_limit_can_be_turned_off(metric: str) -> None:
+    off = Limits(math.inf, math.inf, math.inf, 0.0, math.inf, math.inf)
+    for bad in (1e9, 0.0):
+        history = run(metric, [bad] * 5)
+        assert alarms(history, off) == []
+        assert healthy(history[-1], history, off)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Limits(patience=0), "patience = 0: expected 1 step"),
+        (lambda: Limits(baseline_steps=0), "baseline_steps = 0"),
+        (lambda: Limits(ppl_factor=1.0), "ppl_factor is 1.0, expected more than 1"),
+        (lambda: Limits(entropy_factor=math.nan), "entropy_factor is nan"),
+        (lambda: Limits(repetition=0.0), "repetition is 0.0, expected more than 0"),
+        (lambda: Limits(entropy_floor=-1.0), "entropy_floor is -1.0"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(make: Callable[[], Limits], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=20), st.integers(1, 4))
+def test_an_alarm_means_that_none_of_the_last_patience_steps_was_healthy(values: list[float], patience: int) -> None:
+    limits = replace(LIMITS, patience=patience)
+    history = steps({"rollout/repetition": values})
+    raised = alarms(history, limits)
+    unhealthy = [not healthy(row, history, limits) for row in history[-patience:]]
+    assert bool(raised) == (len(values) > limits.baseline_steps and len(values) >= patience and all(unhealthy))
