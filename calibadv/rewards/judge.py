@@ -90,7 +90,7 @@ class Judge:
         self._warned = False
         self._client = AsyncOpenAI(
             base_url=endpoint.url,
-            api_key=os.environ.get(endpoint.api_key_env) or "none",
+            api_key=os.environ.get(endpoint.api_key_env, "").strip() or "none",
             timeout=endpoint.timeout_s,
             max_retries=endpoint.retries,
         )
@@ -117,7 +117,8 @@ class Judge:
             completion = await self._client.chat.completions.create(
                 model=endpoint.model, messages=[{"role": "user", "content": prompt}], temperature=0.0
             )
-        return completion.choices[0].message.content or ""
+        content = completion.choices[0].message.content
+        return content if isinstance(content, str) else ""  # the client checks no types
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:

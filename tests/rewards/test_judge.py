@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
 DRIP = "a reply that never ends"
 
 
-def reply(text: str | None) -> str:
+def reply(text: object) -> str:
     message = {"role": "assistant", "content": text}
     return json.dumps(
         {
@@ -169,8 +169,8 @@ async def test_equal_searches_are_one_call_and_fruitless_ones_none(server: Judge
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("text", ["VERDICT: 2", "", None])
-async def test_an_unreadable_verdict_counts_zero_and_is_reported(server: JudgeServer, text: str | None) -> None:
+@pytest.mark.parametrize("text", ["VERDICT: 2", "", None, 1, ["VERDICT: 1"]])
+async def test_an_unreadable_verdict_counts_zero_and_is_reported(server: JudgeServer, text: object) -> None:
     server.answer = lambda prompt, _: (200, reply(text if "query for a" in prompt else "VERDICT: 1"))
     scores = await steps(Endpoint(server.url, "judge"), group(searched("a", "b")))
     assert scores.rewards == [[0.0, 1.0, 0.0]]
