@@ -94,7 +94,8 @@ def _trajectory_rewards(
     found = [trajectory.turns[step].doc_ids for step in steps]
     distinct = list(dict.fromkeys(doc for ids in found for doc in ids))
     # Fitted on these texts alone, so that an engine needs nothing of the corpus (our decision).
-    cosines = tfidf_cosines([documents[doc].text for doc in distinct], question.gold_passages)
+    texts = [f"{documents[doc].title}\n{documents[doc].text}" for doc in distinct]  # as gold passages are written
+    cosines = tfidf_cosines(texts, question.gold_passages)
     gains = information_gains(found, dict(zip(distinct, cosines, strict=True)))
     for step, gain, redundancy in zip(steps, gains, redundancies(found), strict=True):
         rewards[step] = gain - redundancy

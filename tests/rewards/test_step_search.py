@@ -47,6 +47,13 @@ def test_each_new_gold_passage_is_half_of_the_gain_where_there_are_two() -> None
     assert rewards_of(searched(["fox"], ["hen"]))[:2] == pytest.approx([0.5, 0.5])
 
 
+def test_a_found_gold_passage_is_known_by_title_and_text() -> None:
+    question = replace(QUESTION, gold_passages=("Reynard\nred fox",))
+    documents = {"fox": Document("fox", "Reynard", "red fox")}
+    [row] = step_search_rewards(group(searched(["fox"]), question=question), documents)
+    assert row[0] == pytest.approx(1.0)
+
+
 def test_finding_the_same_again_gains_nothing_and_is_redundant() -> None:
     assert rewards_of(searched(["fox"], ["fox", "hen"], ["fox", "hen"]))[:3] == pytest.approx([0.5, 0.5 - 0.5, -1.0])
 
