@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from calibadv.collapse import Limits
 from calibadv.methods import make_method
 from calibadv.rollout.dialogue import PROMPT_TEMPLATE
 
@@ -67,6 +69,7 @@ class Search(Section):
 
 class Rollout(Section):
     engine: Literal["vllm", "torch"] = "vllm"
+    torch_dtype: Literal["float64", "float32"] = "float64"  # float32: faster, tokens may depend on what is batched
     engines: int = Field(8, ge=1)
     tensor_parallel: int = Field(1, ge=1)
     samples: int = Field(5, ge=1)  # rollouts a question, n
@@ -138,6 +141,36 @@ class Evaluation(Section):
     questions: int = Field(128, ge=1)  # of the evaluations in between; before and after use all
 
 
+_LIMITS = Limits()
+
+
+class SentinelSection(Section):
+    """The collapse sentinel; `calibadv.collapse.Limits` says what each limit means."""
+
+    action: Literal["off", "warn", "stop", "rollback"] = "warn"
+    high_ppl_ratio: float = _LIMITS.high_ppl_ratio
+    ppl_factor: float = _LIMITS.ppl_factor
+    entropy_factor: float = _LIMITS.entropy_factor
+    entropy_floor: float = _LIMITS.entropy_floor
+    repetition: float = _LIMITS.repetition
+    neg_pos_ratio: float = _LIMITS.neg_pos_ratio
+    baseline_steps: int = _LIMITS.baseline_steps
+    patience: int = _LIMITS.patience
+    snapshot_every: int = Field(5, ge=1)  # steps; rollback only
+    lr_scale: float = Field(0.5, gt=0, le=1)  # of learning rates after each roll-back
+    max_rollbacks: int = Field(3, ge=1)  # one more ends the run
+
+    @model_validator(mode="after")
+    def _limits_make_sense(self) -> SentinelSection:
+        assert self.limits is not None
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """The limits among the settings."""
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
+
+
 class Cluster(Section):
     address: str = "local"  # "auto" joins the running cluster
     logical_cpus: int | None = None  # local only; None = enough for all actors
@@ -165,6 +198,7 @@ class Config(Section):
     method: MethodChoice = MethodChoice()
     learner: LearnerSection = LearnerSection()
     evaluation: Evaluation = Evaluation()
+    sentinel: SentinelSection = SentinelSection()
     cluster: Cluster = Cluster()
     tracking: Tracking = Tracking()
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibadv.collapse import collapse_step as collapse_step
 from calibadv.rewards.answer import best_over_golden, exact_match
 from calibadv.types import Credit, FloatArray, Group, IntArray, Trajectory, TurnKind
 

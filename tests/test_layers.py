@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "calibadv.advantages",
         "calibadv.batching",
+        "calibadv.collapse",
         "calibadv.data",
         "calibadv.losses",
         "calibadv.rewards",

@@ -41,7 +41,7 @@ def sample_metrics(sample: StepSample, method: Method, credit: Mapping[str, Cred
     )
 
 
-def time_metrics(seconds: Mapping[str, float], wall_s: float, tokens: int) -> dict[str, float]:
+def time_metrics(seconds: Mapping[str, float], wall_s: float, tokens: float) -> dict[str, float]:
     """Seconds by activity, what is left over as `time/other_s`, and tokens a second of the whole step."""
     parts = {name: seconds.get(name, 0.0) for name in ("rollout", "learn", "sync", "eval")}
     parts["other"] = max(0.0, wall_s - sum(parts.values()))

@@ -22,13 +22,17 @@ from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.view import RunSummary, TerminalView, open_view
 from workflows.inputs import resolve_inputs
+from workflows.sentinel import Collapsed
 from workflows.training_run import TrainingRun
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: trained. 2: the input was wrong and nothing was started. 130: interrupted, what was learned is saved."""
+    """0: trained. 2: the input was wrong and nothing was started. 3: the sentinel stopped it. 130: interrupted.
+
+    In the last two cases what was learned is saved.
+    """
     config, dry_run = parse(arguments)
     if dry_run:
         Console().print(plan_table(config))
@@ -52,6 +56,9 @@ def train(config: Config) -> int:
             summary = train_run(config, view)
         except KeyboardInterrupt:
             return 130
+        except Collapsed as collapse:
+            logging.getLogger("workflows.train").error("%s", collapse)
+            return 3
         view.finish(summary)
     return 0
 

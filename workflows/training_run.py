@@ -10,10 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from calibadv.cluster.factories import make_dialogue
+from calibadv.collapse import collapse_step
 from calibadv.config import Config
-from calibadv.diagnostics import ClippedTokens, collapse_step
+from calibadv.diagnostics import ClippedTokens, benchmark_f1
 from calibadv.methods import Method, make_method
-from calibadv.rllib.algorithm import STEP, CalibAdvAlgorithm
+from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.clipped_table import write_clipped_table
@@ -30,6 +31,7 @@ from workflows.report import (
     sampled_records,
     time_metrics,
 )
+from workflows.sentinel import Sentinel
 from workflows.session import started
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,11 @@ class TrainingRun:
     search_app: str | None = None  # a running one, else the run starts its own
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # version -> eval metrics
     clipped: Counter[int] = field(default_factory=Counter)  # token id -> how often the clip acted on it
+    inspected: dict[str, float] = field(default_factory=dict)  # metrics of the last step
     telling: RolloutRecord | None = None  # a rollout worth showing at the end
+
+    def __post_init__(self) -> None:
+        self.sentinel = Sentinel(self.config.sentinel, self.folder.path / "snapshots")
 
     def execute(self, started_s: float) -> RunSummary:
         """The whole run. Whatever ends it early, what was learned up to then is saved first."""
@@ -74,28 +80,34 @@ class TrainingRun:
         first = self._evaluate(algorithm)
         self.view.stage_done(f"F1 {first['eval/f1']:.3f}")
         self._report(0, first)
+        self.sentinel.begin(algorithm)
+        algorithm.inspect = lambda learned: self._inspect(algorithm, method, learned)
         while algorithm.version < self.config.run.steps:
             self._step(algorithm, method, evaluate=algorithm.version + 1 in evaluated)
 
     def _step(self, algorithm: CalibAdvAlgorithm, method: Method, *, evaluate: bool) -> None:
         start, step = time.monotonic(), algorithm.version
         algorithm.seconds.clear()
-        learned: dict[str, float] = algorithm.train()[STEP]
-        metrics = {**learned, **sample_metrics(algorithm.sample, method, algorithm.credit)}
+        algorithm.train()
+        metrics = self.inspected
         records = sampled_records(algorithm.sample, method, algorithm.credit, step)
         if evaluate:
             metrics |= self._evaluate(algorithm)
-        tokens = sum(t.num_actions for group in algorithm.sample.groups for t in group.trajectories)
-        metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, tokens)
+        metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
         self._report(algorithm.version, metrics)
         self.folder.append_rollouts(records)
         self.mlflow.log_traces(records)
         self.clipped.update(algorithm.clipped)
         self.telling = most_telling(records) or self.telling
 
+    def _inspect(self, algorithm: CalibAdvAlgorithm, method: Method, learned: dict[str, float]) -> None:
+        metrics = {**learned, **sample_metrics(algorithm.sample, method, algorithm.credit)}
+        self.inspected = metrics | self.sentinel.inspect(algorithm, metrics)
+
     def _evaluate(self, algorithm: CalibAdvAlgorithm) -> dict[str, float]:
         sample = algorithm.evaluate_greedy()
-        metrics = evaluation_metrics(sample.groups) | algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
+        metrics = evaluation_metrics(sample.groups) | benchmark_f1(sample.groups)
+        metrics |= algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
         self.evaluations[algorithm.version] = metrics
         self.folder.write_predictions(predictions(sample.groups))
         return metrics
@@ -116,6 +128,7 @@ class TrainingRun:
     def _summary(self, wall_s: float) -> dict[str, Any]:
         history = [line for line in self.folder.history() if line["step"] > 0]
         before, after = self.evaluations[0], self.evaluations[self.config.run.steps]
+        collapsed = collapse_step([line["reward/f1"] for line in history])
         step_s = sum(line["time/step_s"] for line in history)
         diffs = [line[name] for line in history for name in LOGPROB_DIFFS if name in line]
         return {
@@ -135,7 +148,7 @@ class TrainingRun:
             "time_split": {name: sum(line[f"time/{name}_s"] for line in history) / step_s for name in TIME_PARTS},
             "logprob_diff_mean": fmean(diffs),
             "logprob_diff_worst_step": max(diffs),
-            "collapse_step": collapse_step([line["reward/f1"] for line in history]),
+            "collapse_step": None if collapsed is None else int(history[collapsed]["step"]),
             "engine_share_max": max(line["rollout/engine_share_max"] for line in history),
             "infra_failed": sum(line["rollout/infra_failed_count"] for line in history),
             "skipped_updates": sum(line["learner/skipped_updates"] for line in history),

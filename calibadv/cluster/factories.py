@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 
 from calibadv.cluster.engine import Engine
@@ -26,7 +27,8 @@ def make_engine(config: Config, model_folder: str) -> Engine:
     if rollout.engine == "torch":
         from calibadv.rollout.torch_engine import TorchEngine
 
-        return TorchEngine.from_folder(model_folder, max_batch=rollout.max_concurrent)
+        dtype = getattr(torch, rollout.torch_dtype)
+        return TorchEngine.from_folder(model_folder, max_batch=rollout.max_concurrent, compute_dtype=dtype)
     from calibadv.cluster.vllm_engine import VllmEngine
     from calibadv.cluster.vllm_settings import VllmSettings
 

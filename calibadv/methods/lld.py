@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from torch import Tensor
 
 from calibadv.advantages.steps import step_slices
-from calibadv.losses import likelihood_drop
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import ExtraLoss, LossTokens, Method, StepFacts
 from calibadv.types import Credit, Group, TurnKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_TURNS = 1 << 20  # more than a trajectory has: row and turn make one number
 ENOUGH_SEARCHES = 2.0  # mean valid searches from which LLDS-MA weighs answers fully
@@ -51,6 +52,8 @@ def lld(
         return [np.ones_like(row_N) for row_N in credit] if divisor == "all" else preserved(credit)
 
     def loss(tokens: LossTokens) -> Tensor:
+        from calibadv.losses import likelihood_drop  # torch: only where a loss is computed
+
         segment_N = {"turn": tokens.row_N * MAX_TURNS + tokens.turn_N, "response": tokens.row_N, "token": None}[gate]
         return likelihood_drop(tokens.logprobs_N, tokens.old_logprobs_N, tokens.weights_N, segment_N)
 

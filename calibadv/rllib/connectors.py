@@ -99,7 +99,8 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
     """The rows of each mini-batch, packed. A learner without rows in one gets an empty list there.
 
     Rows without any credit are packed apart: where the surrogate is the whole loss they have no gradient, and the
-    learner spares their backward pass. The credit that trains is kept beside, a row a trajectory.
+    learner spares their backward pass. The credit that trains (advantage times weight) is kept beside, a row a
+    trajectory.
     """
 
     def __init__(self, token_budget: int) -> None:
@@ -108,7 +109,7 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
 
     def __call__(self, *, batch: dict[str, Any], shared_data: dict[str, Any], **_: Any) -> dict[str, Any]:
         rows: list[Row] = batch.pop(ROWS)
-        batch[CREDIT] = [row.advantages_N for row in rows]
+        batch[CREDIT] = [row.advantages_N * row.weights_N for row in rows]
         batch[MINIBATCHES] = [
             [
                 micro

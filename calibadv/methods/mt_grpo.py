@@ -1,0 +1,79 @@
+"""MT-GRPO: the outcome advantage plus an advantage of the turn, from what its search returned.
+
+chains (official code, v1)   A_O + lam * A_T up to the first search result, A_O after it; A_T among the trajectories
+tree (paper's appendix)      A_O + lam * A_T on every search;                             A_T among sibling turns
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from calibadv.advantages.group import outcome_credit
+from calibadv.advantages.tree import parent_nodes, turn_nodes
+from calibadv.advantages.turns import TurnValues, add_to_turns, relative, relative_to_peers, turn_rewards
+from calibadv.methods.grpo import grpo
+from calibadv.methods.method import Method
+from calibadv.rewards.turn_success import each_search_rewards, first_search, first_search_rewards
+from calibadv.rewards.turns import at_once
+from calibadv.rollout.plans import siblings
+from calibadv.types import Credit, Group, TurnKind
+
+TURN_STD_EPSILON = 1e-4  # official code
+
+
+def mt_grpo(*, form: Literal["chains", "tree"] = "chains", lam: float = 1.0) -> Method:
+    """Multi-turn GRPO (Zeng et al. 2025).
+
+    `form` "tree" rolls out a trunk and branches along it, so that actions have siblings. A_O keeps the epsilon that all
+    methods share, so that `lam` = 0 is GRPO (our decision; the official code adds 1e-4 to both stds). ValueError for an
+    unknown form or a negative `lam`.
+    """
+    if form not in ("chains", "tree"):
+        raise ValueError(f"form is {form!r}, expected 'chains' (independent rollouts) or 'tree' (sibling actions)")
+    if lam < 0:
+        raise ValueError(f"lam is {lam}, expected a weight of 0 or more (official code: 1)")
+    turn_advantages = first_turn_advantages if form == "chains" else sibling_advantages
+
+    def advantages(group: Group) -> Credit:
+        return add_to_turns(outcome_credit(group), turn_advantages(group), group, lam)
+
+    if form == "chains":
+        return replace(grpo(), name="mt_grpo", advantages=advantages, score_turns=at_once(first_search_rewards))
+    return replace(
+        grpo(), name="mt_grpo", advantages=advantages, plan=siblings, score_turns=at_once(each_search_rewards)
+    )
+
+
+def first_turn_advantages(group: Group) -> TurnValues:
+    """A_T at the turns up to the first search, 0 after it, from the reward of that search, std + 1e-4. Rows [S].
+
+    A trajectory that never searches has the turn reward 0 and carries its A_T on all its turns: none of them comes
+    after a search result (our decision; the official code normalises the sum of both rewards there). One trajectory, or
+    equal turn rewards: 0.
+    """
+    firsts_G = [first_search(t) for t in group.trajectories]
+    rewards_G = [0.0 if s is None else t.turns[s].reward for s, t in zip(firsts_G, group.trajectories, strict=True)]
+    rows = []
+    for trajectory, first, advantage in zip(
+        group.trajectories, firsts_G, relative(rewards_G, TURN_STD_EPSILON), strict=True
+    ):
+        row_S = np.zeros(len(trajectory.turns), dtype=np.float32)
+        row_S[: len(row_S) if first is None else first + 1] = advantage
+        rows.append(row_S)
+    return rows
+
+
+def sibling_advantages(group: Group) -> TurnValues:
+    """A_T of each turn among the distinct turns that went on from the same state, std + 1e-4. Rows [S].
+
+    Answers are neither scored nor compared: 0. A void turn is compared, as a call that failed (our decision). Equal
+    siblings, or none: 0.
+    """
+    peers = [
+        [None if turn.kind is TurnKind.ANSWER else parent for turn, parent in zip(t.turns, parents_S, strict=True)]
+        for t, parents_S in zip(group.trajectories, parent_nodes(group), strict=True)
+    ]
+    return relative_to_peers(turn_rewards(group), peers, turns=turn_nodes(group), epsilon=TURN_STD_EPSILON)

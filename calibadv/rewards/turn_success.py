@@ -1,0 +1,78 @@
+"""MT-GRPO's turn rewards: did a search return something, and does a golden answer stand in what it returned.
+
+S turns of a trajectory. 0.2 for success + 0.5 for an answer among the documents (Zeng et al. 2025, official code).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence, Set
+
+from calibadv.rewards.answer import normalise
+from calibadv.rewards.turns import TurnRewards
+from calibadv.types import Document, Group, Question, Trajectory, Turn, TurnKind
+
+SUCCESS_REWARD = 0.2
+ANSWER_REWARD = 0.5
+UNSPECIFIC = ("yes", "no")  # stand in most texts, whatever was asked
+
+
+def first_search_rewards(group: Group, documents: Mapping[str, Document]) -> TurnRewards:
+    """0.2 * share of the trajectory's calls that succeeded + 0.5 if its first search found an answer. Rows [S].
+
+    At the first search, 0 at all other turns. A call is a turn that does not answer; void turns and searches without
+    any document failed. No search: all 0.
+    """
+    answering = answer_documents(group.question, documents)
+    return [_first_search_row(trajectory, answering) for trajectory in group.trajectories]
+
+
+def each_search_rewards(group: Group, documents: Mapping[str, Document]) -> TurnRewards:
+    """0.2 if the turn is a search that returned documents + 0.5 if an answer stands in them. Rows [S]."""
+    answering = answer_documents(group.question, documents)
+    return [
+        [SUCCESS_REWARD * _succeeded(turn) + ANSWER_REWARD * _found(turn, answering) for turn in trajectory.turns]
+        for trajectory in group.trajectories
+    ]
+
+
+def first_search(trajectory: Trajectory) -> int | None:
+    """Index of the trajectory's first search turn; None if it never searches."""
+    return next((s for s, turn in enumerate(trajectory.turns) if turn.kind is TurnKind.SEARCH), None)
+
+
+def answer_documents(question: Question, documents: Mapping[str, Document]) -> frozenset[str]:
+    """Ids of the documents in whose title or text a golden answer stands."""
+    return frozenset(
+        id
+        for id, document in documents.items()
+        if any(contains_answer(text, question.golden_answers) for text in (document.title, document.text))
+    )
+
+
+def contains_answer(text: str, golden_answers: Sequence[str]) -> bool:
+    """Whether a golden answer stands in `text` as whole words, both normalised.
+
+    yes and no never do, nor does an answer of which nothing is left when it is normalised (our decision).
+    """
+    answers = {normalise(answer) for answer in golden_answers} - {"", *UNSPECIFIC}
+    normal = normalise(text)
+    return any(re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", normal) for answer in answers)
+
+
+def _first_search_row(trajectory: Trajectory, answering: Set[str]) -> list[float]:
+    rewards_S = [0.0] * len(trajectory.turns)
+    first = first_search(trajectory)
+    if first is not None:
+        calls = [turn for turn in trajectory.turns if turn.kind is not TurnKind.ANSWER]
+        succeeded = sum(map(_succeeded, calls)) / len(calls)
+        rewards_S[first] = SUCCESS_REWARD * succeeded + ANSWER_REWARD * _found(trajectory.turns[first], answering)
+    return rewards_S
+
+
+def _succeeded(turn: Turn) -> bool:
+    return turn.kind is TurnKind.SEARCH and bool(turn.doc_ids)
+
+
+def _found(turn: Turn, answering: Set[str]) -> bool:
+    return not answering.isdisjoint(turn.doc_ids)

@@ -1,0 +1,49 @@
+"""SimpleTIR: void trajectories count in the group and do not train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from calibadv.methods.grpo import grpo
+from calibadv.methods.simpletir import simpletir
+from calibadv.types import Credit, Group, TurnKind
+from tests.build import group, trajectory, turn
+
+VOID = turn(3, kind=TurnKind.VOID)
+GROUP = group(
+    trajectory(1.0, [2, 1]),
+    replace(trajectory(0.0, [1]), turns=(turn(2), VOID)),
+    replace(trajectory(0.5, [1]), turns=(turn(1), turn(2))),  # the forced last turn is a search
+)
+
+
+def weights(g: Group) -> Credit:
+    weigh = simpletir().weights
+    assert weigh is not None
+    return weigh(g)
+
+
+def test_a_void_turn_takes_its_whole_trajectory_out_of_the_loss() -> None:
+    first, void, forced = weights(GROUP)
+    assert first.tolist() == [1, 1, 1]
+    assert void.tolist() == [0] * 5
+    assert forced.tolist() == [1, 1, 1]  # a search that was not run is not void
+
+
+def test_a_void_turn_that_was_tried_again_counts_too() -> None:
+    retried = replace(trajectory(1.0, [1]), turns=(VOID, turn(1), turn(1, kind=TurnKind.ANSWER)))
+    assert weights(group(retried))[0].tolist() == [0] * 5
+
+
+def test_void_trajectories_stay_in_the_mean_and_the_std() -> None:
+    first, void, forced = simpletir().advantages(GROUP)
+    np.testing.assert_allclose([first[0], void[0], forced[0]], [1, -1, 0], atol=1e-5)
+    for row, plain in zip(simpletir().advantages(GROUP), grpo().advantages(GROUP), strict=True):
+        np.testing.assert_array_equal(row, plain)
+
+
+def test_a_group_of_void_trajectories_has_no_weight() -> None:
+    void = replace(trajectory(0.0, [1]), turns=(VOID,))
+    assert sum(row.sum() for row in weights(group(void, void))) == 0

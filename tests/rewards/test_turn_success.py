@@ -1,0 +1,74 @@
+"""MT-GRPO's turn rewards, worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from calibadv.rewards.turn_success import contains_answer, each_search_rewards, first_search_rewards
+from calibadv.types import Document, Trajectory, Turn, TurnKind
+from tests.build import group, trajectory, turn
+
+FOUND = Document("found", "A poet's daughter", "Her name was ADA, says the chronicle.")
+TITLED = Document("titled", "Ada", "She was an engineer.")
+OTHER = Document("other", "Adana", "A city with a canada goose.")
+DOCUMENTS = {document.id: document for document in (FOUND, TITLED, OTHER)}
+ANSWER = turn(kind=TurnKind.ANSWER)
+VOID = turn(kind=TurnKind.VOID)
+
+
+def rollout(*turns: Turn) -> Trajectory:
+    return replace(trajectory(0.0, [1]), turns=turns)
+
+
+def search(*docs: str) -> Turn:
+    return turn(docs=docs)
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "stands"),
+    [
+        ("born in Oslo, Norway", ("oslo",), True),
+        ("the U.S.A. won", ("USA",), True),
+        ("the Beatles' last album", ("The Beatles",), True),
+        ("a canada goose", ("Ada",), False),
+        ("the year 19845", ("1984",), False),
+        ("Paris–Dakar", ("Paris",), True),
+        ("New   York\nCity", ("new york",), True),
+        ("yes, no", ("yes", "No."), False),
+        ("the end", ("The",), False),
+        ("", ("Ada",), False),
+        ("C++ (a language)", ("C++",), True),
+        ("nothing", ("x", "nothing"), True),
+    ],
+)
+def test_a_golden_answer_stands_as_whole_normalised_words(text: str, answers: tuple[str, ...], stands: bool) -> None:
+    assert contains_answer(text, answers) is stands
+
+
+def test_the_first_search_carries_the_share_of_calls_and_what_it_found() -> None:
+    # Three calls, of which the last found nothing: 0.2 * 2/3 + 0.5.
+    (row,) = first_search_rewards(group(rollout(search("found"), search("other"), search(), ANSWER)), DOCUMENTS)
+    assert row == pytest.approx([0.2 * 2 / 3 + 0.5, 0, 0, 0])
+
+
+def test_an_answer_in_a_later_search_does_not_count_for_the_first() -> None:
+    (row,) = first_search_rewards(group(rollout(search("other"), search("found"), ANSWER)), DOCUMENTS)
+    assert row == pytest.approx([0.2, 0, 0])
+
+
+def test_void_turns_are_failed_calls() -> None:
+    (row,) = first_search_rewards(group(rollout(VOID, search("titled"), ANSWER)), DOCUMENTS)
+    assert row == pytest.approx([0, 0.2 / 2 + 0.5, 0])
+
+
+def test_no_search_has_no_turn_reward() -> None:
+    assert first_search_rewards(group(rollout(ANSWER), rollout(VOID)), DOCUMENTS) == [[0], [0]]
+
+
+def test_each_search_is_scored_by_itself_in_the_tree() -> None:
+    rows = each_search_rewards(
+        group(rollout(search("found", "other"), search("other"), search(), VOID, ANSWER)), DOCUMENTS
+    )
+    assert rows[0] == pytest.approx([0.7, 0.2, 0, 0, 0])

@@ -1,0 +1,108 @@
+"""The sentinel on a scripted run: what it keeps, what it goes back to, and when it gives up."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibadv.config import SentinelSection
+from workflows.sentinel import Collapsed, Sentinel
+
+CALM = {"policy/entropy": 0.2, "policy/ppl": 1.2, "rollout/high_ppl_ratio": 0.0, "rollout/repetition": 0.05}
+GARBAGE = {**CALM, "rollout/high_ppl_ratio": 0.9}
+
+
+class Run:
+    """An algorithm whose weights are a number: the version that they were trained to, or that they were taken back to."""
+
+    def __init__(self) -> None:
+        self.version, self.weights = 0, 0
+        self.lr_scale = 1.0
+
+    def save_snapshot(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").write_text(str(self.weights))
+
+    def roll_back(self, folder: Path, lr_scale: float) -> None:
+        self.weights = int((folder / "weights").read_text())
+        self.lr_scale *= lr_scale
+
+    def step(self, sentinel: Sentinel, metrics: dict[str, float]) -> dict[str, float]:
+        """Learns, is looked at, publishes."""
+        self.weights = self.version + 1
+        added = sentinel.inspect(self, dict(metrics))  # type: ignore[arg-type]
+        self.version += 1
+        return added
+
+
+def sentinel(folder: Path, **settings: Any) -> Sentinel:
+    small = {"baseline_steps": 3, "patience": 2, "snapshot_every": 2, "max_rollbacks": 1}
+    return Sentinel(SentinelSection(**{**small, **settings}), folder)
+
+
+def begun(folder: Path, **settings: Any) -> tuple[Run, Sentinel]:
+    run, watch = Run(), sentinel(folder, **settings)
+    watch.begin(run)  # type: ignore[arg-type]
+    return run, watch
+
+
+def test_off_looks_at_nothing(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path / "s", action="off")
+    assert [run.step(watch, GARBAGE) for _ in range(9)] == [{}] * 9
+    assert not (tmp_path / "s").exists()
+
+
+def test_warn_says_an_alarm_once_and_counts_it_every_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, watch = begun(tmp_path / "s", action="warn")
+    with caplog.at_level(logging.WARNING):
+        counts = [run.step(watch, m)["sentinel/alarms"] for m in [CALM] * 4 + [GARBAGE] * 4]
+    assert counts == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert len(caplog.records) == 1
+    assert "high_ppl_ratio" in caplog.text
+    assert not (tmp_path / "s").exists()
+
+
+def test_stop_ends_the_run_before_the_weights_go_out(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path, action="stop")
+    for metrics in [CALM] * 4 + [GARBAGE]:
+        run.step(watch, metrics)
+    with pytest.raises(Collapsed, match="step 6: rollout/high_ppl_ratio"):
+        run.step(watch, GARBAGE)
+    assert run.version == 5
+
+
+def test_roll_back_goes_to_the_last_snapshot_whose_own_rollouts_were_healthy(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path, action="rollback")
+    # Snapshots are taken at versions 2, 4 and 6; what version 6 sampled is garbage, what version 4 sampled is not.
+    for metrics in [CALM] * 6 + [GARBAGE]:
+        run.step(watch, metrics)
+    added = run.step(watch, GARBAGE)
+    assert run.weights == 4
+    assert run.lr_scale == 0.5
+    assert added == {"sentinel/alarms": 1.0, "sentinel/rollbacks": 1.0}
+    # The undone steps raise no new alarm, and version numbers go on.
+    assert run.step(watch, CALM) == {"sentinel/alarms": 0.0, "sentinel/rollbacks": 1.0}
+    assert run.version == 9
+
+
+def test_without_a_later_snapshot_it_goes_back_to_the_start(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path, action="rollback", snapshot_every=100)
+    for metrics in [CALM] * 4 + [GARBAGE] * 2:
+        run.step(watch, metrics)
+    assert run.weights == 0
+
+
+def test_one_roll_back_too_many_ends_the_run(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path, action="rollback")
+    for metrics in [CALM] * 6 + [GARBAGE] * 2 + [CALM] * 2 + [GARBAGE]:
+        run.step(watch, metrics)
+    with pytest.raises(Collapsed, match="after 1 roll-backs"):
+        run.step(watch, GARBAGE)
+
+
+def test_limits_that_limit_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="ppl_factor"):
+        SentinelSection(ppl_factor=0.5)

@@ -1,0 +1,134 @@
+"""Compare methods: `python workflows/compare.py STUDY.toml [--report] [--section.key value …]`.
+
+Runs every cell of the study over its seeds, side by side on Ray Tune, then writes its tables and figures below
+runs/<study>/. Called again it goes on: finished runs are kept. `--report` only writes tables and figures, of what there
+is. What a study file holds: `workflows/comparison/study.py`; an example: `workflows/recipes/compare-smoke.toml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from calibadv.config import Config
+from calibadv.methods import make_method
+from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
+from calibadv.tracking.run_folder import RunFolder
+from workflows.comparison.grid import Plan, PlannedRun, check_finished, plan_study
+from workflows.comparison.live import open_progress
+from workflows.comparison.report import Report, write_report
+from workflows.comparison.results import State, read_run
+from workflows.comparison.study import load_study
+from workflows.comparison.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
+from workflows.inputs import resolve_inputs
+
+log = logging.getLogger("workflows.compare")  # also when this file is __main__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: every run is done. 1: some run failed. 2: the study was refused, nothing was started. 130: interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="compare.py",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", type=Path, help="the study's TOML file")
+    parser.add_argument("--report", action="store_true", help="only write tables and figures from the runs' folders")
+    known, overrides = parser.parse_known_args(arguments)
+    plan = plan_study(load_study(known.study), overrides)
+    if not known.report:
+        return compare(plan, known.study)
+    report = write_report(plan)
+    _say(report)
+    return 1 if report.failed else 0
+
+
+def compare(plan: Plan, study_file: Path) -> int:
+    """Runs what is not finished yet. Every run is checked before the first one starts."""
+    finished = {run.name for run in plan.runs if check_finished(run)}
+    waiting = [run for run in plan.runs if run.name not in finished]
+    if not waiting:
+        _say(write_report(plan))
+        return 0
+    check_inputs([run.config for run in waiting])
+    with ExitStack() as stack:
+        stack.enter_context(RunFolder(plan.folder, resume=True))  # its lock: two comparisons must not share a folder
+        parent = stack.enter_context(open_parent(plan))
+        parent.log_artifact(Path(shutil.copy(study_file, plan.folder / "study.toml")))
+        code = _run(plan, waiting, finished, parent)
+        report = write_report(plan)
+        for path in (*report.tables, *([plan.folder / "plots"] if report.figures else [])):
+            parent.log_artifact(path, "plots" if path.is_dir() else None)
+        _say(report)
+        if code == 130:
+            parent.close(RunStatus.KILLED)
+        elif report.failed:
+            parent.close(RunStatus.FAILED)
+    return code or (1 if report.failed else 0)
+
+
+def check_inputs(configs: Sequence[Config]) -> None:
+    """Reads the files of every run once; ValueError or FileNotFoundError for what cannot be used."""
+    seen = set()
+    for config in configs:
+        method = make_method(config.method.name, config.method.params)
+        # A method's prefill counts against the prompt's budget.
+        key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.needs_gold)
+        if key not in seen:
+            resolve_inputs(config)
+            seen.add(key)
+
+
+def _run(plan: Plan, waiting: Sequence[PlannedRun], finished: set[str], parent: MlflowRun) -> int:
+    from workflows.comparison.tune_runs import run_trials  # Tune and RLlib: seconds that a wrong study need not wait
+
+    with open_progress(plan, finished) as progress:
+        progress.stage("MLflow: the study's run")
+        if not parent.wait_connected(CONNECT_TIMEOUT_S):
+            log.warning("MLflow does not answer: the study goes on, its runs are tracked without a common parent")
+        parent_id = parent.run_id
+        progress.stage("Ray and the search app, then the first runs' engines")
+
+        def ended(run: PlannedRun, failure: str) -> None:
+            if failure:
+                close_unfinished(run, RunStatus.FAILED, child_tags(plan, run, parent_id))
+            progress.ended(run, failure)
+            write_report(plan, run.cell.group)
+
+        try:
+            run_trials(plan, waiting, parent_id, progress.started, ended)
+        except KeyboardInterrupt:
+            for run in waiting:
+                if read_run(plan.folder, run).state is State.UNFINISHED:
+                    close_unfinished(run, RunStatus.KILLED, child_tags(plan, run, parent_id))
+            return 130
+    return 0
+
+
+def _say(report: Report) -> None:
+    log.info("tables: %s; %d figures", ", ".join(map(str, report.tables)), len(report.figures))
+
+
+def _cli() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    for ours in ("calibadv", "serve", "workflows"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends the study as Ctrl-C does
+    try:
+        return main()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(_cli())
