@@ -77,8 +77,6 @@ def _states(distinct: Iterable[Anchor], similarity: float) -> dict[Anchor, int]:
 
 
 def _similar(anchor: Anchor, matcher: SequenceMatcher[int], similarity: float) -> bool:
-    if not anchor:  # the question is like no information block
-        return False
     matcher.set_seq1(anchor)
     upper_bounds = (matcher.real_quick_ratio, matcher.quick_ratio)
     return all(bound() >= similarity for bound in upper_bounds) and matcher.ratio() >= similarity

@@ -56,6 +56,17 @@ def test_the_same_ids_in_another_order_are_not_similar() -> None:
     assert one != other
 
 
+def test_an_anchor_joins_a_representative_not_a_member() -> None:
+    first = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    member = [*first[:8], 20, 21]  # 8 of 10 ids of the first
+    # Each shares 8 ids with the member, 6 with the first and 6 with the other.
+    near_member = [[30, 31, *member[2:]], [*member[:6], 40, 41, *member[8:]]]
+    states = anchor_states(group(*map(reading, [first, member, *near_member])), 0.8)
+    one, joined, *others = [row[1] for row in states]
+    assert one == joined
+    assert len({one, *others}) == 3
+
+
 def test_frequent_ids_of_long_information_count() -> None:
     text = [i % 10 for i in range(300)]
     (_, one), (_, other) = anchor_states(group(reading(text), reading([77, *text[1:]])), 0.9)
