@@ -42,7 +42,7 @@ def moments(rows: Sequence[FloatArray]) -> tuple[float, float, float]:
 def whiten(row_N: FloatArray, count: float, total: float, squares: float) -> FloatArray:
     """(A - mean) / sqrt(variance + 1e-8), unbiased variance, by the moments of the whole step. Shape [N].
 
-    Fewer than two tokens in the step: the row as it is. Equal advantages give zeros, up to their float residue's square.
+    Fewer than two tokens in the step: the row as it is. Equal advantages give zeros.
     """
     if count < 2:
         return row_N.copy()

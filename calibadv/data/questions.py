@@ -124,9 +124,27 @@ def _hotpot(record: Record, dataset: str) -> Question:
         id=f"{dataset}/{_source_id(record)}",
         text=record.text("question"),
         golden_answers=_answers(record, record.get("answer")),
+        sub_queries=_sub_queries(record),
         gold_doc_ids=_supporting_passages(record),
         metadata=_plain({key: record.get(key) for key in ("type", "level")}),
     )
+
+
+def _sub_queries(record: Record) -> tuple[str, ...]:
+    """2Wiki's evidence triples as "subject relation", else the titles of HotpotQA's supporting facts: neither data set
+    has sub-questions, and these are what a search of each hop names (our decision)."""
+    evidences, facts = record.get("evidences"), record.get("supporting_facts")
+    try:
+        if evidences:
+            return tuple(f"{subject} {relation}" for subject, relation, _ in evidences)
+        return tuple(dict.fromkeys(str(title) for title, _ in facts or ()))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            record.place,
+            f"'evidences' or 'supporting_facts' cannot be read ({error})",
+            "evidences [[subject, relation, object], ...] and supporting_facts [[title, sentence number], ...]",
+            "Use the data set's original JSON, or FlashRAG's jsonl.",
+        ) from error
 
 
 def _supporting_passages(record: Record) -> tuple[str, ...]:

@@ -10,12 +10,29 @@ from typing import Any
 from pydantic import ValidationError, validate_call
 
 from calibadv.methods.calibadv import calibadv
+from calibadv.methods.criticsearch import criticsearch
+from calibadv.methods.gigpo import gigpo
 from calibadv.methods.grpo import grpo
 from calibadv.methods.lld import lld
 from calibadv.methods.method import Method
+from calibadv.methods.mt_grpo import mt_grpo
 from calibadv.methods.ppo import ppo
+from calibadv.methods.simpletir import simpletir
+from calibadv.methods.stepsearch import stepsearch
+from calibadv.methods.tree_grpo import tree_grpo
 
-METHODS: dict[str, Callable[..., Method]] = {"calibadv": calibadv, "grpo": grpo, "lld": lld, "ppo": ppo}
+METHODS: dict[str, Callable[..., Method]] = {
+    "calibadv": calibadv,
+    "criticsearch": criticsearch,
+    "gigpo": gigpo,
+    "grpo": grpo,
+    "lld": lld,
+    "mt_grpo": mt_grpo,
+    "ppo": ppo,
+    "simpletir": simpletir,
+    "stepsearch": stepsearch,
+    "tree_grpo": tree_grpo,
+}
 
 
 def make_method(name: str, params: dict[str, Any]) -> Method:

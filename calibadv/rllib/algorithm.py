@@ -51,7 +51,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
         self.credit: dict[str, Credit] = {}  # question id -> the advantages that trained in the last step
         # Called with the learner's metrics before the new weights go out: the last moment to `roll_back` or to raise.
-        self.inspect: Callable[[dict[str, float]], None] = lambda metrics: None
+        self.inspect: Callable[[dict[str, float]], None] = lambda _: None
         self.seconds: dict[str, float] = defaultdict(float)  # time of the last step by activity
 
     def training_step(self) -> None:

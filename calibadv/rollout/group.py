@@ -13,7 +13,6 @@ from calibadv.rollout.protocols import GenerateFn, SearchFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.types import Document, Group, Question, Trajectory
 
-
 PLAN_STREAM = -1  # in place of a sample's index: the plan's own draws
 
 

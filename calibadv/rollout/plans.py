@@ -31,7 +31,7 @@ Plan = Callable[[RollFn, int], Awaitable[tuple[Trajectory, ...]]]
 def chains(num_rollouts: int) -> Plan:
     """`num_rollouts` independent trajectories from the prompt, all in flight at once."""
 
-    async def plan(roll: RollFn, seed: int) -> tuple[Trajectory, ...]:
+    async def plan(roll: RollFn, _: int) -> tuple[Trajectory, ...]:
         return tuple(await asyncio.gather(*(roll(index) for index in range(num_rollouts))))
 
     return plan
@@ -72,7 +72,7 @@ def siblings(num_rollouts: int) -> Plan:
     branches start at the prompt.
     """
 
-    async def plan(roll: RollFn, seed: int) -> tuple[Trajectory, ...]:
+    async def plan(roll: RollFn, _: int) -> tuple[Trajectory, ...]:
         trunk = await roll(0)
         states = _open_nodes([trunk])
         branches = await asyncio.gather(*(roll(i, states[(i - 1) % len(states)]) for i in range(1, num_rollouts)))
