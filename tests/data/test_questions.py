@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from calibadv.data.corpus import load_corpus
 from calibadv.data.errors import DataError
-from calibadv.data.questions import load_questions
+from calibadv.data.questions import load_questions, with_gold_passages
+from calibadv.types import Document, Question
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -78,7 +80,30 @@ def test_hotpot_gold_passages_match_the_corpus(tmp_path: Path, suffix: str) -> N
     assert question.id == "hotpot/5a7"
     assert question.golden_answers == ("yes",)
     assert question.gold_doc_ids == (ids["B"], ids["A"])
+    assert question.sub_queries == ("B", "A", "Elsewhere")  # the titles of its supporting facts
     assert question.metadata == {"type": "comparison", "level": "easy"}
+
+
+def test_2wikis_evidence_triples_are_its_sub_queries(tmp_path: Path) -> None:
+    record = HOTPOT | {"evidences": [["A", "founded by", "B"], ["B", "born in", "C"]]}
+    (question,) = load_questions(write(tmp_path / "2wiki.json", [record]))
+    assert question.sub_queries == ("A founded by", "B born in")
+
+
+def test_evidence_that_is_no_triple_is_refused_with_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "2wiki.json", [HOTPOT | {"evidences": [["A", "founded by"]]}])
+    with pytest.raises(DataError, match="2wiki.json, row 1.*evidences"):
+        load_questions(path)
+
+
+def test_gold_passages_are_the_corpus_texts_in_the_questions_order() -> None:
+    question = Question("d/1", "q", ("a",), sub_queries=("s",), gold_doc_ids=("2", "1"))
+    corpus = [Document("1", "One", "first"), Document("2", "Two", "second")]
+    assert with_gold_passages([question], corpus)[0].gold_passages == ("Two\nsecond", "One\nfirst")
+    with pytest.raises(ValueError, match="'1' of question 'd/1' is not in the corpus"):
+        with_gold_passages([question], corpus[1:])
+    with pytest.raises(ValueError, match="no gold sub-queries"):
+        with_gold_passages([replace(question, sub_queries=())], corpus)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])

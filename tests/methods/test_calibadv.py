@@ -167,7 +167,9 @@ def test_permuting_the_group_permutes_the_credit(g: Group, random, preset: str) 
 def test_equal_rewards_give_exact_zeros_without_a_critic(g: Group, name: str) -> None:
     equal = group(*(trajectory(0.3, [len(turn.action_ids) for turn in t.turns]) for t in g.trajectories))
     if len(equal.trajectories) > 1:
-        assert all(not row.any() for row in METHODS[name]().advantages(equal))
+        # With gamma < 1 GiGPO ranks the earlier of two equal answers higher, by its formula.
+        method = METHODS[name](gamma=1.0) if name == "gigpo" else METHODS[name]()
+        assert all(not row.any() for row in method.advantages(equal))
 
 
 @given(rollouts())

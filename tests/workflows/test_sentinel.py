@@ -16,7 +16,7 @@ GARBAGE = {**CALM, "rollout/high_ppl_ratio": 0.9}
 
 
 class Run:
-    """An algorithm whose weights are a number: the version that they were trained to, or that they were taken back to."""
+    """An algorithm whose weights are a number: the version that they were trained to or taken back to."""
 
     def __init__(self) -> None:
         self.version, self.weights = 0, 0
