@@ -1,0 +1,71 @@
+"""How a comparison's figures look: a colour a cell that is the same in all of them, axes as in a run's own plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from calibadv.tracking.panels import BLUE, GREEN, GRID, INK, MUTED, ORANGE, RED, VIOLET
+
+COLORS = (BLUE, ORANGE, GREEN, RED, VIOLET, "#0891b2", "#db2777", "#8b5e34", "#7f9a12", "#475569")
+STYLES: Sequence[str | tuple[int, tuple[int, ...]]] = ("-", (0, (5, 2)), (0, (1, 1)))  # where the colours are used up
+DPI = 160
+
+Ink = Mapping[str, tuple[str, str | tuple[int, tuple[int, ...]]]]
+"""Colour and line style of each cell by name."""
+
+
+def ink_of(cells: Sequence[str]) -> Ink:
+    """Colours by place in the study, so that a cell keeps its own from figure to figure."""
+    return {cell: (COLORS[i % len(COLORS)], STYLES[i // len(COLORS) % len(STYLES)]) for i, cell in enumerate(cells)}
+
+
+def styled(axes: Axes, title: str, x_label: str = "step") -> Axes:
+    """Title above the left edge, no frame, a light grid."""
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=10)
+    axes.set_xlabel(x_label, color=MUTED, fontsize=9, labelpad=1)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    axes.tick_params(which="both", colors=MUTED, labelsize=9, length=0)
+    return axes
+
+
+def whole_steps(axes: Axes) -> None:
+    """A step is a whole number."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.margins(x=0.01)
+
+
+def legend_of(axes: Axes, *, names_a_row: int = 4, fontsize: float = 8.5) -> None:
+    """The axes' legend below the whole figure, where it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.figure
+    if handles and isinstance(figure, Figure):
+        figure.legend(
+            handles,
+            labels,
+            ncols=min(len(handles), names_a_row),
+            fontsize=fontsize,
+            loc="outside lower center",
+            frameon=False,
+            labelcolor=INK,
+            columnspacing=1.4,
+            handlelength=2.2,
+            handletextpad=0.5,
+        )
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the PNG in one move; no pyplot: no global state, no window system, safe in any thread."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    draft = path.with_suffix(".tmp")
+    figure.savefig(draft, dpi=DPI, facecolor="white", format="png")
+    return draft.replace(path)

@@ -1,0 +1,158 @@
+"""Runs the study's trials on Ray Tune: one Ray cluster, one search app for all, a process of its own for each run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from calibadv.config import Config
+from calibadv.tracking.view import open_view
+from serve.app import stop_search
+from workflows.comparison.grid import Plan, PlannedRun
+from workflows.comparison.results import failure_file
+from workflows.comparison.tracked import child_tags, log_final
+from workflows.inputs import resolve_inputs
+from workflows.session import init_ray, open_search, wanted_cpus
+from workflows.train import train_run
+
+_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same in a trial as here
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folder is the record, not TensorBoard's files
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own swallows Ctrl-C and returns as if the study had ended
+}
+
+Started = Callable[[PlannedRun], None]
+Ended = Callable[[PlannedRun, str], None]  # and why it failed, "" if it did not
+
+
+def run_trials(
+    plan: Plan, waiting: Sequence[PlannedRun], parent_id: str | None, started: Started, ended: Ended
+) -> None:
+    """Train every waiting run, `concurrent` at a time. One that fails is reported by `ended`; the others go on.
+
+    A trial requests a logical CPU for itself, in whose process the driver and a local learner compute, and one with
+    `gpus_per_learner` GPUs for each remote learner. Its engines are Ray Data's actors, outside of what the trial
+    reserves: the cluster must have room for those of `concurrent` trials. A local cluster is started with enough.
+    """
+    os.environ.update(_ENVIRONMENT)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    results = plan.folder / ".tune"
+    shutil.rmtree(results, ignore_errors=True)
+    runs = {run.name: run for run in waiting}
+    app = f"search-{plan.study.name}"
+    with _cluster(plan, waiting, app):
+        trainable = tune.with_parameters(_trial, plan=plan, parent_id=parent_id, app=app, shared=waiting[0].config)
+        tune.Tuner(
+            tune.with_resources(trainable, lambda spec: trial_request(runs[spec["run"]].config)),
+            param_space={"run": tune.grid_search(list(runs))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=plan.study.concurrent,
+                reuse_actors=False,  # a process carries no state from one run into the next
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(results),
+                verbose=0,
+                callbacks=[_Follow(plan, runs, started, ended)],
+            ),
+        ).fit()
+
+
+def trial_request(config: Config) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a run: its process, and its remote learners (see `run_trials` for the engines)."""
+    learner = config.learner
+    gpus = {"GPU": learner.gpus_per_learner} if learner.gpus_per_learner else {}
+    here = gpus if learner.learners == 0 else {}
+    return tune.PlacementGroupFactory([{"CPU": 1.0, **here}, *[{"CPU": 1.0, **gpus}] * learner.learners])
+
+
+def study_cpus(configs: Sequence[Config], concurrent: int) -> float:
+    """Logical CPUs for the `concurrent` largest runs at once, their own processes included."""
+    return sum(sorted((wanted_cpus(config) + 1 for config in configs), reverse=True)[:concurrent])
+
+
+def shares_search(config: Config, shared: Config) -> bool:
+    """Whether a run can use the study's search app: it asks the same corpus in the same way."""
+    return (config.search, config.data.corpus) == (shared.search, shared.data.corpus)
+
+
+@contextmanager
+def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[None]:
+    config, wanted = waiting[0].config, study_cpus([run.config for run in waiting], plan.study.concurrent)
+    given = config.cluster.logical_cpus
+    if config.cluster.address == "local" and given is not None and given < wanted:
+        raise ValueError(
+            f"cluster.logical_cpus = {given} are too few for {plan.study.concurrent} runs at once, which take "
+            f"{wanted:g}: leave it out, raise it, or lower `concurrent`"
+        )
+    init_ray(config, wanted)
+    try:
+        open_search(config, resolve_inputs(config), app)
+        yield
+        if config.cluster.address != "local":  # a local cluster is stopped whole
+            stop_search(app)
+    finally:
+        ray.shutdown()
+
+
+def _trial(assignment: dict[str, str], plan: Plan, parent_id: str | None, app: str, shared: Config) -> None:
+    """One run, in the process of its trial."""
+    run = next(run for run in plan.runs if run.name == assignment["run"])
+    tags = child_tags(plan, run, parent_id)
+    try:
+        with open_view(run.config.run.steps, plain=True) as view:
+            train_run(run.config, view, tags=tags, search_app=app if shares_search(run.config, shared) else None)
+        log_final(run, tags)
+    except Exception:  # not an interruption: that run is unfinished, not failed
+        _write_failure(plan, run, traceback.format_exc())
+        raise
+
+
+class _Follow(tune.Callback):  # type: ignore[misc]
+    """Passes on which run starts and ends."""
+
+    def __init__(self, plan: Plan, runs: dict[str, PlannedRun], started: Started, ended: Ended) -> None:
+        self._plan, self._runs, self._started, self._ended = plan, runs, started, ended
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps its callbacks on disk to go on from there, which is ours to do (`check_finished`)."""
+        return {}
+
+    def on_trial_start(self, trial: Trial, **_: Any) -> None:
+        run = self._run(trial)
+        failure_file(self._plan.folder, run).unlink(missing_ok=True)  # of an earlier attempt
+        self._started(run)
+
+    def on_trial_complete(self, trial: Trial, **_: Any) -> None:
+        self._ended(self._run(trial), "")
+
+    def on_trial_error(self, trial: Trial, **_: Any) -> None:
+        run = self._run(trial)
+        kept = failure_file(self._plan.folder, run)
+        if not kept.exists():  # the process died and could not say why
+            _write_failure(self._plan, run, str(trial.get_error() or "the trial's process died"))
+        self._ended(run, kept.read_text(encoding="utf-8"))
+
+    def _run(self, trial: Trial) -> PlannedRun:
+        return self._runs[trial.config["run"]]
+
+
+def _write_failure(plan: Plan, run: PlannedRun, text: str) -> None:
+    path = failure_file(plan.folder, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["run"])
