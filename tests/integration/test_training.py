@@ -231,6 +231,20 @@ def test_the_same_run_twice_gives_the_same_rollouts_and_the_same_metrics(finishe
     assert measured(again) == measured(finished)
 
 
+def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(place: Place) -> None:
+    # A limit that every step crosses: the second step raises the alarm, and goes back to the start.
+    limits = {"sentinel__repetition": "1e-9", "sentinel__baseline_steps": "1", "sentinel__patience": "1"}
+    code, output = place.run("taken-back", sentinel__action="rollback", **limits)
+    assert code == 0, output
+    assert "back to the policy of version 0" in output
+    start, first, second = lines(place.runs / "taken-back" / "metrics.jsonl")
+    assert (first["sentinel/rollbacks"], second["sentinel/rollbacks"]) == (0, 1)
+    assert first["learner/grad_norm"] > 0
+    assert second["eval/f1"] == start["eval/f1"]
+    trained, untrained = weights(place.runs / "taken-back" / "model"), weights(place.policy)
+    assert all(torch.equal(trained[name], untrained[name]) for name in untrained)
+
+
 def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(finished: Path, place: Place) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
     code, output = place.run("first")

@@ -1,0 +1,137 @@
+"""Every method trains: ten steps each on the pocket world with the torch engine, as one small study on one Ray."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from calibadv.methods import METHODS
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 1200
+STEPS, UPDATES = 10, 2
+PARAMS = {"mt_grpo": 'form = "tree"'}  # the form that needs a plan of its own
+
+STUDY = """
+name = "every-method"
+recipe = "{recipe}"
+concurrent = 2
+
+[settings.run]
+steps = {steps}
+[settings.data]
+questions_per_step = 4
+test_questions = 4
+[settings.search]
+retriever = "bm25"
+reranker = "none"
+[settings.rollout]
+engine = "torch"
+torch_dtype = "float32"
+engines = 1
+samples = 3
+[settings.learner]
+minibatch_rollouts = 6
+[settings.evaluation]
+every = "none"
+[settings.tracking]
+sampled_rollouts = 1
+"""
+CELL = """
+[[cell]]
+name = "{name}"
+method = "{name}"
+params = {{ {params} }}
+"""
+
+Row = dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the finished study, a run a method."""
+    base = tmp_path_factory.mktemp("methods")
+    study = base / "study.toml"
+    recipe = ROOT / "workflows" / "recipes" / "pocket.toml"
+    cells = [CELL.format(name=name, params=PARAMS.get(name, "")) for name in METHODS]
+    study.write_text(STUDY.format(recipe=recipe, steps=STEPS) + "".join(cells))
+    ray = tempfile.mkdtemp(prefix="me", dir="/tmp")  # pytest's own folders are too long for Ray's sockets
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "workflows" / "compare.py"), str(study)],
+        cwd=base,
+        env=os.environ | {"RAY_TMPDIR": ray, "OMP_NUM_THREADS": "1", "CI": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        shutil.rmtree(ray, ignore_errors=True)
+    assert process.returncode == 0, output
+    yield base / "runs" / "every-method"
+
+
+def steps_of(runs: Path, name: str) -> list[Row]:
+    """The run's training steps, without the evaluation before them."""
+    lines = (runs / f"{name}-seed0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["step"] > 0]
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_method_trains_for_ten_steps(runs: Path, name: str) -> None:
+    rows = steps_of(runs, name)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert sum(row["learner/updates"] for row in rows) == STEPS * UPDATES
+    assert sum(row["learner/skipped_updates"] for row in rows) == 0
+    assert any(row["learner/grad_norm"] > 0 for row in rows)
+    # Engine and learner hold the same weights at the start of every step.
+    assert max(row["sync/logprob_diff_max"] for row in rows) < 1e-3
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    summary = json.loads((runs / f"{name}-seed0" / "summary.json").read_text())
+    assert (summary["method"], summary["infra_failed"]) == (name, 0)
+
+
+@pytest.mark.parametrize("name", ["ppo", "stepsearch"])
+def test_critics_are_trained_on_what_their_method_rewards(runs: Path, name: str) -> None:
+    rows = steps_of(runs, name)
+    assert all(row["learner/critic_grad_norm"] > 0 for row in rows)
+    assert len({row["critic/return_mean"] for row in rows}) > 1
+    # Whitened over the step: as much blame as praise.
+    assert all(row["advantage/neg_pos_ratio"] == pytest.approx(1, abs=1e-3) for row in rows)
+
+
+@pytest.mark.parametrize("name", ["tree_grpo", "mt_grpo"])
+def test_branches_reuse_what_their_trunk_sampled(runs: Path, name: str) -> None:
+    rows = steps_of(runs, name)
+    assert sum(row["rollout/tokens_reused"] for row in rows) > 0
+    assert all(row["rollout/tokens_reused"] == 0 for row in steps_of(runs, "grpo"))
+
+
+def test_llds_own_term_is_reported(runs: Path) -> None:
+    assert any(row["learner/extra_loss"] > 0 for row in steps_of(runs, "lld"))
+    assert all("learner/extra_loss" not in row for row in steps_of(runs, "grpo"))
+
+
+def test_methods_differ_from_the_first_update_on(runs: Path) -> None:
+    # All saw the same questions and, but for plans and prefills of their own, sampled the same first rollouts.
+    same_rollouts = ["grpo", "ppo", "gigpo", "criticsearch", "stepsearch"]
+    first = {name: steps_of(runs, name)[0] for name in same_rollouts}
+    assert len({row["reward/mean"] for row in first.values()}) == 1
+    assert len({row["learner/grad_norm"] for row in first.values()}) == len(first)
