@@ -34,8 +34,9 @@ def lld(
     Preserved responses (Y_pre) are those of advantage >= 0, hence those of all-wrong groups too. `gate` is what must
     have become less likely as a whole before its tokens count: each "token" (LLD), the "response" (LLDS), or the "turn"
     (the official code's default). `mask_answer` (LLDS-MA) weighs answer tokens by min(V_s / 2, 1), V_s the step's mean
-    of valid searches. `divisor` "all" counts all action tokens, as the official code does, but of the whole mini-batch. `coef` is the paper's 0.2 (0.3 for
-    Qwen2.5-7B-Instruct); its term is exactly 0 at π_θ = π_old. ValueError for a negative `coef`.
+    of valid searches. `divisor` "all" counts all action tokens, as the official code does, but of the whole mini-batch.
+    `coef` is the paper's 0.2 (0.3 for Qwen2.5-7B-Instruct); its term is exactly 0 at π_θ = π_old. ValueError for a
+    negative `coef`.
     """
     if coef < 0:
         raise ValueError(f"coef is {coef}, expected 0 or more (the paper: 0.2)")

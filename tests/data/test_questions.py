@@ -92,7 +92,7 @@ def test_2wikis_evidence_triples_are_its_sub_queries(tmp_path: Path) -> None:
 
 def test_evidence_that_is_no_triple_is_refused_with_its_place(tmp_path: Path) -> None:
     path = write(tmp_path / "2wiki.json", [HOTPOT | {"evidences": [["A", "founded by"]]}])
-    with pytest.raises(DataError, match="2wiki.json, row 1.*evidences"):
+    with pytest.raises(DataError, match=r"2wiki.json, row 1.*evidences"):
         load_questions(path)
 
 

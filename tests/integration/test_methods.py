@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ Row = dict[str, float]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the finished study, a run a method."""
     base = tmp_path_factory.mktemp("methods")
     study = base / "study.toml"
@@ -85,7 +84,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     finally:
         shutil.rmtree(ray, ignore_errors=True)
     assert process.returncode == 0, output
-    yield base / "runs" / "every-method"
+    return base / "runs" / "every-method"
 
 
 def steps_of(runs: Path, name: str) -> list[Row]:
