@@ -157,7 +157,7 @@ def test_a_curve_is_the_mean_over_seeds_at_the_steps_they_share() -> None:
 def test_curves_and_bars_show_the_finished_runs(tmp_path: Path) -> None:
     plan = filled(tmp_path)
     results = read_results(plan)
-    ink = ink_of([result.cell.name for result in results])
+    ink = ink_of([[result.cell.name for result in results]])
     axes = Figure().add_subplot()
     draw_curve(axes, results, BY_FILE["f1_train"], ink)
     lines = {str(line.get_label()): line for line in axes.get_lines()}
@@ -170,6 +170,15 @@ def test_curves_and_bars_show_the_finished_runs(tmp_path: Path) -> None:
     draw_sweep(axes, results, ink)
     assert axes.get_legend_handles_labels()[1] == ["grpo", "calibadv"]
     assert axes.get_lines()[0].get_ydata() == pytest.approx([50, 50])  # no λ: a level
+
+
+def test_a_cell_keeps_its_colour_and_groups_of_the_same_methods_look_alike() -> None:
+    ink = ink_of([["grpo", "lld", "calibadv"], ["grpo", "prethink", "calibadv"], ["hot-grpo", "hot-lld"]])
+    assert len({ink[cell] for cell in ("grpo", "prethink", "calibadv")}) == 3
+    assert ink["prethink"] == ink["lld"]
+    assert (ink["hot-grpo"], ink["hot-lld"]) == (ink["grpo"], ink["lld"])
+    many = ink_of([[str(i) for i in range(25)]])
+    assert len(set(many.values())) == 25
 
 
 def test_score_shares_are_means_over_the_steps_that_had_queries(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ OVERVIEW = ("f1_eval", "f1_train", "entropy", "high_ppl", "neg_pos_ratio")
 
 def write_figures(plan: Plan, results: Sequence[CellResult], groups: Collection[GroupName] | None = None) -> list[Path]:
     """Write plots/<group>/<figure>.png of what was measured, of all groups or of those named; the files written."""
-    ink = ink_of([cell.name for cell in plan.study.cell])
+    ink = ink_of([cell.name for cell in plan.study.cell if group in cell.group] for group in plan.study.groups())
     written: list[Path] = []
     for group in plan.study.groups():
         members = [result for result in results if group in result.cell.group]

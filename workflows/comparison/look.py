@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,17 +13,30 @@ from matplotlib.ticker import MaxNLocator
 
 from calibadv.tracking.panels import BLUE, GREEN, GRID, INK, MUTED, ORANGE, RED, VIOLET
 
+LineStyle = str | tuple[int, tuple[int, ...]]
+
 COLORS = (BLUE, ORANGE, GREEN, RED, VIOLET, "#0891b2", "#db2777", "#8b5e34", "#7f9a12", "#475569")
-STYLES: Sequence[str | tuple[int, tuple[int, ...]]] = ("-", (0, (5, 2)), (0, (1, 1)))  # where the colours are used up
+STYLES: Sequence[LineStyle] = ("-", (0, (5, 2)), (0, (1, 1)))  # where the colours are used up
 DPI = 160
 
-Ink = Mapping[str, tuple[str, str | tuple[int, tuple[int, ...]]]]
+Ink = Mapping[str, tuple[str, LineStyle]]
 """Colour and line style of each cell by name."""
 
 
-def ink_of(cells: Sequence[str]) -> Ink:
-    """Colours by place in the study, so that a cell keeps its own from figure to figure."""
-    return {cell: (COLORS[i % len(COLORS)], STYLES[i // len(COLORS) % len(STYLES)]) for i, cell in enumerate(cells)}
+def ink_of(groups: Iterable[Sequence[str]]) -> Ink:
+    """The ink of the cells of all groups. A cell keeps its own from group to group.
+
+    In each group its new cells take what is left of the first colours, so that two groups that list the same methods in
+    the same order show them alike, and lines are dashed only where a group has more cells than there are colours.
+    """
+    inks = list(product(STYLES, COLORS))
+    ink: dict[str, tuple[str, LineStyle]] = {}
+    for cells in groups:
+        taken = {ink[cell] for cell in cells if cell in ink}
+        free = [(color, style) for style, color in inks if (color, style) not in taken]
+        new = [cell for cell in cells if cell not in ink]
+        ink |= {cell: free[place % len(free)] for place, cell in enumerate(new)}
+    return ink
 
 
 def styled(axes: Axes, title: str, x_label: str = "step") -> Axes:

@@ -47,7 +47,8 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     results = plan.folder / ".tune"
     shutil.rmtree(results, ignore_errors=True)
-    runs = {run.name: run for run in waiting}
+    # Seed by seed, so that an early look at a long study has every cell.
+    runs = {run.name: run for run in sorted(waiting, key=lambda run: run.seed)}
     app = f"search-{plan.study.name}"
     with _cluster(plan, waiting, app):
         trainable = tune.with_parameters(_trial, plan=plan, parent_id=parent_id, app=app, shared=waiting[0].config)
