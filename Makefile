@@ -1,14 +1,18 @@
 # make train [ARGS="--config … --section.key value"]   trains; without ARGS the pocket world on this machine's CPU
+# make compare [ARGS="STUDY.toml"]                     runs a study of several methods, the pocket study without ARGS
 # make test                                           all tests
 # Both do all set-up (see scripts/setup.sh). One thread a process: the parts share the cores among themselves.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 BIN := .venv/bin
 
-.PHONY: train test check format setup lock mlflow
+.PHONY: train compare test check format setup lock mlflow
 
 train: setup
 	$(BIN)/python workflows/train.py $(ARGS)
+
+compare: setup
+	$(BIN)/python workflows/compare.py $(or $(ARGS),workflows/studies/pocket.toml)
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)

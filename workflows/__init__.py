@@ -1,1 +1,1 @@
-"""The commands: train, and later prepare_data, build_index, evaluate and compare."""
+"""The commands: train, compare and warm_start."""

@@ -2,7 +2,7 @@
 
 Runs every cell of the study over its seeds, side by side on Ray Tune, then writes its tables and figures below
 runs/<study>/. Called again it goes on: finished runs are kept. `--report` only writes tables and figures, of what there
-is. What a study file holds: `workflows/comparison/study.py`; an example: `workflows/recipes/compare-smoke.toml`.
+is. What a study file holds: `workflows/comparison/study.py`; an example: `workflows/studies/smoke.toml`.
 """
 
 from __future__ import annotations

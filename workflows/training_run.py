@@ -71,6 +71,7 @@ class TrainingRun:
         self.folder.write_summary(summary)
         self.mlflow.log_model_folder(self.folder.model)
         self.mlflow.log_artifact(self.folder.summary)
+        self.mlflow.log_artifact(self.folder.predictions)
         return self._run_summary(summary)
 
     def _train(self, algorithm: CalibAdvAlgorithm) -> None:

@@ -26,7 +26,7 @@ from calibadv.tracking.run_folder import RunFolder
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-SMOKE = ROOT / "workflows" / "recipes" / "compare-smoke.toml"
+SMOKE = ROOT / "workflows" / "studies" / "smoke.toml"
 TIMEOUT_S = 900  # a call takes about a minute on two idle cores
 THIRD_CELL = '\n[[cell]]\nname = "blocked"\nmethod = "grpo"\n'
 
@@ -40,7 +40,7 @@ class Place:
 
     @property
     def study(self) -> Path:
-        return self.base / "runs" / "compare-smoke"
+        return self.base / "runs" / "smoke"
 
     def start(self, *, more_cells: str = "", concurrent: int = 2) -> subprocess.Popen[str]:
         """The command in a process group of its own, as a terminal would start it."""
@@ -109,9 +109,9 @@ def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place) -> None:
     assert "| grpo | grpo | 1 |" in table
     assert "| calibadv | calibadv | 0 of 1, 1 unfinished |" in table
     runs = place.mlflow_runs()
-    parent_id = runs["compare-smoke"].info.run_id
+    parent_id = runs["smoke"].info.run_id
     statuses = {name: run.info.status for name, run in runs.items()}
-    assert statuses == {"compare-smoke": "KILLED", "grpo-seed0": "FINISHED", "calibadv-seed0": "KILLED"}
+    assert statuses == {"smoke": "KILLED", "grpo-seed0": "FINISHED", "calibadv-seed0": "KILLED"}
 
     # Again, with a cell that cannot run, for its folder is being written by another process: this one.
     done_at = (grpo / "summary.json").stat().st_mtime_ns
@@ -140,14 +140,14 @@ def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place) -> None:
     assert not {"failed", "waiting", "unfinished"} & set(table.split())
 
     runs = place.mlflow_runs()
-    assert runs["compare-smoke"].info.run_id == parent_id
+    assert runs["smoke"].info.run_id == parent_id
     client = MlflowClient(f"sqlite:///{place.base / 'runs' / 'mlflow.db'}")
     assert {"table.md", "table.csv", "plots", "study.toml"} <= {file.path for file in client.list_artifacts(parent_id)}
     for name, folder in (("grpo", grpo), ("calibadv", calibadv)):
         run, summary = runs[f"{name}-seed0"], json.loads((folder / "summary.json").read_text())
         tags = {key: run.data.tags[key] for key in ("mlflow.parentRunId", "method", "cell", "seed", "study")}
         assert tags == {
-            "mlflow.parentRunId": parent_id, "method": name, "cell": name, "seed": "0", "study": "compare-smoke",
+            "mlflow.parentRunId": parent_id, "method": name, "cell": name, "seed": "0", "study": "smoke",
         }  # fmt: skip
         assert run.info.status == "FINISHED"
         assert run.data.params["method.name"] == name

@@ -141,7 +141,7 @@ def test_a_missing_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_smoke_study_is_two_comparable_methods_of_five_steps() -> None:
-    plan = plan_study(load_study(RECIPES / "compare-smoke.toml"))
+    plan = plan_study(load_study(RECIPES.parent / "studies" / "smoke.toml"))
     assert [run.name for run in plan.runs] == ["grpo-seed0", "calibadv-seed0"]
     assert {(run.config.run.steps, run.config.rollout.engine) for run in plan.runs} == {(5, "torch")}
-    assert plan.folder == Path("runs").absolute() / "compare-smoke"
+    assert plan.folder == Path("runs").absolute() / "smoke"

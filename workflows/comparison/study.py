@@ -67,7 +67,7 @@ def load_study(path: Path) -> Study:
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no study at {path}: give a TOML file, e.g. workflows/recipes/compare-smoke.toml") from None
+        raise ConfigError(f"no study at {path}: give a TOML file, e.g. workflows/studies/smoke.toml") from None
     except OSError as error:
         raise ConfigError(f"the study {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
