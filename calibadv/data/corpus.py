@@ -1,68 +1,86 @@
-"""Loads a corpus: title/text lists, HotpotQA's title -> sentences, jsonl with `text` or wiki-18's `contents`."""
+"""Reads corpora: title/text, HotpotQA's title -> sentences, HippoRAG's lists, wiki-18's `contents`, prepared stores."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from calibadv.data.errors import DataError, shown
-from calibadv.data.records import Record, read_records
+from calibadv.data.corpus_store import CorpusStore
+from calibadv.data.errors import DataError, OnBad, RepeatedId, refuse, shown
+from calibadv.data.passages import join_sentences, passage_id
+from calibadv.data.records import Record, iter_records
 from calibadv.types import Document
+
+__all__ = ["join_sentences", "load_corpus", "passage_id", "read_documents"]
 
 log = logging.getLogger(__name__)
 
 
-def passage_id(title: str, text: str) -> str:
-    """The id of a passage that has none of its own: 16 hex digits of its title and text, white space squeezed.
-
-    The question loader gives gold passages the same ids.
-    """
-    squeezed = "\n".join(" ".join(part.split()) for part in (title, text))
-    return hashlib.blake2b(squeezed.encode(), digest_size=8).hexdigest()
-
-
-def join_sentences(sentences: Sequence[str]) -> str:
-    """One passage from its sentences: HotpotQA's begin with a blank, 2WikiMultiHopQA's do not."""
-    return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
-
-
-def load_corpus(path: Path) -> list[Document]:
-    """The documents of a corpus in file order.
+def load_corpus(path: Path, on_bad: OnBad = refuse) -> Sequence[Document]:
+    """The documents of a corpus in file order: a list, or the `CorpusStore` in the folder `path`, which stays on disk.
 
     A passage without an id gets `passage_id`; of equal ones only the first is kept. Two documents with one given id are
     an error.
     """
+    if path.is_dir():
+        return CorpusStore(path)
     documents: dict[str, Document] = {}
     places: dict[str, str] = {}
     repeated = 0
-    for record in read_records(path):
-        document, own_id = _document(record)
-        if document.id in documents:
-            if own_id:
-                raise DataError(
-                    record.place,
-                    f"id {document.id!r} was already used in {places[document.id]}",
-                    "every document to have an id of its own",
-                    "Number the documents anew.",
-                )
+    for document, record in _documents(path, on_bad):
+        if document.id not in documents:
+            documents[document.id], places[document.id] = document, record.place
+        elif _own_id(record) is None:
             repeated += 1
-            continue
-        documents[document.id], places[document.id] = document, record.place
+        else:
+            on_bad(RepeatedId(record.place, document.id, places[document.id]))
     if repeated:
         log.warning("%s: left out %d passages that repeat an earlier one", path, repeated)
     return list(documents.values())
 
 
-def _document(record: Record) -> tuple[Document, bool]:
+def read_documents(path: Path, on_bad: OnBad = refuse) -> Iterator[Document]:
+    """The documents of a corpus file in its order, at least one, only the one at hand in memory.
+
+    Rows that are wrong go to `on_bad`. Ids are not compared: `build_store` does that.
+    """
+    return (document for document, _ in _documents(path, on_bad))
+
+
+def places_of_id(path: Path, doc_id: str) -> Iterator[str]:
+    """Where in a corpus file the documents of an id stand; reads the file again."""
+    return (record.place for document, record in _documents(path, lambda _: None) if document.id == doc_id)
+
+
+def _documents(path: Path, on_bad: OnBad) -> Iterator[tuple[Document, Record]]:
+    found, first_wrong = False, None
+    for record in iter_records(path, on_bad):
+        try:
+            document = _document(record)
+        except DataError as error:
+            on_bad(error)
+            first_wrong = first_wrong or error
+            continue
+        found = True
+        yield document, record
+    if not found:
+        assert first_wrong is not None
+        raise first_wrong
+
+
+def _document(record: Record) -> Document:
     title, text = _title_and_text(record)
-    own_id = record.get("id", "_id")
+    own_id = _own_id(record)
     if own_id is None:
-        return Document(passage_id(title, text), title, text), False
-    if not isinstance(own_id, (str, int)) or not str(own_id).strip():
+        return Document(passage_id(title, text), title, text)
+    if isinstance(own_id, bool) or not isinstance(own_id, (str, int)) or not str(own_id).strip():
         raise DataError(record.place, f"id is {shown(own_id)}", "a string or a number", "Mend or drop the id.")
-    return Document(str(own_id), title, text), True
+    return Document(record.unicode("id", str(own_id)), title, text)
+
+
+def _own_id(record: Record) -> object:
+    return record.get("id", "_id")
 
 
 def _title_and_text(record: Record) -> tuple[str, str]:
@@ -83,5 +101,5 @@ def _title_and_text(record: Record) -> tuple[str, str]:
                 "a list of strings, not all blank",
                 "Fill it or drop the entry.",
             )
-        return record.text("title"), join_sentences(sentences)
+        return record.text("title"), record.unicode("sentences", join_sentences(sentences))
     return record.text("title"), record.text("text")

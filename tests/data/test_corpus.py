@@ -63,7 +63,7 @@ def test_a_repeated_passage_is_kept_once_and_said(tmp_path: Path, caplog: pytest
     ("name", "text", "said"),
     [
         ("c.json", "{}", "no records"),
-        ("c.json", "[1", "malformed JSON"),
+        ("c.json", '[{"title": "A"', "line 1, row 1: malformed JSON"),
         ("c.json", '[{"title": "A"}]', "row 1: no key 'text'"),
         ("c.json", '[{"text": "A"}]', "row 1: no key 'title'"),
         ("c.json", '[{"title": "A", "text": ""}]', "row 1: 'text' is blank"),

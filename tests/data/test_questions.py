@@ -69,7 +69,7 @@ def test_search_r1_parquet(tmp_path: Path) -> None:
         path
     )
     (question,) = load_questions(path)
-    assert (question.id, question.golden_answers) == ("train/train_0", ("Ann", "Bea"))
+    assert (question.id, question.golden_answers) == ("nq/train_0", ("Ann", "Bea"))
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
@@ -81,7 +81,7 @@ def test_hotpot_gold_passages_match_the_corpus(tmp_path: Path, suffix: str) -> N
     assert question.golden_answers == ("yes",)
     assert question.gold_doc_ids == (ids["B"], ids["A"])
     assert question.sub_queries == ("B", "A", "Elsewhere")  # the titles of its supporting facts
-    assert question.metadata == {"type": "comparison", "level": "easy"}
+    assert question.metadata == {"type": "comparison", "level": "easy", "hops": "3"}
 
 
 def test_2wikis_evidence_triples_are_its_sub_queries(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_2wikis_evidence_triples_are_its_sub_queries(tmp_path: Path) -> None:
 
 def test_evidence_that_is_no_triple_is_refused_with_its_place(tmp_path: Path) -> None:
     path = write(tmp_path / "2wiki.json", [HOTPOT | {"evidences": [["A", "founded by"]]}])
-    with pytest.raises(DataError, match=r"2wiki.json, row 1.*evidences"):
+    with pytest.raises(DataError, match=r"2wiki.json, line 1, row 1: 'evidences' cannot be read"):
         load_questions(path)
 
 
@@ -121,21 +121,21 @@ def test_musique_has_sub_queries_aliases_and_gold_passages(tmp_path: Path, suffi
     [
         ("q.jsonl", "", "no records"),
         ("q.json", "[]", "no records"),
-        ("q.json", '[{"id": "1"', "line 1: malformed JSON"),
+        ("q.json", '[{"id": "1"', "line 1, row 1: malformed JSON"),
         ("q.jsonl", json.dumps(FLASHRAG) + '\n\n{"id": \n', "line 3: malformed JSON"),
         ("q.json", '"text"', "expected a JSON list"),
         ("q.jsonl", "[1]\n", "line 1: found [1]"),
         ("q.json", json.dumps([FLASHRAG, 7]), "row 2: found 7; expected a JSON object"),
         ("q.jsonl", '{"id": "1", "question": "who?"}', "line 1: no answers among the keys ['id', 'question']"),
         ("q.jsonl", '{"golden_answers": ["a"], "id": "1"}', "no key 'question'"),
-        ("q.jsonl", '{"golden_answers": ["a"], "question": "who?"}', "the id is None"),
+        ("q.jsonl", '{"golden_answers": ["a"], "question": "who?", "id": " "}', "the id is ' '"),
         ("q.jsonl", '{"golden_answers": ["a"], "id": "1", "question": "  "}', "'question' is blank"),
         ("q.jsonl", '{"golden_answers": ["a"], "id": "1", "question": 5}', "'question' is 5"),
         ("q.jsonl", '{"golden_answers": [" "], "id": "1", "question": "who?"}', "question '1' has no golden answer"),
         ("q.jsonl", '{"golden_answers": [3], "id": "1", "question": "who?"}', "the answers are [3]"),
         ("q.jsonl", '{"golden_answers": ["a"], "id": "1", "question": "w", "metadata": [1]}', "'metadata' is [1]"),
         ("q.jsonl", f"{json.dumps(FLASHRAG)}\n{json.dumps(FLASHRAG)}\n", "line 2: id 'q/test_0' was already used in"),
-        ("q.json", json.dumps([{**HOTPOT, "context": [["A"]]}]), "row 1: 'context' or 'supporting_facts'"),
+        ("q.json", json.dumps([{**HOTPOT, "context": [["A"]]}]), "row 1: 'context' cannot be read"),
         ("q.json", json.dumps([{**MUSIQUE, "paragraphs": [{"is_supporting": True}]}]), "row 1: 'paragraphs' or"),
         ("q.json", json.dumps([{**MUSIQUE, "paragraphs": 3}]), "'paragraphs' is 3"),
     ],

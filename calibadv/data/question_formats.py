@@ -1,0 +1,162 @@
+"""One record of any question format -> one `QuestionRow`; the formats are told apart by their keys.
+
+FlashRAG keeps what is special to a data set in `metadata`; it is read as if it stood in the record itself, so that a
+data set is read one way, FlashRAG's or as published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from calibadv.data.errors import DataError, shown
+from calibadv.data.gold import gold_of
+from calibadv.data.record import Record
+from calibadv.data.schema import QuestionRow, is_prepared, prepared_row
+
+_ANSWER_KEYS = ("golden_answers", "answers", "answer")
+_READ = {"id", "_id", "question", "type", "hops", "data_source", "ability", "split", "prompt", *_ANSWER_KEYS}
+"""Scalars that have a place of their own in a row, or say nothing of the question."""
+
+_VERL_PREFIX = "searchR1_"  # of verl's data sources; its score function is chosen by it
+
+
+def question_row(record: Record, dataset: str | None, fallback: str) -> QuestionRow:
+    """The row of a record; `DataError` with its place if it has no question or no answer.
+
+    Its data set is `dataset`, else the record's `data_source`, else `fallback`; without an id it gets `content_key`. A
+    prepared record keeps the id that it has.
+    """
+    if is_prepared(record):
+        return prepared_row(record)
+    record = _with_metadata(record)
+    text, answers = _question(record), _answers(record)
+    aliases = tuple(a for a in record.strings("aliases") + record.strings("answer_aliases") if a not in answers)
+    gold = gold_of(record)
+    return QuestionRow(
+        id=f"{dataset or _data_source(record) or fallback}/{_source_id(record) or content_key(text, answers)}",
+        question=text,
+        golden_answers=answers,
+        aliases=tuple(dict.fromkeys(aliases)),
+        hops=_hops(record, gold.sub_queries),
+        type=_type(record),
+        gold_doc_ids=gold.doc_ids,
+        gold_titles=gold.titles,
+        sub_queries=gold.sub_queries,
+        metadata={
+            key: record.unicode(key, str(value))
+            for key, value in record.fields.items()
+            if key and key not in _READ and isinstance(value, (str, int, float))
+        },
+    )
+
+
+def has_own_id(record: Record) -> bool:
+    """Whether the id of the record's row is its own and not made of its content."""
+    return is_prepared(record) or record.get("id", "_id") is not None
+
+
+def content_key(text: str, answers: tuple[str, ...]) -> str:
+    """16 hex digits of the question and its answers, white space squeezed: the same wherever in the file they stand."""
+    squeezed = "\n".join(" ".join(part.split()) for part in (text, *answers))
+    return hashlib.blake2b(squeezed.encode(), digest_size=8).hexdigest()
+
+
+def _with_metadata(record: Record) -> Record:
+    metadata = record.get("metadata")
+    if metadata is None:
+        return record
+    if not isinstance(metadata, dict):
+        raise DataError(record.place, f"'metadata' is {shown(metadata)}", "a JSON object", "Mend or drop it.")
+    return Record(record.place, {**metadata, **record.fields})
+
+
+def _data_source(record: Record) -> str | None:
+    source = record.get("data_source")
+    return source.strip().removeprefix(_VERL_PREFIX) if isinstance(source, str) else None
+
+
+def _source_id(record: Record) -> str | None:
+    value = record.get("id", "_id")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise DataError(
+            record.place,
+            f"the id is {shown(value)}",
+            "a string or a number",
+            "Give the question an id, or drop the key: then its content makes one.",
+        )
+    return record.unicode("id", str(value).strip())
+
+
+def _question(record: Record) -> str:
+    if "question" in record.fields:
+        return record.text("question")
+    inner = record.get("extra_info") or {}  # verl's
+    if isinstance(inner, dict) and inner.get("question") is not None:
+        return Record(record.place, inner).text("question")
+    if record.get("prompt") is not None:
+        return Record(record.place, {"question": _asked(record.get("prompt"))}).text("question")
+    return record.text("question")  # says which keys there are
+
+
+def _asked(prompt: Any) -> Any:
+    """The question inside a chat prompt: what follows the last "Question:" of the last user message."""
+    if isinstance(prompt, list):
+        said = [m.get("content") for m in prompt if isinstance(m, dict) and m.get("role") == "user"]
+        prompt = said[-1] if said else None
+    return prompt.rpartition("Question:")[2] if isinstance(prompt, str) else prompt
+
+
+def _answers(record: Record) -> tuple[str, ...]:
+    """The answers that are not blank, each once, in their order; at least one."""
+    if not record.fields.keys() & {*_ANSWER_KEYS, "reward_model"}:
+        raise DataError(
+            record.place,
+            f"no answers among the keys {shown(sorted(record.fields))}",
+            "'golden_answers' (FlashRAG), 'answer' (HotpotQA, 2Wiki, MuSiQue) or 'reward_model' (Search-R1, verl)",
+            "Convert the file to one of these formats.",
+        )
+    values = record.get(*_ANSWER_KEYS)
+    values = _ground_truth(record) if values is None else values
+    listed = [values] if isinstance(values, str) else values
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(value, str) for value in listed)):
+        raise DataError(record.place, f"the answers are {shown(values)}", "a list of strings", "Mend the record.")
+    answers = tuple(dict.fromkeys(record.unicode("answers", a.strip()) for a in listed or () if a.strip()))
+    if not answers:
+        own = record.get("id", "_id")
+        raise DataError(
+            record.place,
+            f"question {shown(own if own is not None else record.get('question'))} has no golden answer",
+            "at least one",
+            "Drop the question.",
+        )
+    return answers
+
+
+def _ground_truth(record: Record) -> Any:
+    """reward_model.ground_truth.target, or ground_truth where it is the answer itself."""
+    model = record.get("reward_model")
+    truth = model.get("ground_truth") if isinstance(model, dict) else None
+    return truth.get("target") if isinstance(truth, dict) else truth
+
+
+def _hops(record: Record, sub_queries: tuple[str, ...]) -> int | None:
+    """As the record says, else one hop for each gold sub-query; None where neither is known."""
+    said = record.get("hops")
+    if said is None:
+        return len(sub_queries) or None
+    if isinstance(said, bool) or not isinstance(said, (int, str)) or not str(said).strip().isdecimal():
+        raise DataError(record.place, f"'hops' is {shown(said)}", "a whole number", "Mend or drop it.")
+    return int(said)
+
+
+def _type(record: Record) -> str | None:
+    said = record.get("type")
+    if isinstance(said, str) and said.strip():
+        return record.unicode("type", said.strip())
+    source_id = record.get("id")
+    if record.get("question_decomposition") and isinstance(source_id, str) and "hop" in source_id:
+        return source_id.partition("__")[0]  # MuSiQue's ids begin with the shape of the reasoning: 3hop1__…
+    return None

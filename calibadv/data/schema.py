@@ -1,0 +1,136 @@
+"""The one schema of prepared questions (docs/data.md): a row, its parquet columns, and the question that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from calibadv.data.errors import DataError, shown
+from calibadv.data.record import Record
+from calibadv.types import Question
+
+COLUMNS = (
+    "id",
+    "question",
+    "golden_answers",
+    "aliases",
+    "hops",
+    "type",
+    "gold_doc_ids",
+    "gold_titles",
+    "sub_queries",
+    "metadata",
+)
+_GROUP_ROWS = 4096  # of one parquet row group: what a writer holds in memory
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRow:
+    """One prepared question: everything its source says of it, under one name for all sources."""
+
+    id: str  # data set and source id, `hotpotqa/5a7…`; never a row number
+    question: str
+    golden_answers: tuple[str, ...]  # at least one
+    aliases: tuple[str, ...] = ()  # further accepted spellings
+    hops: int | None = None
+    type: str | None = None  # the data set's own word: bridge, comparison, 3hop1, …
+    gold_doc_ids: tuple[str, ...] = ()  # corpus ids of the supporting passages (`passage_id` where they have none)
+    gold_titles: tuple[str, ...] = ()  # their titles, also of those whose text the source does not give
+    sub_queries: tuple[str, ...] = ()  # gold decomposition, in hop order
+    metadata: Mapping[str, str] = field(default_factory=dict)  # what else the source says
+
+    def to_question(self) -> Question:
+        """The question that trains: aliases are answers, hops and type are metadata."""
+        said = {"type": self.type, "hops": None if self.hops is None else str(self.hops)}
+        return Question(
+            id=self.id,
+            text=self.question,
+            golden_answers=tuple(dict.fromkeys(self.golden_answers + self.aliases)),
+            sub_queries=self.sub_queries,
+            gold_doc_ids=self.gold_doc_ids,
+            metadata={**self.metadata, **{key: value for key, value in said.items() if value}},
+        )
+
+
+def question_schema() -> Any:
+    """The `pyarrow.Schema` of prepared questions; its own metadata says which schema it is."""
+    import pyarrow as pa
+
+    strings = pa.list_(pa.string())
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("question", pa.string(), nullable=False),
+            pa.field("golden_answers", strings, nullable=False),
+            pa.field("aliases", strings, nullable=False),
+            pa.field("hops", pa.int32()),
+            pa.field("type", pa.string()),
+            pa.field("gold_doc_ids", strings, nullable=False),
+            pa.field("gold_titles", strings, nullable=False),
+            pa.field("sub_queries", strings, nullable=False),
+            pa.field("metadata", pa.map_(pa.string(), pa.string()), nullable=False),
+        ],
+        metadata={"calibadv": "questions 1"},
+    )
+
+
+def write_questions(rows: Iterable[QuestionRow], path: Path) -> int:
+    """How many rows were written to the parquet file `path`. A reader never meets half a file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema, written, left = question_schema(), 0, iter(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+            while some := [asdict(row) for row in islice(left, _GROUP_ROWS)]:
+                writer.write_table(pa.Table.from_pylist(some, schema=schema))
+                written += len(some)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def is_prepared(record: Record) -> bool:
+    """Whether a record is of the prepared schema, perhaps with a column missing: no other has both these keys."""
+    return "gold_titles" in record.fields and "sub_queries" in record.fields
+
+
+def prepared_row(record: Record) -> QuestionRow:
+    """The row of a prepared record; DataError where a column is missing or of another type."""
+    missing = [column for column in COLUMNS if column not in record.fields]
+    if missing:
+        raise DataError(
+            record.place,
+            f"no column {missing[0]!r} among {shown(sorted(record.fields))}",
+            "the columns of docs/data.md",
+            "Write the file anew with workflows/prepare_data.py.",
+        )
+    answers = record.strings("golden_answers")
+    if not answers:
+        raise DataError(record.place, "'golden_answers' is empty", "at least one", "Drop the question.")
+    hops, kind = record.get("hops"), record.get("type")
+    if not isinstance(hops, int | None) or not isinstance(kind, str | None):
+        raise DataError(
+            record.place,
+            f"'hops' is {shown(hops)} and 'type' {shown(kind)}",
+            "a whole number and a string, or null",
+            "Write the file anew with workflows/prepare_data.py.",
+        )
+    return QuestionRow(
+        id=record.text("id"),
+        question=record.text("question"),
+        golden_answers=answers,
+        aliases=record.strings("aliases"),
+        hops=hops,
+        type=kind,
+        gold_doc_ids=record.strings("gold_doc_ids"),
+        gold_titles=record.strings("gold_titles"),
+        sub_queries=record.strings("sub_queries"),
+        metadata=dict(record.get("metadata") or ()),
+    )

@@ -1,0 +1,138 @@
+"""The rows of tables as records: parquet by batches, CSV and TSV by lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from calibadv.data.errors import DataError, OnBad, shown
+from calibadv.data.reading import kind_of, numbered_lines
+from calibadv.data.record import Record
+
+_BATCH_ROWS = 1024
+_LONGEST_CELL = 2**31 - 1  # csv's own limit, 131,072 characters, is shorter than some passages
+
+
+def parquet_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
+    """The rows of a parquet file. One that breaks off in the middle goes to `on_bad` and ends there."""
+    from pyarrow import ArrowException, parquet
+
+    if not path.is_file():
+        raise DataError(str(path), "no such file", "a parquet file", "Check the path.")
+    number = 0
+    try:
+        file = parquet.ParquetFile(path)
+    except (ArrowException, OSError) as error:
+        raise _unreadable(str(path), error) from error
+    with file:
+        batches = file.iter_batches(batch_size=_BATCH_ROWS)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (ArrowException, OSError) as error:
+                on_bad(_unreadable(f"{path}, row {number + 1}", error))
+                return
+            if batch is None:
+                return
+            yield from _batch_rows(path, batch, number, on_bad)
+            number += batch.num_rows
+
+
+def _batch_rows(path: Path, batch: Any, before: int, on_bad: OnBad) -> Iterator[Record]:
+    """The rows of one record batch; `before` rows of the file came before it."""
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if batch.num_rows > 1:  # the whole batch does not say which of its rows it was
+            for row in range(batch.num_rows):
+                yield from _batch_rows(path, batch.slice(row, 1), before + row, on_bad)
+            return
+        place = f"{path}, row {before + 1}"
+        on_bad(DataError(place, f"a text is not UTF-8 ({error})", "UTF-8 text", "Write the file anew as UTF-8."))
+        return
+    for number, fields in enumerate(rows, start=before + 1):
+        yield Record(f"{path}, row {number}", fields)
+
+
+def _unreadable(place: str, error: Exception) -> DataError:
+    why = " ".join(str(error).split())
+    return DataError(place, f"unreadable ({why})", "a whole parquet file", "Download it again.")
+
+
+def table_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
+    """The rows of a CSV or TSV file, whose first line names the columns. A cell that is a JSON list is read as one.
+
+    An empty cell is None. Rows with too few or too many cells go to `on_bad`.
+    """
+    csv.field_size_limit(_LONGEST_CELL)
+    columns: list[str] | None = None
+    for place, cells in _cells(path, on_bad):
+        if columns is None:
+            columns = _columns(place, cells)
+        elif len(cells) != len(columns):
+            on_bad(
+                DataError(
+                    place,
+                    f"the row has {len(cells)} cells, {shown(cells)}",
+                    f"{len(columns)}, for the columns {shown(columns)}",
+                    "Quote cells that hold the delimiter.",
+                )
+            )
+        else:
+            yield Record(place, {name: _cell(cell) for name, cell in zip(columns, cells, strict=True)})
+
+
+def _cells(path: Path, on_bad: OnBad) -> Iterator[tuple[str, list[str]]]:
+    """(place of its first line, cells) of every row that is not blank."""
+    first_line = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal first_line
+        for number, line in numbered_lines(path, on_bad):
+            first_line = first_line or number
+            yield line
+
+    rows = csv.reader(lines(), delimiter="\t" if kind_of(path) == ".tsv" else ",", strict=True)
+    while True:
+        first_line = 0
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            on_bad(
+                DataError(
+                    f"{path}, line {first_line}",
+                    f"the row cannot be read ({error})",
+                    'cells apart by the delimiter, quotes inside a quoted cell doubled ("")',
+                    "Mend the quotes of this row.",
+                )
+            )
+            continue
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield f"{path}, line {first_line}", cells
+
+
+def _columns(place: str, cells: list[str]) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if len(set(names)) < len(names):
+        raise DataError(
+            place, f"the columns {shown(names)}", "different names in the first line", "Name each column once."
+        )
+    return names
+
+
+def _cell(cell: str) -> Any:
+    text = cell.strip()
+    if not text:
+        return None
+    if text.startswith("["):
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            return text  # a text may begin with a bracket
+        return value if isinstance(value, list) else text
+    return text

@@ -1,0 +1,1 @@
+"""The parts of `workflows/prepare_data.py`."""

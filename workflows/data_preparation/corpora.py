@@ -1,0 +1,22 @@
+"""Prepares a corpus: any format in, a memory-mapped store out, streamed from end to end."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from calibadv.data.corpus import places_of_id, read_documents
+from calibadv.data.corpus_store import CorpusStore, build_store
+from calibadv.data.errors import RepeatedId
+from workflows.data_preparation.skipping import skip_list
+
+
+def prepare_corpus(source: Path, out: Path, *, skip_bad: bool = False) -> tuple[CorpusStore, int]:
+    """(the store in `out`, how many bad rows were skipped). DataError names the file and the line of the first one."""
+    with skip_list(out, skip=skip_bad) as skipped:
+        try:
+            return build_store(read_documents(source, skipped), out, skipped), skipped.count
+        except RepeatedId as error:
+            # The store knows documents by their number only; a file that has to be mended is worth a second reading.
+            first, second = islice(places_of_id(source, error.doc_id), 2)
+            raise RepeatedId(second, error.doc_id, first) from error

@@ -1,0 +1,75 @@
+"""Prepares question sets: any format in, the one parquet schema out, without questions that are asked elsewhere too."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibadv.data.overlap import Shared, shared_questions
+from calibadv.data.questions import read_question_rows
+from calibadv.data.schema import QuestionRow, write_questions
+from workflows.data_preparation.skipping import skip_list
+
+log = logging.getLogger("workflows.prepare_data")
+
+_SHOWN = 3  # examples of an overlap in the log; the file has all
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What became of one question set."""
+
+    path: Path
+    written: int
+    skipped: int  # bad rows
+    shared: int  # questions that are asked elsewhere too, dropped or not
+
+
+def prepare_questions(
+    source: Path,
+    out: Path,
+    *,
+    name: str | None,
+    fallback: str,
+    skip_bad: bool = False,
+    against: Sequence[Path] = (),
+    drop_overlap: bool = False,
+) -> Prepared:
+    """Writes the questions of `source` to `out`, and says which of them the files `against` ask too.
+
+    `name` and `fallback` name the data set as in `read_question_rows`.
+    """
+    with skip_list(out, skip=skip_bad) as skipped:
+        rows = list(read_question_rows(source, name=name, fallback=fallback, on_bad=skipped))
+        others = [row for other in against for row in read_question_rows(other)]
+        kept, shared = without_overlap(rows, others, out, drop=drop_overlap)
+        return Prepared(out, write_questions(kept, out), skipped.count, len(shared))
+
+
+def without_overlap(
+    rows: list[QuestionRow], others: Sequence[QuestionRow], out: Path, *, drop: bool
+) -> tuple[list[QuestionRow], list[Shared]]:
+    """(the rows that are left, what they share with `others`). What is shared is listed beside `out`, one a line."""
+    listing = out.with_name(f"{out.name}.overlap.tsv")
+    listing.unlink(missing_ok=True)
+    shared = shared_questions(rows, others)
+    if not shared:
+        return rows, shared
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    lines = (f"{found.id}\t{found.other_id}\t{' '.join(found.question.split())}\n" for found in shared)
+    listing.write_text("".join(lines), encoding="utf-8")
+    for found in shared[:_SHOWN]:
+        log.warning("overlap: %s is also %s: %r", found.id, found.other_id, found.question)
+    log.warning(
+        "overlap: %d of %d questions are also in the sets to compare with; %s; all are listed in %s",
+        len(shared),
+        len(rows),
+        "left out" if drop else "kept (--drop-overlap leaves them out)",
+        listing,
+    )
+    if not drop:
+        return rows, shared
+    out_ids = {found.id for found in shared}
+    return [row for row in rows if row.id not in out_ids], shared

@@ -1,0 +1,140 @@
+"""Prepare data: `python workflows/prepare_data.py questions|paper|corpus|benchmark …`; `--help` after each.
+
+Questions of any known format become one parquet schema, corpora a memory-mapped store (docs/data.md has both). Bad rows
+are refused with their file and line; `--skip-bad` counts and lists them instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from workflows.data_preparation.corpora import prepare_corpus
+from workflows.data_preparation.paper import local_fetch, prepare_paper, report_rows
+from workflows.data_preparation.question_sets import prepare_questions
+from workflows.data_preparation.sources import hub_file, question_file
+from workflows.data_preparation.store_benchmark import HEADER, RULE, benchmark_row
+
+log = logging.getLogger("workflows.prepare_data")  # also when this file is __main__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: written. Raises `DataError` for what cannot be read."""
+    known = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = known.command
+    command(known)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prepare_data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="questions|paper|corpus|benchmark")
+
+    questions = commands.add_parser("questions", help="one question set -> parquet")
+    questions.add_argument("source", help="a file, or a data set of FlashRAG's collection on the hub, e.g. hotpotqa")
+    questions.add_argument("out", type=Path, help="the parquet file to write")
+    questions.add_argument("--name", help="the data set, the first part of every id (default: by the source)")
+    questions.add_argument("--split", default="train", help="of a data set on the hub (default: train)")
+    questions.add_argument("--against", type=Path, action="append", default=[], help="a test set to find overlap with")
+    questions.set_defaults(command=_questions)
+
+    paper = commands.add_parser("paper", help="the paper's training mix and its seven test sets -> parquet")
+    paper.add_argument("out", type=Path, help="the folder to write")
+    paper.add_argument("--local", type=Path, help="a copy of FlashRAG's collection (default: the hub)")
+    paper.set_defaults(command=_paper)
+
+    corpus = commands.add_parser("corpus", help="a corpus file -> memory-mapped store")
+    corpus.add_argument("source", type=Path, help="jsonl, JSON, csv or tsv, also .gz; or parquet")
+    corpus.add_argument("out", type=Path, help="the folder to write; it takes a file's place as data.corpus")
+    corpus.set_defaults(command=_corpus)
+
+    benchmark = commands.add_parser("benchmark", help="what a store of a generated corpus costs, as a Markdown table")
+    benchmark.add_argument("--passages", type=int, default=1_000_000)
+    benchmark.add_argument("--folder", type=Path, help="where the store is built (default: a temporary folder)")
+    benchmark.set_defaults(command=_benchmark)
+
+    for reads in (questions, paper, corpus):
+        reads.add_argument("--skip-bad", action="store_true", help="leave bad rows out; count and list them")
+    for compares in (questions, paper):
+        compares.add_argument("--drop-overlap", action="store_true", help="leave out what a test set asks too")
+    return parser
+
+
+def _questions(known: argparse.Namespace) -> None:
+    path, dataset = question_file(known.source, known.split)
+    prepared = prepare_questions(
+        path,
+        known.out,
+        name=known.name,
+        fallback=dataset,
+        skip_bad=known.skip_bad,
+        against=known.against,
+        drop_overlap=known.drop_overlap,
+    )
+    log.info(
+        "%s: %d questions, %d bad rows skipped, %d shared with the test sets",
+        prepared.path,
+        prepared.written,
+        prepared.skipped,
+        prepared.shared,
+    )
+
+
+def _paper(known: argparse.Namespace) -> None:
+    fetch = local_fetch(known.local) if known.local else hub_file
+    counts = prepare_paper(fetch, known.out, skip_bad=known.skip_bad, drop_overlap=known.drop_overlap)
+    table = Table("data set", "split", "questions", "paper", "skipped", title=str(known.out))
+    for row in report_rows(counts):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _corpus(known: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    store, skipped = prepare_corpus(known.source, known.out, skip_bad=known.skip_bad)
+    log.info(
+        "%s: %d passages in %.0f s, %d repeated and %d bad ones left out, fingerprint %s",
+        known.out,
+        len(store),
+        time.perf_counter() - start,
+        store.manifest.repeated,
+        skipped,
+        store.fingerprint,
+    )
+
+
+def _benchmark(known: argparse.Namespace) -> None:
+    if known.passages < 1:
+        raise ValueError(f"--passages {known.passages}; expected at least 1")
+    with tempfile.TemporaryDirectory() as temporary:
+        row = benchmark_row(known.folder or Path(temporary) / "store", known.passages)
+    sys.stdout.write(f"{HEADER}\n{RULE}\n{row}\n")
+
+
+def _cli() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    for ours in ("calibadv", "workflows"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill removes what is half written
+    try:
+        return main()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(_cli())
