@@ -1,7 +1,8 @@
 """The rollout stage: an engine in a Ray Data actor, rolling out questions under the policy version they belong to.
 
 A row waits until its version is published; the engine then takes the newest weights, for which running rollouts of
-older versions are first let finish, so that a trajectory is always sampled by one version.
+older versions are first let finish, so that a trajectory is always sampled by one version. Where nothing trains,
+engines keep the weights that they were built with (`weights = "own"`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -39,6 +40,7 @@ class StageSettings:
     engine_factory: Callable[[], Engine]  # called in the actor
     rollout_factory: Callable[[], RollGroupFn]  # called in the actor
     board: str  # name of the policy board
+    weights: Literal["board", "own"] = "board"  # own: those the engine was built with, as version 0; none are awaited
     max_staleness: int = 0  # a row of step s may run under version s - max_staleness or later
     max_engine_deaths: int = 10  # of the whole run; one more ends it
 
@@ -92,7 +94,8 @@ class RolloutStage:
         self._engine = settings.engine_factory()
         self._roll_group = settings.rollout_factory()
         self._gate = EngineGate()
-        self._version: int | None = None  # of weights taken from the board; the engine's own start does not count
+        # Of weights taken from the board; there the engine's own start does not count.
+        self._version: int | None = 0 if settings.weights == "own" else None
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Roll out the batch's rows side by side; one output row each."""
@@ -105,13 +108,13 @@ class RolloutStage:
         needed = row.get("version")
         if needed is None:
             needed = row["step"] - self._settings.max_staleness
-        newest = await self._board.wait.remote(needed)
+        newest = await self._board.wait.remote(needed) if self._settings.weights == "board" else 0
         if self._version is None or newest > self._version:
             await self._update(newest)
         async with self._gate.rollout():
             version, started = self._version, time.time()
             assert version is not None
-            assert version >= needed
+            assert version >= needed, f"a row needs version {needed}, the engine serves {version}"
             payload = await self._roll_guarded(row, version)
         if not isinstance(payload, bytes):
             raise TypeError(f"a rollout function must return bytes, got {type(payload).__name__}")

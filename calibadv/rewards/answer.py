@@ -1,4 +1,4 @@
-"""Answer rewards: bag-of-words F1 and exact match after SQuAD normalisation (CalibAdv sec. 3; Search-R1's scorer)."""
+"""Answer scores: bag-of-words F1, exact and cover match after SQuAD normalisation (CalibAdv sec. 3, Search-R1)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ def f1(prediction: str, golden: str) -> float:
 def exact_match(prediction: str, golden: str) -> float:
     """1.0 if the normalised answers are equal, else 0.0."""
     return float(normalise(prediction) == normalise(golden))
+
+
+def cover_em(prediction: str, golden: str) -> float:
+    """1.0 if the normalised golden answer stands somewhere in the normalised prediction, else 0.0.
+
+    Letters are compared, not words, as Search-R1's sub-EM does: "art" is found in "party", and a golden answer of which
+    normalisation leaves nothing is found everywhere. Never below `exact_match`.
+    """
+    return float(normalise(golden) in normalise(prediction))
 
 
 def best_over_golden(

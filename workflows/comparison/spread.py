@@ -8,6 +8,8 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from calibadv.evaluation.bootstrap import bootstrap_means, percentile_interval
+
 NONE = "–"  # nothing was measured, or there is no second seed to tell a spread from
 
 
@@ -46,8 +48,4 @@ def bootstrap_f1(
     if not pooled:
         return None
     means_Q = np.asarray([np.mean(pooled[question]) for question in sorted(pooled)])
-    rng = np.random.default_rng(seed)
-    questions = len(means_Q)
-    means_D = np.asarray([means_Q[rng.integers(questions, size=questions)].mean() for _ in range(draws)])
-    low, high = np.quantile(means_D, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return percentile_interval(bootstrap_means(means_Q, draws=draws, seed=seed), level)

@@ -1,0 +1,134 @@
+"""`python workflows/evaluate.py` whole, on the pocket policy: interrupted and taken up again, it gives the same table.
+
+The torch engine and BM25 without reranker; Ray Data, Ray Serve and MLflow are real. Each whole call costs about half a
+minute of starting and stopping Ray, so that two calls serve all tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from mlflow import MlflowClient
+
+from calibadv.cluster.board import create_board
+from calibadv.cluster.stage import StageSettings
+from calibadv.cluster.stream import PoolSettings, stream_rollouts
+from tests.cluster.fake_engine import FakeEngine, rollouts
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 900
+QUESTIONS = 10
+
+
+def evaluate(base: Path, ray_folder: Path) -> str:
+    """The output of one call, which must end well."""
+    settings = {
+        "run.folder": str(base / "runs"),
+        "run.cache": str(base / "cache"),
+        "model.dtype": "float32",
+        "rollout.engine": "torch",
+        "rollout.engines": "1",
+        "search.retriever": "bm25",
+        "search.reranker": "none",
+    }
+    command = [sys.executable, str(ROOT / "workflows" / "evaluate.py"), "pocket", "--set", "pocket=pocket"]
+    command += ["--corpus", "pocket", "--questions", str(QUESTIONS)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(ray_folder), "PYTHONPATH": str(ROOT)}
+    called = subprocess.run(
+        command + [part for key, value in settings.items() for part in (f"--{key}", value)],
+        cwd=base,
+        env=environment | {"HF_HUB_OFFLINE": "1", "CI": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert called.returncode == 0, called.stdout
+    return called.stdout
+
+
+@pytest.fixture(scope="module")
+def ray_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="te", dir="/tmp"))  # socket paths are limited to 107 characters
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, ray_folder: Path) -> Path:
+    """Where one whole evaluation has been."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    evaluate(folder, ray_folder)
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_question_is_answered_and_scored(base: Path) -> None:
+    predictions = lines(base / "runs" / "evaluation" / "pocket" / "pocket" / "predictions.jsonl")
+    assert [p["id"] for p in predictions] == [f"test/test_{i}" for i in range(QUESTIONS)]
+    assert all(1 >= p["cover_em"] >= p["em"] >= 0 for p in predictions)
+    assert {p["f1"] for p in predictions} - {0.0}  # it does answer
+    assert all(p["tokens"] > 0 and p["perplexity"] >= 1 and not p["infra_failed"] for p in predictions)
+    assert sum(p["searches"] for p in predictions) > 0
+    assert {p["hops"] for p in predictions} <= {1, 2, 3}
+
+
+def test_mlflow_has_a_run_of_the_model_with_its_figures_and_tables(base: Path) -> None:
+    out = base / "runs" / "evaluation"
+    client = MlflowClient(f"sqlite:///{base / 'runs' / 'mlflow.db'}")
+    run = client.get_run(json.loads((out / "pocket" / "mlflow.json").read_text())["run_id"])
+    figures = json.loads((out / "pocket" / "pocket" / "metrics.json").read_text())
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["eval/pocket/f1"] == figures["f1"]["mean"]
+    assert run.data.metrics["eval/pocket/questions"] == QUESTIONS
+    files = {file.path for part in (None, "pocket") for file in client.list_artifacts(run.info.run_id, part)}
+    assert {"table.md", "table.csv", "pocket/predictions.jsonl", "pocket/metrics.json"} <= files
+
+
+def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, ray_folder: Path) -> None:
+    out = base / "runs" / "evaluation"
+    answers = out / "pocket" / "pocket" / "predictions.jsonl"
+    whole = {path.name: path.read_bytes() for path in (answers, out / "table.md", out / "table.csv")}
+    cut = whole["predictions.jsonl"].splitlines(keepends=True)
+    answers.write_bytes(b"".join([*cut[3:7], cut[0][:-30]]))  # four answers, and one that a crash tore
+    for name in ("table.md", "table.csv"):
+        (out / name).unlink()
+    output = evaluate(base, ray_folder)
+    assert "6 questions; its engines start" in output
+    assert {path.name: path.read_bytes() for path in (answers, out / "table.md", out / "table.csv")} == whole
+
+
+def test_a_finished_evaluation_starts_nothing(base: Path, ray_folder: Path) -> None:
+    output = evaluate(base, ray_folder)
+    assert "engines start" not in output
+    assert "| pocket |" in output
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_engines_with_their_own_weights_wait_for_no_publication() -> None:
+    board = create_board("nothing-is-published")
+    stage = StageSettings(FakeEngine, partial(rollouts), "nothing-is-published", weights="own")
+    rows = [{"step": 0, "version": 0, "index": i, "question": {"text": f"{i}?"}} for i in range(5)]
+    got = list(stream_rollouts(rows, stage, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5)))
+    assert sorted(row["index"] for row in got) == [0, 1, 2, 3, 4]
+    assert {row["version"] for row in got} == {0}
+    # The engine's first weight, never replaced.
+    assert {weight for row in got for weight in json.loads(row["payload"])["weights"]} == {-1}
+    assert ray.get(board.versions.remote()) == {}

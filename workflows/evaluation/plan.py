@@ -1,0 +1,129 @@
+"""What an evaluation will do, all of it checked before anything is started: models, questions, corpus, folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibadv.config import POCKET, Config
+from calibadv.data.pocket import write_pocket_world
+from calibadv.data.questions import load_questions
+from calibadv.types import Question
+from workflows.evaluation.command import Command
+from workflows.evaluation.identity import (
+    check_comparable,
+    corpus_digest,
+    identity,
+    keep_identity,
+    model_digest,
+    search_identity,
+)
+from workflows.evaluation.models import EvaluatedModel, find_models
+
+_LONGEST_CHECKED = 32  # prompts of a set that are encoded to check the budget: the longest by characters
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """One benchmark: a column of the table."""
+
+    name: str
+    path: Path
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every model is asked every question of every set; answers lie in `out`/<model>/<set>/."""
+
+    models: tuple[EvaluatedModel, ...]
+    sets: tuple[QuestionSet, ...]
+    corpus: Path
+    out: Path
+
+    def folder(self, model: EvaluatedModel, questions: QuestionSet) -> Path:
+        """Where the answers of a model to a set are kept."""
+        return self.out / model.name / questions.name
+
+
+def make_plan(command: Command) -> Plan:
+    """The plan of a command. Writes each set's manifest, or checks the one of the call that is taken up again.
+
+    ValueError or FileNotFoundError for whatever cannot be evaluated, or not into this folder.
+    """
+    models = find_models(command.models, command.recipe, command.overrides)
+    _check_one_search(models)
+    cache = models[0].config.run.cache
+    sets = tuple(_load_set(name, file, cache, command.questions) for name, file in command.sets)
+    corpus = _pocket(cache, "corpus") if command.corpus == POCKET else Path(command.corpus).absolute()
+    out = command.out or models[0].config.run.folder / "evaluation"
+    plan = Plan(models, sets, corpus, out.absolute())
+    for model in models:
+        _check_prompts(model, sets)
+    _keep_identities(plan)
+    return plan
+
+
+def _keep_identities(plan: Plan) -> None:
+    corpus = corpus_digest(plan.corpus)
+    wanted = {
+        (model.name, questions.name): identity(model, digest, questions.questions, corpus)
+        for model in plan.models
+        for digest in [model_digest(model.folder)]
+        for questions in plan.sets
+    }
+    for (_, set_name), of_set in wanted.items():  # all checks before the first manifest is written
+        check_comparable(plan.out, of_set, set_name)
+    for model in plan.models:
+        for questions in plan.sets:
+            about = {
+                "model": str(model.folder),
+                "method": model.config.method.name,
+                "set": str(questions.path),
+                "corpus": str(plan.corpus),
+            }
+            keep_identity(plan.folder(model, questions), wanted[model.name, questions.name], about)
+
+
+def _load_set(name: str, file: str, cache: Path, limit: int | None) -> QuestionSet:
+    path = _pocket(cache, "test") if file == POCKET else Path(file).absolute()
+    if not path.exists():
+        raise FileNotFoundError(f"--set {name}: there is no file {path}")
+    return QuestionSet(name, path, tuple(load_questions(path)[:limit]))
+
+
+def _pocket(cache: Path, part: str) -> Path:
+    path: Path = getattr(write_pocket_world(cache / "pocket"), part)
+    return path
+
+
+def _check_one_search(models: Sequence[EvaluatedModel]) -> None:
+    """All models answer through one search app; what their runs say of it must be one thing."""
+    first = search_identity(models[0].config)
+    for model in models[1:]:
+        other = search_identity(model.config)
+        for key in first:
+            if other[key] != first[key]:
+                raise ValueError(
+                    f"search.{key} is {first[key]!r} for {models[0].name} and {other[key]!r} for {model.name}: models "
+                    f"of one table search alike; set it with --search.{key}, or evaluate them into two --out folders"
+                )
+
+
+def _check_prompts(model: EvaluatedModel, sets: Sequence[QuestionSet]) -> None:
+    from calibadv.cluster.factories import make_dialogue, make_limits  # torch: not before the cheap checks
+
+    dialogue, limits = make_dialogue(model.config, str(model.folder)), make_limits(model.config)
+    for questions in sets:
+        for question in sorted(questions.questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
+            limits.check_prompt(dialogue.prompt_ids(question.text), question)
+
+
+def pool_cpus(config: Config) -> float:
+    """Logical CPUs of an evaluation: engines, search replicas, Serve's controller and Ray Data's tasks."""
+    return (
+        config.rollout.engines * config.cluster.cpus_per_engine
+        + config.search.replicas * config.cluster.search_cpus
+        + 2
+    )
