@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import ray
 from ray import serve
 
 from calibadv.search.settings import SearchSettings
-from calibadv.types import Document
-from serve.retriever import SearchService
+from serve.application import Corpus, SearchAppOptions, search_application
 
 logger = logging.getLogger(__name__)
-
-Corpus = str | Path | Callable[[], Sequence[Document]]
-"""A corpus file for `calibadv.data.corpus.load_corpus`, or a function that gives the documents. Read in the replica."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchAppOptions:
-    """How the app runs: what it answers is `SearchSettings`' business.
-
-    `http_port` None starts no HTTP proxy at all: training calls by handle, and a proxy costs a process and seconds.
-    """
-
-    name: str = "search"
-    replicas: int = 1
-    num_cpus: float = 0.5  # a replica; it computes with SearchSettings.threads threads
-    num_gpus: float = 0.0
-    max_batch_size: int = 32
-    batch_wait_s: float = 0.01
-    max_ongoing_requests: int = 128  # a replica: several batches, so that the next one is full when one ends
-    max_queued_requests: int = 4096  # a caller; more is refused (503, BackPressureError) and retried by the client
-    http_host: str = "127.0.0.1"
-    http_port: int | None = None
 
 
 def start_search(
@@ -52,28 +27,11 @@ def start_search(
 
     The first start embeds the corpus into `cache_dir` (minutes for thousands of passages on a CPU). Raises
     `RuntimeError` when the HTTP port is taken, when Serve already runs without the proxy that is asked for, or when the
-    replica cannot start (its own error is in the message); `FileNotFoundError` for a corpus file that is not there.
+    replica cannot start (its own error is in the message), and as `search_application` does.
     """
     options = options or SearchAppOptions()
-    load = corpus if callable(corpus) else partial(_load_corpus, _existing(corpus))
+    target = search_application(settings, corpus, cache_dir, options)
     _start_serve(options)
-    actor_options: dict[str, object] = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus}
-    if settings.threads is not None:
-        actor_options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}}
-    deployment = serve.deployment(
-        SearchService,
-        name="search",
-        num_replicas=options.replicas,
-        ray_actor_options=actor_options,
-        max_ongoing_requests=options.max_ongoing_requests,
-        max_queued_requests=options.max_queued_requests,
-        max_constructor_retry_count=1,  # a corpus that cannot be read does not get better
-        health_check_period_s=5,
-        health_check_timeout_s=60,  # a loaded machine is slow, not ill
-    )
-    target = deployment.bind(
-        load, settings, str(Path(cache_dir).absolute()), options.max_batch_size, options.batch_wait_s
-    )
     try:
         serve.run(target, name=options.name, route_prefix="/" if options.http_port is not None else None)
     except RuntimeError as error:
@@ -97,6 +55,8 @@ def _start_serve(options: SearchAppOptions) -> None:
         return
     if not running:
         _check_port_free(options.http_host, options.http_port)
+    if not _is_loopback(options.http_host) and not options.token_env:
+        logger.warning("search: %s is open to the network without a token: set token_env", options.http_host)
     serve.start(proxy_location="HeadOnly", http_options={"host": options.http_host, "port": options.http_port})
     if not serve.status().proxies:
         raise RuntimeError(
@@ -112,6 +72,13 @@ def _why(name: str) -> str:
     return " ".join(deployment.message for deployment in app.deployments.values()) if app else "no status is known"
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
 def _check_port_free(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
@@ -124,39 +91,36 @@ def _check_port_free(host: str, port: int) -> None:
             ) from error
 
 
-def _existing(corpus: str | Path) -> str:
-    path = Path(corpus).absolute()
-    if not path.exists():
-        raise FileNotFoundError(f"corpus {path} is not there: prepare it with workflows/prepare_data.py")
-    return str(path)
-
-
-def _load_corpus(path: str) -> Sequence[Document]:
-    from calibadv.data.corpus import load_corpus
-
-    documents: Sequence[Document] = load_corpus(Path(path))
-    return documents
-
-
 def main() -> None:
     """Serve one corpus over HTTP until interrupted."""
     defaults = SearchSettings()
     parser = argparse.ArgumentParser(prog="python -m serve.app", description=__doc__)
-    parser.add_argument("--corpus", required=True, help="corpus file (jsonl)")
-    parser.add_argument("--cache-dir", default=".cache/search", help="where embeddings are kept")
+    parser.add_argument("--corpus", required=True, help="corpus file or store")
+    parser.add_argument("--cache-dir", default=".cache/search", help="where embeddings and indexes are kept")
     parser.add_argument("--retriever", default=defaults.retriever)
     parser.add_argument("--reranker", default=defaults.reranker)
     parser.add_argument("--encoder", default=defaults.encoder)
+    parser.add_argument("--faiss-index", default="", help="a ready index: build_index's folder, or a FAISS file")
     parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=1, help="deployments that the ready index is spread over")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--token-env", default="", help="environment variable with the token that callers must send")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     # Read when Serve's processes start; its own 5 s is too short for a slow machine.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
-    settings = SearchSettings(retriever=args.retriever, reranker=args.reranker, encoder=args.encoder)
+    settings = SearchSettings(
+        retriever=args.retriever, reranker=args.reranker, encoder=args.encoder, faiss_index=args.faiss_index
+    )
+    options = SearchAppOptions(
+        replicas=args.replicas,
+        shards=args.shards,
+        http_host=args.host,
+        http_port=args.port,
+        token_env=args.token_env,
+    )
     ray.init(address="local", include_dashboard=False)
-    options = SearchAppOptions(replicas=args.replicas, http_host=args.host, http_port=args.port)
     interrupted = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: interrupted.set())

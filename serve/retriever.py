@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from calibadv.search.build import build_pipeline
-from calibadv.search.pipeline import SearchCounts
+from calibadv.search.build import build_pipeline, make_encoder
+from calibadv.search.pipeline import SearchCounts, SearchPipeline
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document
+from serve.access import authorised, token_of
+from serve.shards import ShardUnavailable, nearest_of_shards
 from serve.wire import parse_retrieve, retrieve_response
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 * 2**20
+PROOF_AGE_S = 10.0  # an answer this recent proves that the next one will come; after it readiness asks for one
+PROBE_TIMEOUT_S = 30.0
+STUCK_AFTER_S = 300.0  # a batch may be slow (a cross-encoder on a CPU), and its replica is then alive
 
 Ranked = tuple[Document, ...]
 
@@ -48,16 +56,27 @@ class SearchService:
         cache_dir: str,
         max_batch_size: int,
         batch_wait_s: float,
+        token_env: str = "",
+        *shards: Any,
     ) -> None:
-        self._pipeline = build_pipeline(load_documents(), settings, cache_dir)
+        self._token = token_of(token_env)
         # One thread: the event loop keeps answering health checks while a batch computes.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._limits = settings.limits
-        self._failure: Exception | None = None
+        self._answered_s = -math.inf
         self._probes = 0
+        self._batches = 0  # under way
+        self._moved_s = time.monotonic()  # when a batch last ended, or began with none before it
         self._together.set_max_batch_size(max_batch_size)
         self._together.set_batch_wait_timeout_s(batch_wait_s)
-        self._pipeline.search_batch(["warm up"])  # the first forward is slow; no rollout should wait for it
+
+        def ready() -> SearchPipeline:
+            pipeline = _pipeline(load_documents(), settings, cache_dir, shards)
+            pipeline.search_batch(["warm up"])  # the first forward is slow; no rollout should wait for it
+            return pipeline
+
+        # In the worker: shards are asked from a thread without an event loop.
+        self._pipeline = self._worker.submit(ready).result()
 
     async def search(self, query: str) -> Ranked:
         """Documents for one query with the settings' top-k. A query over the length limit is cut, not refused."""
@@ -69,16 +88,32 @@ class SearchService:
         return self._pipeline.counts
 
     async def check_health(self) -> None:
-        """Raises when this replica cannot answer; Serve then replaces it. Asked only after a failure: batches probe."""
-        if self._failure is not None:
-            self._probes += 1
-            await self._run([_Query(f"health probe {self._probes}")])  # a new text each time: not from the cache
+        """Raises when this replica cannot answer; Serve then replaces it. A shard's failure is not its own."""
+        if self._batches and time.monotonic() - self._moved_s < STUCK_AFTER_S:
+            return
+        try:
+            await self._prove()
+        except ShardUnavailable as error:
+            logger.warning("search: not ready, %s", error)
+
+    async def _prove(self) -> None:
+        """Raises unless a search was answered just now, else searches: for all parts, from encoder to reranker."""
+        if time.monotonic() - self._answered_s < PROOF_AGE_S:
+            return
+        self._probes += 1
+        probe = self._run([_Query(f"health probe {self._probes}")])  # a new text each time: not from the cache
+        await asyncio.wait_for(probe, PROBE_TIMEOUT_S)
 
     async def __call__(self, request: Request) -> Response:
-        """HTTP. 400 and 413 name what is over which limit; Serve itself answers 503 when its queue is full."""
+        """HTTP. 400 and 413 name what is over which limit; Serve itself answers 503 when its queue is full.
+
+        With a token set, all but `/healthz` is 401 without `Authorization: Bearer <token>`.
+        """
         route = (request.method, request.url.path)
         if route == ("GET", "/healthz"):
             return await self._healthz()
+        if not authorised(request.headers.get("authorization", ""), self._token):
+            return PlainTextResponse("expected 'Authorization: Bearer <token>' with this server's token\n", 401)
         if route != ("POST", "/retrieve"):
             return PlainTextResponse("expected POST /retrieve or GET /healthz\n", 404)
         body = await _read(request)
@@ -95,9 +130,10 @@ class SearchService:
 
     async def _healthz(self) -> Response:
         try:
-            await self.check_health()
-        except Exception as error:
-            return PlainTextResponse(f"search fails: {error}\n", 503)
+            await self._prove()
+        except Exception:
+            logger.exception("search: not ready")  # to the log, not to whoever asks: this path needs no token
+            return PlainTextResponse("not ready\n", 503)
         return PlainTextResponse("ok\n")
 
     @serve.batch  # type: ignore[untyped-decorator]
@@ -105,13 +141,18 @@ class SearchService:
         return await self._run(queries)
 
     async def _run(self, queries: list[_Query]) -> list[Ranked]:
+        if not self._batches:
+            self._moved_s = time.monotonic()
+        self._batches += 1
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._worker, self._search, queries)
-        except Exception as error:
+        except Exception:
             logger.exception("search: a batch of %d queries failed", len(queries))
-            self._failure = error
+            self._answered_s, self._moved_s = -math.inf, time.monotonic()
             raise
-        self._failure = None
+        finally:
+            self._batches -= 1  # also when it was cancelled, which moves nothing
+        self._answered_s = self._moved_s = time.monotonic()
         return found
 
     def _search(self, queries: list[_Query]) -> list[Ranked]:
@@ -125,6 +166,16 @@ class SearchService:
             for place, documents in zip(places, answers, strict=True):
                 found[place] = documents
         return found
+
+
+def _pipeline(
+    documents: Sequence[Document], settings: SearchSettings, cache_dir: str, shards: Sequence[Any]
+) -> SearchPipeline:
+    if not shards:
+        return build_pipeline(documents, settings, cache_dir)
+    encoder = make_encoder(settings)
+    nearest = nearest_of_shards(shards, documents, settings, encoder)
+    return build_pipeline(documents, settings, cache_dir, encoder=encoder, nearest=nearest)
 
 
 async def _read(request: Request) -> bytes | None:

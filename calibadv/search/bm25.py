@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibadv.search.embeddings import atomic_folder, corpus_fingerprint, once_at_a_time
+from calibadv.search.embeddings import atomic_folder, corpus_identity, once_at_a_time
 from calibadv.search.encoder import passage_text
 from calibadv.search.ordering import best_first
 from calibadv.types import Document
@@ -25,7 +26,8 @@ class Bm25Index:
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it has set it to DEBUG
         self._documents = documents
-        folder = cache_dir / f"bm25-{corpus_fingerprint(documents, _TOKEN)}"
+        key = hashlib.sha256(f"{corpus_identity(documents)}|{_TOKEN}".encode()).hexdigest()[:24]
+        folder = cache_dir / f"bm25-{key}"
         with once_at_a_time(folder):
             if not folder.is_dir():
                 index = bm25s.BM25()

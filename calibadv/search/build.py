@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.search.bm25 import Bm25Index
-from calibadv.search.embeddings import CorpusEmbeddings, load_or_embed
-from calibadv.search.encoder import Encoder, TextEncoder
-from calibadv.search.index import DenseIndex, Nearest, Retriever, flat, from_file
+from calibadv.search.embeddings import CorpusEmbeddings, corpus_identity, load_or_embed
+from calibadv.search.encoder import Encoder, TextEncoder, default_prefixes
+from calibadv.search.fusion import HybridRetriever
+from calibadv.search.index import DenseIndex, Nearest, Retriever, flat
+from calibadv.search.manifest import Origin
 from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.query_memory import RememberedQueries
 from calibadv.search.rerank import CrossEncoder, LateInteraction, NoReranker, Reranker
 from calibadv.search.settings import SearchSettings
-from calibadv.types import Document
+from calibadv.search.stored_index import from_file, load_or_build, open_index
+from calibadv.types import Document, FloatArray
 
 
 def build_pipeline(
@@ -22,24 +25,26 @@ def build_pipeline(
     settings: SearchSettings,
     cache_dir: str | Path,
     encoder: TextEncoder | None = None,
+    nearest: Nearest | None = None,
 ) -> SearchPipeline:
     """A pipeline ready to answer. The first build embeds the corpus; later ones read it from `cache_dir`.
 
-    `encoder` takes the place of the one `settings` names (tests; several pipelines that share one model).
-    Raises `ValueError` for an empty corpus, for two documents of one id, and as `SearchSettings` and `from_file` do.
+    `encoder` takes the place of the one `settings` names (tests; several pipelines that share one model), `nearest` of
+    the index (its pieces may be elsewhere). Raises `ValueError` for an empty corpus, for two documents of one id, for a
+    ready index that does not fit, and as `SearchSettings` and `load_or_build` do.
     """
-    _check_corpus(documents)
+    check_corpus(documents)
     folder = Path(cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    if encoder is None and (settings.retriever == "dense" or settings.reranker == "late"):
-        encoder = _encoder(settings)
+    if encoder is None and (settings.retriever != "bm25" or settings.reranker == "late"):
+        encoder = make_encoder(settings)
     # Retrieval and late interaction ask for the same queries' vectors: the second time they are remembered.
     queries_once = None if encoder is None else RememberedQueries(encoder)
     embeddings = None
-    if queries_once is not None and (settings.reranker == "late" or not settings.faiss_index):
-        embeddings = load_or_embed(documents, queries_once, folder, tokens=settings.reranker == "late")
+    if queries_once is not None and settings.reranker == "late":
+        embeddings = load_or_embed(documents, queries_once, folder, tokens=True)
     return SearchPipeline(
-        _retriever(documents, settings, folder, queries_once, embeddings),
+        _retriever(documents, settings, folder, queries_once, nearest),
         _reranker(documents, settings, queries_once, embeddings),
         top_k_retrieve=settings.top_k_retrieve,
         top_k=settings.top_k,
@@ -48,21 +53,13 @@ def build_pipeline(
     )
 
 
-def _check_corpus(documents: Sequence[Document]) -> None:
-    if not documents:
-        raise ValueError("the corpus has 0 documents; expected at least 1: check the corpus file")
-    twice = [(doc_id, count) for doc_id, count in Counter(d.id for d in documents).most_common(1) if count > 1]
-    if twice:
-        raise ValueError(
-            f"document id {twice[0][0]!r} occurs {twice[0][1]} times; expected unique ids: rename or drop the copies"
-        )
-
-
-def _encoder(settings: SearchSettings) -> Encoder:
+def make_encoder(settings: SearchSettings) -> Encoder:
+    """The encoder that the settings name, with its own prefixes where they give none."""
+    query_prefix, passage_prefix = prefixes(settings)
     return Encoder(
         settings.encoder,
-        query_prefix=settings.query_prefix,
-        passage_prefix=settings.passage_prefix,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
         max_tokens=settings.max_tokens,
         batch_size=settings.batch_size,
         threads=settings.threads,
@@ -70,23 +67,73 @@ def _encoder(settings: SearchSettings) -> Encoder:
     )
 
 
+def prefixes(settings: SearchSettings) -> tuple[str, str]:
+    """(query prefix, passage prefix) in force."""
+    query_prefix, passage_prefix = default_prefixes(settings.encoder)
+    return settings.query_prefix or query_prefix, settings.passage_prefix or passage_prefix
+
+
+def origin_of(documents: Sequence[Document], settings: SearchSettings, encoder: TextEncoder) -> Origin:
+    """What the vectors of these documents by this encoder are made of, for the manifest of an index."""
+    query_prefix, passage_prefix = prefixes(settings)
+    return Origin(
+        corpus=corpus_identity(documents),
+        documents=len(documents),
+        encoder=settings.encoder,
+        identity=encoder.identity,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
+        max_tokens=settings.max_tokens,
+        dim=encoder.dim,
+    )
+
+
+def check_corpus(documents: Sequence[Document]) -> None:
+    """Raises `ValueError` for an empty corpus and for two documents of one id."""
+    if not documents:
+        raise ValueError("the corpus has 0 documents; expected at least 1: check the corpus file")
+    if isinstance(getattr(documents, "fingerprint", None), str):
+        return  # a corpus store was checked when it was built; counting 21 million ids would take gigabytes
+    twice = [(doc_id, count) for doc_id, count in Counter(d.id for d in documents).most_common(1) if count > 1]
+    if twice:
+        raise ValueError(
+            f"document id {twice[0][0]!r} occurs {twice[0][1]} times; expected unique ids: rename or drop the copies"
+        )
+
+
 def _retriever(
     documents: Sequence[Document],
     settings: SearchSettings,
     cache_dir: Path,
     encoder: TextEncoder | None,
-    embeddings: CorpusEmbeddings | None,
+    nearest: Nearest | None,
 ) -> Retriever:
     if settings.retriever == "bm25":
         return Bm25Index(documents, cache_dir)
     assert encoder is not None
-    nearest: Nearest
+    dense = DenseIndex(documents, encoder, nearest or _nearest(documents, settings, cache_dir, encoder))
+    if settings.retriever == "dense":
+        return dense
+    return HybridRetriever([dense, Bm25Index(documents, cache_dir)])
+
+
+def _nearest(documents: Sequence[Document], settings: SearchSettings, cache_dir: Path, encoder: TextEncoder) -> Nearest:
+    options, threads, device = settings.index, settings.threads, settings.device
     if settings.faiss_index:
-        nearest = from_file(Path(settings.faiss_index), len(documents), encoder.dim, settings.threads)
-    else:
-        assert embeddings is not None
-        nearest = flat(embeddings.vectors, settings.threads)
-    return DenseIndex(documents, encoder, nearest)
+        ready = Path(settings.faiss_index)
+        origin = origin_of(documents, settings, encoder)
+        if ready.is_dir():
+            return open_index(ready, origin, options, threads=threads, device=device)
+        return from_file(ready, origin, options, threads=threads, device=device)
+
+    def vectors() -> FloatArray:
+        return load_or_embed(documents, encoder, cache_dir, tokens=False).vectors
+
+    if options.kind == "flat" and not device.startswith("cuda"):
+        return flat(vectors(), threads)  # over the embeddings where they lie: no second copy on disk or in memory
+    origin = origin_of(documents, settings, encoder)
+    folder = load_or_build(vectors, origin, options, cache_dir, threads=threads)
+    return open_index(folder, origin, options, threads=threads, device=device)
 
 
 def _reranker(
@@ -101,4 +148,4 @@ def _reranker(
         return CrossEncoder(settings.cross_encoder, batch_size=settings.batch_size, device=settings.device)
     assert encoder is not None
     assert embeddings is not None
-    return LateInteraction(documents, encoder, embeddings)
+    return LateInteraction(documents, encoder, embeddings, settings.late_scores)

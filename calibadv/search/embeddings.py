@@ -1,6 +1,6 @@
 """A corpus's embeddings on disk: computed once, written atomically, memory-mapped ever after.
 
-Array legend: N documents, M tokens of all documents one after the other, D embedding width.
+Array legend: N documents, M tokens of all documents one after the other, D embedding width, V token ids.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 HalfArray = NDArray[np.float16]
 _CHUNK = 1024  # documents held in memory at a time
-_FORMAT = 1  # of the files below; in the fingerprint, so that a new format never meets old files
+_FORMAT = 2  # of the files below; in the fingerprint, so that a new format never meets old files
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class CorpusEmbeddings:
     vectors: FloatArray  # [N, D]
     tokens: HalfArray | None  # [M, D]; of document i: rows starts[i] to starts[i + 1]
     starts: IntArray | None  # [N + 1]
+    frequencies: IntArray | None  # [V] documents that hold each token id; empty when the encoder tells no ids
 
 
 def corpus_fingerprint(documents: Sequence[Document], salt: str) -> str:
@@ -49,6 +50,18 @@ def corpus_fingerprint(documents: Sequence[Document], salt: str) -> str:
     return digest.hexdigest()[:24]
 
 
+def corpus_identity(documents: Sequence[Document]) -> str:
+    """What names this corpus: the `fingerprint` that a corpus store has, else the hash of all its documents."""
+    stored = getattr(documents, "fingerprint", None)
+    return stored if isinstance(stored, str) else corpus_fingerprint(documents, "")
+
+
+def embeddings_folder(corpus: str, encoder: TextEncoder, cache_dir: Path, tokens: bool = False) -> Path:
+    """Where the embeddings of the corpus of this `corpus_identity` by this encoder are, or will be."""
+    content = f"{_FORMAT}|{corpus}|{encoder.identity}|tokens={tokens}"
+    return cache_dir / f"embeddings-{hashlib.sha256(content.encode('utf-8', 'replace')).hexdigest()[:24]}"
+
+
 def load_or_embed(
     documents: Sequence[Document], encoder: TextEncoder, cache_dir: Path, tokens: bool
 ) -> CorpusEmbeddings:
@@ -57,10 +70,12 @@ def load_or_embed(
     `tokens` also keeps every token's vector as fp16 (2 * D bytes a token: 0.1 MB for a 128-token passage and MiniLM).
     Two processes that ask at once compute once: the second waits. Raises `ValueError` when the disk has no room.
     """
-    fingerprint = corpus_fingerprint(documents, f"{encoder.identity}|tokens={tokens}")
-    folder = cache_dir / f"embeddings-{fingerprint}"
+    corpus = corpus_identity(documents)
+    with_tokens = embeddings_folder(corpus, encoder, cache_dir, tokens=True)
+    # Those with tokens hold the same vectors.
+    folder = with_tokens if tokens or is_complete(with_tokens) else embeddings_folder(corpus, encoder, cache_dir)
     with once_at_a_time(folder):
-        if not _complete(folder):
+        if not is_complete(folder):
             if tokens:
                 _check_room(documents, encoder.dim, cache_dir)
             with atomic_folder(folder) as partial:
@@ -96,30 +111,57 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def _embed(documents: Sequence[Document], encoder: TextEncoder, folder: Path, tokens: bool) -> None:
     starts = [0]
+    frequencies_V = np.zeros(0, dtype=np.int64)
     with (folder / "vectors.f32").open("wb") as vectors_file, (folder / "tokens.f16").open("wb") as tokens_file:
         for first in range(0, len(documents), _CHUNK):
-            encoded = encoder.encode_passages([passage_text(d) for d in documents[first : first + _CHUNK]], tokens)
+            rows = range(first, min(first + _CHUNK, len(documents)))
+            encoded = encoder.encode_passages([passage_text(documents[row]) for row in rows], tokens)
             vectors_file.write(np.ascontiguousarray(encoded.vectors, dtype=np.float32).tobytes())
             for tokens_TD in encoded.tokens:
                 tokens_file.write(tokens_TD.astype(np.float16).tobytes())
                 starts.append(starts[-1] + len(tokens_TD))
-            logger.info("search: embedded %d of %d documents", min(first + _CHUNK, len(documents)), len(documents))
-        for file in (vectors_file, tokens_file):
-            file.flush()
-            os.fsync(file.fileno())
+            frequencies_V = _counted(frequencies_V, encoded.token_ids)
+            logger.info("search: embedded %d of %d documents", rows.stop, len(documents))
     np.save(folder / "starts.npy", np.asarray(starts, dtype=np.int64))
-    manifest = {"documents": len(documents), "dim": encoder.dim, "token_rows": starts[-1], "tokens": tokens}
+    np.save(folder / "frequencies.npy", frequencies_V)
+    _close(folder, len(documents), encoder.dim, starts[-1], tokens)
+
+
+def _counted(frequencies_V: IntArray, token_ids: Sequence[IntArray]) -> IntArray:
+    """The frequencies with one more for each document that holds an id. Grows to the largest id."""
+    if not token_ids:
+        return frequencies_V
+    held = np.concatenate([np.unique(ids_T) for ids_T in token_ids])
+    counts_V = np.bincount(held, minlength=len(frequencies_V)).astype(np.int64)
+    counts_V[: len(frequencies_V)] += frequencies_V
+    return counts_V
+
+
+def close_vectors(folder: Path, documents: int, dim: int) -> None:
+    """Turns a folder that holds `vectors.f32` alone into complete embeddings without tokens."""
+    (folder / "tokens.f16").touch()
+    for name in ("starts", "frequencies"):
+        np.save(folder / f"{name}.npy", np.zeros(1, dtype=np.int64))
+    _close(folder, documents, dim, 0, tokens=False)
+
+
+def _close(folder: Path, documents: int, dim: int, token_rows: int, tokens: bool) -> None:
+    for name in ("vectors.f32", "tokens.f16"):
+        with (folder / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    manifest = {"documents": documents, "dim": dim, "token_rows": token_rows, "tokens": tokens}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def _complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether the files are as long as the manifest says: a copied or truncated cache is built again."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         vectors_bytes = 4 * manifest["documents"] * manifest["dim"]
         tokens_bytes = 2 * manifest["token_rows"] * manifest["dim"]
         sizes = ((folder / "vectors.f32").stat().st_size, (folder / "tokens.f16").stat().st_size)
-        return sizes == (vectors_bytes, tokens_bytes) and (folder / "starts.npy").is_file()
+        arrays = [(folder / f"{name}.npy").is_file() for name in ("starts", "frequencies")]
+        return sizes == (vectors_bytes, tokens_bytes) and all(arrays)
     except (OSError, ValueError, KeyError):
         return False
 
@@ -129,9 +171,10 @@ def _open(folder: Path) -> CorpusEmbeddings:
     dim = manifest["dim"]
     vectors_ND = np.memmap(folder / "vectors.f32", np.float32, "r", shape=(manifest["documents"], dim))
     if not manifest["tokens"]:
-        return CorpusEmbeddings(vectors_ND, None, None)
+        return CorpusEmbeddings(vectors_ND, None, None, None)
     tokens_MD = np.memmap(folder / "tokens.f16", np.float16, "r", shape=(manifest["token_rows"], dim))
-    return CorpusEmbeddings(vectors_ND, tokens_MD, np.load(folder / "starts.npy"))
+    starts_N1, frequencies_V = np.load(folder / "starts.npy"), np.load(folder / "frequencies.npy")
+    return CorpusEmbeddings(vectors_ND, tokens_MD, starts_N1, frequencies_V)
 
 
 def _check_room(documents: Sequence[Document], dim: int, cache_dir: Path) -> None:

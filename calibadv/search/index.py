@@ -1,4 +1,4 @@
-"""Exact dense retrieval: FAISS inner products of the query with every document's vector.
+"""Dense retrieval: FAISS inner products of the query with the documents' vectors; here over all of them, exactly.
 
 Array legend: B queries, N documents, D embedding width, K results a query.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +26,7 @@ class Retriever(Protocol):
 
 
 class DenseIndex:
-    """Cosine of query and document vectors. `nearest` is `flat(vectors_ND)` or `from_file(path, …)`."""
+    """Cosine of query and document vectors. `nearest` is `flat(vectors_ND)` or one of `stored_index.py`."""
 
     def __init__(self, documents: Sequence[Document], encoder: TextEncoder, nearest: Nearest) -> None:
         self._documents = documents
@@ -60,35 +59,6 @@ def flat(vectors_ND: FloatArray, threads: int | None = None) -> Nearest:
 
     def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         scores_BK, rows_BK = faiss.knn(vectors_BD, vectors_ND, k, metric=faiss.METRIC_INNER_PRODUCT)
-        return scores_BK, rows_BK
-
-    return nearest
-
-
-def from_file(path: Path, documents: int, dim: int, threads: int | None = None) -> Nearest:
-    """Search in a ready FAISS file, memory-mapped. Raises `ValueError` unless it is [documents, dim] and for products.
-
-    It must hold the corpus's documents in the corpus's order, embedded by the same encoder: no file says so.
-    """
-    import faiss
-
-    if not path.is_file():
-        raise ValueError(
-            f"faiss_index = {path} is not a file; give a ready index, or leave it empty to embed the corpus"
-        )
-    if threads is not None:
-        faiss.omp_set_num_threads(threads)
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-    if (index.ntotal, index.d) != (documents, dim):
-        raise ValueError(
-            f"{path} holds {index.ntotal} vectors of width {index.d}; the corpus has {documents} documents and the "
-            f"encoder gives width {dim}: use the corpus and the encoder that the index was built with"
-        )
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise ValueError(f"{path} measures distance; expected an inner-product index (faiss.IndexFlatIP and the like)")
-
-    def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        scores_BK, rows_BK = index.search(vectors_BD, k)
         return scores_BK, rows_BK
 
     return nearest

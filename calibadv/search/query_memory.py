@@ -8,7 +8,6 @@ import numpy as np
 
 from calibadv.search.encoder import Encoded, TextEncoder
 from calibadv.search.lru import LeastRecentlyUsed
-from calibadv.types import FloatArray
 
 
 class RememberedQueries:
@@ -20,7 +19,7 @@ class RememberedQueries:
 
     def __init__(self, encoder: TextEncoder, capacity: int = 256) -> None:
         self._encoder = encoder
-        self._memory: LeastRecentlyUsed[str, tuple[FloatArray, FloatArray]] = LeastRecentlyUsed(capacity)
+        self._memory: LeastRecentlyUsed[str, Encoded] = LeastRecentlyUsed(capacity)
         self.forwards = 0
 
     @property
@@ -40,13 +39,19 @@ class RememberedQueries:
         if new:
             fresh = self._encoder.encode_queries(new)
             self.forwards += len(new)
-            for text, vector_D, tokens_TD in zip(new, fresh.vectors, fresh.tokens, strict=True):
-                known[text] = (vector_D, tokens_TD)
-                self._memory.put(text, (vector_D, tokens_TD))
-        pairs = [pair for text in texts if (pair := known[text]) is not None]
-        assert len(pairs) == len(texts)
-        vectors_BD = np.stack([pair[0] for pair in pairs]) if pairs else np.zeros((0, self.dim), dtype=np.float32)
-        return Encoded(vectors=vectors_BD, tokens=tuple(pair[1] for pair in pairs))
+            for row, text in enumerate(new):
+                known[text] = one = Encoded(
+                    fresh.vectors[row : row + 1], fresh.tokens[row : row + 1], fresh.token_ids[row : row + 1]
+                )
+                self._memory.put(text, one)
+        ones = [one for text in texts if (one := known[text]) is not None]
+        assert len(ones) == len(texts)
+        vectors = [one.vectors for one in ones] or [np.zeros((0, self.dim), dtype=np.float32)]
+        return Encoded(
+            vectors=np.concatenate(vectors),
+            tokens=tuple(tokens_TD for one in ones for tokens_TD in one.tokens),
+            token_ids=tuple(ids_T for one in ones for ids_T in one.token_ids),
+        )
 
     def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded:
         """As the wrapped encoder; nothing is remembered."""

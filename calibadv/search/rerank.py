@@ -5,7 +5,7 @@ Array legend: Q query tokens, M tokens of all candidates one after the other, C 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,45 +34,86 @@ class NoReranker:
 
 
 class LateInteraction:
-    """MaxSim over the encoder's token vectors (ColBERT, Khattab & Zaharia 2020, eq. 3), those of documents stored."""
+    """MaxSim over the encoder's token vectors (ColBERT, Khattab & Zaharia 2020, eq. 3), those of documents stored.
 
-    def __init__(self, documents: Sequence[Document], encoder: TextEncoder, embeddings: CorpusEmbeddings) -> None:
+    `scores` "colbert" is that mean over query tokens alone. "weighted" is for encoders whose tokens were never trained
+    to be compared (MiniLM, E5): a query token counts as much as it is rare in the corpus (`rarity`), so that "the" and
+    [CLS] hardly count, and the mean of MaxSim and the pooled vectors' cosine, what they were trained for, is the score.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        encoder: TextEncoder,
+        embeddings: CorpusEmbeddings,
+        scores: str = "weighted",
+    ) -> None:
         assert embeddings.tokens is not None
         assert embeddings.starts is not None
+        assert embeddings.frequencies is not None
         self._encoder = encoder
+        self._weighted = scores == "weighted"
+        self._vectors_ND = np.asarray(embeddings.vectors)
         self._tokens_MD = np.asarray(embeddings.tokens)  # the same map, without memmap's cost a slice
         self._starts_N1 = embeddings.starts
-        self._row_of = {document.id: row for row, document in enumerate(documents)}
+        self._frequencies_V = embeddings.frequencies
+        stored = getattr(documents, "row_of", None)  # a corpus store looks up without a map in memory
+        self._row_of: Callable[[str], int] = stored or {d.id: row for row, d in enumerate(documents)}.__getitem__
 
     def rerank(self, queries: Sequence[str], candidates: Sequence[Sequence[Document]]) -> list[list[Document]]:
-        """Candidates by `max_sim`, in [-1, 1]. Raises `KeyError` for a document that is not of the corpus."""
+        """Candidates by their score in [-1, 1]. Raises `KeyError` for a document that is not of the corpus."""
         encoded = self._encoder.encode_queries(queries)
-        return [
-            _reordered(documents, self._score(tokens_QD, documents))
-            for tokens_QD, documents in zip(encoded.tokens, candidates, strict=True)
-        ]
+        ranked = []
+        for query, documents in enumerate(candidates):
+            ids_Q = encoded.token_ids[query] if encoded.token_ids else None
+            ranked.append(
+                _reordered(documents, self._score(encoded.vectors[query], encoded.tokens[query], ids_Q, documents))
+            )
+        return ranked
 
-    def _score(self, query_QD: FloatArray, documents: Sequence[Document]) -> FloatArray:
+    def _score(
+        self, vector_D: FloatArray, query_QD: FloatArray, ids_Q: IntArray | None, documents: Sequence[Document]
+    ) -> FloatArray:
         if not documents:
             return np.zeros(0, dtype=np.float32)
-        rows = [self._row_of[document.id] for document in documents]
+        rows = [self._row_of(document.id) for document in documents]
         pieces = [self._tokens_MD[self._starts_N1[row] : self._starts_N1[row + 1]] for row in rows]
         lengths_C = np.asarray([len(piece) for piece in pieces], dtype=np.int64)
-        return max_sim(query_QD, np.concatenate(pieces).astype(np.float32), lengths_C)
+        tokens_MD = np.concatenate(pieces).astype(np.float32)
+        if not self._weighted:
+            return max_sim(query_QD, tokens_MD, lengths_C)
+        weights_Q = None if ids_Q is None else rarity(ids_Q, self._frequencies_V, len(self._vectors_ND))
+        cosines_C = self._vectors_ND[rows] @ vector_D
+        scores_C: FloatArray = (max_sim(query_QD, tokens_MD, lengths_C, weights_Q) + cosines_C) / 2
+        return scores_C
 
 
-def max_sim(query_QD: FloatArray, documents_MD: FloatArray, lengths_C: IntArray) -> FloatArray:
-    """Mean over query tokens of the best cosine with any token of the document. Shape [C].
+def max_sim(
+    query_QD: FloatArray, documents_MD: FloatArray, lengths_C: IntArray, weights_Q: FloatArray | None = None
+) -> FloatArray:
+    """Weighted mean over query tokens of the best cosine with any token of the document. Shape [C].
 
-    (1/Q) * sum_i max_j q_i . d_j: ColBERT's sum divided by Q, so that scores of different queries share a scale.
-    A query without tokens scores 0 everywhere; every document has at least one token.
+    (1/sum w) * sum_i w_i max_j q_i . d_j: without weights ColBERT's sum divided by Q, so that scores of different
+    queries share a scale. A query without tokens scores 0 everywhere; every document has at least one token.
     """
     if not len(query_QD):
         return np.zeros(len(lengths_C), dtype=np.float32)
     starts_C = np.concatenate(([0], np.cumsum(lengths_C)[:-1]))
     best_CQ = np.maximum.reduceat(documents_MD @ query_QD.T, starts_C, axis=0)
-    scores_C: FloatArray = best_CQ.mean(axis=1, dtype=np.float32)
+    scores_C: FloatArray = np.average(best_CQ, axis=1, weights=weights_Q).astype(np.float32)
     return scores_C
+
+
+def rarity(ids_Q: IntArray, frequencies_V: IntArray, documents: int) -> FloatArray:
+    """BM25's inverse document frequency of each token, ln(1 + (N - n + 0.5) / (n + 0.5)), in nats. Shape [Q].
+
+    n of the N documents hold the token (0 for an id that none has). Never 0: a token of every document keeps about
+    0.5 / N. Source: Robertson & Zaragoza 2009, section 3.1, in Lucene's variant, which has no negative values.
+    """
+    padded_V = np.append(frequencies_V, 0)
+    held_Q = padded_V[np.minimum(ids_Q, len(frequencies_V))]
+    weights_Q: FloatArray = np.log1p((documents - held_Q + 0.5) / (held_Q + 0.5)).astype(np.float32)
+    return weights_Q
 
 
 class CrossEncoder:

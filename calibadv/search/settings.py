@@ -6,10 +6,12 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from calibadv.search.faiss_index import IndexOptions
 from calibadv.search.limits import SearchLimits
 
-RETRIEVERS = ("dense", "bm25")
+RETRIEVERS = ("dense", "bm25", "hybrid")
 RERANKERS = ("late", "cross", "none")
+LATE_SCORES = ("weighted", "colbert")
 PACKAGED_ENCODERS = ("minilm",)
 
 
@@ -17,14 +19,16 @@ PACKAGED_ENCODERS = ("minilm",)
 class SearchSettings:
     """Everything that decides what a query finds. Raises `ValueError` for an unknown name, naming the nearest one.
 
-    `encoder` is "minilm" (all-MiniLM-L6-v2, installed with this project), a model folder, or a hub name `owner/model`.
-    E5 wants `query_prefix="query: "`, `passage_prefix="passage: "`. `faiss_index` is a ready FAISS file whose row i is
-    document i of the corpus (Search-R1 ships one for Wikipedia); without it the corpus is embedded once and cached.
+    "hybrid" fuses dense and BM25 rankings (`fusion.py`). `encoder` is "minilm" (all-MiniLM-L6-v2, installed with this
+    project), a model folder, or a hub name `owner/model`; an empty prefix is the encoder's own (`default_prefixes`: E5
+    has one). `index` is the FAISS index that is built and cached. `faiss_index` is a ready one: a folder that
+    workflows/build_index.py made, or a FAISS file whose row i is document i of the corpus (Search-R1 ships one).
     """
 
     retriever: str = "dense"
     reranker: str = "late"
     encoder: str = "minilm"
+    late_scores: str = "weighted"  # or "colbert": MaxSim alone, every query token alike
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
     top_k_retrieve: int = 20  # CalibAdv, experimental setup
     top_k: int = 3  # CalibAdv, experimental setup
@@ -33,14 +37,16 @@ class SearchSettings:
     max_tokens: int = 256  # of an encoded query or passage; the rest of it is not seen
     batch_size: int = 32  # texts of one forward
     threads: int | None = 1  # of torch and FAISS; None leaves the process's setting
-    device: str = "cpu"  # of the encoder and the cross-encoder, e.g. "cuda:0"
+    device: str = "cpu"  # of encoder, cross-encoder and, where FAISS can, index; e.g. "cuda:0"
     cache_size: int = 10_000  # remembered answers; 0 turns the query cache off
+    index: IndexOptions = field(default_factory=IndexOptions)
     faiss_index: str = ""
     limits: SearchLimits = field(default_factory=SearchLimits)
 
     def __post_init__(self) -> None:
         _one_of("retriever", self.retriever, RETRIEVERS)
         _one_of("reranker", self.reranker, RERANKERS)
+        _one_of("late_scores", self.late_scores, LATE_SCORES)
         if "/" not in self.encoder and not Path(self.encoder).is_dir():
             _one_of("encoder", self.encoder, PACKAGED_ENCODERS, "or a model folder, or a hub name owner/model")
         for name in ("max_tokens", "batch_size"):

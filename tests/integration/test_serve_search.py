@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ import pytest
 import ray
 
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.client import RetryPolicy
+from calibadv.search.encoder import Encoder, passage_text
+from calibadv.search.faiss_index import IndexOptions
+from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchSettings
+from calibadv.search.stored_index import load_or_build
 from calibadv.types import Document
 from serve.app import SearchAppOptions, start_search, stop_search
 from serve.search_client import serve_search
@@ -121,6 +126,12 @@ def test_search_r1_request(url: str) -> None:
     assert second[0]["score"] > second[1]["score"]
 
 
+@pytest.mark.parametrize("shape", ["search_r1", "calibadv"])
+async def test_our_http_client_finds_what_a_handle_finds(url: str, shape: str) -> None:
+    found = await http_search(f"{url}/retrieve", shape=shape)(QUERY)
+    assert found == await serve_search("search")(QUERY)
+
+
 def test_request_with_a_reranker(url: str) -> None:
     (documents,) = retrieve(url, queries=[QUERY], topk_retrieval=4, topk_rerank=1, return_scores=False, not_sort=True)
     assert [document["id"] for document in documents] == ["d3"]
@@ -175,6 +186,33 @@ def test_an_actor_searches_by_handle() -> None:
     assert [len(ids) for ids in found] == [3, 3, 3, 3]
     assert counted == 4
     ray.kill(rollouts)
+
+
+@pytest.mark.usefixtures("url")
+async def test_an_index_in_shards_finds_what_a_whole_one_finds_and_survives_a_lost_shard(cluster: Path) -> None:
+    encoder, settings = Encoder("minilm", threads=1), SearchSettings(reranker="none")
+    documents = load()
+    folder = load_or_build(
+        lambda: encoder.encode_passages([passage_text(document) for document in documents], tokens=False).vectors,
+        origin_of(documents, settings, encoder),
+        IndexOptions("fp16"),
+        cluster / "cache",
+        rows_a_piece=1,
+    )
+    ready = replace(settings, faiss_index=str(folder), cache_size=0)
+    start_search(
+        ready, load, cluster / "cache", SearchAppOptions(name="sharded", shards=2, shard_cpus=0.1, num_cpus=0.1)
+    )
+    whole = build_pipeline(documents, ready, cluster / "cache", encoder=encoder)
+    search = serve_search("sharded", RetryPolicy(attempts=12, timeout_s=60.0))
+    queries = [QUERY, "capital of Germany"]
+    expected = [[document.id for document in found] for found in whole.search_batch(queries)]
+    assert [[document.id for document in await search(query)] for query in queries] == expected
+    lost = next(name for name in _replicas("sharded") if "index-1" in name)
+    ray.kill(ray.get_actor(lost, namespace="serve"))
+    assert [document.id for document in await search(QUERY)] == expected[0]
+    assert lost not in _replicas("sharded")
+    stop_search("sharded")
 
 
 @pytest.mark.usefixtures("url")  # an app without HTTP, started first, would start Serve without a proxy

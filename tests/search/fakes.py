@@ -40,9 +40,10 @@ class WordEncoder:
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
         axes = np.eye(self.dim, dtype=np.float32)
-        tokens = tuple(axes[[_axis(w, self.dim) for w in text.lower().split()] or [0]] for text in texts)
+        ids = tuple(np.array([_axis(w, self.dim) for w in text.lower().split()] or [0]) for text in texts)
+        tokens = tuple(axes[ids_T] for ids_T in ids)
         vectors = [t.sum(axis=0) / np.linalg.norm(t.sum(axis=0)) for t in tokens]
-        return Encoded(np.asarray(vectors, dtype=np.float32).reshape(-1, self.dim), tokens)
+        return Encoded(np.asarray(vectors, dtype=np.float32).reshape(-1, self.dim), tokens, ids)
 
 
 def _axis(word: str, dim: int) -> int:

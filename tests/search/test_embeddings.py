@@ -35,6 +35,21 @@ def test_token_rows_are_each_documents_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored.tokens[stored.starts[4] : stored.starts[5]], expected)
 
 
+def test_frequencies_count_the_documents_that_hold_a_token(tmp_path: Path) -> None:
+    stored = load_or_embed(CORPUS, WordEncoder(), tmp_path, tokens=True)
+    assert stored.frequencies is not None
+    (ids,) = WordEncoder().encode_queries(["capital oslo paris unheard"]).token_ids
+    # "Paris" is twice in one document, which counts once.
+    assert [stored.frequencies[i] if i < len(stored.frequencies) else 0 for i in ids] == [2, 2, 1, 0]
+
+
+def test_vectors_with_tokens_serve_those_who_want_none(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    load_or_embed(CORPUS, encoder, tmp_path, tokens=True)
+    load_or_embed(CORPUS, encoder, tmp_path, tokens=False)
+    assert len(encoder.passages) == len(CORPUS)
+
+
 @pytest.mark.parametrize("field", ["id", "title", "text"])
 def test_a_changed_document_is_embedded_again(tmp_path: Path, field: str) -> None:
     encoder = WordEncoder()

@@ -64,6 +64,14 @@ def test_a_surrogate_or_null_in_a_query_is_harmless(tmp_path: Path, minilm: Enco
     assert all(len(documents) == 3 for documents in search.search_batch(hostile))
 
 
+def test_a_prefix_moves_the_vectors_and_is_no_token_of_its_own(minilm: Encoder) -> None:
+    prefixed = Encoder("minilm", query_prefix="query: ", threads=1)
+    plain, other = minilm.encode_queries(["harbour town"]), prefixed.encode_queries(["harbour town"])
+    assert not np.allclose(plain.vectors, other.vectors, atol=1e-3)
+    assert other.token_ids[0].tolist() == plain.token_ids[0].tolist()
+    assert len(other.tokens[0]) == len(other.token_ids[0]) == 4  # [CLS] harbour town [SEP]
+
+
 def test_identity_names_weights_prefixes_and_limit(tmp_path: Path, minilm: Encoder) -> None:
     prefixed = Encoder("minilm", passage_prefix="passage: ", max_tokens=64)
     assert prefixed.identity != minilm.identity

@@ -21,7 +21,7 @@ def pipeline(folder: Path, encoder: WordEncoder | None = None, **chosen: object)
     return build_pipeline(CORPUS, SearchSettings(**chosen), folder, encoder=encoder or WordEncoder())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("retriever", ["dense", "bm25"])
+@pytest.mark.parametrize("retriever", ["dense", "bm25", "hybrid"])
 @pytest.mark.parametrize("reranker", ["late", "none"])
 def test_every_combination_finds_the_obvious_document(tmp_path: Path, retriever: str, reranker: str) -> None:
     found = pipeline(tmp_path, retriever=retriever, reranker=reranker).search_batch(
@@ -131,7 +131,13 @@ def test_an_empty_corpus_and_a_repeated_id_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value", "nearest"),
-    [("retriever", "bm52", "bm25"), ("reranker", "latte", "late"), ("encoder", "minilmm", "minilm")],
+    [
+        ("retriever", "bm52", "bm25"),
+        ("retriever", "hybird", "hybrid"),
+        ("reranker", "latte", "late"),
+        ("late_scores", "colbart", "colbert"),
+        ("encoder", "minilmm", "minilm"),
+    ],
 )
 def test_an_unknown_setting_names_the_nearest_right_one(field: str, value: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=rf"{field} = '{value}' is not known.*Did you mean '{nearest}'"):

@@ -1,0 +1,150 @@
+"""The FAISS indexes a corpus can have: exact, half precision, HNSW graph, compressed inverted lists (IVF-PQ).
+
+Array legend: N vectors, D width, B queries, K results a query.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibadv.search.index import Nearest
+from calibadv.types import FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("flat", "fp16", "hnsw", "ivfpq")
+_CODES = 256  # centroids of one PQ byte; fewer vectors cannot train them
+_POINTS_A_LIST = 39  # FAISS' own minimum for a centroid that means something
+_SAMPLED_A_LIST = 64  # vectors a list that training reads: 1.2 million of Wikipedia's 21 million
+_ADDED = 65_536  # vectors copied into an index at a time
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """A kind of index and its parameters; 0 lets the corpus's size decide. Raises `ValueError` for what cannot be.
+
+    Bytes a vector of width D: flat 4 D (exact), fp16 2 D, hnsw 4 D + 8 hnsw_links, ivfpq pq_bytes + 8.
+    `hnsw_search` and `ivf_probes` are of the search and may change without building again; the others are built in.
+    """
+
+    kind: str = "flat"
+    hnsw_links: int = 32
+    hnsw_build: int = 200  # candidates looked at where a vector is linked
+    hnsw_search: int = 128  # candidates of a query; never fewer than the results that are asked for
+    ivf_lists: int = 0  # 0: 4 * sqrt(N), but no list of fewer than 39 vectors
+    ivf_probes: int = 64  # lists a query looks into
+    pq_bytes: int = 0  # 0: the largest divisor of D up to D / 4
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            nearest = difflib.get_close_matches(self.kind, KINDS, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"index kind {self.kind!r} is not known; expected one of {KINDS}. Did you mean {nearest!r}?"
+            )
+        for name, least in (("hnsw_links", 2), ("hnsw_build", 1), ("hnsw_search", 1), ("ivf_probes", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}; expected at least {least}")
+        for name in ("ivf_lists", "pq_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}; expected at least 0 (0: from the corpus's size)")
+
+
+def built_in(options: IndexOptions, documents: int, dim: int) -> dict[str, int]:
+    """The parameters that an index of `documents` vectors of width `dim` is built with; empty for flat and fp16.
+
+    Raises `ValueError` for IVF-PQ over fewer than 256 vectors, or with `pq_bytes` that do not divide `dim`.
+    """
+    if options.kind == "hnsw":
+        return {"hnsw_links": options.hnsw_links, "hnsw_build": options.hnsw_build}
+    if options.kind != "ivfpq":
+        return {}
+    if documents < _CODES:
+        raise ValueError(f"ivfpq needs at least {_CODES} documents to train on; the corpus has {documents}: use 'flat'")
+    pq_bytes = options.pq_bytes or max(size for size in range(1, max(1, dim // 4) + 1) if dim % size == 0)
+    if dim % pq_bytes:
+        raise ValueError(f"pq_bytes = {pq_bytes} does not divide the encoder's width {dim}: use a divisor, or 0")
+    lists = options.ivf_lists or max(1, min(round(4 * math.sqrt(documents)), documents // _POINTS_A_LIST))
+    return {"ivf_lists": min(lists, documents), "pq_bytes": pq_bytes}
+
+
+def trained_index(kind: str, vectors_ND: FloatArray, parameters: Mapping[str, int], seed: int = 0) -> Any:
+    """An empty FAISS inner-product index, trained on a sample of the vectors where its kind needs training."""
+    import faiss
+
+    dim = vectors_ND.shape[1]
+    if kind == "flat":
+        return faiss.IndexFlatIP(dim)
+    if kind == "fp16":
+        return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dim, parameters["hnsw_links"], faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = parameters["hnsw_build"]
+        return index
+    assert kind == "ivfpq"
+    index = faiss.index_factory(
+        dim, f"IVF{parameters['ivf_lists']},PQ{parameters['pq_bytes']}", faiss.METRIC_INNER_PRODUCT
+    )
+    # FAISS warns on stderr below these; `built_in` has seen to what can be trained at all.
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
+    wanted = max(_SAMPLED_A_LIST * parameters["ivf_lists"], _SAMPLED_A_LIST * _CODES)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(vectors_ND))[:wanted])  # sorted: read along the disk
+    index.train(np.ascontiguousarray(vectors_ND[rows], dtype=np.float32))
+    return index
+
+
+def add_rows(index: Any, vectors_ND: FloatArray) -> None:
+    """Copies the vectors into the index a few at a time: they may be a memory map larger than memory."""
+    for first in range(0, len(vectors_ND), _ADDED):
+        index.add(np.ascontiguousarray(vectors_ND[first : first + _ADDED], dtype=np.float32))
+
+
+def opened(path: Path, options: IndexOptions, device: str = "cpu") -> Any:
+    """The FAISS index of a file, memory-mapped where its kind can be, with the search parameters of `options` set."""
+    import faiss
+
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    if hasattr(index, "nprobe"):
+        index.nprobe = min(options.ivf_probes, index.nlist)
+    return on_gpu(index, device, faiss)
+
+
+def search_in(index: Any, options: IndexOptions) -> Nearest:
+    """Search in an index that is open. HNSW looks at no fewer candidates than it is asked for."""
+    graph = getattr(index, "hnsw", None)
+
+    def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        if graph is not None:
+            graph.efSearch = max(options.hnsw_search, k)
+        scores_BK, rows_BK = index.search(np.ascontiguousarray(vectors_BD, dtype=np.float32), k)
+        return scores_BK, rows_BK
+
+    return nearest
+
+
+def on_gpu(index: Any, device: str, faiss: Any) -> Any:
+    """The index on `device` ("cuda:1") where FAISS was built for GPUs and supports its kind there, else as it was.
+
+    A warning says why it stays on the CPU; "cpu" asks for nothing.
+    """
+    if not device.startswith("cuda"):
+        return index
+    number = int(device.partition(":")[2] or 0)
+    count = getattr(faiss, "get_num_gpus", lambda: 0)()
+    if number >= count or not hasattr(faiss, "StandardGpuResources"):
+        logger.warning("search: no GPU for the index (device %s, FAISS sees %d): it stays on the CPU", device, count)
+        return index
+    try:
+        moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+    except RuntimeError as error:
+        logger.warning("search: FAISS cannot hold this index on a GPU (%s): it stays on the CPU", error)
+        return index
+    logger.info("search: the index is on GPU %d", number)
+    return moved

@@ -1,0 +1,139 @@
+"""The search service without a cluster: readiness, the token, the config files' builder."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from calibadv.search.faiss_index import IndexOptions
+from calibadv.search.settings import SearchSettings
+from serve.access import authorised
+from serve.application import SearchAppOptions, search_application
+from serve.builder import SearchArgs
+from serve.retriever import SearchService
+from serve.shards import ShardUnavailable
+from tests.search.fakes import CORPUS
+
+ROOT = Path(__file__).parents[2]
+LEXICAL = SearchSettings(retriever="bm25", reranker="none")
+
+
+def service(folder: Path, token_env: str = "") -> SearchService:
+    return SearchService(lambda: CORPUS, LEXICAL, str(folder), 8, 0.0, token_env)
+
+
+def request(method: str, path: str, body: bytes = b"", token: str = "") -> Request:
+    headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b""}
+    return Request(scope, receive)
+
+
+def broken(error: Exception) -> Any:
+    def search(_: object) -> None:
+        raise error
+
+    return search
+
+
+async def test_it_is_ready_when_it_answers_and_not_when_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = service(tmp_path)
+    assert (await search(request("GET", "/healthz"))).status_code == 200
+    monkeypatch.setattr(search, "_search", broken(RuntimeError("out of memory")))
+    assert (await search(request("GET", "/healthz"))).status_code == 200  # it answered a moment ago
+    search._answered_s = -math.inf
+    reply = await search(request("GET", "/healthz"))
+    assert (reply.status_code, bytes(reply.body)) == (503, b"not ready\n")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await search.check_health()
+    monkeypatch.undo()
+    await search.check_health()
+    assert (await search(request("GET", "/healthz"))).status_code == 200
+
+
+async def test_a_failed_search_ends_readiness_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = service(tmp_path)
+    await search.check_health()
+    monkeypatch.setattr(search, "_search", broken(RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError):
+        await search._run([])
+    assert (await search(request("GET", "/healthz"))).status_code == 503
+
+
+async def test_a_lost_shard_is_not_ready_but_no_reason_to_replace_this_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = service(tmp_path)
+    monkeypatch.setattr(search, "_search", broken(ShardUnavailable("shard 1 is gone")))
+    await search.check_health()
+    assert (await search(request("GET", "/healthz"))).status_code == 503
+
+
+async def test_a_slow_batch_is_no_illness_until_it_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = service(tmp_path)
+    monkeypatch.setattr(search, "_search", broken(RuntimeError("stuck")))
+    search._batches = 1
+    await search.check_health()
+    search._moved_s = time.monotonic() - 1000
+    with pytest.raises(RuntimeError, match="stuck"):
+        await search.check_health()
+
+
+async def test_with_a_token_only_its_owner_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="token_env = 'NO_SUCH_TOKEN', but this process has no such"):
+        service(tmp_path, "NO_SUCH_TOKEN")
+    monkeypatch.setenv("SEARCH_TOKEN", "s3cret")
+    search = service(tmp_path, "SEARCH_TOKEN")
+    assert (await search(request("POST", "/retrieve", b"{}"))).status_code == 401
+    assert (await search(request("POST", "/retrieve", b"{}", "wrong"))).status_code == 401
+    assert (await search(request("POST", "/retrieve", b"{}", "s3cret"))).status_code == 400  # let in, and its body read
+    assert (await search(request("GET", "/healthz"))).status_code == 200
+
+
+def test_authorisation_by_hand() -> None:
+    assert authorised("", "")
+    assert authorised("Bearer t", "t")
+    assert not any(authorised(header, "t") for header in ("", "t", "Bearer t ", "bearer t", "Bearer \udc80"))
+
+
+@pytest.mark.parametrize("name", ["search.yaml", "search-wiki18.yaml"])
+def test_the_config_files_are_what_the_builder_takes(name: str) -> None:
+    config = yaml.safe_load((ROOT / "serve" / name).read_text())
+    (app,) = config["applications"]
+    assert app["import_path"] == "serve.builder:search_app"
+    assert config["http_options"]["host"] == "127.0.0.1"
+    args = SearchArgs.model_validate(app["args"])
+    assert args.settings().reranker == args.reranker
+    assert args.options().shards == args.shards
+
+
+def test_args_become_settings_and_options() -> None:
+    args = SearchArgs(
+        corpus="c", retriever="hybrid", index="hnsw", index_options={"hnsw_links": 16}, max_top_k=50, replicas=3
+    )
+    assert args.settings().index == IndexOptions("hnsw", hnsw_links=16)
+    assert args.settings().limits.max_top_k == 50
+    assert args.options() == SearchAppOptions(replicas=3)
+    with pytest.raises(ValidationError, match="retreiver"):
+        SearchArgs.model_validate({"corpus": "c", "retreiver": "dense"})
+    with pytest.raises(ValueError, match=r"index_options = \{'links': 3\}"):
+        SearchArgs(corpus="c", index_options={"links": 3}).settings()
+
+
+def test_shards_without_an_index_in_pieces_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shards = 2 need an index in pieces; faiss_index = '' is no folder"):
+        search_application(LEXICAL, lambda: CORPUS, tmp_path, SearchAppOptions(shards=2))
+    with pytest.raises(ValueError, match="replicas = 0; expected at least 1"):
+        SearchAppOptions(replicas=0)

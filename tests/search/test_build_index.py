@@ -1,0 +1,104 @@
+"""`workflows/build_index.py` from a corpus file to an index that a pipeline opens, also after an interruption."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from calibadv.data.corpus_store import build_store
+from calibadv.search.build import build_pipeline
+from calibadv.search.embed_shards import embed_shard, plan_shards
+from calibadv.search.embeddings import corpus_identity, embeddings_folder
+from calibadv.search.encoder import default_prefixes
+from calibadv.search.settings import SearchSettings
+from tests.search.fakes import CORPUS, WordEncoder
+from workflows import build_index
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> WordEncoder:
+    encoder = WordEncoder()
+    monkeypatch.setattr(build_index, "make_encoder", lambda _: encoder)
+    return encoder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"id": d.id, "title": d.title, "text": d.text}) + "\n" for d in CORPUS))
+    return path
+
+
+def test_an_index_in_pieces_is_linked_and_served(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+    link = tmp_path / "ready.index"
+    arguments = [str(corpus), "--cache-dir", str(tmp_path / "cache"), "--kind", "fp16", "--rows-a-piece", "2"]
+    assert build_index.main([*arguments, "--rows-a-shard", "2", "--link", str(link)]) == 0
+    assert [path.name for path in sorted(link.iterdir())][1:] == [f"piece-0000{piece}.faiss" for piece in range(3)]
+    encoder.passages.clear()
+    assert build_index.main([*arguments, "--link", str(link)]) == 0
+    settings = SearchSettings(reranker="none", faiss_index=str(link))
+    served = build_pipeline(CORPUS, settings, tmp_path / "other", encoder=encoder)
+    assert served.search_batch(["harbour town"])[0][0].id == "d4"
+    assert encoder.passages == []
+
+
+def test_only_missing_shards_are_embedded(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = embeddings_folder(corpus_identity(CORPUS), encoder, tmp_path)
+    embed_shard(CORPUS, WordEncoder(), plan_shards(5, 2)[1], folder.with_name(f"{folder.name}.shards"))
+    with caplog.at_level(logging.INFO):
+        assert build_index.main([str(corpus), "--cache-dir", str(tmp_path), "--rows-a-shard", "2"]) == 0
+    assert "2 of 3 shards are missing" in caplog.text
+    assert [text.partition("\n")[0] for text in encoder.passages] == ["Paris", "Berlin", "Oslo"]
+    assert "no index to build" in caplog.text  # exact search reads the embeddings
+    assert build_pipeline(CORPUS, SearchSettings(reranker="none"), tmp_path, encoder=encoder).search_batch(["Oslo"])
+    assert len(encoder.passages) == 3
+
+
+def test_a_store_is_searched_like_the_list(tmp_path: Path, encoder: WordEncoder) -> None:
+    store = build_store(CORPUS, tmp_path / "store")
+    assert build_index.main([str(tmp_path / "store"), "--cache-dir", str(tmp_path), "--rows-a-shard", "4"]) == 0
+    assert len(encoder.passages) == 5
+    for settings in (SearchSettings(reranker="none"), SearchSettings(), SearchSettings(retriever="hybrid")):
+        found = build_pipeline(store, settings, tmp_path, encoder=encoder).search_batch(["harbour town Norway"])
+        listed = build_pipeline(CORPUS, settings, tmp_path / "list", encoder=encoder).search_batch(
+            ["harbour town Norway"]
+        )
+        assert found == listed
+
+
+@pytest.mark.usefixtures("encoder")
+def test_what_cannot_be_built_is_said_before_embedding(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+    with pytest.raises(ValueError, match="ivfpq needs at least 256 documents"):
+        build_index.main([str(corpus), "--cache-dir", str(tmp_path), "--kind", "ivfpq"])
+    with pytest.raises(ValueError, match="--set links=3: expected NAME=NUMBER with NAME one of hnsw_build"):
+        build_index.main([str(corpus), "--cache-dir", str(tmp_path), "--kind", "hnsw", "--set", "links=3"])
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl is not there: prepare it"):
+        build_index.main([str(tmp_path / "none.jsonl")])
+    assert encoder.passages == []
+
+
+def test_a_link_never_takes_the_place_of_a_file(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+    arguments = [str(corpus), "--cache-dir", str(tmp_path), "--kind", "hnsw", "--link", str(corpus)]
+    with pytest.raises(ValueError, match="is there and is no link"):
+        build_index.main(arguments)
+    assert encoder.passages
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("intfloat/e5-base-v2", ("query: ", "passage: ")),
+        ("/models/multilingual-e5-large", ("query: ", "passage: ")),
+        ("intfloat/multilingual-e5-large-instruct", ("", "")),
+        ("intfloat/e5-mistral-7b-instruct", ("", "")),
+        ("minilm", ("", "")),
+        ("org/le5-base", ("", "")),
+    ],
+)
+def test_e5_has_prefixes_of_its_own(name: str, expected: tuple[str, str]) -> None:
+    assert default_prefixes(name) == expected

@@ -1,0 +1,127 @@
+"""The kinds of index: what they are built with, that they find their neighbours, and where they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import faiss
+import numpy as np
+import pytest
+
+from calibadv.search.faiss_index import (
+    KINDS,
+    IndexOptions,
+    add_rows,
+    built_in,
+    on_gpu,
+    opened,
+    search_in,
+    trained_index,
+)
+from calibadv.types import FloatArray
+
+
+def unit_vectors(count: int, dim: int = 16, seed: int = 0) -> FloatArray:
+    vectors = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+    unit: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("documents", "dim", "expected"),
+    [
+        # 4 * sqrt(10,000) = 400 lists would have 25 vectors each: 10,000 / 39.
+        (10_000, 384, {"ivf_lists": 256, "pq_bytes": 96}),
+        (1_000_000, 768, {"ivf_lists": 4000, "pq_bytes": 192}),
+        (256, 100, {"ivf_lists": 6, "pq_bytes": 25}),
+        (256, 7, {"ivf_lists": 6, "pq_bytes": 1}),
+    ],
+)
+def test_sizes_of_a_compressed_index_follow_from_the_corpus(documents: int, dim: int, expected: dict[str, int]) -> None:
+    assert built_in(IndexOptions("ivfpq"), documents, dim) == expected
+
+
+def test_given_parameters_are_built_in_and_those_of_the_search_are_not() -> None:
+    given = IndexOptions("ivfpq", ivf_lists=8, pq_bytes=4, ivf_probes=3)
+    assert built_in(given, 1000, 16) == {"ivf_lists": 8, "pq_bytes": 4}
+    assert built_in(IndexOptions("hnsw", hnsw_search=7), 1000, 16) == {"hnsw_links": 32, "hnsw_build": 200}
+    assert built_in(IndexOptions("fp16"), 1000, 16) == built_in(IndexOptions("flat"), 1, 16) == {}
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least 256 documents.*the corpus has 255: use 'flat'"):
+        built_in(IndexOptions("ivfpq"), 255, 16)
+    with pytest.raises(ValueError, match="pq_bytes = 5 does not divide the encoder's width 16"):
+        built_in(IndexOptions("ivfpq", pq_bytes=5), 1000, 16)
+    with pytest.raises(ValueError, match=r"index kind 'hsnw' is not known.*Did you mean 'hnsw'"):
+        IndexOptions("hsnw")
+    with pytest.raises(ValueError, match="ivf_probes = 0; expected at least 1"):
+        IndexOptions(ivf_probes=0)
+
+
+@pytest.mark.parametrize(("kind", "least"), [("flat", 1.0), ("fp16", 0.97), ("hnsw", 0.97), ("ivfpq", 0.7)])
+def test_every_kind_finds_the_exact_neighbours_after_a_trip_to_disk(tmp_path: Path, kind: str, least: float) -> None:
+    vectors, queries, options = unit_vectors(600), unit_vectors(20, seed=1), IndexOptions(kind)
+    index = trained_index(kind, vectors, built_in(options, *vectors.shape))
+    add_rows(index, vectors)
+    faiss.write_index(index, str(tmp_path / "i"))
+    scores, rows = search_in(opened(tmp_path / "i", options), options)(queries, 10)
+    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(rows.tolist(), exact.tolist(), strict=True)]
+    assert np.mean(shared) >= least
+    np.testing.assert_allclose(
+        scores[:, 0], np.take_along_axis(queries @ vectors.T, rows[:, :1], axis=1)[:, 0], atol=0.2
+    )
+
+
+def test_a_compressed_index_is_built_the_same_twice() -> None:
+    vectors = unit_vectors(400)
+    options = IndexOptions("ivfpq")
+
+    def build() -> bytes:
+        index = trained_index("ivfpq", vectors, built_in(options, *vectors.shape))
+        add_rows(index, vectors)
+        return bytes(faiss.serialize_index(index))
+
+    assert build() == build()
+
+
+class FakeFaiss(SimpleNamespace):
+    """FAISS as built for GPUs: two of them, holding flat indexes only."""
+
+    StandardGpuResources = object
+
+    def get_num_gpus(self) -> int:
+        return 2
+
+    def index_cpu_to_gpu(self, resources: object, number: int, index: str) -> str:
+        assert resources is not None
+        if index != "flat":
+            raise RuntimeError("not supported")
+        return f"{index} on {number}"
+
+
+def test_an_index_goes_to_the_gpu_that_is_asked_for() -> None:
+    assert on_gpu("flat", "cuda:1", FakeFaiss()) == "flat on 1"
+    assert on_gpu("flat", "cuda", FakeFaiss()) == "flat on 0"
+    assert on_gpu("flat", "cpu", FakeFaiss()) == "flat"
+
+
+@pytest.mark.parametrize(
+    ("index", "device", "library", "said"),
+    [
+        ("hnsw", "cuda:0", FakeFaiss(), "cannot hold this index on a GPU"),
+        ("flat", "cuda:2", FakeFaiss(), "FAISS sees 2"),
+        ("flat", "cuda:0", SimpleNamespace(), "FAISS sees 0"),
+    ],
+)
+def test_an_index_that_no_gpu_can_hold_stays_and_says_why(
+    caplog: pytest.LogCaptureFixture, index: str, device: str, library: SimpleNamespace, said: str
+) -> None:
+    assert on_gpu(index, device, library) == index
+    assert said in caplog.text
+
+
+def test_all_kinds_are_tried_above() -> None:
+    assert set(KINDS) == {"flat", "fp16", "hnsw", "ivfpq"}

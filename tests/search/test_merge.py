@@ -1,0 +1,60 @@
+"""Merging the top-k of pieces: as good as the top-k of the whole."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibadv.search.merge import in_pieces, merge_top_k
+from calibadv.types import FloatArray, IntArray
+
+
+def test_two_pieces_by_hand() -> None:
+    scores = [np.array([[0.9, 0.1]], dtype=np.float32), np.array([[0.5, 0.4]], dtype=np.float32)]
+    merged, rows = merge_top_k(scores, [np.array([[3, 1]]), np.array([[7, 9]])], 3)
+    assert rows.tolist() == [[3, 7, 9]]
+    np.testing.assert_allclose(merged, [[0.9, 0.5, 0.4]], rtol=1e-6)
+
+
+def test_a_tie_goes_to_the_lower_row_and_noise_is_a_tie() -> None:
+    scores = [np.array([[0.5]], dtype=np.float32), np.array([[0.5000001]], dtype=np.float32)]
+    assert merge_top_k(scores, [np.array([[2]]), np.array([[5]])], 1)[1].tolist() == [[2]]
+
+
+def test_what_no_piece_found_is_no_result() -> None:
+    # FAISS fills with row -1 and the lowest float.
+    scores = [np.array([[0.2, -3.4e38]], dtype=np.float32), np.array([[-3.4e38]], dtype=np.float32)]
+    merged, rows = merge_top_k(scores, [np.array([[4, -1]]), np.array([[-1]])], 3)
+    assert rows.tolist() == [[4, -1, -1]]
+    assert merged[0, 1:].tolist() == [-np.inf, -np.inf]
+    with pytest.raises(ValueError, match="0 pieces"):
+        merge_top_k([], [], 3)
+
+
+def exact(values: FloatArray) -> object:
+    def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        order = np.lexsort((np.arange(len(values)), -values))[:k]
+        return np.tile(values[order], (len(vectors_BD), 1)), np.tile(order, (len(vectors_BD), 1))
+
+    return nearest
+
+
+@given(
+    values=st.lists(st.integers(0, 5), min_size=1, max_size=30),
+    cuts=st.lists(st.integers(0, 30), max_size=4),
+    k=st.integers(1, 30),
+)
+def test_any_cut_into_pieces_finds_what_the_whole_finds(values: list[int], cuts: list[int], k: int) -> None:
+    scores = np.array(values, dtype=np.float32)
+    k = min(k, len(scores))
+    bounds = sorted({0, len(scores), *(cut for cut in cuts if cut < len(scores))})
+    pieces = [(a, b - a, exact(scores[a:b])) for a, b in pairwise(bounds)]
+    queries = np.zeros((2, 1), dtype=np.float32)
+    found, rows = in_pieces(pieces)(queries, k)  # type: ignore[arg-type]
+    whole, whole_rows = exact(scores)(queries, k)  # type: ignore[operator]
+    np.testing.assert_array_equal(rows, whole_rows)
+    np.testing.assert_array_equal(found, whole)

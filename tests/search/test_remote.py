@@ -1,0 +1,91 @@
+"""The HTTP client against our own wire format, Search-R1's answers, and servers that are none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from calibadv.data.corpus import passage_id
+from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.client import RetryPolicy
+from calibadv.search.limits import SearchLimits
+from calibadv.search.remote import http_search, parse_result, retrieve_request
+from calibadv.types import Document
+from serve.wire import RetrieveRequest, parse_retrieve, retrieve_response
+
+OSLO = Document("d4", "Oslo", "Oslo is a harbour town.", 0.5)
+ONCE = RetryPolicy(attempts=1)
+
+
+def answering(status: int, body: Any, seen: list[httpx.Request]) -> httpx.MockTransport:
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(status, content=body if isinstance(body, bytes) else json.dumps(body).encode())
+
+    return httpx.MockTransport(answer)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("search_r1", RetrieveRequest(("who?",), 3, None, return_scores=True)),
+        ("calibadv", RetrieveRequest(("who?",), 3, 20, return_scores=True)),
+    ],
+)
+async def test_our_server_understands_both_shapes_and_our_client_its_answer(
+    shape: str, expected: RetrieveRequest
+) -> None:
+    seen: list[httpx.Request] = []
+    transport = answering(200, retrieve_response([[OSLO]], return_scores=True), seen)
+    search = http_search("http://h/retrieve", shape=shape, transport=transport)
+    assert await search("who?") == (OSLO,)
+    assert parse_retrieve(seen[0].content, SearchLimits()) == expected
+
+
+def test_search_r1s_own_answer_has_contents_and_perhaps_no_score_or_id() -> None:
+    body = {"result": [[{"document": {"id": 7, "contents": '"Oslo"\nA town.'}, "score": 0.25}], [{"contents": "A\nb"}]]}
+    assert parse_result(body) == [
+        (Document("7", "Oslo", "A town.", 0.25),),
+        (Document(passage_id("A", "b"), "A", "b"),),
+    ]
+
+
+@pytest.mark.parametrize("body", [{}, [], {"result": None}, {"result": [[{"title": "t"}]]}, {"result": [["text"]]}])
+def test_an_answer_of_another_kind_is_named(body: Any) -> None:
+    with pytest.raises(ValueError, match=r"the search server answered .*is this the URL of a retrieval server"):
+        parse_result(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (503, b"busy", "answered 503: busy"),
+        (200, b"<html>", "Expecting value"),
+        (200, {"result": []}, "0 lists of documents to one query"),
+    ],
+)
+async def test_what_is_no_answer_is_search_failed(status: int, body: Any, said: str) -> None:
+    search = http_search("http://h/retrieve", policy=ONCE, transport=answering(status, body, []))
+    with pytest.raises(SearchFailed, match=said):
+        await search("who?")
+
+
+async def test_the_token_is_sent_and_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[httpx.Request] = []
+    monkeypatch.setenv("MY_TOKEN", "s3cret")
+    transport = answering(200, {"result": [[]]}, seen)
+    assert await http_search("http://h", token_env="MY_TOKEN", transport=transport)("\ud800") == ()
+    assert seen[0].headers["authorization"] == "Bearer s3cret"
+    assert json.loads(seen[0].content)["queries"] == ["?"]
+    monkeypatch.delenv("MY_TOKEN")
+    with pytest.raises(ValueError, match="token_env = 'MY_TOKEN', but there is no such environment variable"):
+        http_search("http://h", token_env="MY_TOKEN")
+
+
+def test_an_unknown_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="request shape 'google' is not known"):
+        http_search("http://h", shape="google")
+    assert retrieve_request("search_r1", "q", 20, 3)["topk"] == 3

@@ -1,0 +1,1 @@
+"""The measurements of `workflows/retrieval_benchmark.py`, one a file, each giving rows of a table."""

@@ -1,0 +1,72 @@
+"""Queries a second and latency of the search app on Ray Serve, for one caller and for many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from calibadv.search.client import RetryPolicy, SearchCall
+from calibadv.search.remote import http_search
+from calibadv.search.settings import SearchSettings
+from serve.app import SearchAppOptions, start_search, stop_search
+from serve.search_client import serve_search
+from workflows.retrieval.callers import measure
+
+log = logging.getLogger(__name__)
+
+HEAD = ("callers", "by", "queries", "failed", "queries/s", "p50 ms", "p95 ms")
+
+
+def load_rows(
+    queries: Sequence[str],
+    corpus: Path,
+    settings: SearchSettings,
+    callers: Sequence[int],
+    by: Sequence[str],
+    seconds: float,
+    cache_dir: Path,
+    replicas: int,
+) -> list[list[str | int | float]]:
+    """A row of `HEAD` for each number of callers, by Serve handle and by HTTP. Starts the app, and stops it.
+
+    Each caller asks, waits for the answer, and asks again for `seconds`. Turn the query cache off in `settings`: a
+    repeated query would measure the cache. Ray must be running.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = SearchAppOptions(name="retrieval-benchmark", replicas=replicas, http_port=port)
+    start_search(settings, corpus, cache_dir, options)
+    try:
+        rows = []
+        for way, count in itertools.product(by, callers):
+            row = asyncio.run(_one_load(queries, way, options.name, port, count, seconds, settings))
+            log.info("%d callers by %s: %.1f queries/s", count, way, row[4])
+            rows.append(row)
+        return rows
+    finally:
+        stop_search(options.name)
+
+
+async def _one_load(
+    queries: Sequence[str], by: str, app: str, port: int, callers: int, seconds: float, settings: SearchSettings
+) -> list[str | int | float]:
+    # One attempt: a retry would hide what was refused in a longer latency.
+    once = RetryPolicy(attempts=1, timeout_s=60.0)
+    search: SearchCall
+    if by == "handle":
+        search = serve_search(app, once)
+    else:
+        search = http_search(f"http://127.0.0.1:{port}/retrieve", top_k=settings.top_k, policy=once)
+    latencies_s, failed, wall_s = await measure(search, queries, callers, seconds)
+    if not latencies_s:
+        raise RuntimeError(f"none of {failed} queries was answered by {by}: see the replica's log")
+    p50_s, p95_s = np.percentile(latencies_s, [50, 95])
+    rate = len(latencies_s) / wall_s
+    return [callers, by, len(latencies_s), failed, round(rate, 1), round(1000 * p50_s, 1), round(1000 * p95_s, 1)]

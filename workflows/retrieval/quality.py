@@ -1,0 +1,62 @@
+"""Recall and reciprocal rank of every retriever with every reranker, on questions that name their gold passages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from calibadv.search.build import build_pipeline, make_encoder
+from calibadv.search.encoder import TextEncoder
+from calibadv.search.limits import SearchLimits
+from calibadv.search.quality import ranking_quality
+from calibadv.search.settings import SearchSettings
+from calibadv.types import Document, Question
+
+log = logging.getLogger(__name__)
+
+CUTS = (1, 3, 5, 20)
+HEAD = ("retriever", "reranker", *(f"recall@{k}" for k in CUTS), "MRR")
+
+
+def quality_rows(
+    questions: Sequence[Question],
+    documents: Sequence[Document],
+    settings: SearchSettings,
+    retrievers: Sequence[str],
+    rerankers: Sequence[str],
+    cache_dir: Path,
+    encoder: TextEncoder | None = None,
+) -> list[list[str | float]]:
+    """A row of `HEAD` for each retriever with each reranker, which reorders the first `top_k_retrieve`.
+
+    The query is the question as it stands: a multi-hop question's later passages are hard to find with it, whatever
+    the retriever. Raises `ValueError` when no question has gold passages; those without are left out, and said.
+    """
+    asked = [question for question in questions if question.gold_doc_ids]
+    if len(asked) < len(questions):
+        log.warning("%d questions have no gold passages and are left out", len(questions) - len(asked))
+    if not asked:
+        raise ValueError(f"none of {len(questions)} questions has gold passages: use a data set that has them")
+    if encoder is None and (set(retrievers) != {"bm25"} or "late" in rerankers):
+        encoder = make_encoder(settings)
+    depth = max(settings.top_k_retrieve, *CUTS)
+    rows: list[list[str | float]] = []
+    for retriever in retrievers:
+        for reranker in rerankers:
+            chosen = replace(
+                settings,
+                retriever=retriever,
+                reranker=reranker,
+                top_k_retrieve=depth,
+                top_k=depth,
+                limits=SearchLimits(max_queries=len(asked), max_top_k=depth),
+            )
+            pipeline = build_pipeline(documents, chosen, cache_dir, encoder=encoder)
+            found = pipeline.search_batch([question.text for question in asked])
+            rankings = [[document.id for document in ranked] for ranked in found]
+            recalls, mrr = ranking_quality(rankings, [question.gold_doc_ids for question in asked], CUTS)
+            rows.append([retriever, reranker, *(recalls[k] for k in CUTS), mrr])
+            log.info("%s, %s: recall@5 %.3f", retriever, reranker, recalls[5])
+    return rows

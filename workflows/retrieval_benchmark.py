@@ -1,0 +1,131 @@
+"""Measure retrieval: `python workflows/retrieval_benchmark.py {quality,load,indexes} …`; prints a Markdown table.
+
+quality  recall and MRR of BM25, dense and hybrid, each with each reranker, against the questions' gold passages
+load     queries a second and latency of the Serve app, for 1, 8 and 64 callers
+indexes  size, recall and speed of flat, fp16, HNSW and IVF-PQ; sets larger than the corpus are made by moving copies of
+         its vectors, and say nothing about larger real corpora but how the indexes grow
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from calibadv.data.questions import load_questions
+from calibadv.search.build import make_encoder
+from calibadv.search.corpus_source import open_corpus
+from calibadv.search.embeddings import load_or_embed
+from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchSettings
+from calibadv.types import Question
+from workflows.retrieval.tables import markdown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: measured. The table goes to standard output, progress to standard error."""
+    args = _parser().parse_args(arguments)
+    settings = SearchSettings(
+        encoder=args.encoder, cross_encoder=args.cross_encoder, device=args.device, threads=args.threads
+    )
+    cache_dir = Path(args.cache_dir).absolute()
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    questions = load_questions(Path(args.questions))
+    sys.stdout.write(
+        {"quality": _quality, "load": _load, "indexes": _indexes}[args.what](args, settings, questions, cache_dir)
+    )
+    return 0
+
+
+def _quality(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
+    from workflows.retrieval.quality import HEAD, quality_rows
+
+    documents = open_corpus(args.corpus)
+    return markdown(HEAD, quality_rows(questions, documents, settings, args.retrievers, args.rerankers, cache_dir))
+
+
+def _load(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
+    from dataclasses import replace
+
+    import ray
+
+    from workflows.retrieval.load import HEAD, load_rows
+
+    # What an agent sends: sub-queries where the data set has them.
+    queries = [text for question in questions for text in question.sub_queries or (question.text,)]
+    chosen = replace(settings, retriever=args.retriever, reranker=args.reranker, cache_size=0)
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # Serve's own 5 s is too short when busy
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    try:
+        rows = load_rows(
+            queries, Path(args.corpus), chosen, args.callers, args.by, args.seconds, cache_dir, args.replicas
+        )
+    finally:
+        ray.shutdown()
+    return markdown(HEAD, rows)
+
+
+def _indexes(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
+    from workflows.retrieval.indexes import HEAD, index_rows
+
+    documents = open_corpus(args.corpus)
+    encoder = make_encoder(settings)
+    vectors_ND = load_or_embed(documents, encoder, cache_dir, tokens=False).vectors
+    row_of = {document.id: row for row, document in enumerate(documents)}
+    gold_rows = [[row_of[doc_id] for doc_id in question.gold_doc_ids if doc_id in row_of] for question in questions]
+    queries_BD = encoder.encode_queries([question.text for question in questions]).vectors
+    return markdown(HEAD, index_rows(vectors_ND, queries_BD, gold_rows, args.sizes, args.noise, settings.threads))
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = SearchSettings()
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("questions", help="a question file with gold passages (MuSiQue, HotpotQA, prepared parquet)")
+    shared.add_argument("corpus", help="its corpus file or store")
+    shared.add_argument("--cache-dir", default=".cache/search")
+    shared.add_argument("--encoder", default=defaults.encoder)
+    shared.add_argument("--cross-encoder", default=defaults.cross_encoder)
+    shared.add_argument("--device", default=defaults.device)
+    shared.add_argument("--threads", type=int, default=1)
+    parser = argparse.ArgumentParser(
+        prog="retrieval_benchmark.py",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    of = parser.add_subparsers(dest="what", required=True)
+    quality = of.add_parser("quality", parents=[shared], allow_abbrev=False)
+    quality.add_argument("--retrievers", nargs="+", choices=RETRIEVERS, default=["bm25", "dense", "hybrid"])
+    quality.add_argument(
+        "--rerankers", nargs="+", choices=RERANKERS, default=["none", "late"], help="cross: from a hub"
+    )
+    load = of.add_parser("load", parents=[shared], allow_abbrev=False)
+    load.add_argument("--retriever", choices=RETRIEVERS, default="hybrid")
+    load.add_argument("--reranker", choices=RERANKERS, default="late")
+    load.add_argument("--callers", type=int, nargs="+", default=[1, 8, 64])
+    load.add_argument("--by", nargs="+", choices=["handle", "http"], default=["handle", "http"])
+    load.add_argument("--seconds", type=float, default=20.0, help="of each number of callers")
+    load.add_argument("--replicas", type=int, default=1)
+    indexes = of.add_parser("indexes", parents=[shared], allow_abbrev=False)
+    indexes.add_argument("--sizes", type=int, nargs="+", default=[2_000, 20_000, 200_000])
+    indexes.add_argument("--noise", type=float, default=0.5, help="length of what moves a copy; 0.5: cosine about 0.89")
+    return parser
+
+
+def _cli() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    for ours in ("calibadv", "workflows"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    try:
+        return main()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(_cli())
