@@ -54,7 +54,8 @@ def predict(question: Question, trajectory: Trajectory | None) -> Prediction:
     }
     if trajectory is None or trajectory.infra_failed:
         scores = ("answer", "f1", "em", "cover_em", "format", "searches", "tokens", "perplexity")
-        return Prediction(**asked, **dict.fromkeys(scores), truncated=False, infra_failed=True)
+        nothing: dict[str, Any] = dict.fromkeys(scores)
+        return Prediction(**asked, **nothing, truncated=False, infra_failed=True)
     logprobs_N = np.concatenate([np.empty(0, np.float32), *(turn.logprobs for turn in trajectory.turns)])
     return Prediction(
         **asked,

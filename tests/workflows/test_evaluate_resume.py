@@ -50,15 +50,17 @@ def test_answers_are_on_disk_before_the_file_is_closed(tmp_path: Path) -> None:
 
 def test_a_torn_last_line_is_dropped_and_asked_again(tmp_path: Path) -> None:
     path = tmp_path / PREDICTIONS
+    polish = replace(answer(QUESTIONS[1]), type="łódź")
     with PredictionFile(path) as file:
-        for question in QUESTIONS[:2]:
-            file.append(answer(question))
+        file.append(answer(QUESTIONS[0]))
+        file.append(polish)
     whole = path.read_bytes()
-    path.write_bytes(whole[:-20])
-    assert list(read_predictions(path)) == ["nq/0"]
-    with PredictionFile(path) as file:
-        file.append(answer(QUESTIONS[1]))
-    assert path.read_bytes() == whole
+    for torn in (20, 1, len(whole) - whole.index("ź".encode()) - 1):  # the last one: inside of a character
+        path.write_bytes(whole[:-torn])
+        assert list(read_predictions(path)) == ["nq/0"]
+        with PredictionFile(path) as file:
+            file.append(polish)
+        assert path.read_bytes() == whole
 
 
 def test_a_broken_line_in_the_middle_is_refused_with_its_place(tmp_path: Path) -> None:

@@ -56,11 +56,10 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
     if not path.exists():
         return {}
     found = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):  # a crash may tear a character, too
         try:
             prediction = Prediction.from_dict(json.loads(line))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path}, line {number}",
                 f"no prediction of ours ({error})",
