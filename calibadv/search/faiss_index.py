@@ -80,6 +80,7 @@ def trained_index(kind: str, vectors_ND: FloatArray, parameters: Mapping[str, in
     import faiss
 
     dim = vectors_ND.shape[1]
+    index: Any  # FAISS' own types leave out what only some kinds have
     if kind == "flat":
         return faiss.IndexFlatIP(dim)
     if kind == "fp16":
@@ -110,7 +111,7 @@ def opened(path: Path, options: IndexOptions, device: str = "cpu") -> Any:
     """The FAISS index of a file, memory-mapped where its kind can be, with the search parameters of `options` set."""
     import faiss
 
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
     if hasattr(index, "nprobe"):
         index.nprobe = min(options.ivf_probes, index.nlist)
     return on_gpu(index, device, faiss)

@@ -40,10 +40,11 @@ class RememberedQueries:
             fresh = self._encoder.encode_queries(new)
             self.forwards += len(new)
             for row, text in enumerate(new):
-                known[text] = one = Encoded(
+                encoded = Encoded(
                     fresh.vectors[row : row + 1], fresh.tokens[row : row + 1], fresh.token_ids[row : row + 1]
                 )
-                self._memory.put(text, one)
+                known[text] = encoded
+                self._memory.put(text, encoded)
         ones = [one for text in texts if (one := known[text]) is not None]
         assert len(ones) == len(texts)
         vectors = [one.vectors for one in ones] or [np.zeros((0, self.dim), dtype=np.float32)]

@@ -84,7 +84,7 @@ class LateInteraction:
             return max_sim(query_QD, tokens_MD, lengths_C)
         weights_Q = None if ids_Q is None else rarity(ids_Q, self._frequencies_V, len(self._vectors_ND))
         cosines_C = self._vectors_ND[rows] @ vector_D
-        scores_C: FloatArray = (max_sim(query_QD, tokens_MD, lengths_C, weights_Q) + cosines_C) / 2
+        scores_C: FloatArray = np.mean([max_sim(query_QD, tokens_MD, lengths_C, weights_Q), cosines_C], axis=0)
         return scores_C
 
 
