@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,14 +15,18 @@ import yaml
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from calibadv.search.build import build_pipeline, origin_of
+from calibadv.search.encoder import passage_text
 from calibadv.search.faiss_index import IndexOptions
 from calibadv.search.settings import SearchSettings
+from calibadv.search.stored_index import load_or_build
+from calibadv.types import FloatArray
 from serve.access import authorised
 from serve.application import SearchAppOptions, search_application
 from serve.builder import SearchArgs
 from serve.retriever import SearchService
-from serve.shards import ShardUnavailable
-from tests.search.fakes import CORPUS
+from serve.shards import IndexShard, ShardUnavailable, nearest_of_shards, shard_arguments
+from tests.search.fakes import CORPUS, WordEncoder
 
 ROOT = Path(__file__).parents[2]
 LEXICAL = SearchSettings(retriever="bm25", reranker="none")
@@ -130,6 +137,63 @@ def test_args_become_settings_and_options() -> None:
         SearchArgs.model_validate({"corpus": "c", "retreiver": "dense"})
     with pytest.raises(ValueError, match=r"index_options = \{'links': 3\}"):
         SearchArgs(corpus="c", index_options={"links": 3}).settings()
+
+
+class Shard:
+    """A Serve handle of one `IndexShard` in this process; `error` is what its answer raises."""
+
+    def __init__(self, arguments: tuple[Any, ...], error: Exception | None = None) -> None:
+        self._shard = IndexShard(*arguments)
+        self._error = error
+        self.nearest = self
+
+    def remote(self, vectors_BD: FloatArray, k: int) -> Any:
+        def result(timeout_s: float) -> Any:
+            assert timeout_s > 0
+            if self._error is not None:
+                raise self._error
+            return asyncio.run(self._shard.nearest(vectors_BD, k))
+
+        return SimpleNamespace(result=result)
+
+
+def in_pieces(folder: Path, encoder: WordEncoder) -> SearchSettings:
+    settings = SearchSettings(reranker="none", cache_size=0)
+    vectors = encoder.encode_passages([passage_text(document) for document in CORPUS]).vectors
+    origin = origin_of(CORPUS, settings, encoder)
+    index = load_or_build(lambda: vectors, origin, IndexOptions(), folder, rows_a_piece=1)
+    return replace(settings, faiss_index=str(index))
+
+
+def test_shards_together_find_what_one_index_finds(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    settings = in_pieces(tmp_path, encoder)
+    handles = [Shard(arguments) for arguments in shard_arguments(settings, 3, "cpu")]
+    nearest = nearest_of_shards(handles, CORPUS, settings, encoder)
+    sharded = build_pipeline(CORPUS, settings, tmp_path, encoder=encoder, nearest=nearest)
+    whole = build_pipeline(CORPUS, settings, tmp_path, encoder=encoder)
+    queries = ["capital of France", "film director born in Oslo"]
+    assert sharded.search_batch(queries, 5) == whole.search_batch(queries, 5)
+    assert [documents[0].id for documents in sharded.search_batch(queries)] == ["d0", "d3"]
+
+
+def test_no_answer_is_made_of_some_shards_only(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    settings = in_pieces(tmp_path, encoder)
+    first, second = shard_arguments(settings, 2, "cpu")
+    lost = Shard(second, TimeoutError("no answer in 60 s"))
+    nearest = nearest_of_shards([Shard(first), lost], CORPUS, settings, encoder)
+    with pytest.raises(ShardUnavailable, match="a shard of the index gave no answer: TimeoutError: no answer in 60 s"):
+        nearest(encoder.encode_queries(["Oslo"]).vectors, 3)
+
+
+def test_shards_of_another_corpus_are_refused(tmp_path: Path) -> None:
+    encoder = WordEncoder()
+    settings = in_pieces(tmp_path, encoder)
+    with pytest.raises(ValueError, match="does not fit: corpus"):
+        nearest_of_shards([], CORPUS[::-1], settings, encoder)
+    with pytest.raises(ValueError, match="6 shards of an index of 5 pieces"):
+        shard_arguments(settings, 6, "cpu")
 
 
 def test_shards_without_an_index_in_pieces_are_refused(tmp_path: Path) -> None:
