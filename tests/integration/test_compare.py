@@ -44,7 +44,7 @@ class Place:
 
     def start(self, *, more_cells: str = "", concurrent: int = 2) -> subprocess.Popen[str]:
         """The command in a process group of its own, as a terminal would start it."""
-        text = SMOKE.read_text().replace('"pocket.toml"', f'"{SMOKE.parent / "pocket.toml"}"')
+        text = SMOKE.read_text().replace('"../recipes', f'"{ROOT}/workflows/recipes')
         file = self.base / "study.toml"
         file.write_text(text.replace("concurrent = 2", f"concurrent = {concurrent}") + more_cells)
         places = ["--run.folder", str(self.base / "runs"), "--run.cache", str(self.base / "cache")]
