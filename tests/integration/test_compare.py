@@ -57,6 +57,8 @@ class Place:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # A background job inherits an ignored Ctrl-C, and would pass it on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def ended(self, process: subprocess.Popen[str]) -> tuple[int, str]:
