@@ -162,7 +162,7 @@ class SentinelSection(Section):
 
     @model_validator(mode="after")
     def _limits_make_sense(self) -> SentinelSection:
-        assert self.limits is not None
+        _ = self.limits  # raises for what limits nothing or everything
         return self
 
     @property

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "workflows" / "studies" / "smoke.toml"
-TIMEOUT_S = 900  # a call takes about a minute on two idle cores
+TIMEOUT_S = 900
 THIRD_CELL = '\n[[cell]]\nname = "blocked"\nmethod = "grpo"\n'
 
 
