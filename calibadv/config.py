@@ -162,7 +162,7 @@ class SentinelSection(Section):
 
     @model_validator(mode="after")
     def _limits_make_sense(self) -> SentinelSection:
-        assert self.limits is not None
+        _ = self.limits  # raises for what limits nothing or everything
         return self
 
     @property
@@ -240,7 +240,7 @@ def load_config(recipe: Path | None = None, overrides: Sequence[str] = ()) -> Co
 
     Raises `ConfigError` naming key, value, expectation and the nearest right key.
     """
-    tree = _read_toml(recipe) if recipe is not None else {}
+    tree = {} if recipe is None else read_toml(recipe, "recipe", "workflows/recipes/pocket.toml")
     for dotted, text in _pairs(overrides):
         _assign(tree, dotted, text)
     try:
@@ -249,13 +249,14 @@ def load_config(recipe: Path | None = None, overrides: Sequence[str] = ()) -> Co
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, what: str, example: str) -> dict[str, Any]:
+    """The tables of a TOML file; `ConfigError` if it cannot be read, in words for `what` it is, e.g. a recipe."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}: give a TOML file, e.g. workflows/recipes/pocket.toml") from None
+        raise ConfigError(f"no {what} at {path}: give a TOML file, e.g. {example}") from None
     except OSError as error:
-        raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"the {what} {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 

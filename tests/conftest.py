@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 import ray
+
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # Ray's own 30 s are too short for a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from calibadv.config import Config
 from calibadv.methods import make_method
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.run_folder import RunFolder
+from workflows.command import run_command
 from workflows.comparison.grid import Plan, PlannedRun, check_finished, plan_study
 from workflows.comparison.live import open_progress
 from workflows.comparison.report import Report, write_report
@@ -117,17 +117,7 @@ def _say(report: Report) -> None:
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for ours in ("calibadv", "serve", "workflows"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends the study as Ctrl-C does
-    try:
-        return main()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(main)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -27,6 +29,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's own C++ chatter; what fails is raised in Python
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",  # Serve's own 5 s is too short for a busy machine
+    "RAY_raylet_start_wait_time_s": "120",  # nor are Ray's own 30 s enough there
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -117,17 +120,19 @@ def init_ray(config: Config, wanted: float) -> None:
     for name in ("ray.serve", "ray.data", "ray.rllib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
-    cluster = config.cluster
+    cluster, on_sigterm = config.cluster, signal.getsignal(signal.SIGTERM)
     if cluster.address != "local":
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-        return
-    ray.init(
-        address="local",
-        num_cpus=cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted)),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    else:
+        ray.init(
+            address="local",
+            num_cpus=cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own, which ends the process with nothing saved
 
 
 def _quietly(stop: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from calibadv.dry_run import plan_table
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.view import RunSummary, TerminalView, open_view
+from workflows.command import run_command
 from workflows.inputs import resolve_inputs
 from workflows.sentinel import Collapsed
 from workflows.training_run import TrainingRun
@@ -85,17 +85,7 @@ def train_run(
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for ours in ("calibadv", "serve", "workflows"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves what was learned, as Ctrl-C does
-    try:
-        return main()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(main)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any
 
 from calibadv.cluster.factories import make_dialogue
-from calibadv.collapse import collapse_step
 from calibadv.config import Config
 from calibadv.diagnostics import ClippedTokens, benchmark_f1
 from calibadv.methods import Method, make_method
@@ -22,6 +21,7 @@ from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.plots import write_plots
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.series import collapse_point
 from calibadv.tracking.view import TIME_PARTS, RunSummary, TerminalView
 from workflows.report import (
     evaluation_metrics,
@@ -129,7 +129,6 @@ class TrainingRun:
     def _summary(self, wall_s: float) -> dict[str, Any]:
         history = [line for line in self.folder.history() if line["step"] > 0]
         before, after = self.evaluations[0], self.evaluations[self.config.run.steps]
-        collapsed = collapse_step([line["reward/f1"] for line in history])
         step_s = sum(line["time/step_s"] for line in history)
         diffs = [line[name] for line in history for name in LOGPROB_DIFFS if name in line]
         return {
@@ -149,7 +148,7 @@ class TrainingRun:
             "time_split": {name: sum(line[f"time/{name}_s"] for line in history) / step_s for name in TIME_PARTS},
             "logprob_diff_mean": fmean(diffs),
             "logprob_diff_worst_step": max(diffs),
-            "collapse_step": None if collapsed is None else int(history[collapsed]["step"]),
+            "collapse_step": collapse_point(history),
             "engine_share_max": max(line["rollout/engine_share_max"] for line in history),
             "infra_failed": sum(line["rollout/infra_failed_count"] for line in history),
             "skipped_updates": sum(line["learner/skipped_updates"] for line in history),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,16 @@ from torch import Tensor
 from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
 from calibadv.cluster.weights import PackedWeights, chunk_state
 from calibadv.config import LearnerSection
-from calibadv.losses import clipped_surrogate, importance_weights, low_variance_kl, value_loss
-from calibadv.methods.method import LossTokens, Method, StepFacts
+from calibadv.methods.method import Method, StepFacts
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
 from calibadv.rllib.module import CausalLMModule, save_pretrained
+from calibadv.rllib.objective import Divisors, count, loss_terms, total
 from calibadv.rllib.ranks import rank, sum_gradients, sum_over_ranks
 from calibadv.rllib.snapshot import load_snapshot, save_snapshot
 from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals
 
 POLICY, CRITIC = "default_policy", "critic"
-
-
-@dataclass(frozen=True, slots=True)
-class Divisors:
-    """What the sums over a mini-batch's tokens are divided by, counted over all ranks."""
-
-    tokens: float  # Σ weights in the surrogate: the number of action tokens where every weight is 1
-    actions: float  # action tokens, whatever they weigh: for the critic and for KL and entropy terms
-    extra: float  # tokens that the method's own term counts
 
 
 class PolicyLearner(TorchLearner):  # type: ignore[misc]
@@ -106,7 +96,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         return totals.as_dict()
 
     def _update_minibatch(self, minibatch: list[MicroBatch], totals: UpdateTotals, *, fresh: bool) -> None:
-        divisors = self._divisors(minibatch)
+        divisors = count(minibatch, self._device)
         if divisors.actions == 0:  # on every rank: fewer rollouts than mini-batches
             return
         optimizers = self._optimizers()
@@ -121,13 +111,13 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             with torch.set_grad_enabled(trains):
                 with self._autocast():
                     out = self.policy.forward_train(batch)
-                terms = self.loss_terms(batch, out, divisors)
-                total = _sum(terms)
+                terms = loss_terms(batch, out, divisors, self._settings, self._method)
+                part = total(terms)
             if trains:
-                torch.autograd.backward(total)
+                torch.autograd.backward(part)
             totals.add_tokens(batch, out, fresh=fresh)
             totals.add_losses({name: float(term.detach()) for name, term in terms.items()})
-            loss += float(total.detach())
+            loss += float(part.detach())
         grad_norms = {name: self._sum_gradients_and_clip(optimizer) for name, optimizer in optimizers.items()}
         # Clamps stop a nan on its way to the gradient, so that the loss is looked at too.
         (loss,) = sum_over_ranks([loss], self._device)
@@ -138,54 +128,13 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         totals.add_update(grad_norms, self._get_optimizer_lr(optimizers["policy"]), skipped=not finite)
         self._updates_done += 1
 
-    def _divisors(self, minibatch: list[MicroBatch]) -> Divisors:
-        local = [
-            sum(float(micro.tokens["weights_N"].sum()) for micro in minibatch),
-            float(sum(micro.num_actions for micro in minibatch)),
-            sum(float(micro.tokens["extra_counts_N"].sum()) for micro in minibatch),
-        ]
-        return Divisors(*sum_over_ranks(local, self._device))
-
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> Tensor:
         """The loss of a micro-batch that is a mini-batch by itself, as RLlib asks for it."""
         actions = float(len(batch["advantages_N"]))
         divisors = Divisors(float(batch["weights_N"].sum()), actions, float(batch["extra_counts_N"].sum()))
-        return _sum(self.loss_terms(batch, fwd_out, divisors))
-
-    def loss_terms(self, batch: dict[str, Tensor], out: dict[str, Tensor], divisors: Divisors) -> dict[str, Tensor]:
-        """This micro-batch's part of each term of the mini-batch's loss. Sets `clipped_N` in `out`."""
-        settings, weights_N = self._settings, batch["weights_N"]
-        if settings.importance_cap is not None:
-            correction_N = importance_weights(
-                batch["old_logprobs_N"], batch["sampler_logprobs_N"], settings.importance_cap
-            )
-            weights_N = weights_N * correction_N
-        surrogate = clipped_surrogate(
-            out["logprobs_N"], batch["old_logprobs_N"], batch["advantages_N"], clip=settings.clip, weights_N=weights_N
-        )
-        out["clipped_N"] = surrogate.clipped_N & (weights_N > 0)
-        # Where every token has weight 0 the sum is 0 too.
-        terms = {"surrogate": surrogate.loss_sum / max(divisors.tokens, 1e-9)}
-        if settings.kl_coef:
-            kl_sum = low_variance_kl(out["logprobs_N"], out["reference_logprobs_N"])
-            terms["kl"] = settings.kl_coef * kl_sum / divisors.actions
-        if settings.entropy_coef:
-            terms["entropy"] = -settings.entropy_coef * out["entropy_N"].sum() / divisors.actions
-        if (extra := self._method.extra_loss) is not None and divisors.extra:
-            tokens = LossTokens(
-                out["logprobs_N"],
-                batch["old_logprobs_N"],
-                batch["extra_weights_N"],
-                row_N=batch["row_N"],
-                turn_N=batch["turn_N"],
-            )
-            terms["extra"] = extra.coef * extra.loss(tokens) / divisors.extra
-        if (critic := self._method.critic) is not None:
-            error_sum = value_loss(out["values_N"], batch["values_N"], batch["returns_N"], critic.clip)
-            terms["value"] = error_sum / divisors.actions
-        return terms
+        return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         names = ["policy", CRITIC] if self._method.critic is not None else ["policy"]
@@ -246,7 +195,3 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         """
         load_snapshot(Path(folder), self.policy, self._optimizers())
         self._lr_scale *= lr_scale
-
-
-def _sum(terms: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(terms.values())).sum()

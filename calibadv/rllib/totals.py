@@ -90,9 +90,10 @@ def step_metrics(ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
     if sums["fresh_tokens"]:
         metrics["sync/logprob_diff_mean"] = sums["logprob_diff"] / sums["fresh_tokens"]
         metrics["sync/logprob_diff_max"] = max(totals["max_logprob_diff"] for totals in ranks)
-    if "returns" in sums and (spread := _variance(sums, "returns")) > 0:
-        metrics["critic/explained_variance"] = 1 - _variance(sums, "misses") / spread
+    if "returns" in sums and sums["fresh_tokens"]:
         metrics["critic/return_mean"] = sums["returns"] / sums["fresh_tokens"]
+        if (spread := _variance(sums, "returns")) > 0:
+            metrics["critic/explained_variance"] = 1 - _variance(sums, "misses") / spread
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 

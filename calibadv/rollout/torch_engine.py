@@ -114,16 +114,22 @@ class TorchEngine:
         # A tied head is the embedding: a separate copy of it must not win.
         tied = {"lm_head.weight"} if self._model.config.tie_word_embeddings else set()
         state = {name: tensor for name, tensor in named_tensors if name not in tied}
+        # Before the lock: the worker takes it again and again, so that waiting for it may outlast what is running.
+        with self._door:
+            self._refuse_while_running()
         with self._lock, self._door:
-            running = sum(not row.answer.cancelled() for row in self._open.values())
-            if running:
-                raise RuntimeError(f"{running} requests are running: wait for them before changing weights")
+            self._refuse_while_running()
             names = set(self._model.state_dict()) - tied
             missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
             if missing or unknown:
                 raise ValueError(f"the weights do not fit the model: missing {missing[:5]}, unknown {unknown[:5]}")
             self._model.load_state_dict(state, strict=False)
             self._version = version
+
+    def _refuse_while_running(self) -> None:
+        running = sum(not row.answer.cancelled() for row in self._open.values())
+        if running:
+            raise RuntimeError(f"{running} requests are running: wait for them before changing weights")
 
     def reset_prefix_cache(self) -> None:
         """Nothing to do: no prefix outlives its request."""

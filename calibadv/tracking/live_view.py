@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -11,12 +10,12 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.logging import RichHandler
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from calibadv.tracking.live_logging import live_with_logging
 from calibadv.tracking.rollout_text import summary_text
 from calibadv.tracking.view import TIME_PARTS, RunSummary, time_shares
 
@@ -58,8 +57,7 @@ class LiveView:
         self._training_since = 0.0
         self._spinner = Spinner("dots")
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=8)
-        self._muted: list[logging.Handler] = []
-        self._handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+        self._shown = live_with_logging(self._live, console)
 
     def stage(self, name: str, waiting_for: str) -> None:
         self.stage_done()
@@ -87,24 +85,12 @@ class LiveView:
         self._console.print(summary_text(summary))
 
     def __enter__(self) -> Self:
-        root = logging.getLogger()
-        # Lines written past the live display would tear it: while it lives, logging goes through its console.
-        self._muted = [h for h in root.handlers if type(h) is logging.StreamHandler]
-        for handler in self._muted:
-            root.removeHandler(handler)
-        root.addHandler(self._handler)
-        self._live.start(refresh=True)
+        self._shown.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._end_stage("", failed=exception[0] is not None)
-        self._live.stop()
-        root = logging.getLogger()
-        root.removeHandler(self._handler)
-        for handler in self._muted:
-            root.addHandler(handler)
-        # rich shows the cursor again in stop(); once more for a stop() that was itself interrupted.
-        self._console.show_cursor(True)
+        self._shown.__exit__(None, None, None)
 
     def _end_stage(self, note: str, failed: bool) -> None:
         if self._stages and self._stages[-1].seconds is None:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from calibadv.collapse import collapse_step
-from calibadv.tracking.series import History, has_any, names, running_mean, series
+from calibadv.tracking.series import History, collapse_point, has_any, names, running_mean, series
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 BLUE, ORANGE, GREEN, RED, VIOLET = "#2563eb", "#ea8a1a", "#15966b", "#d1434b", "#7c5cc4"
@@ -27,10 +26,8 @@ def reward_panel(axes: Axes, history: History) -> None:
     steps, values = series(history, "eval/f1")
     if len(steps):
         axes.plot(steps, values, color=ORANGE, marker="o", markersize=5, linewidth=1.6, label="F1 (held out)")
-    steps, values = series(history, "reward/f1")
-    collapsed = collapse_step(values.tolist())
-    if collapsed is not None:
-        step = int(steps[collapsed])
+    step = collapse_point(history)
+    if step is not None:
         axes.axvline(step, color=RED, linewidth=1.4, linestyle=(0, (4, 2)), label=f"collapse at step {step}")
     axes.set_ylim(0, 1)
 

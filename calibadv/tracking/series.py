@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.collapse import collapse_step
+
 History = Sequence[Mapping[str, float]]
 """A dict a step, as in metrics.jsonl; each has "step"."""
 
@@ -16,6 +18,13 @@ def series(history: History, metric: str) -> tuple[NDArray[np.float64], NDArray[
     rows = [(row["step"], row[metric]) for row in history if metric in row]
     steps, values = zip(*rows, strict=True) if rows else ((), ())
     return np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+
+
+def collapse_point(history: History) -> int | None:
+    """The training step at which F1 in training falls clearly and for good (CalibAdv sec. 5); None without such."""
+    steps, values = series([row for row in history if row["step"] > 0], "reward/f1")
+    index = collapse_step(values.tolist())
+    return None if index is None else int(steps[index])
 
 
 def has_any(history: History, metrics: Iterable[str]) -> bool:

@@ -36,8 +36,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def learner_group(model_folder: Path, learners: int) -> PolicyLearnerGroup:
-    config = algorithm_config(model_folder, settings(*SMALL, f"--learner.learners={learners}"))
+def learner_group(model_folder: Path, learners: int, *more: str) -> PolicyLearnerGroup:
+    config = algorithm_config(model_folder, settings(*SMALL, f"--learner.learners={learners}", *more))
     return config.build_learner_group(rl_module_spec=config.get_default_rl_module_spec())
 
 
@@ -112,6 +112,22 @@ def test_a_learner_without_rows_takes_part_in_every_update(model_folder: Path) -
         train(some, GROUPS[:1])  # one group: the second learner has none
         results += weights(some)
         some.shutdown()
+    for rank in results[1:]:
+        for name, tensor in rank.items():
+            torch.testing.assert_close(tensor, results[0][name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["ppo", "lld"])
+def test_critics_and_own_loss_terms_do_not_depend_on_the_number_of_learners(model_folder: Path, method: str) -> None:
+    results, metrics = [], []
+    for learners in (0, 2):
+        some = learner_group(model_folder, learners, f"--method.name={method}")
+        totals = train(some, GROUPS)  # whitened, and divided, by what both learners hold
+        metrics.append(step_metrics(totals))
+        results += weights(some)
+        some.shutdown()
+    assert {"ppo": "learner/value_loss", "lld": "learner/extra_loss"}[method] in metrics[0]
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-3, abs=1e-6)
     for rank in results[1:]:
         for name, tensor in rank.items():
             torch.testing.assert_close(tensor, results[0][name], rtol=0, atol=1e-5)

@@ -93,6 +93,8 @@ class Place:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # A background job inherits an ignored Ctrl-C, and would pass it on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, name: str, **more: str) -> tuple[int, str]:
@@ -253,14 +255,19 @@ def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(finish
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
 
 
-def test_ctrl_c_saves_what_was_learned_and_leaves_no_process(place: Place) -> None:
-    process = place.start("stopped", run__steps="500", data__test_questions="2")
-    folder, output = place.runs / "stopped", ""
+@pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(place: Place, polite: signal.Signals) -> None:
+    name = f"stopped-{polite.name}"
+    process = place.start(name, run__steps="500", data__test_questions="2")
+    folder, output = place.runs / name, ""
     try:
         wait_for(lambda: len(lines(folder / "metrics.jsonl")) > 2, folder / "metrics.jsonl", process)
         started = psutil.Process(process.pid).children(recursive=True)
         assert any("raylet" in child.name() for child in started)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        if polite is signal.SIGINT:
+            os.killpg(process.pid, polite)  # as a terminal does: to the whole group
+        else:
+            os.kill(process.pid, polite)
         output, _ = process.communicate(timeout=TIMEOUT_S)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)

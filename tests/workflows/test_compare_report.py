@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from calibadv.tracking.series import collapse_point
 from tests.workflows.comparison_study import history, make_plan, study_file, write_run
 from workflows import compare
 from workflows.comparison.bars import draw_final_f1, draw_sweep, score_shares
@@ -16,7 +17,7 @@ from workflows.comparison.curves import BY_FILE, draw_curve, mean_and_spread
 from workflows.comparison.grid import Plan
 from workflows.comparison.look import ink_of
 from workflows.comparison.report import write_report
-from workflows.comparison.results import collapse_point, failure_file, final_metrics, read_results
+from workflows.comparison.results import failure_file, final_metrics, read_results
 from workflows.comparison.spread import Spread, bootstrap_f1
 
 FALLEN = [0.6] * 20 + [0.05] * 20

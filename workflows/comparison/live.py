@@ -16,10 +16,10 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from calibadv.tracking.live_logging import live_with_logging
 from workflows.comparison.grid import Plan, PlannedRun
 from workflows.comparison.results import State
 
@@ -97,8 +97,7 @@ class LiveProgress:
         self._spent: dict[str, float] = {}
         self._stage = ""
         self._live = Live(console=console, get_renderable=self.draw, refresh_per_second=2)
-        self._handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
-        self._muted: list[logging.Handler] = []
+        self._shown = live_with_logging(self._live, console)
 
     def stage(self, text: str) -> None:
         self._stage = text
@@ -146,22 +145,11 @@ class LiveProgress:
         return Text(f"{counts}{f'   {self._stage}' if self._stage else ''}", "dim")
 
     def __enter__(self) -> Self:
-        root = logging.getLogger()
-        # Lines written past the live display would tear it: while it lives, logging goes through its console.
-        self._muted = [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
-        for handler in self._muted:
-            root.removeHandler(handler)
-        root.addHandler(self._handler)
-        self._live.start(refresh=True)
+        self._shown.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._live.stop()
-        root = logging.getLogger()
-        root.removeHandler(self._handler)
-        for handler in self._muted:
-            root.addHandler(handler)
-        self._console.show_cursor(True)  # once more, for a stop() that was itself interrupted
+        self._shown.__exit__(None, None, None)
 
 
 class PlainProgress:

@@ -10,11 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from calibadv.collapse import collapse_step
 from calibadv.methods import METHODS
 from calibadv.tracking.panels import BENCHMARKS
 from calibadv.tracking.run_folder import read_history, read_json_lines
-from calibadv.tracking.series import History, series
+from calibadv.tracking.series import History, collapse_point, series
 from workflows.comparison.grid import Plan, PlannedRun
 from workflows.comparison.study import Cell
 
@@ -116,13 +115,6 @@ def read_run(study_folder: Path, run: PlannedRun) -> RunResult:
 def failure_file(study_folder: Path, run: PlannedRun) -> Path:
     """Where the reason of a run's failure is kept; it outlives the run's folder, which may never have been made."""
     return study_folder / FAILURES / f"{run.name}.txt"
-
-
-def collapse_point(history: History) -> int | None:
-    """The training step at which F1 in training falls clearly and for good (CalibAdv sec. 5); None without such."""
-    steps, values = series([row for row in history if row["step"] > 0], "reward/f1")
-    index = collapse_step(values.tolist())
-    return None if index is None else int(steps[index])
 
 
 def final_metrics(summary: Mapping[str, Any], history: History) -> dict[str, float]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from calibadv.config import ConfigError, Section
+from calibadv.config import ConfigError, Section, read_toml
 
 GroupName = Literal["table", "ladder", "lambda", "stress"]
 """table: methods side by side; ladder: an ablation; lambda: a sweep of `lam`; stress: a recipe made to collapse."""
@@ -64,14 +63,7 @@ class Study(Section):
 
 def load_study(path: Path) -> Study:
     """The study of a TOML file. Raises `ConfigError` naming key, value, expectation and the nearest right key."""
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no study at {path}: give a TOML file, e.g. workflows/studies/smoke.toml") from None
-    except OSError as error:
-        raise ConfigError(f"the study {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+    tree = read_toml(path, "study", "workflows/studies/smoke.toml")
     try:
         study = Study.model_validate(tree)
     except ValidationError as error:

@@ -1,0 +1,23 @@
+"""What every command does around its `main`: logging, a polite kill that ends it as Ctrl-C does, and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """The exit code of `main`: its own, 2 for input that was refused (said in one line), 130 for an interruption."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    for ours in ("calibadv", "serve", "workflows"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves what was learned, as Ctrl-C does
+    try:
+        return main()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
