@@ -52,17 +52,24 @@ class Model(Section):
 
 
 class Search(Section):
-    retriever: Literal["dense", "bm25"] = "dense"
+    retriever: Literal["dense", "bm25", "hybrid"] = "dense"
     encoder: str = "minilm"  # the paper: intfloat/e5-base-v2
     query_prefix: str = ""
     passage_prefix: str = ""
+    index: Literal["flat", "fp16", "hnsw", "ivfpq"] = "flat"  # of dense retrieval; docs/retrieval.md compares them
+    faiss_index: str = ""  # a ready index: a folder of workflows/build_index.py, or a FAISS file
     reranker: Literal["late", "cross", "none"] = "late"  # the paper: cross (needs a model hub)
+    late_scores: Literal["weighted", "colbert"] = "weighted"
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
     top_k_retrieve: int = Field(20, ge=1)
     top_k: int = Field(3, ge=1)
     device: str = "cpu"
     replicas: int = Field(1, ge=1)
+    shards: int = Field(1, ge=1)  # of faiss_index: deployments that it is spread over
     http_port: int | None = None  # None = no HTTP: training goes through Serve handles
+    url: str = ""  # of a retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started
+    url_shape: Literal["search_r1", "calibadv"] = "search_r1"  # of its requests
+    token_env: str = ""  # environment variable with the bearer token of `url`, or of http_port's callers
     timeout_s: float = Field(30.0, gt=0)
     max_attempts: int = Field(4, ge=1)
 

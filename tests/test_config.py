@@ -126,7 +126,7 @@ def test_an_override_wins_over_the_recipe_and_the_last_one_over_the_first(tmp_pa
         (["--run.seed", "1.5"], r"run.seed = 1.5: .*integer"),
         (["--run.steps", "0"], r"run.steps = 0: .*greater than or equal to 1"),
         (["--rollout.temperature", "nan"], r"rollout.temperature = nan"),
-        (["--search.retriever", "google"], r"search.retriever = 'google': .*'dense' or 'bm25'"),
+        (["--search.retriever", "google"], r"search.retriever = 'google': .*'dense', 'bm25' or 'hybrid'"),
         (["--model.trust_remote_code", "true"], r"model.trust_remote_code = True: .*False"),
         (["--run.seed.low", "1"], r"run.seed = \{'low': 1\}: .*integer"),
         (["--learner.betas", "[0.9]"], r"learner.betas.1"),

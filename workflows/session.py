@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 import ray
 import transformers
@@ -19,11 +18,9 @@ from calibadv.config import Config
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import Inputs, RolloutStream
-from calibadv.search.client import RetryPolicy
-from calibadv.search.settings import SearchSettings
 from calibadv.tracking.view import TerminalView
-from serve.app import SearchAppOptions, start_search, stop_search
-from serve.search_client import serve_search
+from serve.app import stop_search
+from workflows.searching import open_search, search_factory
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -56,55 +53,22 @@ def started(
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
         app, board_name = search_app or f"search-{config.run_name}", f"policy-board-{config.run_name}"
         board = create_board(board_name)  # lives as long as this handle
-        policy = RetryPolicy(timeout_s=config.search.timeout_s, attempts=config.search.max_attempts)
-        stream = RolloutStream(config, inputs, board_name, partial(serve_search, app, policy))
+        stream = RolloutStream(config, inputs, board_name, search_factory(config, app))
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
         view.stage_done(f"{config.learner.learners or 'one local'} learner")
 
-        view.stage(
-            "Search", f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
-        )
+        where = f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
+        view.stage("Search", config.search.url or where)
         if search_app is None:
             if not local:  # a local cluster is stopped whole
                 stack.callback(stop_search, app)
-            open_search(config, inputs, app)
+            open_search(config, inputs.corpus, app)
         view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
 
         algorithm.publish()
         yield algorithm
         del board
-
-
-def open_search(config: Config, inputs: Inputs, name: str) -> None:
-    """Starts the search app `name` over the run's corpus, and returns when it answers."""
-    start_search(search_settings(config), inputs.corpus, config.run.cache / "search", _app_options(config, name))
-
-
-def search_settings(config: Config) -> SearchSettings:
-    """The search section as the pipeline's settings."""
-    search = config.search
-    return SearchSettings(
-        retriever=search.retriever,
-        reranker=search.reranker,
-        encoder=search.encoder,
-        cross_encoder=search.cross_encoder,
-        top_k_retrieve=search.top_k_retrieve,
-        top_k=search.top_k,
-        query_prefix=search.query_prefix,
-        passage_prefix=search.passage_prefix,
-        device=search.device,
-    )
-
-
-def _app_options(config: Config, name: str) -> SearchAppOptions:
-    return SearchAppOptions(
-        name=name,
-        replicas=config.search.replicas,
-        num_cpus=config.cluster.search_cpus,
-        num_gpus=config.cluster.search_gpus,
-        http_port=config.search.http_port,
-    )
 
 
 def wanted_cpus(config: Config) -> float:

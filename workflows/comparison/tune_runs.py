@@ -21,7 +21,8 @@ from workflows.comparison.grid import Plan, PlannedRun
 from workflows.comparison.results import failure_file
 from workflows.comparison.tracked import child_tags, log_final
 from workflows.inputs import resolve_inputs
-from workflows.session import init_ray, open_search, wanted_cpus
+from workflows.searching import open_search
+from workflows.session import init_ray, wanted_cpus
 from workflows.train import train_run
 
 _ENVIRONMENT = {
@@ -99,7 +100,7 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
         )
     init_ray(config, wanted)
     try:
-        open_search(config, resolve_inputs(config), app)
+        open_search(config, resolve_inputs(config).corpus, app)
         yield
         if config.cluster.address != "local":  # a local cluster is stopped whole
             stop_search(app)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 import ray
 
-from calibadv.rllib.stream import Inputs
 from calibadv.rollout.protocols import SearchFn
-from calibadv.search.client import RetryPolicy
 from serve.app import stop_search
-from serve.search_client import serve_search
 from workflows.evaluation.plan import Plan, pool_cpus
-from workflows.session import init_ray, open_search
+from workflows.searching import open_search, search_factory
+from workflows.session import init_ray
 
 SEARCH_APP = "search-evaluation"
 
@@ -30,8 +27,5 @@ def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
             stack.callback(ray.shutdown)
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)
-        questions = plan.sets[0].path
-        inputs = Inputs(train=questions, test=questions, corpus=plan.corpus, model=plan.models[0].folder)
-        open_search(config, inputs, SEARCH_APP)
-        policy = RetryPolicy(timeout_s=config.search.timeout_s, attempts=config.search.max_attempts)
-        yield partial(serve_search, SEARCH_APP, policy)
+        open_search(config, plan.corpus, SEARCH_APP)
+        yield search_factory(config, SEARCH_APP)
