@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from calibadv.collapse import Limits
 from calibadv.methods import make_method
@@ -178,6 +178,22 @@ class SentinelSection(Section):
         return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
 
+class CheckpointSection(Section):
+    """What a run is resumed from (docs/resume.md)."""
+
+    every: int = Field(10, ge=0)  # steps, and after the last one; 0 = none, so that the run cannot be resumed
+    keep_last: int = Field(2, ge=1)
+    keep_best: bool = True  # by eval/f1: an evaluated version that beats all before it is kept as well
+    uri: str = ""  # a folder or fsspec URI (s3://…), below which the run's name is added; "" = in the run folder
+
+    @field_validator("uri")
+    @classmethod
+    def _no_credentials(cls, uri: str) -> str:
+        if "://" in uri and "@" in uri.partition("://")[2].partition("/")[0]:
+            raise ValueError("checkpoint.uri has credentials in it, which would be logged: set them in the environment")
+        return uri
+
+
 class Cluster(Section):
     address: str = "local"  # "auto" joins the running cluster
     logical_cpus: int | None = None  # local only; None = enough for all actors
@@ -206,6 +222,7 @@ class Config(Section):
     learner: LearnerSection = LearnerSection()
     evaluation: Evaluation = Evaluation()
     sentinel: SentinelSection = SentinelSection()
+    checkpoint: CheckpointSection = CheckpointSection()
     cluster: Cluster = Cluster()
     tracking: Tracking = Tracking()
 

@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("calibadv.data",),
     ("calibadv.search",),
     ("calibadv.diagnostics", "calibadv.methods", "calibadv.rollout"),
-    ("calibadv.config", "calibadv.evaluation", "calibadv.tracking"),
+    ("calibadv.checkpoints", "calibadv.config", "calibadv.evaluation", "calibadv.tracking"),
     ("calibadv.config_toml",),
     ("calibadv.dry_run",),
     ("calibadv.cluster",),

@@ -6,13 +6,14 @@ It looks at a step's metrics before the new weights go out, so that no engine sa
 from __future__ import annotations
 
 import logging
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from calibadv.collapse import Alarm, alarms, healthy
 from calibadv.config import SentinelSection
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
+from workflows.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +26,45 @@ class Collapsed(RuntimeError):
 
 @dataclass
 class Sentinel:
-    """Watches one run. `folder` takes the snapshots, for `rollback` only."""
+    """Watches one run. `snapshots` are taken for `rollback` only."""
 
     settings: SentinelSection
-    folder: Path
+    snapshots: Snapshots
     history: list[Row] = field(default_factory=list)  # of the steps that were not undone
     rollbacks: int = 0
     _said: set[tuple[str, int]] = field(default_factory=set)
-    _good: int = 0  # version of the snapshot to go back to
+    _good: int | None = None  # version of the snapshot to go back to
     _candidate: int | None = None  # version of a snapshot whose rollouts have not been looked at yet
 
     def begin(self, algorithm: CalibAdvAlgorithm) -> None:
-        """Keeps the policy that the run starts from."""
-        if self.settings.action == "rollback":
-            algorithm.save_snapshot(self.folder / "good")
+        """Keeps the policy that the run starts from, or goes on from without a snapshot of an earlier one.
+
+        Raises `CheckpointFailed` if it cannot be kept: there would be nothing to go back to.
+        """
+        if self.settings.action == "rollback" and self._good is None:
+            self.snapshots.save(algorithm, algorithm.version)
+            self._good = algorithm.version
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on watching as if nothing had happened."""
+        return {
+            "history": [dict(row) for row in self.history],
+            "rollbacks": self.rollbacks,
+            "said": sorted(self._said),
+            "good": self._good,
+            "candidate": self._candidate,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up `state`. Its snapshots must be there."""
+        self.history = [dict(row) for row in state["history"]]
+        self.rollbacks, self._good, self._candidate = state["rollbacks"], state["good"], state["candidate"]
+        self._said = {(metric, step) for metric, step in state["said"]}
+
+    @property
+    def needed(self) -> set[int]:
+        """Versions of the snapshots that it may go back to."""
+        return {version for version in (self._good, self._candidate) if version is not None}
 
     def inspect(self, algorithm: CalibAdvAlgorithm, metrics: Row) -> Row:
         """What it adds to the metrics of the step just learned. Raises `Collapsed` where the run must end."""
@@ -64,29 +90,28 @@ class Sentinel:
             log.warning("sentinel: %s", alarm.text)
 
     def _roll_back(self, algorithm: CalibAdvAlgorithm, alarm: Alarm) -> None:
-        settings = self.settings
-        if self.rollbacks == settings.max_rollbacks:
+        settings, good = self.settings, self._good
+        assert good is not None, "begin comes first"
+        if self.rollbacks >= settings.max_rollbacks:
             raise Collapsed(f"stopped after {self.rollbacks} roll-backs: {alarm.text}")
         self.rollbacks += 1
-        algorithm.roll_back(self.folder / "good", settings.lr_scale)
+        algorithm.roll_back(self.snapshots.stored(good), settings.lr_scale)
         log.warning(
             "sentinel: back to the policy of version %d, learning rates times %g from now on (roll-back %d of %d)",
-            self._good,
+            good,
             settings.lr_scale,
             self.rollbacks,
             settings.max_rollbacks,
         )
         self._candidate = None
         # The good version's own rollouts were looked at in the step after it.
-        self.history = [row for row in self.history if row["step"] <= self._good + 1]
+        self.history = [row for row in self.history if row["step"] <= good + 1]
 
     def _keep(self, algorithm: CalibAdvAlgorithm, row: Row) -> None:
         """A snapshot becomes good once the rollouts that it sampled are seen to be healthy."""
-        version, good, candidate = algorithm.version, self.folder / "good", self.folder / "candidate"
+        version = algorithm.version
         if self._candidate == version and healthy(row, self.history, self.settings.limits):
-            shutil.rmtree(good)
-            candidate.replace(good)
             self._good, self._candidate = version, None
-        if (version + 1) % self.settings.snapshot_every == 0:
-            algorithm.save_snapshot(candidate)
+        if (version + 1) % self.settings.snapshot_every == 0 and self.snapshots.try_save(algorithm, version + 1):
             self._candidate = version + 1
+        self.snapshots.release(self.needed)

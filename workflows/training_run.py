@@ -6,14 +6,14 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from statistics import fmean
-from typing import Any
 
+from calibadv.checkpoints.progress import Best, Progress
 from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config
 from calibadv.diagnostics import ClippedTokens, benchmark_f1
 from calibadv.methods import Method, make_method
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
+from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.clipped_table import write_clipped_table
@@ -21,8 +21,9 @@ from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.plots import write_plots
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder
-from calibadv.tracking.series import collapse_point
-from calibadv.tracking.view import TIME_PARTS, RunSummary, TerminalView
+from calibadv.tracking.view import RunSummary, TerminalView
+from workflows.checkpointing import Checkpoints
+from workflows.interruption import Interruption
 from workflows.report import (
     evaluation_metrics,
     most_telling,
@@ -33,11 +34,11 @@ from workflows.report import (
 )
 from workflows.sentinel import Sentinel
 from workflows.session import started
+from workflows.summary import run_summary, view_summary
 
 logger = logging.getLogger(__name__)
 
 COMPARED_QUESTIONS = 32  # of an evaluation, engine against learner: after the last update no step does that
-LOGPROB_DIFFS = ("sync/logprob_diff_mean", "eval/logprob_diff_mean")
 
 
 @dataclass
@@ -49,75 +50,154 @@ class TrainingRun:
     folder: RunFolder
     mlflow: MlflowRun
     view: TerminalView
+    checkpoints: Checkpoints
+    interruption: Interruption = field(default_factory=Interruption)
     search_app: str | None = None  # a running one, else the run starts its own
+    resumed: Progress | None = None  # how far the run was that goes on
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # version -> eval metrics
     clipped: Counter[int] = field(default_factory=Counter)  # token id -> how often the clip acted on it
     inspected: dict[str, float] = field(default_factory=dict)  # metrics of the last step
     telling: RolloutRecord | None = None  # a rollout worth showing at the end
+    begun_s: float = field(default_factory=time.time)
+    earlier_s: float = 0.0  # wall seconds of earlier attempts, up to their checkpoint
 
     def __post_init__(self) -> None:
-        self.sentinel = Sentinel(self.config.sentinel, self.folder.path / "snapshots")
+        self.method: Method = make_method(self.config.method.name, self.config.method.params)
+        self.sentinel = Sentinel(self.config.sentinel, self.checkpoints.snapshots)
+        self.compared_f1 = 0.0  # of the last evaluation, on the questions that every evaluation asks
+        if (resumed := self.resumed) is not None:
+            self.evaluations = {version: dict(metrics) for version, metrics in resumed.evaluations.items()}
+            self.clipped = Counter(resumed.clipped)
+            self.telling = None if resumed.telling is None else RolloutRecord.from_dict(resumed.telling)
+            self.earlier_s = resumed.wall_s
+            self.sentinel.restore(resumed.sentinel)
 
-    def execute(self, started_s: float) -> RunSummary:
-        """The whole run. Whatever ends it early, what was learned up to then is saved first."""
+    def execute(self) -> RunSummary:
+        """The whole run. Whatever ends it early, what was learned up to then is saved first.
+
+        Raises `CheckpointFailed` at the end, with all else written, if the last checkpoint could not be.
+        """
         with started(self.config, self.inputs, self.view, self.search_app) as algorithm:
             try:
                 self._train(algorithm)
+            except BaseException:
+                self._save_last_step(algorithm)
+                raise
             finally:
                 if algorithm.version > 0:
                     algorithm.save_model(self.folder.model)
                 self._write_diagnostics()
-        summary = self._summary(time.time() - started_s)
+        summary = run_summary(
+            self.config, self.folder.history(), self.evaluations, wall_s=self._wall_s(), mlflow_run=self.mlflow.run_id
+        )
         self.folder.write_summary(summary)
         self.mlflow.log_model_folder(self.folder.model)
         self.mlflow.log_artifact(self.folder.summary)
         self.mlflow.log_artifact(self.folder.predictions)
-        return self._run_summary(summary)
+        if self.checkpoints.failure:
+            raise CheckpointFailed(
+                f"the run has finished and its model is in {self.folder.model}, but {self.checkpoints.failure}"
+            )
+        return view_summary(summary, self.folder.path, self.telling, self.mlflow.uri)
 
     def _train(self, algorithm: CalibAdvAlgorithm) -> None:
-        method = make_method(self.config.method.name, self.config.method.params)
+        algorithm.inspect = lambda learned: self._inspect(algorithm, learned)
+        algorithm.hold = self.interruption.held
         evaluated = set(evaluation_versions(self.config))
-        self.view.stage("First evaluation", "the engines' start, then greedy answers to the test questions")
-        first = self._evaluate(algorithm)
-        self.view.stage_done(f"F1 {first['eval/f1']:.3f}")
-        self._report(0, first)
+        if algorithm.version in evaluated - set(self.evaluations):
+            self._first_evaluation(algorithm)
         self.sentinel.begin(algorithm)
-        algorithm.inspect = lambda learned: self._inspect(algorithm, method, learned)
         while algorithm.version < self.config.run.steps:
-            self._step(algorithm, method, evaluate=algorithm.version + 1 in evaluated)
+            self._step(algorithm, evaluated)
 
-    def _step(self, algorithm: CalibAdvAlgorithm, method: Method, *, evaluate: bool) -> None:
-        start, step = time.monotonic(), algorithm.version
+    def _first_evaluation(self, algorithm: CalibAdvAlgorithm) -> None:
+        """Before training, or of the version at which a run was interrupted while it was evaluated."""
+        self.view.stage("First evaluation", "the engines' start, then greedy answers to the test questions")
+        metrics = self._evaluate(algorithm)
+        self.view.stage_done(f"F1 {metrics['eval/f1']:.3f}")
+        with self.interruption.held():
+            self._log(algorithm.version, metrics)
+            self.evaluations[algorithm.version] = metrics
+            if algorithm.version > 0 and self.checkpoints.settings.every:
+                self._checkpoint(algorithm, self.checkpoints.improved(algorithm.version, self.compared_f1))
+
+    def _step(self, algorithm: CalibAdvAlgorithm, evaluated: set[int]) -> None:
+        start, step, evaluation = time.monotonic(), algorithm.version, dict[str, float]()
         algorithm.seconds.clear()
-        algorithm.train()
-        metrics = self.inspected
-        records = sampled_records(algorithm.sample, method, algorithm.credit, step)
-        if evaluate:
-            metrics |= self._evaluate(algorithm)
+        try:
+            algorithm.train()
+            if algorithm.version in evaluated:
+                evaluation = self._evaluate(algorithm)
+        finally:
+            if algorithm.version > step:  # learned, whatever may have ended the evaluation
+                with self.interruption.held():
+                    self._book(algorithm, step, evaluation, start)
+        best = self.checkpoints.improved(algorithm.version, self.compared_f1) if evaluation else None
+        last = algorithm.version == self.config.run.steps
+        if best is not None or self.checkpoints.due(algorithm.version, last=last):
+            self._checkpoint(algorithm, best)
+
+    def _book(self, algorithm: CalibAdvAlgorithm, step: int, evaluation: dict[str, float], start: float) -> None:
+        """Writes down a step that was made: all of it, before anything may interrupt."""
+        metrics = self.inspected | evaluation
         metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
-        self._report(algorithm.version, metrics)
+        records = sampled_records(algorithm.sample, self.method, algorithm.credit, step)
+        self._log(algorithm.version, metrics)
+        self.view.step({"step": float(algorithm.version), **metrics})
         self.folder.append_rollouts(records)
         self.mlflow.log_traces(records)
         self.clipped.update(algorithm.clipped)
         self.telling = most_telling(records) or self.telling
+        if evaluation:
+            self.evaluations[algorithm.version] = evaluation
 
-    def _inspect(self, algorithm: CalibAdvAlgorithm, method: Method, learned: dict[str, float]) -> None:
-        metrics = {**learned, **sample_metrics(algorithm.sample, method, algorithm.credit)}
+    def _checkpoint(self, algorithm: CalibAdvAlgorithm, best: Best | None = None) -> bool:
+        progress = Progress(
+            version=algorithm.version,
+            evaluations=self.evaluations,
+            clipped=self.clipped,
+            sentinel=self.sentinel.state(),
+            telling=None if self.telling is None else self.telling.to_dict(),
+            best=best or self.checkpoints.best,
+            wall_s=self._wall_s(),
+        )
+        with self.interruption.held():
+            return self.checkpoints.save(algorithm, progress, self.sentinel.needed)
+
+    def _save_last_step(self, algorithm: CalibAdvAlgorithm) -> None:
+        """A checkpoint of the last step that was made, if the learners still hold it; says what is lost if not."""
+        version, saved = algorithm.version, self.checkpoints.saved
+        if not self.checkpoints.settings.every or version == 0:
+            return
+        go_on = "the same command with --resume goes on"
+        if version == saved:
+            logger.warning("step %d is saved: %s there", version, go_on)
+        elif algorithm.whole and not self.interruption.forced:
+            try:
+                if self._checkpoint(algorithm):
+                    logger.warning("step %d is saved: %s there; only the step under way is lost", version, go_on)
+            except Exception as error:  # what ended the run may have taken the learners with it
+                logger.warning("step %d could not be saved (%s): %s from step %d", version, error, go_on, saved)
+        elif saved:
+            logger.warning("cut short, with nothing more saved: %s from step %d", go_on, saved)
+        else:
+            logger.warning("cut short before the first checkpoint: there is nothing to go on from")
+
+    def _inspect(self, algorithm: CalibAdvAlgorithm, learned: dict[str, float]) -> None:
+        metrics = {**learned, **sample_metrics(algorithm.sample, self.method, algorithm.credit)}
         self.inspected = metrics | self.sentinel.inspect(algorithm, metrics)
 
     def _evaluate(self, algorithm: CalibAdvAlgorithm) -> dict[str, float]:
         sample = algorithm.evaluate_greedy()
         metrics = evaluation_metrics(sample.groups) | benchmark_f1(sample.groups)
         metrics |= algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
-        self.evaluations[algorithm.version] = metrics
+        self.compared_f1 = evaluation_metrics(sample.groups[: self.config.evaluation.questions])["eval/f1"]
         self.folder.write_predictions(predictions(sample.groups))
         return metrics
 
-    def _report(self, step: int, metrics: dict[str, float]) -> None:
+    def _log(self, step: int, metrics: dict[str, float]) -> None:
         self.folder.append_metrics(step, metrics)
         self.mlflow.log_metrics(step, metrics)
-        if step > 0:
-            self.view.step({"step": float(step), **metrics})
 
     def _write_diagnostics(self) -> None:
         for plot in write_plots(self.folder.history(), self.folder.plots):
@@ -126,46 +206,5 @@ class TrainingRun:
         table = ClippedTokens(self.clipped).table(lambda token: str(tokenizer.decode([token])))
         self.mlflow.log_artifact(write_clipped_table(self.folder.path / "clipped_tokens.csv", table))
 
-    def _summary(self, wall_s: float) -> dict[str, Any]:
-        history = [line for line in self.folder.history() if line["step"] > 0]
-        before, after = self.evaluations[0], self.evaluations[self.config.run.steps]
-        step_s = sum(line["time/step_s"] for line in history)
-        diffs = [line[name] for line in history for name in LOGPROB_DIFFS if name in line]
-        return {
-            "method": self.config.method.name,
-            "params": self.config.method.params,
-            "seed": self.config.run.seed,
-            "steps": self.config.run.steps,
-            "f1_before": before["eval/f1"],
-            "f1_after": after["eval/f1"],
-            "em_before": before["eval/em"],
-            "em_after": after["eval/em"],
-            "format_before": before["eval/format"],
-            "format_after": after["eval/format"],
-            "searches_before": before["eval/searches"],
-            "searches_after": after["eval/searches"],
-            "wall_s": wall_s,
-            "time_split": {name: sum(line[f"time/{name}_s"] for line in history) / step_s for name in TIME_PARTS},
-            "logprob_diff_mean": fmean(diffs),
-            "logprob_diff_worst_step": max(diffs),
-            "collapse_step": collapse_point(history),
-            "engine_share_max": max(line["rollout/engine_share_max"] for line in history),
-            "infra_failed": sum(line["rollout/infra_failed_count"] for line in history),
-            "skipped_updates": sum(line["learner/skipped_updates"] for line in history),
-            "engine": self.config.rollout.engine,
-            "mlflow_run_id": self.mlflow.run_id,
-        }
-
-    def _run_summary(self, summary: dict[str, Any]) -> RunSummary:
-        def figures(when: str) -> dict[str, float]:
-            return {name: summary[f"{name}_{when}"] for name in ("f1", "em", "format", "searches")}
-
-        return RunSummary(
-            before=figures("before"),
-            after=figures("after"),
-            steps=self.config.run.steps,
-            seconds=summary["wall_s"],
-            folder=self.folder.path,
-            rollout=self.telling,
-            hints=(f"mlflow ui --backend-store-uri {self.mlflow.uri}",),
-        )
+    def _wall_s(self) -> float:
+        return self.earlier_s + time.time() - self.begun_s

@@ -8,15 +8,19 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from calibadv.batching import GroupShard, shard_groups
+from calibadv.checkpoints.folders import Draft, Stored
+from calibadv.checkpoints.manifest import FileEntry
 from calibadv.config import Config
 from calibadv.methods.method import StepFacts
+from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
@@ -43,15 +47,24 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         return CalibAdvConfig(algo_class=cls)
 
     def setup(self, config: CalibAdvConfig) -> None:
-        """Builds the learners while the engines start. Rollouts begin when the first version is published."""
+        """Builds the learners while the engines start. Rollouts begin when the first version is published.
+
+        A run that goes on takes its learners' state from the checkpoint, and its version.
+        """
         super().setup(config)
         self.settings: Config = self.config.calibadv
         self.version = 0  # training steps made, and the policy version that they led to
+        self.whole = True  # the learners stand between two steps: their state is that of `version`
+        if (start := self.config.stream.inputs.start) is not None:
+            load_learners(self.learner_group, start.checkpoint)
+            self.version = start.version
         self.sample = StepSample()
         self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
         self.credit: dict[str, Credit] = {}  # question id -> the advantages that trained in the last step
         # Called with the learner's metrics before the new weights go out: the last moment to `roll_back` or to raise.
         self.inspect: Callable[[dict[str, float]], None] = lambda _: None
+        # Around what must not be cut: between an update's begin and its end there is no state to go on from.
+        self.hold: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.seconds: dict[str, float] = defaultdict(float)  # time of the last step by activity
 
     def training_step(self) -> None:
@@ -60,18 +73,25 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             self.sample = self.env_runner.sample(phase=Phase.TRAIN, step=self.version)
         if not self.sample.groups:
             raise SearchFailed(f"no question of step {self.version} could be rolled out: the search tool is down")
+        with self.hold():
+            self.whole = False
+            metrics = self.learn()
+            self.inspect(metrics)
+            self.version += 1
+            self.whole = True
+        with self.timed("sync"):
+            self.publish()
+        self.metrics.log_dict({STEP: metrics}, window=1)
+
+    def learn(self) -> dict[str, float]:
+        """Updates the policy on the step's rollouts; the learners' metrics."""
         with self.timed("learn"):
             updates = self.settings.updates_per_step
             totals = self.learner_group.update_shards(
                 self.shards(updates), num_minibatches=updates, facts=step_facts(self.sample.groups)
             )
         self.clipped, self.credit = clipped_tokens(totals), trained_credit(totals)
-        metrics = step_metrics(totals)
-        self.inspect(metrics)
-        with self.timed("sync"):
-            self.version += 1
-            self.publish()
-        self.metrics.log_dict({STEP: metrics}, window=1)
+        return step_metrics(totals)
 
     def shards(self, num_minibatches: int) -> list[list[GroupShard]]:
         """The step's groups dealt to the learners; the same draw of mini-batches for every number of learners."""
@@ -105,13 +125,18 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """Writes the current policy as a folder that `from_pretrained` and vLLM open."""
         self.learner_group.call_all(lambda learner: learner.save_model(str(folder)))
 
-    def save_snapshot(self, folder: Path) -> None:
-        """Keeps the learner's state, for `roll_back`."""
-        self.learner_group.call_all(lambda learner: learner.save_snapshot(str(folder)))
+    def save_state(self, draft: Draft, *, model: bool) -> dict[str, FileEntry]:
+        """Writes the learners' state, and the policy itself if `model`; the files. See `save_learners`."""
+        return save_learners(self.learner_group, draft, model=model)
 
-    def roll_back(self, folder: Path, lr_scale: float) -> None:
+    def roll_back(self, snapshot: Stored, lr_scale: float) -> None:
         """Goes back to a snapshot's policy, with learning rates times `lr_scale` from now on. Publishes nothing."""
-        self.learner_group.call_all(lambda learner: learner.load_snapshot(str(folder), lr_scale))
+        roll_back_learners(self.learner_group, snapshot, lr_scale)
+
+    @property
+    def num_learners(self) -> int:
+        """Processes that hold a learner's state."""
+        return self.learner_group.num_shards
 
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:

@@ -18,14 +18,16 @@ from ray.rllib.core.learner.training_data import TrainingData
 from torch import Tensor
 
 from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
+from calibadv.checkpoints.tree import Tree
 from calibadv.cluster.weights import PackedWeights, chunk_state
 from calibadv.config import LearnerSection
 from calibadv.methods.method import Method, StepFacts
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
 from calibadv.rllib.module import CausalLMModule, save_pretrained
 from calibadv.rllib.objective import Divisors, count, loss_terms, total
+from calibadv.rllib.random_state import random_state, set_random_state
 from calibadv.rllib.ranks import rank, sum_gradients, sum_over_ranks
-from calibadv.rllib.snapshot import load_snapshot, save_snapshot
+from calibadv.rllib.replica import load_replica_state, replica_state
 from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals
 
@@ -183,15 +185,27 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             source = str(self.config.stream.inputs.model)
             save_pretrained(self.policy.language_model, source, Path(folder), dtype)
 
-    def save_snapshot(self, folder: str) -> None:
-        """Writes what `load_snapshot` goes back to. Rank 0 writes, all ranks agree."""
-        if rank() == 0:
-            save_snapshot(Path(folder), self.policy, self._optimizers())
+    def shared_state(self) -> Tree:
+        """What every learner holds alike: weights, optimizers, and the place in the learning rate's schedule."""
+        state: dict[str, Any] = replica_state(self.policy, self._optimizers())
+        return {**state, "updates_done": self._updates_done, "lr_scale": self._lr_scale}
 
-    def load_snapshot(self, folder: str, lr_scale: float) -> None:
-        """Goes back to a snapshot's weights and optimizers, with every later learning rate times `lr_scale`.
+    def own_state(self) -> Tree:
+        """What only this rank has: its random generators."""
+        return {"random": random_state()}
+
+    def load_state(self, shared: Tree, own: Tree | None) -> None:
+        """Goes on exactly where the state was taken. A rank that there was not then (`own` None) starts its generators
+        anew. ValueError if the state is of another model or method."""
+        load_replica_state(shared, self.policy, self._optimizers())
+        self._updates_done, self._lr_scale = int(shared["updates_done"]), float(shared["lr_scale"])
+        if own is not None:
+            set_random_state(own["random"])
+
+    def roll_back(self, shared: Tree, own: Tree | None, lr_scale: float) -> None:
+        """Goes back to a state's weights and optimizers, with every later learning rate times `lr_scale`.
 
         The schedule goes on from where it is: the updates that are undone were made.
         """
-        load_snapshot(Path(folder), self.policy, self._optimizers())
+        load_replica_state(shared, self.policy, self._optimizers())
         self._lr_scale *= lr_scale

@@ -33,11 +33,17 @@ def evaluation_questions(config: Config, test: Sequence[Question], version: int)
     return test if version in (0, config.run.steps) else test[: config.evaluation.questions]
 
 
-def schedule(config: Config, train: Sequence[Question], test: Sequence[Question]) -> Iterator[dict[str, Any]]:
-    """Rows of the run: {phase, step, index, sampled, question (pickled)[, version]}."""
+def schedule(
+    config: Config, train: Sequence[Question], test: Sequence[Question], *, start: int = 0, evaluated: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Rows of the run: {phase, step, index, sampled, question (pickled)[, version]}.
+
+    A run that goes on begins after `start` steps, with the evaluation of that version unless it is `evaluated`. The
+    rows that are left are those of the whole run: no row depends on where it begins.
+    """
     evaluations = set(evaluation_versions(config))
-    for step in range(config.run.steps + 1):
-        if step in evaluations:
+    for step in range(start, config.run.steps + 1):
+        if step in evaluations and not (step == start and evaluated):
             for row in _rows(Phase.EVAL, step, evaluation_questions(config, test, step), sampled=0):
                 yield row | {"version": step}
         if step < config.run.steps:

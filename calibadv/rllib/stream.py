@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from calibadv.checkpoints.folders import Stored
 from calibadv.cluster.factories import make_engine, make_roll_group
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
@@ -23,13 +24,23 @@ from calibadv.rollout.protocols import SearchFn
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run goes on that was begun before."""
+
+    version: int  # training steps made
+    evaluated: bool  # whether the evaluation of that version, where one is due, is made
+    checkpoint: Stored  # of the learners
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
-    """The files of a run, all local."""
+    """What a run is made from: its files, all local, and the checkpoint that it goes on from, if it does."""
 
     train: Path
     test: Path
     corpus: Path
     model: Path
+    start: Start | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,9 @@ class RolloutStream:
         if make_method(config.method.name, config.method.params).needs_gold:
             train = with_gold_passages(train, load_corpus(self.inputs.corpus))
         test = load_questions(self.inputs.test)[: config.data.test_questions]
-        rows = list(schedule(config, train, test))
+        start = self.inputs.start
+        begin = {} if start is None else {"start": start.version, "evaluated": start.evaluated}
+        rows = list(schedule(config, train, test, **begin))
         expected = Counter((row["phase"], row["step"]) for row in rows)
         stage = StageSettings(
             engine_factory=partial(make_engine, config, str(self.inputs.model)),

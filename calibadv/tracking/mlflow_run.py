@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from calibadv.tracking.mlflow_once import OnceOnly
 from calibadv.tracking.mlflow_store import MlflowStore, Target
 from calibadv.tracking.outbox import Operation, Outbox
 from calibadv.tracking.record import RolloutRecord
@@ -36,7 +37,7 @@ class MlflowRun:
     """One run. Every method returns at once and none raises for what MLflow does; failures wait in the spool.
 
     `uri` None: SQLite in `mlflow.db` beside the run folder. A folder that was tracked before goes on with its own run;
-    `run_id` (of a checkpoint) names one explicitly.
+    `run_id` (of a checkpoint) names one explicitly. `resumed`: steps may come that the store has already.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class MlflowRun:
         uri: str | None = None,
         tags: Mapping[str, str] | None = None,
         run_id: str | None = None,
+        resumed: bool = False,
         first_pause_s: float = 5.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,8 @@ class MlflowRun:
         target = replace(fresh, run_id=run_id or _earlier_run_id(folder, fresh))
         target.write(folder)
         self._store = MlflowStore(folder, target)
-        self._outbox = Outbox(self._store.deliver, folder / SPOOL, first_pause_s=first_pause_s)
+        deliver = OnceOnly(self._store, look=resumed).deliver
+        self._outbox = Outbox(deliver, folder / SPOOL, first_pause_s=first_pause_s)
         self._closed = False
         self._put("start")
 

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from calibadv.tracking.folder_lock import FolderLock, FolderLocked
 from calibadv.tracking.record import RolloutRecord
 
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+CHECKPOINTS = "checkpoints"  # the folder in it, unless they have a place of their own
 _RUN_FILES = ("config.toml", "metrics.jsonl", "summary.json")
 
 
 class RunFolderError(ValueError):
-    """The folder belongs to another run: a live one, or one that has ended."""
+    """The folder belongs to another run, a live one or one that has ended, or is no run's."""
 
 
 class RunFolder:
     """Writes one run's files. Use as a context manager: it holds the folder's lock.
 
-    A folder whose summary.json exists is a finished run and is refused unless `overwrite` or `resume`; a folder that a
-    live process writes is refused always. `overwrite` empties the folder, `resume` appends to it.
+    A folder that holds a run is refused with `RunFolderError` unless `overwrite` or `resume`; one that a live process
+    writes is refused always. `overwrite` empties the folder, `resume` leaves it as it is.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path.resolve()
         remedy = "choose another with --run.name, or replace it with --run.overwrite true"
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(self.path / LOCK)
+        try:
+            self._lock = FolderLock(self.path / LOCK)
+        except FolderLocked as locked:
+            raise RunFolderError(str(locked)) from None
         try:
             if overwrite and not resume:
                 _empty(self.path)
             elif self.summary.exists() and not resume:
                 raise RunFolderError(f"{self.path} holds a finished run: {remedy}")
             elif self.metrics.exists() and not resume:
-                raise RunFolderError(f"{self.path} holds a run that has not finished: {remedy}")
+                raise RunFolderError(
+                    f"{self.path} holds a run that has not finished: go on with it by the same command with --resume, "
+                    f"{remedy}"
+                )
             self.plots.mkdir(exist_ok=True)
         except BaseException:
             self._lock.close()
             raise
-        if resume:
-            # The summary says "finished"; a resumed run is not, until it writes its own.
-            self.summary.unlink(missing_ok=True)
 
     @property
     def name(self) -> str:
@@ -109,6 +112,17 @@ class RunFolder:
         draft.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         draft.replace(self.summary)
 
+    def go_back(self, files: Mapping[str, bytes | None]) -> None:
+        """Puts back the files of an earlier moment by their names (None: there was none); no longer finished."""
+        for name, content in files.items():
+            if content is None:
+                (self.path / name).unlink(missing_ok=True)
+                continue
+            draft = self.path / f"{name}.tmp"
+            draft.write_bytes(content)
+            draft.replace(self.path / name)
+        self.summary.unlink(missing_ok=True)
+
     def history(self) -> list[dict[str, float]]:
         """All lines of metrics.jsonl; of a step logged twice (a resumed run) the later values win."""
         return read_history(self.metrics)
@@ -149,25 +163,6 @@ def _append(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
-
-
-def _take_lock(lock: Path) -> TextIO:
-    """The lock file, held by this process until it is closed or the process ends, however it ends."""
-    file = lock.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        owner = file.read().strip() or "?"
-        file.close()
-        raise RunFolderError(
-            f"{lock.parent} is being written by process {owner}: two runs cannot share a folder, "
-            "choose another with --run.name or end that process"
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
 
 
 def _empty(folder: Path) -> None:

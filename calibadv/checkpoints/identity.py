@@ -1,0 +1,106 @@
+"""What a run is made of: kept in its checkpoints, so that no run goes on as another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+# What decides where and how fast a run computes, or what it writes down; not what it learns.
+MAY_CHANGE = (
+    "run.name",
+    "run.folder",
+    "run.cache",
+    "run.overwrite",
+    # Names of files: what they hold is compared by digest.
+    "data.train",
+    "data.test",
+    "data.corpus",
+    "model.path",
+    "search.device",
+    "search.replicas",
+    "search.shards",
+    "search.http_port",
+    "search.token_env",
+    "search.timeout_s",
+    "search.max_attempts",
+    "rollout.engines",
+    "rollout.tensor_parallel",
+    "rollout.max_concurrent",
+    "rollout.gpu_memory_utilization",
+    "rollout.kv_cache_gb",
+    "rollout.infra_retries",
+    "learner.learners",
+    "learner.gpus_per_learner",
+    "learner.threads",
+    "learner.token_budget",
+    "learner.gradient_checkpointing",
+    "evaluation.every",
+    "sentinel.*",
+    "checkpoint.*",
+    "cluster.*",
+    "tracking.*",
+)
+_WHY = {"run.steps": " (the cosine of the learning rate ends there: it may change where lr_final equals lr)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A run's settings under dotted keys, and digests of the files that they name."""
+
+    settings: Mapping[str, Any]
+    digests: Mapping[str, str]  # train, test, corpus, model
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Identity:
+        """The identity that `to_dict` wrote."""
+        return Identity(dict(values["settings"]), dict(values["digests"]))
+
+
+def differences(then: Identity, now: Identity, defaults: Mapping[str, Any]) -> list[str]:
+    """Every difference that makes going on wrong, in words with both values; [] if there is none.
+
+    `defaults`: the value of a setting that one side does not know, because another release wrote it.
+    Two may change in one way: `search.url` to another address, and `run.steps` where the learning rate is constant (a
+    cosine is stretched over all steps, so that with another number the steps already made would have been other ones).
+    """
+    settings = [
+        f"{key} was {_shown(old)}, now {_shown(new)}{_WHY.get(key, '')}"
+        for key in dict.fromkeys([*then.settings, *now.settings])
+        if not any(fnmatchcase(key, pattern) for pattern in MAY_CHANGE)
+        and (old := then.settings.get(key, defaults.get(key))) != (new := now.settings.get(key, defaults.get(key)))
+        and not (key == "search.url" and old and new)
+        and not (key == "run.steps" and _constant_rate(then) and _constant_rate(now))
+    ]
+    files = [
+        f"the {name} files hold something else than before (digest {str(then.digests.get(name))[:12]}, now "
+        f"{str(now.digests.get(name))[:12]})"
+        for name in dict.fromkeys([*then.digests, *now.digests])
+        if then.digests.get(name) != now.digests.get(name)
+    ]
+    return settings + files
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping under dotted keys; an empty mapping leaves nothing."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
+    return values
+
+
+def _constant_rate(identity: Identity) -> bool:
+    return bool(identity.settings.get("learner.lr") == identity.settings.get("learner.lr_final"))
+
+
+def _shown(value: object) -> str:
+    text = "not set" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

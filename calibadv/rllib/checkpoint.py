@@ -1,0 +1,128 @@
+"""Saving and loading the learners' state together: every rank its own part, every rank's answer looked at.
+
+A checkpoint's `shared/` is what all learners hold alike, written by rank 0 and read by all; `rank-<r>/` is what only
+that rank has; `model/` is the policy as `from_pretrained` opens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from calibadv.checkpoints.folders import Draft, Stored
+from calibadv.checkpoints.manifest import FileEntry
+from calibadv.checkpoints.state_files import STATE, read_state, write_state
+from calibadv.checkpoints.tree import Tree
+from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.ranks import rank
+
+SHARED, MODEL = "shared", "model"
+
+
+class CheckpointFailed(RuntimeError):
+    """A checkpoint could not be written; the learners themselves are as they were."""
+
+
+class StatefulLearner(Protocol):
+    """What a learner must offer to be saved. A sharded one puts its shards into `own_state`, and {} into the other.
+
+    All ranks are asked for the same at the same time, so that an answer may be gathered from several.
+    """
+
+    def shared_state(self) -> Tree:
+        """What all ranks hold alike; rank 0's answer is the one that is written."""
+
+    def own_state(self) -> Tree:
+        """What only this rank has."""
+
+    def load_state(self, shared: Tree, own: Tree | None) -> None:
+        """Goes on exactly where the state was taken. `own` is None for a rank that there was not at that time."""
+
+    def roll_back(self, shared: Tree, own: Tree | None, lr_scale: float) -> None:
+        """Weights and moments of the state; schedule and generators stay; later learning rates times `lr_scale`."""
+
+    def save_model(self, folder: str) -> None:
+        """Writes the policy for `from_pretrained`. Rank 0 writes."""
+
+
+def save_learners(learners: PolicyLearnerGroup, draft: Draft, *, model: bool) -> dict[str, FileEntry]:
+    """Every learner writes its part of the draft, the policy itself too if `model`; all files that were written.
+
+    Raises `CheckpointFailed` naming each rank that could not, and why.
+    """
+    answers = learners.call_all(partial(_save, draft=draft, model=model))
+    _check(answers, "could not write its part", CheckpointFailed)
+    return {file: entry for answer in answers for file, entry in answer.files.items()}
+
+
+def load_learners(learners: PolicyLearnerGroup, stored: Stored) -> None:
+    """Every learner takes up the state in `stored`. ValueError naming each rank that could not, and why."""
+    _check(learners.call_all(partial(_load, stored=stored)), f"could not load {stored}", ValueError)
+
+
+def roll_back_learners(learners: PolicyLearnerGroup, stored: Stored, lr_scale: float) -> None:
+    """Every learner goes back to the policy in `stored`. ValueError naming each rank that could not, and why."""
+    answers = learners.call_all(partial(_roll_back, stored=stored, lr_scale=lr_scale))
+    _check(answers, f"could not go back to {stored}", ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """How it went on one rank."""
+
+    rank: int
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    error: str = ""
+
+
+def _check(answers: Sequence[_Answer], what: str, error: type[Exception]) -> None:
+    failed = [f"learner {answer.rank} {what} ({answer.error})" for answer in answers if answer.error]
+    if failed:
+        raise error("; ".join(failed))
+
+
+def _answered(act: Callable[[], dict[str, FileEntry]]) -> _Answer:
+    """An error is an answer too: raised, it would hide what the other ranks say."""
+    try:
+        return _Answer(rank(), act())
+    except Exception as error:
+        return _Answer(rank(), error=f"{type(error).__name__}: {error}")
+
+
+def _save(learner: StatefulLearner, draft: Draft, model: bool) -> _Answer:
+    def act() -> dict[str, FileEntry]:
+        shared, own = learner.shared_state(), learner.own_state()
+        files = draft.add(f"rank-{rank()}", partial(write_state, tree=own))
+        if rank() == 0:
+            files |= draft.add(SHARED, partial(write_state, tree=shared))
+        if model and rank() == 0:
+            files |= draft.add(MODEL, lambda folder: learner.save_model(str(folder)))
+        elif model:
+            learner.save_model("")  # writes nothing here, but may have a part in gathering
+        return files
+
+    return _answered(act)
+
+
+def _load(learner: StatefulLearner, stored: Stored) -> _Answer:
+    def act() -> dict[str, FileEntry]:
+        learner.load_state(*_states(stored))
+        return {}
+
+    return _answered(act)
+
+
+def _roll_back(learner: StatefulLearner, stored: Stored, lr_scale: float) -> _Answer:
+    def act() -> dict[str, FileEntry]:
+        learner.roll_back(*_states(stored), lr_scale)
+        return {}
+
+    return _answered(act)
+
+
+def _states(stored: Stored) -> tuple[Tree, Tree | None]:
+    own = f"rank-{rank()}"
+    shared = read_state(stored.reader(SHARED))
+    return shared, read_state(stored.reader(own)) if stored.has(f"{own}/{STATE}") else None
