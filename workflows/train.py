@@ -150,8 +150,7 @@ def train_run(
                 mlflow.log_params(config.model_dump(mode="json"))
             if resumed is not None:
                 mlflow.log_tags({"resumed_from_step": str(resumed.progress.version)})
-                for line in read_json_lines(folder.metrics):  # what the killed process had not delivered
-                    mlflow.log_metrics(int(line["step"]), line)
+                mlflow.log_again(read_json_lines(folder.metrics), read_json_lines(folder.rollouts))
             run = TrainingRun(
                 config,
                 inputs,

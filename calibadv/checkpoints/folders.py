@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from calibadv.checkpoints.durable import sealed, sync_folder, write_text
 from calibadv.checkpoints.manifest import MANIFEST, Damaged, FileEntry, Files, Manifest

@@ -70,9 +70,8 @@ class RolloutStream:
         if make_method(config.method.name, config.method.params).needs_gold:
             train = with_gold_passages(train, load_corpus(self.inputs.corpus))
         test = load_questions(self.inputs.test)[: config.data.test_questions]
-        start = self.inputs.start
-        begin = {} if start is None else {"start": start.version, "evaluated": start.evaluated}
-        rows = list(schedule(config, train, test, **begin))
+        first, evaluated = (start.version, start.evaluated) if (start := self.inputs.start) else (0, False)
+        rows = list(schedule(config, train, test, start=first, evaluated=evaluated))
         expected = Counter((row["phase"], row["step"]) for row in rows)
         stage = StageSettings(
             engine_factory=partial(make_engine, config, str(self.inputs.model)),

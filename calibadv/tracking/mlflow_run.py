@@ -108,6 +108,13 @@ class MlflowRun:
         for record in records:
             self._outbox.put(trace_operation(record))
 
+    def log_again(self, metrics: Iterable[Mapping[str, Any]], records: Iterable[Mapping[str, Any]]) -> None:
+        """Log a resumed run's record, lines of metrics.jsonl and rollouts.jsonl: what a killed process still had to
+        deliver arrives, and what MLflow has is left out."""
+        for line in metrics:
+            self.log_metrics(int(line["step"]), line)
+        self.log_traces(RolloutRecord.from_dict(record) for record in records)
+
     def close(self, status: RunStatus = RunStatus.FINISHED, timeout_s: float = 60.0) -> int:
         """End the run, waiting at most `timeout_s`; the number of operations that stay in the spool."""
         if self._closed:

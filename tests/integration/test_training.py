@@ -65,7 +65,7 @@ class Place:
     policy: Path
     ray: Path
 
-    def command(self, name: str, **more: str) -> list[str]:
+    def command(self, name: str, *flags: str, **more: str) -> list[str]:
         places = {
             "run.name": name,
             "run.folder": str(self.runs),
@@ -74,9 +74,9 @@ class Place:
         }
         overrides = SMALL | places | {key.replace("__", "."): value for key, value in more.items()}
         train = [sys.executable, str(ROOT / "workflows" / "train.py")]
-        return train + [part for key, value in overrides.items() for part in (f"--{key}", value)]
+        return [*train, *flags, *(part for key, value in overrides.items() for part in (f"--{key}", value))]
 
-    def start(self, name: str, **more: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *flags: str, **more: str) -> subprocess.Popen[str]:
         """A training process in a process group of its own, as a terminal would start it."""
         environment = os.environ | {
             "CI": "1",
@@ -86,7 +86,7 @@ class Place:
             "PYTHONPATH": str(ROOT),
         }
         return subprocess.Popen(
-            self.command(name, **more),
+            self.command(name, *flags, **more),
             cwd=self.runs.parent,
             env=environment,
             stdout=subprocess.PIPE,
@@ -97,9 +97,9 @@ class Place:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def run(self, name: str, **more: str) -> tuple[int, str]:
+    def run(self, name: str, *flags: str, **more: str) -> tuple[int, str]:
         """Exit code and output of a whole run."""
-        process = self.start(name, **more)
+        process = self.start(name, *flags, **more)
         try:
             output, _ = process.communicate(timeout=TIMEOUT_S)
         except BaseException:
@@ -255,8 +255,10 @@ def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(finish
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
 
 
-@pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(place: Place, polite: signal.Signals) -> None:
+@pytest.mark.parametrize(("polite", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, os.EX_TEMPFAIL)])
+def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(
+    place: Place, polite: signal.Signals, code: int
+) -> None:
     name = f"stopped-{polite.name}"
     process = place.start(name, run__steps="500", data__test_questions="2")
     folder, output = place.runs / name, ""
@@ -272,7 +274,7 @@ def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(place: Pla
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
     for ours in ("calibadv", "serve", "workflows"):
         assert f'File "{ROOT / ours}' not in output, output  # no traceback goes through our code
     _, alive = psutil.wait_procs(started, timeout=30)
@@ -281,6 +283,9 @@ def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(place: Pla
     assert not (folder / "summary.json").exists()  # it says that a run is finished
     trained, start = weights(folder / "model"), weights(place.policy)
     assert any(not torch.equal(trained[name], start[name]) for name in start)
+    made = lines(folder / "metrics.jsonl")[-1]["step"]
+    assert f"step {made} is saved: the same command with --resume goes on there" in output
+    assert (folder / "checkpoints" / f"step-{made:06}" / "manifest.json").exists()
     assert (folder / "plots" / "overview.png").exists()
     client = MlflowClient(f"sqlite:///{place.runs / 'mlflow.db'}")
     run_id = json.loads((folder / "mlflow.json").read_text())["run_id"]

@@ -246,18 +246,3 @@ def test_a_head_does_not_touch_the_policys_features(model_folder: Path) -> None:
     train(learner, equal, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
     assert float(learner.policy.value_head.bias.detach()) != 0
-
-
-def test_a_snapshot_brings_weights_and_moments_back_and_smaller_steps(model_folder: Path, tmp_path: Path) -> None:
-    learner = make_learner(model_folder, settings("--learner.lr_final=1e-2"))
-    train(learner, GROUPS)
-    learner.save_snapshot(str(tmp_path))
-    good = weights(learner)
-    train(learner, GROUPS)
-    after = weights(learner)
-    learner.load_snapshot(str(tmp_path), lr_scale=1.0)
-    assert all(torch.equal(good[name], tensor) for name, tensor in weights(learner).items())
-    train(learner, GROUPS)
-    assert all(torch.equal(after[name], tensor) for name, tensor in weights(learner).items())
-    learner.load_snapshot(str(tmp_path), lr_scale=0.5)
-    assert train(learner, GROUPS)["lr"] == pytest.approx(0.5e-2)

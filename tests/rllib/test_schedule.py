@@ -97,3 +97,15 @@ def test_rollouts_of_the_first_groups_of_some_steps_are_written_out() -> None:
     rows = list(schedule(settings, TRAIN, TEST))
     sampled = [(row["phase"], row["step"], row["index"]) for row in rows if row["sampled"]]
     assert sampled == [("train", step, index) for step in (0, 3, 6, 7) for index in (0, 1)]
+
+
+@pytest.mark.parametrize("start", range(5))
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_run_that_goes_on_has_the_rows_that_were_left(start: int, evaluated: bool) -> None:
+    # Ten questions, three a step: the fourth step crosses into the second epoch.
+    settings = config("--evaluation.every=2", "--evaluation.questions=2", "--run.seed=4")
+    whole = list(schedule(settings, TRAIN, TEST))
+    left = [row for row in whole if row["step"] >= start]
+    if evaluated:
+        left = [row for row in left if not (row["phase"] == "eval" and row["step"] == start)]
+    assert list(schedule(settings, TRAIN, TEST, start=start, evaluated=evaluated)) == left

@@ -90,6 +90,33 @@ def test_a_run_goes_on_in_its_own_folder(runs: Path) -> None:
     assert len(client(runs).get_metric_history(first.run_id, "x")) == 2
 
 
+def test_a_resumed_run_logs_no_step_twice_and_makes_up_for_those_that_were_not_delivered(runs: Path) -> None:
+    folder = runs / "repeated"
+    with MlflowRun(folder, experiment="repeated") as first:
+        for step in (0, 1, 3):  # step 2 was in the queue when the process was killed
+            first.log_metrics(step, {"eval/f1": 0.5} if step == 0 else {"reward/mean": step / 10, "time/step_s": 1.0})
+        first.log_traces([record(step=3)])
+    with MlflowRun(folder, experiment="repeated", resumed=True) as second:
+        second.log_metrics(0, {"eval/f1": 0.5})
+        made = [{"step": step, "reward/mean": step / 10, "time/step_s": 2.0} for step in (1, 2, 3, 4)]
+        # The last is a line of its own: that step was not evaluated before.
+        second.log_again([*made, {"step": 3, "eval/f1": 0.6}], [record(step=2).to_dict()])
+        second.log_traces([record(step=3), record(step=4)])
+    assert first.run_id == second.run_id is not None
+
+    def logged(metric: str) -> list[tuple[int, float]]:
+        history = client(runs).get_metric_history(first.run_id, metric)
+        return sorted((value.step, value.value) for value in history)
+
+    assert logged("reward/mean") == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert logged("time/step_s") == [(1, 1.0), (2, 2.0), (3, 1.0), (4, 2.0)]
+    assert logged("eval/f1") == [(0, 0.5), (3, 0.6)]
+    experiment = client(runs).get_experiment_by_name("repeated")
+    traces = client(runs).search_traces(locations=[experiment.experiment_id], run_id=first.run_id)
+    assert sorted(trace.info.tags["step"] for trace in traces) == ["2", "3", "4"]
+    assert client(runs).get_run(first.run_id).info.status == "FINISHED"
+
+
 def test_an_exception_ends_the_run_as_failed_and_ctrl_c_as_killed(runs: Path) -> None:
     ended = {}
     for error in (RuntimeError, KeyboardInterrupt):

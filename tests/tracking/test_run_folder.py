@@ -47,7 +47,7 @@ def test_a_finished_run_is_refused_with_both_remedies(tmp_path: Path) -> None:
 def test_an_unfinished_run_is_refused_unless_resumed(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a") as folder:
         folder.append_metrics(1, {"x": 1})
-    with pytest.raises(RunFolderError, match="not finished"):
+    with pytest.raises(RunFolderError, match=r"not finished: go on with it by the same command with --resume"):
         RunFolder(tmp_path / "a")
     with RunFolder(tmp_path / "a", resume=True) as folder:
         folder.append_metrics(2, {"x": 2})
@@ -86,3 +86,17 @@ def test_a_line_cut_by_a_crash_is_skipped_and_a_repeated_step_takes_the_later_va
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2, "x": 1}\n{"step": 1, "x": 5}\n{"step": 2, "x": 3}\n{"step": 3, "x"')
     assert read_history(path) == [{"step": 1, "x": 5}, {"step": 2, "x": 3}]
+
+
+def test_going_back_puts_files_back_and_takes_away_what_there_was_not(tmp_path: Path) -> None:
+    finished(tmp_path / "a")
+    with RunFolder(tmp_path / "a", resume=True) as folder:
+        assert folder.summary.exists()  # a run that is refused later stays as it was
+        before = folder.metrics.read_bytes()
+        folder.append_metrics(2, {"reward/mean": 0.75})
+        folder.append_rollouts([record(1)])
+        folder.go_back({"metrics.jsonl": before, "rollouts.jsonl": None, "predictions.jsonl": b"{}"})
+        assert folder.history() == [{"step": 1, "reward/mean": 0.5}]
+        assert not folder.rollouts.exists()
+        assert folder.predictions.read_bytes() == b"{}"
+        assert not folder.summary.exists()

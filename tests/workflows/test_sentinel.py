@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import SentinelSection
+from calibadv.rllib.checkpoint import CheckpointFailed
+from tests.workflows.fake_algorithm import FakeAlgorithm
 from workflows.sentinel import Collapsed, Sentinel
+from workflows.snapshots import Snapshots
 
 CALM = {"policy/entropy": 0.2, "policy/ppl": 1.2, "rollout/high_ppl_ratio": 0.0, "rollout/repetition": 0.05}
 GARBAGE = {**CALM, "rollout/high_ppl_ratio": 0.9}
 
 
-class Run:
-    """An algorithm whose weights are a number: the version that they were trained to or taken back to."""
-
-    def __init__(self) -> None:
-        self.version, self.weights = 0, 0
-        self.lr_scale = 1.0
-
-    def save_snapshot(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "weights").write_text(str(self.weights))
-
-    def roll_back(self, folder: Path, lr_scale: float) -> None:
-        self.weights = int((folder / "weights").read_text())
-        self.lr_scale *= lr_scale
+class Run(FakeAlgorithm):
+    """Steps of which the sentinel sees the metrics."""
 
     def step(self, sentinel: Sentinel, metrics: dict[str, float]) -> dict[str, float]:
         """Learns, is looked at, publishes."""
@@ -40,7 +33,7 @@ class Run:
 
 def sentinel(folder: Path, **settings: Any) -> Sentinel:
     small = {"baseline_steps": 3, "patience": 2, "snapshot_every": 2, "max_rollbacks": 1}
-    return Sentinel(SentinelSection(**{**small, **settings}), folder)
+    return Sentinel(SentinelSection(**{**small, **settings}), Snapshots(Storage(str(folder))))
 
 
 def begun(folder: Path, **settings: Any) -> tuple[Run, Sentinel]:
@@ -106,3 +99,63 @@ def test_one_roll_back_too_many_ends_the_run(tmp_path: Path) -> None:
 def test_limits_that_limit_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="ppl_factor"):
         SentinelSection(ppl_factor=0.5)
+
+
+def snapshots(folder: Path) -> list[int]:
+    return Storage(str(folder)).versions(Kind.SNAPSHOT)
+
+
+def test_only_snapshots_that_it_may_go_back_to_are_kept_and_those_of_checkpoints(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path, action="rollback")
+    for metrics in [CALM] * 7:
+        run.step(watch, metrics)
+    assert watch.needed == {6}  # taken at 6, and seen to be healthy in the step after it
+    assert snapshots(tmp_path) == [6]
+    watch.snapshots.named[7] = (6,)
+    for metrics in [CALM] * 4:
+        run.step(watch, metrics)
+    assert watch.needed == {10}
+    assert snapshots(tmp_path) == [6, 10]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 6, 7, 8, 9])
+def test_a_sentinel_that_goes_on_does_what_the_first_one_would_have(tmp_path: Path, cut: int) -> None:
+    script = [CALM] * 6 + [GARBAGE] * 2 + [CALM] * 3
+    run, watch = begun(tmp_path / "straight", action="rollback")
+    expected = [run.step(watch, metrics) for metrics in script]
+
+    other, first = begun(tmp_path / "resumed", action="rollback")
+    added = [other.step(first, metrics) for metrics in script[:cut]]
+    second = sentinel(tmp_path / "resumed", action="rollback")
+    second.restore(json.loads(json.dumps(first.state())))
+    second.begin(other)  # type: ignore[arg-type]
+    added += [other.step(second, metrics) for metrics in script[cut:]]
+    assert added == expected
+    assert (other.weights, other.lr_scale, second.needed) == (run.weights, run.lr_scale, watch.needed)
+
+
+def test_a_run_that_turns_roll_back_on_when_it_goes_on_can_go_back_to_there(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path, action="warn")
+    for metrics in [CALM] * 5:
+        run.step(watch, metrics)
+    other = sentinel(tmp_path, action="rollback")
+    other.restore(watch.state())
+    other.begin(run)  # type: ignore[arg-type]
+    assert other.needed == {5}
+
+
+def test_without_room_for_a_snapshot_the_older_one_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, watch = begun(tmp_path, action="rollback")
+    run.disk_full = True
+    for metrics in [CALM] * 4:
+        run.step(watch, metrics)
+    assert watch.needed == {0}
+    assert snapshots(tmp_path) == [0]
+    assert "No space left on device: the sentinel keeps the snapshot that it has" in caplog.text.replace(")", "")
+
+
+def test_without_room_for_the_first_snapshot_the_run_does_not_begin(tmp_path: Path) -> None:
+    run, watch = Run(), sentinel(tmp_path, action="rollback")
+    run.disk_full = True
+    with pytest.raises(CheckpointFailed, match="snapshot-000000 could not be written"):
+        watch.begin(run)  # type: ignore[arg-type]

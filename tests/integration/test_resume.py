@@ -1,0 +1,130 @@
+"""A run that is killed and goes on is, bit for bit, the run that was never killed.
+
+Whole runs of six steps through every real part, with the torch engine in fp32 weights. A second attempt is made of new
+processes, so that nothing but the checkpoint can carry anything over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from calibadv.data.pocket import write_pocket_world
+from tests.integration.test_training import CLOCKED, TIMEOUT_S, Place, lines, wait_for, weights
+from tests.integration.test_training import place as place
+
+pytestmark = pytest.mark.integration
+
+STEPS = 6
+SIX = {"run__steps": str(STEPS), "data__test_questions": "4", "checkpoint__keep_last": "1"}
+
+
+def attempt(
+    place: Place, name: str, until: Callable[[Path], bool], number: signal.Signals, *flags: str, **more: str
+) -> str:
+    """Starts a run and sends its driver the signal once `until`; its output."""
+    process = place.start(name, *flags, **more)
+    folder = place.runs / name
+    try:
+        wait_for(lambda: until(folder), folder, process)
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, number)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+        _, alive = psutil.wait_procs(started, timeout=120)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert alive == []
+    assert process.returncode == (-9 if number is signal.SIGKILL else os.EX_TEMPFAIL), output
+    return output
+
+
+def checkpoint_of(step: int) -> Callable[[Path], bool]:
+    return lambda folder: (folder / "checkpoints" / f"step-{step:06}" / "manifest.json").exists()
+
+
+def steps_made(number: int) -> Callable[[Path], bool]:
+    return lambda folder: (folder / "metrics.jsonl").exists() and len(lines(folder / "metrics.jsonl")) > number
+
+
+def measured(folder: Path) -> list[dict[str, float]]:
+    rows = lines(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if not name.startswith(CLOCKED)} for row in rows]
+
+
+def assert_same_run(resumed: Path, straight: Path) -> None:
+    """Weights, trajectories with their log-probs' consequences, metrics, answers and figures."""
+    records = lines(straight / "rollouts.jsonl")
+    assert {record["step"] for record in records} == set(range(STEPS))
+    assert lines(resumed / "rollouts.jsonl") == records
+    assert measured(resumed) == measured(straight)
+    assert lines(resumed / "predictions.jsonl") == lines(straight / "predictions.jsonl")
+    one, other = weights(resumed / "model"), weights(straight / "model")
+    assert [name for name in other if not torch.equal(one[name], other[name])] == []
+    clocked = ("wall_s", "time_split", "mlflow_run_id")
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (resumed, straight)]
+    assert [{k: v for k, v in s.items() if k not in clocked} for s in summaries[:1]] == [
+        {k: v for k, v in s.items() if k not in clocked} for s in summaries[1:]
+    ]
+
+
+def assert_logged_once(folder: Path) -> None:
+    """One MLflow run, in which every step stands once, and every sampled rollout."""
+    client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    (run,) = client.search_runs(
+        [client.get_experiment_by_name("calibadv").experiment_id], f"attributes.run_name = '{folder.name}'"
+    )
+    assert run.info.status == "FINISHED"
+    for metric in ("reward/mean", "learner/lr"):
+        assert sorted(m.step for m in client.get_metric_history(run.info.run_id, metric)) == list(range(1, STEPS + 1))
+    traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
+    assert len(traces) == len(lines(folder / "rollouts.jsonl"))
+
+
+def test_three_steps_a_kill_and_three_more_are_six_steps(place: Place) -> None:
+    watched = {"sentinel__action": "rollback", "sentinel__snapshot_every": "2", "sentinel__baseline_steps": "1"}
+    options = {**SIX, **watched, "checkpoint__every": "3"}
+    code, output = place.run("straight", **options)
+    assert code == 0, output
+
+    attempt(place, "killed", checkpoint_of(3), signal.SIGKILL, **options)
+    code, output = place.run("killed", "--resume", **{**options, "run__seed": "4"})
+    assert code == 2, output
+    assert "cannot go on from step 3: run.seed was 3, now 4" in output
+    code, output = place.run("killed", "--resume", **options)
+    assert code == 0, output
+    assert "going on from step 3" in output
+    assert_same_run(place.runs / "killed", place.runs / "straight")
+    assert_logged_once(place.runs / "killed")
+
+    code, output = place.run("killed", "--resume", **options)
+    assert (code, "there is nothing to go on with" in output) == (0, True), output
+
+
+def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(place: Place, tmp_path: Path) -> None:
+    # Ten questions, four a step: an epoch ends in the third step and after the fifth. A critic has its own optimizer.
+    world = write_pocket_world(tmp_path / "pocket")
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(world.train.read_text(encoding="utf-8").splitlines(keepends=True)[:10]), encoding="utf-8")
+    critic: dict[str, Any] = {"method__name": "ppo", "method__params__critic": "head"}
+    options = {**SIX, **critic, "data__train": str(few), "checkpoint__every": "2"}
+    code, output = place.run("epochs", **options)
+    assert code == 0, output
+
+    attempt(place, "cut", checkpoint_of(2), signal.SIGKILL, **options)
+    rarely = {**options, "checkpoint__every": "50"}
+    output = attempt(place, "cut", steps_made(4), signal.SIGTERM, "--resume", **rarely)
+    assert "is saved: the same command with --resume goes on there" in output
+    code, output = place.run("cut", "--resume", **options)
+    assert code == 0, output
+    assert_same_run(place.runs / "cut", place.runs / "epochs")
+    assert_logged_once(place.runs / "cut")

@@ -1,0 +1,197 @@
+"""Learners written to a checkpoint and read again train on as if nothing had happened; who cannot, is named."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from calibadv.checkpoints.folders import Stored
+from calibadv.checkpoints.manifest import Manifest
+from calibadv.checkpoints.storage import Kind, Storage
+from calibadv.rllib import checkpoint
+from calibadv.rllib.checkpoint import CheckpointFailed, load_learners, roll_back_learners, save_learners
+from calibadv.rllib.learner import PolicyLearner
+from calibadv.rllib.random_state import random_state, set_random_state
+from tests.rllib.conftest import settings
+from tests.rllib.test_learner import GROUPS, make_learner, train, weights
+
+
+class Learners:
+    """A learner group in this process: each learner answers under its own rank."""
+
+    def __init__(self, learners: Sequence[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.learners, self.monkeypatch = learners, monkeypatch
+
+    def call_all(self, function: Callable[[Any], Any]) -> list[Any]:
+        answers = []
+        for rank, learner in enumerate(self.learners):
+            self.monkeypatch.setattr(checkpoint, "rank", lambda rank=rank: rank)
+            answers.append(function(learner))
+        return answers
+
+
+def saved(folder: Path, learners: Any, *, model: bool = False) -> Stored:
+    draft = Storage(str(folder)).draft(Kind.CHECKPOINT, 1)
+    return draft.commit(Manifest(1, len(learners.learners), save_learners(learners, draft, model=model)))
+
+
+def everything(learner: PolicyLearner) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in learner.policy.state_dict().items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+CRITIC = ("--method.name=ppo", "--method.params.critic=model")
+KL = ("--learner.kl_coef=0.1",)
+
+
+@pytest.mark.parametrize("options", [(), CRITIC, KL], ids=["plain", "critic", "reference"])
+def test_a_new_process_trains_on_bit_for_bit(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    first = make_learner(model_folder, settings(*options))
+    train(first, GROUPS)
+    stored = saved(tmp_path, Learners([first], monkeypatch))
+    expected_random = (random.random(), float(np.random.random()), float(torch.rand(())))
+    lr = train(first, GROUPS)["lr"]
+
+    second = make_learner(model_folder, settings(*options))
+    load_learners(Learners([second], monkeypatch), stored)  # type: ignore[arg-type]
+    assert (random.random(), float(np.random.random()), float(torch.rand(()))) == expected_random
+    assert train(second, GROUPS)["lr"] == lr  # the schedule counts updates
+    assert_same(everything(first), everything(second))
+    assert any(not torch.equal(a, b) for a, b in zip(weights(first).values(), initial(model_folder), strict=True))
+
+
+def initial(folder: Path) -> list[torch.Tensor]:
+    return list(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).parameters())
+
+
+def test_the_frozen_reference_and_a_tied_weights_second_name_are_not_written(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(model_folder, settings(*KL))
+    stored = saved(tmp_path, Learners([learner], monkeypatch))
+    names = set(load_file(tmp_path / stored.name / "shared" / "tensors-00000.safetensors"))
+    assert "weights.language_model.model.embed_tokens.weight" in names
+    assert "weights.language_model.lm_head.weight" not in names
+    assert not [name for name in names if "reference" in name]
+
+
+def test_the_model_in_a_checkpoint_opens(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner(model_folder, settings("--model.dtype=float32"))
+    train(learner, GROUPS)
+    stored = saved(tmp_path, Learners([learner], monkeypatch), model=True)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
+    assert all(torch.equal(a, b) for a, b in zip(opened.parameters(), weights(learner).values(), strict=True))
+    assert "model/config.json" in stored.manifest.files
+
+
+def test_a_snapshot_brings_weights_and_moments_back_and_smaller_steps(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(model_folder, settings("--learner.lr_final=1e-2"))
+    group: Any = Learners([learner], monkeypatch)
+    train(learner, GROUPS)
+    stored, good = saved(tmp_path, group), weights(learner)
+    train(learner, GROUPS)
+    after = weights(learner)
+    roll_back_learners(group, stored, lr_scale=1.0)
+    assert_same(good, weights(learner))
+    train(learner, GROUPS)
+    assert_same(after, weights(learner))
+    roll_back_learners(group, stored, lr_scale=0.5)
+    assert train(learner, GROUPS)["lr"] == pytest.approx(0.5e-2)
+
+
+def test_a_roll_back_leaves_the_schedule_where_it_is(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(model_folder, settings())
+    group: Any = Learners([learner], monkeypatch)
+    stored = saved(tmp_path, group)
+    rates = [train(learner, GROUPS)["lr"] for _ in range(2)]
+    roll_back_learners(group, stored, lr_scale=1.0)
+    assert train(learner, GROUPS)["lr"] < rates[1] < rates[0]
+
+
+def test_a_state_of_another_method_is_refused_by_the_learners_name(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = saved(tmp_path, Learners([make_learner(model_folder, settings())], monkeypatch))
+    other: Any = Learners([make_learner(model_folder, settings(*CRITIC))], monkeypatch)
+    with pytest.raises(ValueError, match=r"learner 0 could not load .*step-000001 .*of another model or method"):
+        load_learners(other, stored)
+
+
+class Shards:
+    """A sharded learner: nothing is shared, each rank has its own part."""
+
+    def __init__(self, part: float, error: Exception | None = None) -> None:
+        self.part, self.error = torch.tensor([part]), error
+        self.models: list[str] = []
+
+    def shared_state(self) -> Any:
+        return {}
+
+    def own_state(self) -> Any:
+        if self.error:
+            raise self.error
+        return {"part": self.part}
+
+    def load_state(self, shared: Any, own: Any) -> None:
+        assert shared == {}
+        self.part = torch.tensor([-1.0]) if own is None else own["part"]
+
+    def save_model(self, folder: str) -> None:
+        self.models.append(folder)
+
+
+def test_every_rank_gets_its_own_part_again_and_a_new_rank_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = saved(tmp_path, Learners([Shards(1), Shards(2)], monkeypatch))
+    fresh = [Shards(0), Shards(0), Shards(0)]
+    load_learners(Learners(fresh, monkeypatch), stored)  # type: ignore[arg-type]
+    assert [float(learner.part) for learner in fresh] == [1, 2, -1]
+
+
+def test_all_ranks_have_a_part_in_gathering_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = [Shards(1), Shards(2)]
+    saved(tmp_path, Learners(ranks, monkeypatch), model=True)
+    assert [len(learner.models) for learner in ranks] == [1, 1]
+
+
+def test_each_rank_that_cannot_write_is_named_and_the_others_are_asked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(28, "No space left on device")
+    learners: Any = Learners([Shards(1), Shards(2, full), Shards(3, full)], monkeypatch)
+    with pytest.raises(CheckpointFailed) as caught:
+        saved(tmp_path, learners)
+    why = r"could not write its part (OSError: [Errno 28] No space left on device)"
+    assert str(caught.value) == f"learner 1 {why}; learner 2 {why}"
+    assert Storage(str(tmp_path)).newest()[0] is None
+
+
+def test_every_generator_goes_on_where_it_was() -> None:
+    def drawn() -> list[float]:
+        normal = float(np.random.normal())  # keeps a second one for the next call
+        return [random.gauss(0, 1), normal, float(np.random.random()), float(torch.rand(()))]
+
+    drawn()
+    state = random_state()
+    expected = [drawn(), drawn()]
+    set_random_state(state)
+    assert [drawn(), drawn()] == expected

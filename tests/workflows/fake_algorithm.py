@@ -1,0 +1,33 @@
+"""An algorithm whose weights are a number, for what the driver does around one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from calibadv.checkpoints.folders import Draft, Stored
+from calibadv.checkpoints.manifest import FileEntry
+from calibadv.rllib.checkpoint import CheckpointFailed
+
+
+class FakeAlgorithm:
+    """`weights` is the version that they were trained to or taken back to."""
+
+    num_learners = 1
+
+    def __init__(self, version: int = 0) -> None:
+        self.version = self.weights = version
+        self.lr_scale = 1.0
+        self.disk_full = False
+
+    def save_state(self, draft: Draft, *, model: bool) -> dict[str, FileEntry]:
+        def write(folder: Path) -> None:
+            (folder / "weights.json").write_text(json.dumps(self.weights))
+
+        if self.disk_full:
+            raise CheckpointFailed("learner 0 could not write its part (OSError: No space left on device)")
+        return draft.add("shared", write) | (draft.add("model", write) if model else {})
+
+    def roll_back(self, snapshot: Stored, lr_scale: float) -> None:
+        self.weights = snapshot.json("shared/weights.json")
+        self.lr_scale *= lr_scale
