@@ -1,0 +1,60 @@
+"""Who goes where: the custom resources that engines, learners and retrievers ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibadv.config import Config, ConfigError, load_config, role
+from calibadv.rllib.config import CalibAdvConfig
+from calibadv.rllib.stream import Inputs, RolloutStream
+from serve.application import search_application
+from workflows.searching import _app_options, search_settings
+
+ROLES = {"cluster.engines_on": "engine", "cluster.learners_on": "learner", "cluster.search_on": "learner"}
+ON_A_CLUSTER = {"cluster.address": "auto", "learner.learners": "2", "learner.minibatch_rollouts": "2560"}
+NOWHERE = Path("/nowhere")
+
+
+def config(**settings: str) -> Config:
+    return load_config(None, [part for key, value in settings.items() for part in (f"--{key}", value)])
+
+
+def stream(of: Config) -> RolloutStream:
+    return RolloutStream(of, Inputs(NOWHERE, NOWHERE, NOWHERE, NOWHERE), "board", lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def test_a_role_asks_for_so_little_that_a_thousand_actors_share_one() -> None:
+    assert role("engine") == {"engine": 0.001}
+    assert role("") == {}
+
+
+def test_engines_ask_for_the_nodes_of_engines() -> None:
+    assert stream(config(**ON_A_CLUSTER | ROLES))._pool().resources == {"engine": 0.001}
+    assert stream(config(**ON_A_CLUSTER))._pool().resources == {}
+
+
+def test_learners_ask_for_the_nodes_of_learners() -> None:
+    built = CalibAdvConfig().of_run(stream(config(**ON_A_CLUSTER | ROLES)))
+    assert built.custom_resources_per_learner == {"learner": 0.001}
+
+
+def test_retrievers_ask_for_the_nodes_they_are_given(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("")
+    chosen = config(**ON_A_CLUSTER | ROLES)
+    app = search_application(
+        search_settings(chosen), tmp_path / "corpus.jsonl", tmp_path, _app_options(chosen, "search")
+    )
+    assert app._bound_deployment.ray_actor_options["resources"] == {"learner": 0.001}
+
+
+@pytest.mark.parametrize("key", sorted(ROLES))
+def test_a_role_on_a_local_ray_is_refused_before_it_would_wait_for_ever(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} = .* local Ray has none"):
+        config(**{key: ROLES[key]})
+
+
+def test_a_role_of_learners_that_learn_in_the_driver_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"learner\.learners = 0 learns in the driver"):
+        config(**{"cluster.address": "auto", "cluster.learners_on": "learner"})
