@@ -1,0 +1,125 @@
+"""Tokens and keys: read from the environment where they are used, and written nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from calibadv.config import Config, ConfigError, load_config
+from calibadv.config_toml import to_toml
+from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.client import RetryPolicy
+from calibadv.search.remote import http_search
+from calibadv.tracking.mlflow_run import MlflowRun
+from calibadv.tracking.mlflow_store import MlflowStore
+from calibadv.tracking.run_folder import RunFolder
+from tests.security.pending import pending
+
+SECRET = "s3cr3t-of-this-test"
+
+
+@pytest.fixture
+def with_secrets(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A configuration that names every secret there is, each in its variable."""
+    for variable in ("SEARCH_TOKEN", "JUDGE_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(variable, SECRET)
+    return load_config(
+        None,
+        [
+            *("--search.url", "http://127.0.0.1:9/retrieve", "--search.token_env", "SEARCH_TOKEN"),
+            *("--method.params.soft_pen", "judge", "--method.params.judge_model", "m"),
+            *("--method.params.judge_url", "http://127.0.0.1:9/v1", "--tracking.mlflow_uri", "http://127.0.0.1:9"),
+        ],
+    )
+
+
+def test_a_run_writes_no_secret_anywhere(tmp_path: Path, with_secrets: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object, __: object) -> None:
+        raise RuntimeError("the store is down")  # so that everything that would be sent lies in the spool
+
+    monkeypatch.setattr(MlflowStore, "deliver", refuse)
+    with (
+        RunFolder(tmp_path / "run") as folder,
+        MlflowRun(folder.path, uri=with_secrets.tracking.mlflow_uri, tags={"method": "calibadv"}) as mlflow,
+    ):
+        folder.write_config(to_toml(with_secrets))
+        mlflow.log_params(with_secrets.model_dump(mode="json"))
+        mlflow.close(timeout_s=5)
+    written = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert b"SEARCH_TOKEN" in written["config.toml"]  # the name, so that the run can be repeated
+    assert any(b"search.token_env" in content for name, content in written.items() if "spool" in name)
+    assert [name for name, content in written.items() if SECRET.encode() in content] == []
+
+
+async def test_the_token_goes_into_the_header_and_into_no_error(with_secrets: Config) -> None:
+    asked = []
+
+    def overloaded(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(503, text="try later")
+
+    search = http_search(
+        with_secrets.search.url,
+        token_env="SEARCH_TOKEN",
+        policy=RetryPolicy(attempts=1),
+        transport=httpx.MockTransport(overloaded),
+    )
+    with pytest.raises(SearchFailed) as caught:
+        await search("who?")
+    assert asked[0].headers["authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in str(asked[0].url) + asked[0].content.decode() + str(caught.value)
+
+
+@pytest.mark.usefixtures("with_secrets")
+async def test_a_server_cannot_send_the_token_on_to_another() -> None:
+    asked = []
+
+    def elsewhere(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(307, headers={"location": "http://elsewhere.example/retrieve"})
+
+    transport = httpx.MockTransport(elsewhere)
+    search = http_search(
+        "http://here.example", token_env="SEARCH_TOKEN", policy=RetryPolicy(attempts=1), transport=transport
+    )
+    with pytest.raises(SearchFailed):
+        await search("who?")
+    assert asked == ["here.example"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tracking.mlflow_uri", f"https://ada:{SECRET}@mlflow.example"),
+        ("tracking.mlflow_uri", f"postgresql://ada:{SECRET}@db.example/mlflow"),
+        ("search.url", f"http://ada:{SECRET}@search.example/retrieve"),
+        ("search.url", f"https://search.example/retrieve?api_key={SECRET}"),
+        ("search.url", f"https://search.example/retrieve?top=3&access_token={SECRET}"),
+        ("search.token_env", SECRET),
+        ("data.train", f"s3://key:{SECRET}@bucket/questions.jsonl"),
+    ],
+)
+@pending
+def test_a_secret_in_the_configuration_is_refused_without_being_shown(key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [f"--{key}", value])
+    assert key in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tracking.mlflow_uri", "postgresql://ada@db.example/mlflow"),  # the password is in ~/.pgpass
+        ("tracking.mlflow_uri", "sqlite:////data/mlflow.db"),
+        ("search.url", "https://search.example/retrieve?monkey=1&tokens=3"),
+        ("search.token_env", "SEARCH_TOKEN_2"),
+        ("data.train", "s3://bucket/questions.jsonl"),
+        ("rollout.template", "Ask http://a.example?key=1 or ftp://a:b@c. {question}"),  # prose, no address
+    ],
+)
+def test_an_address_without_a_secret_is_taken(key: str, value: str) -> None:
+    section, _, name = key.partition(".")
+    assert getattr(getattr(load_config(None, [f"--{key}", value]), section), name) == value

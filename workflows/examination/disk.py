@@ -1,0 +1,95 @@
+"""Room on the disks: for runs and cache, for Ray's shared memory and for its session files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from calibadv.config import Config
+from workflows.examination.finding import Finding, failed, passed, warned
+from workflows.examination.needs import Needs, needs_of
+from workflows.examination.subject import Subject
+
+GIB = 2**30
+LOGS_GIB = 1.0  # metrics, rollouts, plots and MLflow's database of a long run
+CACHE_GIB = 2.0  # embeddings of a corpus of some thousands
+RAY_FULL = 0.95  # of the disk: Ray then writes nothing more (its local_fs_capacity_threshold)
+SHARED = Path("/dev/shm")
+
+
+def disks(subject: Subject) -> Iterator[Finding]:
+    """Runs, cache, shared memory and Ray's session folder, on this machine."""
+    config, run = subject.config, subject.config.run
+    needs = needs_of(config, subject.model.path)
+    yield room("disk for runs", run.folder, saved_gib(config, needs))
+    fetched = 0.0 if subject.model.whole else 2 * needs.parameters / GIB
+    yield room("disk for the cache", run.cache, CACHE_GIB)
+    if fetched:
+        yield room("disk for the model", _hub_cache(), fetched)
+    if not subject.joins_cluster:
+        yield shared_memory(2 * needs.weights_gib, _free_gib(SHARED))
+        yield not_full(Path(os.environ.get("RAY_TMPDIR", "/tmp")))
+
+
+def saved_gib(config: Config, needs: Needs) -> float:
+    """What a run leaves in its folder: the model, its checkpoints, the sentinel's snapshot, its logs."""
+    kept = 1 if config.sentinel.action == "rollback" else 0
+    if config.checkpoint.every and "://" not in config.checkpoint.uri:
+        kept += config.checkpoint.keep_last + config.checkpoint.keep_best
+    # Weights and two moments in fp32, 12 bytes of the 16; a new one is written before the oldest goes.
+    states = 0.75 * needs.state_gib * (kept + 1 if kept else 0)
+    return 2 * needs.weights_gib + states + LOGS_GIB
+
+
+def room(name: str, folder: Path, needed_gib: float) -> Finding:
+    """Whether `folder`, or the nearest one above it that exists, can be written to and has room."""
+    there = nearest(folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        remedy = "choose another with run.folder or run.cache, or mend its rights"
+        return failed(name, f"{there} cannot be written to: {error.strerror}", remedy)
+    free = _free_gib(there)
+    said = f"{free:.1f} GiB free at {there}, about {needed_gib:.1f} GiB needed"
+    if free >= needed_gib:
+        return passed(name, said)
+    return failed(name, said, "make room, or choose another disk with run.folder, run.cache or HF_HOME")
+
+
+def shared_memory(needed_gib: float, free_gib: float) -> Finding:
+    """Ray's object store, through which published weights go to the engines."""
+    said = f"{free_gib:.1f} GiB free in {SHARED}, two versions of the weights take {needed_gib:.1f} GiB"
+    if free_gib >= needed_gib + 0.1:
+        return passed("shared memory", said)
+    remedy = "give the container more of it (docker run --shm-size): Ray otherwise uses the disk, which is slow"
+    return warned("shared memory", said, remedy)
+
+
+def not_full(folder: Path) -> Finding:
+    """Ray stops storing objects when the disk of its session folder is 95 % full."""
+    usage = shutil.disk_usage(nearest(folder))
+    full = 1 - usage.free / usage.total
+    said = f"the disk of {folder} is {full:.0%} full"
+    if full < RAY_FULL:
+        return passed("Ray's disk", said)
+    return failed("Ray's disk", said, f"make room, or set RAY_TMPDIR: Ray stores nothing above {RAY_FULL:.0%}")
+
+
+def nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _free_gib(folder: Path) -> float:
+    return shutil.disk_usage(folder).free / GIB if folder.is_dir() else 0.0
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)

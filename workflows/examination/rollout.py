@@ -1,0 +1,160 @@
+"""One question rolled out and learned from, in this process, with the recipe's own model, method and dialogue."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibadv.config import Config
+from calibadv.types import Document, Group, Question
+from workflows.examination.data import first_documents, first_questions
+from workflows.examination.finding import Finding, failed, passed, warned
+from workflows.examination.hardware import available_gib
+from workflows.examination.needs import PROCESS_GIB, needs_of
+from workflows.examination.subject import Subject
+
+SMALL = 300_000_000  # parameters: below it a CPU takes a minute at most
+_TURN_TOKENS, _TURNS = 24, 1
+_SAME = 1e-2  # nats: the engine here and the learner both compute in fp32 or better
+
+
+def rollout(subject: Subject) -> Iterator[Finding]:
+    """The rollouts of a question and one update with them, unless the model is too large for a mere look."""
+    config, model = subject.config, subject.model
+    needs = needs_of(config, model.path)
+    if not model.whole:
+        yield warned(
+            "rollout", "the weights are not here yet: only the tokenizer was looked at", "run it again once they are"
+        )
+        return
+    if needs.parameters >= SMALL and not subject.deep:
+        said = f"{needs.parameters / 1e6:,.0f} M parameters: only the tokenizer was looked at"
+        yield passed("rollout", f"{said}; --deep rolls out and updates with it")
+        return
+    wanted, free = 3 * needs.state_gib / 4 + needs.learner_gib + PROCESS_GIB, available_gib()
+    if wanted > free:
+        said = f"a trial in this process takes about {wanted:.1f} GiB, {free:.1f} GiB are free"
+        yield warned("rollout", said, "run the doctor on a larger machine")
+        return
+    group = roll(subject)
+    yield rolled(group)
+    yield learned(update(config, subject.model.path, group))
+
+
+def roll(subject: Subject) -> Group:
+    """One group of the first training question, a few tokens a turn; a search finds the corpus's first passages."""
+    import torch
+
+    from calibadv.cluster.factories import make_roller
+    from calibadv.rollout.torch_engine import TorchEngine
+
+    config = shortened(subject.config)
+    found = tuple(_documents(subject)[: config.search.top_k])
+    (question,) = first_questions(subject.files["train"], 1)
+
+    async def search(query: str) -> tuple[Document, ...]:
+        return found if query else ()
+
+    folder = str(subject.model.path)
+    engine = TorchEngine.from_folder(folder, max_batch=config.rollout.samples, compute_dtype=torch.float32)
+    try:
+        roller = make_roller(config, folder, search)
+        group = asyncio.run(roller.train(_with_gold(question, found), engine, step=0, version=0)).group
+    finally:
+        engine.close()
+    assert group is not None, "this search never fails"
+    return group
+
+
+def shortened(config: Config) -> Config:
+    """The recipe with rollouts of a turn or two and a few tokens each."""
+    rollout = config.rollout
+    less = {
+        "max_turns": min(rollout.max_turns, _TURNS),
+        "max_turn_tokens": min(rollout.max_turn_tokens, _TURN_TOKENS),
+    }
+    return config.model_copy(update={"rollout": rollout.model_copy(update=less)})
+
+
+def update(config: Config, model: Path, group: Group) -> dict[str, Any]:
+    """The metrics of one update by the run's own learner, with rewards made up: equal ones would train nothing."""
+    from ray.rllib.core.learner.training_data import TrainingData
+
+    from calibadv.batching import shard_groups
+    from calibadv.methods.method import StepFacts
+    from calibadv.rllib.config import CalibAdvConfig
+    from calibadv.rllib.learner import PolicyLearner
+    from calibadv.rllib.stream import Inputs, RolloutStream
+    from calibadv.rllib.totals import step_metrics
+
+    nowhere = Path()
+    stream = RolloutStream(config, Inputs(nowhere, nowhere, nowhere, model), "", _no_search)
+    algorithm = CalibAdvConfig().of_run(stream)
+    spec = algorithm.get_default_rl_module_spec().as_multi_rl_module_spec()
+    learner = PolicyLearner(config=algorithm, module_spec=spec)
+    learner.build()
+    groups = [rewarded(group)]
+    (shard,) = shard_groups(groups, num_minibatches=1, num_shards=1, seed=config.run.seed)
+    facts = StepFacts(mean_searches=1.0)
+    return step_metrics([learner.update(TrainingData(episodes=shard), num_minibatches=1, facts=facts)])
+
+
+def rewarded(group: Group) -> Group:
+    """The group with rewards 1, 0, 1, 0, … in place of its own."""
+    made_up = tuple(
+        replace(trajectory, answer_reward=reward, format_reward=1.0, reward=reward)
+        for trajectory, reward in zip(group.trajectories, np.arange(len(group.trajectories)) % 2 == 0, strict=True)
+        for reward in (float(reward),)
+    )
+    return replace(group, trajectories=made_up)
+
+
+def rolled(group: Group) -> Finding:
+    """Whether every trajectory has sampled tokens with finite log-probs."""
+    tokens = sum(trajectory.num_actions for trajectory in group.trajectories)
+    logprobs = np.concatenate([turn.logprobs for t in group.trajectories for turn in t.turns])
+    if not tokens or not np.isfinite(logprobs).all():
+        said = f"{tokens} tokens sampled, log-probs {logprobs[~np.isfinite(logprobs)][:3].tolist()}"
+        return failed("rollout", said, "look at the model's weights: they may be damaged, or of another architecture")
+    searches = sum(turn.query is not None for t in group.trajectories for turn in t.turns)
+    said = f"{len(group.trajectories)} rollouts of one question: {tokens} tokens, {searches} searches"
+    return passed("rollout", said)
+
+
+def learned(metrics: dict[str, Any]) -> Finding:
+    """Whether the update was made, and the learner's log-probs are the engine's."""
+    norm, difference = metrics["learner/grad_norm"], metrics["sync/logprob_diff_mean"]
+    if metrics["learner/skipped_updates"] or not math.isfinite(norm):
+        return failed("update", "loss or gradient is not finite", "look at the model's weights and at learner.dtype")
+    if difference > _SAME:
+        said = f"the learner's log-probs are {difference:.2g} nats off the engine's"
+        return failed("update", said, "the model has a step that the chunked head or the engine lacks: report it")
+    if norm == 0:
+        return warned("update", "the gradient is 0", "look at the method's parameters: nothing would be learned")
+    return passed("update", f"gradient norm {norm:.3g}, log-probs of engine and learner {difference:.1g} nats apart")
+
+
+def _documents(subject: Subject) -> list[Document]:
+    if subject.config.search.url:  # its corpus need not be here
+        return [Document("doctor", "Oslo", "Oslo is the capital of Norway.")]
+    return first_documents(subject.files["corpus"], subject.config.search.top_k)
+
+
+def _with_gold(question: Question, found: tuple[Document, ...]) -> Question:
+    """The question with gold parts, of which some methods' rewards read the text."""
+    return replace(
+        question,
+        sub_queries=question.sub_queries or (question.text,),
+        gold_doc_ids=question.gold_doc_ids or (found[0].id,),
+        gold_passages=(f"{found[0].title}\n{found[0].text}",),
+    )
+
+
+def _no_search() -> Any:
+    raise AssertionError("the trial has a search of its own")
