@@ -62,7 +62,7 @@ class Checkpoints:
             stored = write_state(storage, Kind.CHECKPOINT, algorithm, version, files=files, needs=needs)
         except CheckpointFailed as error:
             self.failure = str(error)
-            log.warning("%s. Training goes on; it is tried again when the next one is due", error)
+            log.warning("%s; it is tried again when the next one is due", error)
             return False
         self.failure, self.saved, self.best = "", version, progress.best
         self.snapshots.named[version] = stored.manifest.snapshots

@@ -64,12 +64,13 @@ class TrainingRun:
     def __post_init__(self) -> None:
         self.method: Method = make_method(self.config.method.name, self.config.method.params)
         self.sentinel = Sentinel(self.config.sentinel, self.checkpoints.snapshots)
+        self.booked = 0  # version up to which every step is written down
         self.compared_f1 = 0.0  # of the last evaluation, on the questions that every evaluation asks
         if (resumed := self.resumed) is not None:
             self.evaluations = {version: dict(metrics) for version, metrics in resumed.evaluations.items()}
             self.clipped = Counter(resumed.clipped)
             self.telling = None if resumed.telling is None else RolloutRecord.from_dict(resumed.telling)
-            self.earlier_s = resumed.wall_s
+            self.earlier_s, self.booked = resumed.wall_s, resumed.version
             self.sentinel.restore(resumed.sentinel)
 
     def execute(self) -> RunSummary:
@@ -122,7 +123,8 @@ class TrainingRun:
                 self._checkpoint(algorithm, self.checkpoints.improved(algorithm.version, self.compared_f1))
 
     def _step(self, algorithm: CalibAdvAlgorithm, evaluated: set[int]) -> None:
-        start, step, evaluation = time.monotonic(), algorithm.version, dict[str, float]()
+        start, step = time.monotonic(), algorithm.version
+        evaluation: dict[str, float] = {}
         algorithm.seconds.clear()
         try:
             algorithm.train()
@@ -150,6 +152,7 @@ class TrainingRun:
         self.telling = most_telling(records) or self.telling
         if evaluation:
             self.evaluations[algorithm.version] = evaluation
+        self.booked = algorithm.version
 
     def _checkpoint(self, algorithm: CalibAdvAlgorithm, best: Best | None = None) -> bool:
         progress = Progress(
@@ -165,23 +168,22 @@ class TrainingRun:
             return self.checkpoints.save(algorithm, progress, self.sentinel.needed)
 
     def _save_last_step(self, algorithm: CalibAdvAlgorithm) -> None:
-        """A checkpoint of the last step that was made, if the learners still hold it; says what is lost if not."""
-        version, saved = algorithm.version, self.checkpoints.saved
-        if not self.checkpoints.settings.every or version == 0:
+        """A checkpoint of the last step that was made, if the learners still hold it; says where the run goes on."""
+        version, checkpoints = algorithm.version, self.checkpoints
+        if not checkpoints.settings.every or version == 0:
             return
-        go_on = "the same command with --resume goes on"
-        if version == saved:
-            logger.warning("step %d is saved: %s there", version, go_on)
-        elif algorithm.whole and not self.interruption.forced:
+        at_hand = algorithm.whole and self.booked == version and not self.interruption.forced
+        if at_hand and version > checkpoints.saved:
             try:
-                if self._checkpoint(algorithm):
-                    logger.warning("step %d is saved: %s there; only the step under way is lost", version, go_on)
+                self._checkpoint(algorithm)
             except Exception as error:  # what ended the run may have taken the learners with it
-                logger.warning("step %d could not be saved (%s): %s from step %d", version, error, go_on, saved)
-        elif saved:
-            logger.warning("cut short, with nothing more saved: %s from step %d", go_on, saved)
+                logger.warning("step %d could not be saved: %s", version, error)
+        if checkpoints.saved == version:
+            logger.warning("step %d is saved: the same command with --resume goes on there", version)
+        elif checkpoints.saved:
+            logger.warning("the same command with --resume goes on from step %d", checkpoints.saved)
         else:
-            logger.warning("cut short before the first checkpoint: there is nothing to go on from")
+            logger.warning("no checkpoint was written: there is nothing to go on from")
 
     def _inspect(self, algorithm: CalibAdvAlgorithm, learned: dict[str, float]) -> None:
         metrics = {**learned, **sample_metrics(algorithm.sample, self.method, algorithm.credit)}
