@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 BIN := .venv/bin
 
-.PHONY: train compare test check format setup lock mlflow
+.PHONY: train compare test check format setup lock mlflow audit doctor
 
 train: setup
 	$(BIN)/python workflows/train.py $(ARGS)
@@ -27,8 +27,15 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Known vulnerabilities of the locked packages; needs the network
+audit: setup
+	@scripts/audit.sh $(ARGS)
+
+doctor: setup
+	$(BIN)/python workflows/doctor.py $(ARGS)
+
 mlflow: setup
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
+	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///runs/mlflow.db
 
 setup:
 	@scripts/setup.sh

@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from calibadv.collapse import Limits
+from calibadv.config_secrets import secret_keys
+from calibadv.data.errors import shown
 from calibadv.methods import make_method
 from calibadv.rollout.dialogue import PROMPT_TEMPLATE
 
@@ -35,6 +37,13 @@ class Run(Section):
     seed: int = 0
     steps: int = Field(205, ge=1)  # one epoch of HotpotQA + 2Wiki
     overwrite: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        if name in (".", "..") or "/" in name or not name.isprintable():
+            raise ValueError(f"run.name = {shown(name)}: expected the name of one folder, without '/'")
+        return name
 
 
 class Data(Section):
@@ -201,6 +210,25 @@ class Cluster(Section):
     gpus_per_engine: float = Field(1.0, ge=0)
     search_cpus: float = Field(0.5, ge=0)  # a replica
     search_gpus: float = Field(0.0, ge=0)
+    # Custom resources of Ray nodes: an actor goes only to nodes that have its own, e.g. engines to spot nodes. "" = any
+    engines_on: str = ""
+    learners_on: str = ""
+    search_on: str = ""
+
+    @model_validator(mode="after")
+    def _roles_need_a_cluster(self) -> Cluster:
+        for name in ("engines_on", "learners_on", "search_on"):
+            if getattr(self, name) and self.address == "local":
+                raise ValueError(
+                    f"cluster.{name} = {getattr(self, name)!r} names a resource of a cluster's nodes, and a local Ray "
+                    "has none: set cluster.address 'auto', or leave it empty"
+                )
+        return self
+
+
+def role(resource: str) -> dict[str, float]:
+    """What an actor asks for so that it goes to nodes with `resource`: too little to count there. {} for ""."""
+    return {resource: 0.001} if resource else {}
 
 
 class Tracking(Section):
@@ -235,10 +263,25 @@ class Config(Section):
                 f"learner.minibatch_rollouts = {self.learner.minibatch_rollouts}: the last update of a step would be "
                 f"smaller than the others; try {_nearest_divisor(rollouts, self.learner.minibatch_rollouts)}"
             )
+        if self.cluster.learners_on and self.learner.learners == 0:
+            raise ValueError(
+                f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "
+                "set learner.learners to 1 or more"
+            )
         if self.rollout.temperature != 1 and self.learner.old_logprobs == "sampler":
             raise ValueError(
                 f"rollout.temperature = {self.rollout.temperature}: engines report log-probs at temperature 1, so set "
                 "learner.old_logprobs 'recompute', or sample at temperature 1 as the paper does"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Config:
+        if keys := secret_keys(self.model_dump()):
+            raise ValueError(
+                f"{', '.join(keys)} holds a password or a token, and the configuration is written to runs/ and to "
+                "MLflow: take it out. search.token_env is the name of an environment variable, MLflow reads "
+                "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         return self
 
@@ -281,7 +324,9 @@ def read_toml(path: Path, what: str, example: str) -> dict[str, Any]:
         raise ConfigError(f"no {what} at {path}: give a TOML file, e.g. {example}") from None
     except OSError as error:
         raise ConfigError(f"the {what} {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path} is not TOML that can be read: it is nested too deeply") from None
+    except ValueError as error:  # not only TOMLDecodeError: also bytes that are no text, and numbers without end
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
@@ -308,7 +353,10 @@ def _assign(tree: dict[str, Any], dotted: str, text: str) -> None:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"--{dotted}: {parent} is a value, not a section")
-    tree[leaf] = _value(text, _type_of(dotted))
+    try:
+        tree[leaf] = _value(text, _type_of(dotted))
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"--{dotted} cannot be read: {error}") from None
 
 
 def _value(text: str, kind: Any) -> Any:
@@ -335,7 +383,7 @@ def _explain(problem: Any) -> str:
         return f"unknown key {where!r}{_suggest(where, _every_key())}"
     message = problem["msg"].removeprefix("Value error, ")
     # Our own validators name the key themselves.
-    return message if problem["type"] == "value_error" else f"{where} = {problem['input']!r}: {message}"
+    return message if problem["type"] == "value_error" else f"{where} = {shown(problem['input'])}: {message}"
 
 
 def _suggest(word: str, known: Sequence[str]) -> str:

@@ -14,10 +14,13 @@ from pathlib import Path
 import ray
 from ray import serve
 
+from calibadv.cluster.local_ray import init_local_ray
 from calibadv.search.settings import SearchSettings
 from serve.application import Corpus, SearchAppOptions, search_application
 
 logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 120.0  # of one HTTP call: a caller that sends a byte a minute holds no place for ever
 
 
 def start_search(
@@ -57,7 +60,8 @@ def _start_serve(options: SearchAppOptions) -> None:
         _check_port_free(options.http_host, options.http_port)
     if not _is_loopback(options.http_host) and not options.token_env:
         logger.warning("search: %s is open to the network without a token: set token_env", options.http_host)
-    serve.start(proxy_location="HeadOnly", http_options={"host": options.http_host, "port": options.http_port})
+    http = {"host": options.http_host, "port": options.http_port, "request_timeout_s": REQUEST_TIMEOUT_S}
+    serve.start(proxy_location="HeadOnly", http_options=http)
     if not serve.status().proxies:
         raise RuntimeError(
             f"Serve already runs on this cluster without an HTTP proxy, so port {options.http_port} cannot be opened: "
@@ -120,7 +124,7 @@ def main() -> None:
         http_port=args.port,
         token_env=args.token_env,
     )
-    ray.init(address="local", include_dashboard=False)
+    init_local_ray()
     interrupted = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: interrupted.set())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class SearchAppOptions:
     replicas: int = 1
     num_cpus: float = 0.5  # a replica; it computes with SearchSettings.threads threads
     num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)  # custom ones, of replicas and shards alike
     shards: int = 1  # of `SearchSettings.faiss_index`; more than one: each a deployment, for an index too big for one
     shard_replicas: int = 1  # of each shard
     shard_cpus: float = 1.0
@@ -70,6 +71,7 @@ def search_application(
             ray_actor_options={
                 "num_cpus": options.shard_cpus,
                 "num_gpus": options.shard_gpus,
+                "resources": dict(options.resources),
                 "runtime_env": environment,
             },
             max_ongoing_requests=options.max_ongoing_requests,
@@ -85,6 +87,7 @@ def search_application(
         ray_actor_options={
             "num_cpus": options.num_cpus,
             "num_gpus": options.num_gpus,
+            "resources": dict(options.resources),
             "runtime_env": environment,
         },
         max_ongoing_requests=options.max_ongoing_requests,

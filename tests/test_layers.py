@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("calibadv.data",),
     ("calibadv.search",),
-    ("calibadv.diagnostics", "calibadv.methods", "calibadv.rollout"),
+    ("calibadv.config_secrets", "calibadv.diagnostics", "calibadv.methods", "calibadv.rollout"),
     ("calibadv.checkpoints", "calibadv.config", "calibadv.evaluation", "calibadv.tracking"),
     ("calibadv.config_toml",),
     ("calibadv.dry_run",),

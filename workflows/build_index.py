@@ -110,11 +110,12 @@ def _embedded(documents: Sequence[Document], encoder: TextEncoder, shard: Shard,
 def _on_ray(args: argparse.Namespace, settings: SearchSettings, shards: Sequence[Shard], folder: Path) -> Iterator[int]:
     import ray
 
+    from calibadv.cluster.local_ray import init_local_ray
     from workflows.embedding_pool import EmbeddingPool, embed_on_ray
 
     if not ray.is_initialized():
         if args.address == "local":
-            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+            init_local_ray(log_to_driver=False)
         else:
             ray.init(address=args.address, log_to_driver=False)
     threads = {} if settings.threads is None else {"OMP_NUM_THREADS": str(settings.threads)}

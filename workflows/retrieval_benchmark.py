@@ -51,13 +51,14 @@ def _load(args: argparse.Namespace, settings: SearchSettings, questions: list[Qu
 
     import ray
 
+    from calibadv.cluster.local_ray import init_local_ray
     from workflows.retrieval.load import HEAD, load_rows
 
     # What an agent sends: sub-queries where the data set has them.
     queries = [text for question in questions for text in question.sub_queries or (question.text,)]
     chosen = replace(settings, retriever=args.retriever, reranker=args.reranker, cache_size=0)
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # Serve's own 5 s is too short when busy
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    init_local_ray(log_to_driver=False)
     try:
         rows = load_rows(
             queries, Path(args.corpus), chosen, args.callers, args.by, args.seconds, cache_dir, args.replicas

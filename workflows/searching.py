@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from calibadv.config import Config
+from calibadv.config import Config, role
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.client import RetryPolicy
 from calibadv.search.faiss_index import IndexOptions
@@ -67,6 +67,7 @@ def _app_options(config: Config, name: str) -> SearchAppOptions:
         num_gpus=config.cluster.search_gpus,
         shards=config.search.shards,
         shard_gpus=config.cluster.search_gpus if config.search.shards > 1 else 0.0,
+        resources=role(config.cluster.search_on),
         http_port=config.search.http_port,
         token_env=config.search.token_env,
     )

@@ -14,6 +14,7 @@ import ray
 import transformers
 
 from calibadv.cluster.board import create_board
+from calibadv.cluster.local_ray import init_local_ray
 from calibadv.config import Config
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
@@ -88,10 +89,8 @@ def init_ray(config: Config, wanted: float) -> None:
     if cluster.address != "local":
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     else:
-        ray.init(
-            address="local",
+        init_local_ray(
             num_cpus=cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted)),
-            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

@@ -41,7 +41,7 @@ def read_state(read: Callable[[str], bytes]) -> Tree:
         for file in values["tensors"]:
             tensors |= safetensors.torch.load(read(file))
         return decode(values["tree"], tensors)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError, SafetensorError) as error:
         raise ValueError(f"{STATE} or a file that it names is no state: {error!r}") from error
 
 

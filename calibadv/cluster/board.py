@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from calibadv.cluster.weights import PackedWeights
 
@@ -94,7 +95,14 @@ class PolicyBoard:
 
 def create_board(name: str) -> Any:
     """A handle of a new board. It lives as long as its handle here; others find it with `find_board`."""
-    options = {"name": name, "num_cpus": 0, "max_concurrency": 100_000}  # every waiting rollout is a pending call
+    # On the driver's own node: an actor that asks for nothing may be put anywhere, and a lost spot node ends it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {
+        "name": name,
+        "num_cpus": 0,
+        "max_concurrency": 100_000,  # every waiting rollout is a pending call
+        "scheduling_strategy": here,
+    }
     return ray.remote(PolicyBoard).options(**options).remote()
 
 

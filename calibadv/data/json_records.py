@@ -45,7 +45,7 @@ def _first_line_is_a_record(window: JsonWindow) -> bool:
     line, goes_on = window.first_line()
     try:
         return goes_on and isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
+    except (RecursionError, ValueError):
         return False
 
 
@@ -58,6 +58,9 @@ def _lines(path: Path, on_bad: OnBad) -> Iterator[Record]:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             on_bad(_malformed(place, error))
+            continue
+        except (RecursionError, ValueError) as error:  # more nesting or digits than Python takes
+            on_bad(_malformed(place, json.JSONDecodeError(str(error), line, 0)))
             continue
         yield from _record(place, value, on_bad)
 

@@ -85,7 +85,7 @@ class JsonWindow:
         self.next_char()
         while True:
             try:
-                value, end = self._scan(self._text, self._at)
+                value, end = self._at_hand()
             except json.JSONDecodeError as error:
                 cut_off = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _NEAR_END
                 if cut_off and self._more():
@@ -100,6 +100,15 @@ class JsonWindow:
             if not source.isascii():
                 source.encode()
             return value
+
+    def _at_hand(self) -> tuple[Any, int]:
+        """The value at hand and where it ends. JSONDecodeError also for more nesting or digits than Python takes."""
+        try:
+            return self._scan(self._text, self._at)
+        except json.JSONDecodeError:
+            raise
+        except (RecursionError, ValueError) as error:
+            raise json.JSONDecodeError(str(error), self._text, self._at) from None
 
     def _more(self) -> bool:
         """Whether there was more. Drops what was read, and doubles the window if that was nothing: a long value."""

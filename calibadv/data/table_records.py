@@ -132,7 +132,7 @@ def _cell(cell: str) -> Any:
     if text.startswith("["):
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (RecursionError, ValueError):
             return text  # a text may begin with a bracket
         return value if isinstance(value, list) else text
     return text

@@ -9,7 +9,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from calibadv.config import Config
+from calibadv.config import Config, role
 from calibadv.methods import Method, make_method
 from calibadv.rllib.connectors import AddAdvantages, CriticAdvantages, PackMinibatches, RecomputeLogprobs
 from calibadv.rllib.env_runner import RolloutEnvRunner
@@ -43,6 +43,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         self.learners(
             num_learners=learner.learners,
             num_gpus_per_learner=learner.gpus_per_learner,
+            custom_resources_per_learner=role(config.cluster.learners_on),
             learner_class=PolicyLearner,
             add_default_connectors_to_learner_pipeline=False,
             learner_connector=self._learner_connectors,

@@ -14,7 +14,7 @@ from calibadv.checkpoints.folders import Stored
 from calibadv.cluster.factories import make_engine, make_roll_group
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
-from calibadv.config import Config
+from calibadv.config import Config, role
 from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions, with_gold_passages
 from calibadv.methods import make_method
@@ -90,6 +90,7 @@ class RolloutStream:
             rows_per_step=questions,
             num_cpus=config.cluster.cpus_per_engine,
             num_gpus=config.cluster.gpus_per_engine,
+            resources=role(config.cluster.engines_on),
             env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
 

@@ -32,7 +32,8 @@ PRE_THINK = "<think>"
 
 TAGS = ("think", "search", "information", "answer")
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
-_TAG_LIKE = re.compile(rf"[<＜﹤](?=\s*/?\s*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
+# White space stands once only before the slash: two runs side by side would be tried in every split of a long one.
+_TAG_LIKE = re.compile(rf"[<＜﹤](?=\s*(?:/\s*)?(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,10 @@ def neutralise(text: str, forbidden: Sequence[str] = ()) -> str:
     The opening `<` becomes `‹` (U+2039): still readable, never a tag. `forbidden` are the tokenizer's own control
     tokens, e.g. `<|im_end|>`.
     """
-    text = _TAG_LIKE.sub("‹", text)
     for token in forbidden:
         if token in text:
             text = text.replace(token, token.replace("<", "‹").replace("[", "(") if token[0] in "<[" else " ")
-    return text
+    return _TAG_LIKE.sub("‹", text)  # last: a token that is taken out may leave a tag behind
 
 
 @dataclass(frozen=True)

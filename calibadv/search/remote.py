@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from typing import Any
 
@@ -12,6 +14,7 @@ from calibadv.search.client import RetryingSearch, RetryPolicy
 from calibadv.types import Document
 
 SHAPES = ("search_r1", "calibadv")
+MAX_REPLY_BYTES = 8 * 2**20  # to one query: a hundred passages of 80 KB
 
 
 def retrieve_request(shape: str, query: str, top_k_retrieve: int, top_k: int) -> dict[str, Any]:
@@ -50,15 +53,26 @@ def http_search(
     client = httpx.AsyncClient(headers=headers, timeout=policy.timeout_s, transport=transport)
 
     async def call(query: str) -> tuple[Document, ...]:
-        reply = await client.post(url, json=retrieve_request(shape, query, top_k_retrieve, top_k))
+        async with client.stream("POST", url, json=retrieve_request(shape, query, top_k_retrieve, top_k)) as reply:
+            body = await _read(reply)
         if reply.status_code != httpx.codes.OK:
-            raise RuntimeError(f"{url} answered {reply.status_code}: {reply.text[:200]}")
-        found = parse_result(reply.json())
+            raise RuntimeError(f"{url} answered {reply.status_code}: {body[:200].decode('utf-8', 'replace')}")
+        found = parse_result(json.loads(body))
         if len(found) != 1:
             raise ValueError(f"{url} answered {len(found)} lists of documents to one query; expected 1")
-        return found[0]
+        return found[0][:top_k]
 
     return RetryingSearch(call, policy)
+
+
+async def _read(reply: httpx.Response) -> bytes:
+    """The body. `ValueError` as soon as it is over the limit: a server that never ends must not fill the memory."""
+    body = bytearray()
+    async for chunk in reply.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise ValueError(f"{reply.url} answered more than {MAX_REPLY_BYTES} bytes to one query")
+    return bytes(body)
 
 
 def parse_result(body: Any) -> list[tuple[Document, ...]]:
@@ -69,7 +83,7 @@ def parse_result(body: Any) -> list[tuple[Document, ...]]:
     """
     try:
         return [tuple(_document(entry) for entry in entries) for entries in body["result"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"the search server answered {str(body)[:200]!r} ({error!r}); expected "
             '{"result": [[{"document": {"contents": ...}, "score": ...}]]}: is this the URL of a retrieval server?'
@@ -83,6 +97,10 @@ def _document(entry: dict[str, Any]) -> Document:
         title = head.strip().removeprefix('"').removesuffix('"')
     else:
         title, text = fields.get("title", ""), fields["text"]
-    own_id = fields.get("id")
+    own_id, score = fields.get("id"), float(entry.get("score", 0.0))
+    if not (isinstance(title, str) and isinstance(text, str)) or isinstance(own_id, list | dict):
+        raise TypeError("title and text must be strings, an id a string or a number")
+    if not math.isfinite(score):
+        raise ValueError(f"the score is {score}")
     doc_id = passage_id(title, text) if own_id is None else str(own_id)
-    return Document(doc_id, title, text, float(entry.get("score", 0.0)))
+    return Document(doc_id, title, text, score)

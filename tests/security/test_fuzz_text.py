@@ -22,7 +22,6 @@ from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document, TurnKind
 from tests.search.fakes import CORPUS
-from tests.security.pending import pending
 
 READS_AS_TAG = re.compile(rf"<\s*(?:/\s*)?(?:{'|'.join(TAGS)})\b[^>]*>?", re.IGNORECASE)
 
@@ -68,7 +67,7 @@ TOKENIZERS = {
         ("<|im_start|>", "<|im_end|>", "end|>", "<|im_", "INST", "[INST]", "§stop§", "§stop§§", "Doc")
     ),
 }
-every = pytest.mark.parametrize("name", [*list(TOKENIZERS)[:-1], pytest.param("odd tokens", marks=pending)])
+every = pytest.mark.parametrize("name", TOKENIZERS)
 
 
 def read(dialogue: Dialogue, ids: Any) -> str:
@@ -160,7 +159,6 @@ def test_a_long_question_costs_what_its_length_costs(text: str) -> None:
     assert not READS_AS_TAG.search(safe)
 
 
-@pending
 def test_a_question_of_white_space_costs_what_its_length_costs() -> None:
     # A lookahead with two runs of white space side by side tries every way to part them.
     question = "<" + " " * 200_000 + "x"

@@ -16,7 +16,6 @@ import serve.app
 from calibadv.cluster import local_ray
 from calibadv.config import load_config
 from serve.application import SearchAppOptions
-from tests.security.pending import pending
 from tests.security.test_source_tree import SOURCES, calls, constant, keyword
 from workflows.searching import _app_options
 
@@ -94,7 +93,6 @@ def test_the_token_of_a_local_ray_is_ours_alone(tmp_path: Path) -> None:
     local_ray.hide(tmp_path / "none")
 
 
-@pending
 def test_every_other_ray_is_one_that_runs_already() -> None:
     # `ray.init()` alone follows whatever cluster was started last, or makes one of its own.
     assert {path for path, _ in RAY_STARTS} >= {"workflows/session.py", THE_ONE_PLACE}

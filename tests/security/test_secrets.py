@@ -15,7 +15,6 @@ from calibadv.search.remote import http_search
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.run_folder import RunFolder
-from tests.security.pending import pending
 
 SECRET = "s3cr3t-of-this-test"
 
@@ -101,7 +100,6 @@ async def test_a_server_cannot_send_the_token_on_to_another() -> None:
         ("data.train", f"s3://key:{SECRET}@bucket/questions.jsonl"),
     ],
 )
-@pending
 def test_a_secret_in_the_configuration_is_refused_without_being_shown(key: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, [f"--{key}", value])

@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from calibadv.config import Config
+from calibadv.config import Config, role
 from calibadv.tracking.view import open_view
 from serve.app import stop_search
 from workflows.comparison.grid import Plan, PlannedRun
@@ -75,8 +75,8 @@ def trial_request(config: Config) -> tune.PlacementGroupFactory:
     """What Tune reserves for a run: its process, and its remote learners (see `run_trials` for the engines)."""
     learner = config.learner
     gpus = {"GPU": learner.gpus_per_learner} if learner.gpus_per_learner else {}
-    here = gpus if learner.learners == 0 else {}
-    return tune.PlacementGroupFactory([{"CPU": 1.0, **here}, *[{"CPU": 1.0, **gpus}] * learner.learners])
+    here, apart = gpus if learner.learners == 0 else {}, role(config.cluster.learners_on)
+    return tune.PlacementGroupFactory([{"CPU": 1.0, **here}, *[{"CPU": 1.0, **gpus, **apart}] * learner.learners])
 
 
 def study_cpus(configs: Sequence[Config], concurrent: int) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from calibadv.config import Config
+from calibadv.config import Config, role
 from calibadv.evaluation.prediction import Prediction, predict
 from calibadv.rllib.schedule import Phase
 from calibadv.rollout.protocols import SearchFn
@@ -109,5 +109,6 @@ def _pool(config: Config, questions: int) -> Any:
         rows_per_step=min(questions, 2 * engines * config.rollout.max_concurrent),
         num_cpus=config.cluster.cpus_per_engine,
         num_gpus=config.cluster.gpus_per_engine,
+        resources=role(config.cluster.engines_on),
         env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )

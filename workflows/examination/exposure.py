@@ -6,17 +6,16 @@ import ipaddress
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from calibadv.config import Config
+from calibadv.config_secrets import secret_keys
 from workflows.examination.finding import Finding, failed, passed, warned
 from workflows.examination.subject import Subject
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"(^|[-_])(api|access|secret)?[-_]?(key|token|secret|password|passwd|pwd|sig|signature)$", re.I)
 _KEPT_IN = "the configuration is written to runs/ and to MLflow"
 
 
@@ -38,18 +37,6 @@ def no_secret(config: Config) -> Finding:
         "JUDGE_API_KEY, MLflow reads MLFLOW_TRACKING_TOKEN or MLFLOW_TRACKING_USERNAME and _PASSWORD"
     )
     return failed("secrets", f"{', '.join(keys)} holds a password or a token, and {_KEPT_IN}", remedy)
-
-
-def secret_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted keys whose text is a URL with a password or a token in it, or no name where one is expected."""
-    found = []
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            found += secret_keys(value, f"{key}.")
-        elif isinstance(value, str | Path) and (_url_secret(str(value)) or _misplaced(name, str(value))):
-            found.append(key)
-    return found
 
 
 def named_tokens(config: Config) -> Iterator[Finding]:
@@ -100,17 +87,3 @@ def is_loopback(host: str) -> bool:
 def _hidden(path: Path) -> bool:
     """Whether a folder above lets no one else through."""
     return any(not folder.stat().st_mode & 0o011 for folder in path.parents)
-
-
-def _url_secret(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        secrets = bool(parts.password) or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query))
-    except ValueError:  # no address: text with a bracket, say
-        return False
-    return bool(parts.scheme and parts.netloc) and secrets
-
-
-def _misplaced(name: str, value: str) -> bool:
-    """A variable's name is expected, and the token itself may have been given."""
-    return name.endswith("_env") and bool(value) and _NAME.fullmatch(value) is None
