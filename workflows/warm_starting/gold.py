@@ -104,12 +104,8 @@ def warm_start_gold(request: GoldRequest) -> History:
 
 
 def write_model(model: Any, source: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Writes the model in `dtype` as safetensors; tokenizer and generation settings are the files of `source`.
-
-    The model itself is turned into `dtype`: its training is over.
-    """
+    """Writes the model in `dtype` as safetensors; tokenizer and generation settings are the files of `source`."""
     folder.mkdir(parents=True)
-    model.to(dtype)  # as a whole, so that tied weights stay one tensor and are written once
     save_pretrained(model, str(source), folder, dtype)
     for pattern in (*_AS_THEY_WERE, "generation_config.json"):
         for path in source.glob(pattern):
