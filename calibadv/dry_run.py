@@ -1,32 +1,38 @@
-"""What a configuration comes to, before anything is started: rollouts, updates, tokens and memory."""
+"""What a configuration comes to, before anything is started: rollouts, updates, tokens, and the memory of each GPU."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import math
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from calibadv.config import POCKET, Config
 from calibadv.config_toml import to_toml
 from calibadv.data.pocket import policy_path
+from calibadv.losses import CHUNK_TOKENS
+from calibadv.memory.advice import advice
+from calibadv.memory.items import GIB, USABLE, activation_bytes, gib, kv_token_bytes
+from calibadv.memory.plan import NODE_GPUS, Part, gpus_wanted, parts_of, passages
+from calibadv.memory.shape import ModelShape, model_shape
 
-GIB = 2**30
+CARDS_GB = (80, 96)
 ADAM_BYTES = 16  # a parameter in the learner: fp32 weight, gradient and two moments
 
 
 def plan_table(config: Config) -> RenderableType:
-    """The resolved configuration as TOML, and the consequences as a table."""
+    """The resolved configuration as TOML, its consequences as a table, and for GPUs one of their memory."""
     table = Table(title="What follows from it", title_justify="left", show_header=False)
     for name, value in consequences(config).items():
         table.add_row(name, value)
-    return Group(Syntax(to_toml(config), "toml", background_color="default"), table)
+    return Group(Syntax(to_toml(config), "toml", background_color="default"), table, *memory_tables(config))
 
 
 def consequences(config: Config) -> dict[str, str]:
-    """What the run will do and hold, by name. Token counts are upper bounds; memory needs a local model folder."""
+    """What the run will do and hold, by name. Token counts are upper bounds; memory needs the model's shape."""
     rollout, learner = config.rollout, config.learner
     rollouts, updates = config.rollouts_per_step, config.updates_per_step
     turns = rollout.max_turns + 1
@@ -42,34 +48,95 @@ def consequences(config: Config) -> dict[str, str]:
         "processes": f"{rollout.engines} engines, {max(learner.learners, 1)} learners, "
         f"{config.search.replicas} retrievers",
     }
-    shape = _model_shape(config.model.path)
-    if shape is None:
-        return facts | {"memory": f"not known: {config.model.path} is not a folder on this machine"}
-    parameters, hidden, layers, vocabulary, kv_width = shape
+    if (gpus := gpus_wanted(config)) > 0:
+        nodes = math.ceil(gpus / NODE_GPUS)
+        facts["GPUs"] = f"{gpus:g} of " + (
+            f"one node of {NODE_GPUS}" if nodes == 1 else f"{nodes} nodes of {NODE_GPUS}"
+        )
+    try:
+        shape = _shape(config)
+    except ValueError as error:
+        return facts | {"memory": f"not known: {error}"}
     item = 2 if config.model.dtype == "bfloat16" else 4
-    kv_token = 2 * layers * kv_width * item
+    weights = f"{shape.parameters * item / GIB:.2f} GiB"
+    activations = activation_bytes(
+        shape,
+        learner.token_budget,
+        autocast=learner.dtype == "bfloat16",
+        checkpointing=learner.gradient_checkpointing,
+    )
+    how = f"{learner.dtype}, {'' if learner.gradient_checkpointing else 'no '}gradient checkpointing"
     return facts | {
-        "parameters": f"{parameters / 1e6:,.1f} M",
-        "weights an engine": f"{parameters * item / GIB:.2f} GiB {config.model.dtype}",
-        "KV cache a full rollout": f"{kv_token * rollout.max_tokens / GIB:.3f} GiB",
-        "learner state": f"{parameters * ADAM_BYTES / GIB:.2f} GiB (fp32 weights, gradients, AdamW)",
-        # 34 bytes a token, layer and hidden unit: Korthikanti et al. 2022, eq. 2 without the attention matrix.
-        "activations a micro-batch": f"about {34 * layers * hidden * learner.token_budget / GIB:.2f} GiB "
-        "(bfloat16, no gradient checkpointing)",
-        "logits in a chunk": f"{1024 * vocabulary * 4 / GIB:.2f} GiB (never those of a whole batch)",
-        "weights published a step": f"{parameters * item / GIB:.2f} GiB to each of {rollout.engines} engines",
+        "parameters": f"{shape.parameters / 1e6:,.1f} M",
+        "weights an engine": f"{weights} {config.model.dtype}",
+        "KV cache a full rollout": f"{kv_token_bytes(shape, item) * rollout.max_tokens / GIB:.3f} GiB",
+        "learner state": f"{shape.parameters * ADAM_BYTES / GIB:.2f} GiB (fp32 weights, gradients, AdamW)",
+        "activations a micro-batch": f"about {activations / GIB:.2f} GiB ({how})",
+        "logits in a chunk": f"{CHUNK_TOKENS * shape.vocabulary * 4 / GIB:.2f} GiB (never those of a whole batch)",
+        "weights published a step": f"{weights} to each of {rollout.engines} engines",
     }
 
 
-def _model_shape(path: str) -> tuple[int, int, int, int, int] | None:
-    """(parameters, hidden, layers, vocabulary, width of keys) from the folder's config.json, or None."""
-    file = (policy_path() if path == POCKET else Path(path)) / "config.json"
-    if not file.is_file():
-        return None
-    c = json.loads(file.read_text(encoding="utf-8"))
-    hidden, layers, vocabulary = c["hidden_size"], c["num_hidden_layers"], c["vocab_size"]
-    head = c.get("head_dim") or hidden // c["num_attention_heads"]
-    kv_width = head * c.get("num_key_value_heads", c["num_attention_heads"])
-    attention = 2 * hidden * head * c["num_attention_heads"] + 2 * hidden * kv_width
-    embeddings = vocabulary * hidden * (1 if c.get("tie_word_embeddings") else 2)
-    return layers * (attention + 3 * hidden * c["intermediate_size"]) + embeddings, hidden, layers, vocabulary, kv_width
+def memory_tables(config: Config) -> list[RenderableType]:
+    """Each part's GPU by item, against cards of 80 and 96 GB, and what to change. Empty on CPUs and unknown shapes."""
+    try:
+        shape = _shape(config)
+        parts = parts_of(config, shape)
+    except ValueError as error:
+        unknown = gpus_wanted(config) > 0
+        return [Text(f"The memory of each GPU is not known: {error}")] if unknown else []
+    if not parts:
+        return []
+    table = Table(title="Memory of each GPU", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("GPUs")
+    table.add_column("what each holds")
+    table.add_column("GiB", justify="right")
+    for card in CARDS_GB:
+        table.add_column(f"card of {card} GB", min_width=22)
+    for part in parts:
+        for row, (name, size) in enumerate(part.items.items()):
+            table.add_row(f"{part.gpus:g} x {part.name}" if row == 0 else "", name, f"{size / GIB:,.1f}", "", "")
+        verdicts = (_verdict(part, card) for card in CARDS_GB)
+        table.add_row("", "together", f"{part.total / GIB:,.1f}", *verdicts, end_section=True)
+    return [table, Text("\n".join([*_footnotes(config), *_remedies(parts, config, shape)]))]
+
+
+def _remedies(parts: list[Part], config: Config, shape: ModelShape) -> list[str]:
+    cards: dict[str, list[str]] = {}
+    for part in parts:
+        for card in CARDS_GB:
+            if part.spare(card) < 0:
+                remedy = f"{advice(part, config, shape, card)}."
+                cards.setdefault(f"{part.name}: {remedy}", []).append(f"{card} GB")
+    return [f"To fit {' and '.join(sizes)}, {remedy}" for remedy, sizes in cards.items()]
+
+
+def _verdict(part: Part, card_gb: float) -> str:
+    spare = part.spare(card_gb)
+    if spare < 0:
+        return f"does not fit:\n{gib(-spare)} short"
+    if part.rollout_bytes:
+        return f"fits: {part.full_rollouts(card_gb):,} full rollouts"
+    return f"fits: {gib(spare)} left"
+
+
+def _footnotes(config: Config) -> list[str]:
+    notes = [
+        f"A card of N GB is counted as N x 10^9 bytes, of which {USABLE:.0%} can be used; an engine takes "
+        f"{config.rollout.gpu_memory_utilization:.0%} of that.",
+        "Sizes follow from shapes; activations and what libraries keep are estimates (docs/memory.md).",
+    ]
+    search = config.search
+    if config.cluster.search_gpus > 0 and search.device.startswith("cuda") and search.retriever != "bm25":
+        known = passages(config)
+        if known is None:
+            notes.append(
+                f"The index is left out: how many passages {config.data.corpus} has is known once it is a corpus store."
+            )
+        else:
+            notes.append(f"The corpus has {known[0]:,} passages, {known[1]}.")
+    return notes
+
+
+def _shape(config: Config) -> ModelShape:
+    return model_shape(str(policy_path()) if config.model.path == POCKET else config.model.path)

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.config_toml import to_toml
-from calibadv.data.pocket import policy_path
-from calibadv.dry_run import consequences
 from calibadv.methods import make_method
 
 RECIPES = sorted((Path(__file__).parents[1] / "workflows" / "recipes").glob("*.toml"))
@@ -233,64 +231,3 @@ changes = st.fixed_dictionaries(
 def test_configuration_survives_its_own_toml(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> None:
     config = Config.model_validate(tree)
     assert load_config(written(tmp_path_factory.getbasetemp(), to_toml(config))) == config
-
-
-# ---- the dry run -------------------------------------------------------------------------------------------------
-
-
-def test_consequences_of_a_pocket_run_by_hand() -> None:
-    config = load_config(
-        POCKET,
-        [
-            *("--run.steps=30", "--data.questions_per_step=32", "--rollout.samples=5", "--rollout.engines=2"),
-            *("--rollout.max_turns=4", "--rollout.max_turn_tokens=48", "--rollout.max_tokens=1024"),
-            *("--learner.minibatch_rollouts=40", "--learner.lr=3e-4", "--learner.lr_final=3e-5"),
-            *("--learner.token_budget=8192", "--model.path=pocket", "--model.dtype=float32"),
-        ],
-    )
-    facts = consequences(config)
-    assert facts["rollouts a step"] == "32 questions x 5 = 160"
-    assert facts["updates a step"] == "4 of 40 rollouts"
-    assert facts["updates in all"] == "120"
-    assert facts["rollouts in all"] == "4,800"
-    assert facts["sampled tokens a step"] == "at most 38,400"  # 160 x 5 turns x 48
-    assert facts["tokens a step"] == "at most 163,840 with prompts and documents"
-    assert facts["searches a step"] == "at most 640"
-    assert facts["learning rate"] == "0.0003 to 3e-05, cosine over 120 updates"
-    assert facts["processes"] == "2 engines, 1 learners, 1 retrievers"
-    assert facts["parameters"] == "2.0 M"
-    # A token's keys and values: 2 x 4 layers x 192 x 4 bytes = 6,144; a rollout's 1,024 tokens: 6 MiB.
-    assert facts["KV cache a full rollout"] == "0.006 GiB"
-    assert facts["learner state"] == "0.03 GiB (fp32 weights, gradients, AdamW)"
-
-
-def test_a_turns_budget_counts_only_up_to_the_whole_rollouts() -> None:
-    facts = consequences(Config())  # 5 turns x 1,024 < 16,384
-    assert facts["sampled tokens a step"] == "at most 13,107,200"
-    short = load_config(None, ["--rollout.max_tokens=3000"])
-    assert consequences(short)["sampled tokens a step"] == "at most 7,680,000"  # 2,560 x 3,000
-
-
-def test_parameters_of_a_qwen_7b_by_its_published_shape(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        '{"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, '
-        '"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": false}'
-    )
-    facts = consequences(load_config(None, ["--model.path", str(tmp_path)]))
-    # Published: 7.61 B parameters. A token's KV: 2 x 28 x 4 x 128 x 2 bytes = 57,344.
-    assert facts["parameters"] == "7,615.3 M"
-    assert facts["weights an engine"] == "14.18 GiB bfloat16"
-    assert facts["KV cache a full rollout"] == "0.875 GiB"
-
-
-def test_memory_of_a_model_that_is_not_here_is_not_known() -> None:
-    facts = consequences(load_config(None, ["--model.path", "Qwen/Qwen2.5-7B"]))
-    assert facts["memory"] == "not known: Qwen/Qwen2.5-7B is not a folder on this machine"
-    assert "parameters" not in facts
-
-
-def test_shipped_policy_has_the_size_that_the_dry_run_says() -> None:
-    from transformers import AutoModelForCausalLM
-
-    counted = AutoModelForCausalLM.from_pretrained(policy_path()).num_parameters()
-    assert consequences(load_config(POCKET))["parameters"] == f"{counted / 1e6:,.1f} M"

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("calibadv.search",),
     ("calibadv.config_secrets", "calibadv.diagnostics", "calibadv.methods", "calibadv.rollout"),
     ("calibadv.checkpoints", "calibadv.config", "calibadv.evaluation", "calibadv.tracking"),
-    ("calibadv.config_toml",),
+    ("calibadv.config_toml", "calibadv.memory"),
     ("calibadv.dry_run",),
     ("calibadv.cluster",),
     ("calibadv.rllib",),

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from workflows.data_preparation.corpora import prepare_corpus
 from workflows.data_preparation.paper import local_fetch, prepare_paper, report_rows
-from workflows.data_preparation.question_sets import prepare_questions
+from workflows.data_preparation.question_sets import held_out_path, prepare_questions
 from workflows.data_preparation.sources import hub_file, question_file
 from workflows.data_preparation.store_benchmark import HEADER, RULE, benchmark_row
 
@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     questions.add_argument("--name", help="the data set, the first part of every id (default: by the source)")
     questions.add_argument("--split", default="train", help="of a data set on the hub (default: train)")
     questions.add_argument("--against", type=Path, action="append", default=[], help="a test set to find overlap with")
+    questions.add_argument("--hold-out", type=int, default=0, help="so many go to OUT's name with -held-out instead")
+    questions.add_argument("--hold-out-seed", type=int, default=0, help="other questions are held out (default: 0)")
     questions.set_defaults(command=_questions)
 
     paper = commands.add_parser("paper", help="the paper's training mix and its seven test sets -> parquet")
@@ -81,7 +83,11 @@ def _questions(known: argparse.Namespace) -> None:
         skip_bad=known.skip_bad,
         against=known.against,
         drop_overlap=known.drop_overlap,
+        hold_out=known.hold_out,
+        hold_out_seed=known.hold_out_seed,
     )
+    if prepared.held_out:
+        log.info("%s: %d questions held out", held_out_path(prepared.path), prepared.held_out)
     log.info(
         "%s: %d questions, %d bad rows skipped, %d shared with the test sets",
         prepared.path,

@@ -1,57 +1,110 @@
-"""Makes the pocket policy: `python workflows/warm_start.py --out FOLDER [--seed 0]`.
+"""Warm start: `python workflows/warm_start.py pocket|gold …`; `--help` after each.
 
-The package ships what `--seed 0` writes, in calibadv/data/pocket/policy. On one machine the same seed gives the same
-losses and weights; on another, equally good ones (see tests/data/test_policy.py for what equal means).
+`pocket --out FOLDER` makes the pocket policy; the package ships what seed 0 writes. On one machine the same seed gives
+the same losses and weights; on another, equally good ones (tests/data/test_policy.py says what equal means).
+
+`gold --model MODEL --questions FILE --corpus FILE --out FOLDER [--config RECIPE] [--section.key value …]` trains any
+causal language model on gold decompositions: search, prompt and limits are the recipe's, so that it learns what its
+rollouts will be.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import logging
-import time
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from calibadv.config import POCKET, load_config
+from calibadv.data.pocket.supervised import WarmStart
+from workflows.command import run_command
 
-from calibadv.data.pocket.supervised import WarmStart, build_policy, train
-from calibadv.data.pocket.tokenizer import POCKET_TEMPLATE, build_tokenizer
-from calibadv.rollout.dialogue import Dialogue
-
-log = logging.getLogger("warm_start")
+RECIPES = Path(__file__).parent / "recipes"
 
 
-def warm_start(folder: Path, recipe: WarmStart, threads: int = 1) -> list[float]:
-    """The losses of a whole warm start; writes the policy and its tokenizer into `folder`."""
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(threads)
-    tokenizer = build_tokenizer()
-    policy = build_policy(tokenizer, recipe.seed)
-    log.info("%.2f M parameters, %d words, %d steps", policy.num_parameters() / 1e6, len(tokenizer), recipe.steps)
-    start = time.perf_counter()
-    losses = train(policy, Dialogue(tokenizer, template=POCKET_TEMPLATE), recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    record = {"seed": recipe.seed, "steps": recipe.steps, "losses": [round(loss, 5) for loss in losses]}
-    (folder / "warm_start.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    log.info("wrote %s after %.0f s; last loss %.4f nats", folder, time.perf_counter() - start, losses[-1])
-    return losses
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: written. Raises ValueError for input that cannot be used, before anything is trained."""
+    parser = _parser()
+    known, overrides = parser.parse_known_args(arguments)
+    if known.command == "pocket":
+        if overrides:
+            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+        from workflows.warm_starting.pocket import warm_start_pocket
+
+        recipe = dataclasses.replace(WarmStart(), seed=known.seed, steps=known.steps)
+        warm_start_pocket(known.out, recipe, known.threads)
+        return 0
+    return _gold(known, overrides)
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=WarmStart().steps, help="fewer than the recipe's: a quick look")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    recipe = dataclasses.replace(WarmStart(), seed=arguments.seed, steps=arguments.steps)
-    warm_start(arguments.out, recipe, arguments.threads)
+def _gold(known: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from workflows.warm_starting.gold import GoldRequest, warm_start_gold  # Ray's modules take seconds to import
+    from workflows.warm_starting.training import GoldRecipe
+
+    top_k = [] if known.top_k is None else ["--search.top_k", str(known.top_k)]
+    config = known.config or (RECIPES / "pocket.toml" if known.model == POCKET else None)
+    if known.limit is not None and known.limit < 1:
+        raise ValueError(f"--limit {known.limit}; expected at least 1")
+    request = GoldRequest(
+        model=known.model,
+        questions=known.questions,
+        corpus=known.corpus,
+        out=known.out,
+        config=load_config(config, [*top_k, *overrides]),
+        recipe=GoldRecipe(**{field.name: getattr(known, field.name) for field in dataclasses.fields(GoldRecipe)}),
+        held_out=known.held_out,
+        keep_unsupported=known.keep_unsupported,
+        save_dtype=known.save_dtype,
+        limit=known.limit,
+    )
+    warm_start_gold(request)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="warm_start.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, dest="command", metavar="pocket|gold")
+
+    pocket = commands.add_parser("pocket", help="the pocket policy, from nothing", allow_abbrev=False)
+    pocket.add_argument("--out", type=Path, required=True, help="the folder to write")
+    pocket.add_argument("--seed", type=int, default=0)
+    pocket.add_argument("--steps", type=int, default=WarmStart().steps, help="fewer than the recipe's: a quick look")
+    pocket.add_argument("--threads", type=int, default=1)
+
+    gold = commands.add_parser(
+        "gold", help="a pretrained model on gold decompositions", allow_abbrev=False, epilog="[--section.key value …]"
+    )
+    gold.add_argument("--model", required=True, help="a folder, a hub name, or pocket")
+    gold.add_argument("--questions", type=Path, required=True, help="questions with gold sub-queries")
+    gold.add_argument("--corpus", type=Path, required=True, help="the documents to search: a file or a prepared store")
+    gold.add_argument("--out", type=Path, required=True, help="the folder to write")
+    gold.add_argument("--config", type=Path, help="the recipe of the training that comes later")
+    gold.add_argument("--held-out", type=Path, help="questions whose loss is taken after each epoch")
+    gold.add_argument("--epochs", type=int, default=3)
+    gold.add_argument("--lr", type=float, default=2e-5, help="the peak: 10 %% of the steps up, the rest down to 0")
+    gold.add_argument("--batch", type=int, default=8, help="dialogues a step")
+    gold.add_argument("--seed", type=int, default=0)
+    gold.add_argument("--threads", type=int, default=1)
+    gold.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
+    gold.add_argument("--save-dtype", choices=("float32", "bfloat16"), help="of the written weights (as they were)")
+    gold.add_argument("--token-budget", type=int, default=4096, help="padded tokens a micro-batch")
+    gold.add_argument("--warmup", type=float, default=0.1, help=argparse.SUPPRESS)
+    gold.add_argument("--grad-clip", type=float, default=1.0, help=argparse.SUPPRESS)
+    gold.add_argument("--top-k", type=int, help="the same as --search.top_k")
+    gold.add_argument("--keep-unsupported", action="store_true", help="also where no document holds the answer")
+    gold.add_argument("--limit", type=int, help=argparse.SUPPRESS)  # the first questions only: a quick look
+    return parser
+
+
+def _cli() -> int:
+    return run_command(main)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(_cli())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from calibadv.data.errors import DataError
 from calibadv.data.passages import join_sentences, passage_id
 from calibadv.data.record import Record
 
+_EARLIER_HOP = re.compile(r"#(\d+)")
+
 
 @dataclass(frozen=True, slots=True)
 class Gold:
@@ -17,19 +20,39 @@ class Gold:
 
     doc_ids: tuple[str, ...] = ()
     titles: tuple[str, ...] = ()
-    sub_queries: tuple[str, ...] = ()
+    sub_queries: tuple[str, ...] = ()  # each can be searched by itself: answers stand in place of MuSiQue's "#1"
+    hop_answers: tuple[str, ...] = ()  # one a sub-query, "" where unknown; () where the data set has none
 
 
 def gold_of(record: Record) -> Gold:
     """The gold of a record of MuSiQue, HotpotQA or 2WikiMultiHopQA, as published or with FlashRAG's columns.
 
     Of any other record what its lists `gold_doc_ids`, `gold_titles` and `sub_queries` say; empty where it has none.
+    MuSiQue's sub-queries name earlier hops as "#1", "#2": see `resolve_hops`. Its " >> " between an entity and a
+    relation stays, so that they are the data set's own words.
     """
     if record.get("paragraphs", "question_decomposition") is not None:
         return _musique(record)
     if record.get("supporting_facts", "evidences") is not None:
         return _hotpot(record)
     return Gold(record.strings("gold_doc_ids"), record.strings("gold_titles"), record.strings("sub_queries"))
+
+
+def resolve_hops(sub_queries: Sequence[str], hop_answers: Sequence[str]) -> tuple[str, ...]:
+    """The sub-queries with "#k" replaced by the answer of hop k, counted from 1.
+
+    "#k" stays where hop k is none of the earlier ones or its answer is not known ("#9 Dream" is a song).
+    """
+
+    def resolved(number: int, query: str) -> str:
+        def answer(found: re.Match[str]) -> str:
+            hop = int(found.group(1))
+            return (hop_answers[hop - 1] if 1 <= hop <= number else "") or found.group()
+
+        return _EARLIER_HOP.sub(answer, query)
+
+    assert len(sub_queries) == len(hop_answers)
+    return tuple(resolved(number, query) for number, query in enumerate(sub_queries))
 
 
 def _hotpot(record: Record) -> Gold:
@@ -45,11 +68,12 @@ def _hotpot(record: Record) -> Gold:
         raise _unreadable(record, "context", "[[title, [sentence, ...]], ...]", error) from error
     try:
         # Neither data set has sub-questions; these are what a search of each hop names (our decision).
-        triples = _rows(record.get("evidences"), "fact", "relation", "entity")
+        triples = [(s, r, o) for s, r, o in _rows(record.get("evidences"), "fact", "relation", "entity")]
         sub_queries = tuple(f"{subject} {relation}" for subject, relation, _ in triples) or titles
+        hop_answers = tuple(str(entity) for _, _, entity in triples)
     except (TypeError, ValueError) as error:
         raise _unreadable(record, "evidences", "[[subject, relation, object], ...]", error) from error
-    return Gold(doc_ids, titles, sub_queries)
+    return Gold(doc_ids, titles, sub_queries, hop_answers)
 
 
 def _rows(value: Any, *keys: str) -> Iterable[Sequence[Any]]:
@@ -76,7 +100,8 @@ def _musique(record: Record) -> Gold:
     if paragraphs is not None:
         record.need("paragraphs", list, "'paragraphs' as a list")
     try:
-        sub_queries = tuple(str(hop["question"]) for hop in hops)
+        hop_answers = tuple(str(hop.get("answer") or "").strip() for hop in hops)
+        sub_queries = resolve_hops([str(hop["question"]) for hop in hops], hop_answers)
         if paragraphs is None:  # FlashRAG's: each hop holds its passage
             passages = [hop["support_paragraph"] for hop in hops if hop.get("support_paragraph")]
         else:
@@ -92,7 +117,7 @@ def _musique(record: Record) -> Gold:
             "paragraphs of title, paragraph_text and is_supporting; hops with a question",
             "Use MuSiQue's original file, or FlashRAG's jsonl.",
         ) from error
-    return Gold(doc_ids, titles, sub_queries)
+    return Gold(doc_ids, titles, sub_queries, hop_answers)
 
 
 def _unreadable(record: Record, key: str, expected: str, error: Exception) -> DataError:

@@ -7,10 +7,12 @@ data set is read one way, FlashRAG's or as published.
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from calibadv.data.errors import DataError, shown
-from calibadv.data.gold import gold_of
+from calibadv.data.gold import Gold, gold_of
+from calibadv.data.gold_dialogues import HOP_ANSWERS
 from calibadv.data.record import Record
 from calibadv.data.schema import QuestionRow, is_prepared, prepared_row
 
@@ -47,8 +49,14 @@ def question_row(record: Record, dataset: str | None, fallback: str) -> Question
             key: record.unicode(key, str(value))
             for key, value in record.fields.items()
             if key and key not in _READ and isinstance(value, (str, int, float))
-        },
+        }
+        | ({HOP_ANSWERS: json.dumps(gold.hop_answers)} if _answers_hops(gold) else {}),
     )
+
+
+def _answers_hops(gold: Gold) -> bool:
+    """Whether the source says what the sub-queries find; some may be unknown."""
+    return any(gold.hop_answers) and len(gold.hop_answers) == len(gold.sub_queries)
 
 
 def has_own_id(record: Record) -> bool:

@@ -107,7 +107,14 @@ def action_stats(model: PreTrainedModel, hidden_NH: Tensor, batch: dict[str, Ten
 
 def save_pretrained(model: PreTrainedModel, source: str, folder: Path, dtype: torch.dtype) -> None:
     """Writes a folder that `from_pretrained` and vLLM open: weights in `dtype`, config, the tokenizer of `source`."""
-    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    # A tied weight has two names and is written under the first: converting each would make two of it.
+    tensors = model.state_dict()
+    first_name = {(tensor.data_ptr(), tensor.shape): name for name, tensor in reversed(tensors.items())}
+    state = {
+        name: tensor.detach().to(dtype).contiguous()
+        for name, tensor in tensors.items()
+        if first_name[tensor.data_ptr(), tensor.shape] == name
+    }
     config = copy.deepcopy(model.config)
     config.dtype = dtype
     original, model.config = model.config, config

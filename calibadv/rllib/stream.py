@@ -89,7 +89,7 @@ class RolloutStream:
             batch_rows=max(1, questions // (4 * config.rollout.engines)),
             rows_per_step=questions,
             num_cpus=config.cluster.cpus_per_engine,
-            num_gpus=config.cluster.gpus_per_engine,
+            num_gpus=config.cluster.gpus_per_engine * config.rollout.tensor_parallel,
             resources=role(config.cluster.engines_on),
             env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )

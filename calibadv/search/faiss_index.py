@@ -90,9 +90,9 @@ def trained_index(kind: str, vectors_ND: FloatArray, parameters: Mapping[str, in
         index.hnsw.efConstruction = parameters["hnsw_build"]
         return index
     assert kind == "ivfpq"
-    index = faiss.index_factory(
-        dim, f"IVF{parameters['ivf_lists']},PQ{parameters['pq_bytes']}", faiss.METRIC_INNER_PRODUCT
-    )
+    # "np": no polysemous training, whose minutes of annealing serve a search mode that is not used here.
+    lists, pq_bytes = parameters["ivf_lists"], parameters["pq_bytes"]
+    index = faiss.index_factory(dim, f"IVF{lists},PQ{pq_bytes}np", faiss.METRIC_INNER_PRODUCT)
     # FAISS warns on stderr below these; `built_in` has seen to what can be trained at all.
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     wanted = max(_SAMPLED_A_LIST * parameters["ivf_lists"], _SAMPLED_A_LIST * _CODES)

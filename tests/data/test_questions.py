@@ -88,6 +88,7 @@ def test_2wikis_evidence_triples_are_its_sub_queries(tmp_path: Path) -> None:
     record = HOTPOT | {"evidences": [["A", "founded by", "B"], ["B", "born in", "C"]]}
     (question,) = load_questions(write(tmp_path / "2wiki.json", [record]))
     assert question.sub_queries == ("A founded by", "B born in")
+    assert json.loads(question.metadata["hop_answers"]) == ["B", "C"]
 
 
 def test_evidence_that_is_no_triple_is_refused_with_its_place(tmp_path: Path) -> None:

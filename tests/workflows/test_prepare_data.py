@@ -85,6 +85,29 @@ def test_overlap_with_a_test_set_is_reported_and_dropped_when_asked(
     assert [q.id for q in load_questions(tmp_path / "b.parquet")] == ["t/n1"]
 
 
+def test_held_out_questions_are_chosen_by_id_whatever_their_order(tmp_path: Path) -> None:
+    rows = [question(number, f"What is {number}?") for number in range(12)]
+    chosen: list[set[str]] = []
+    for name, order, seed in (("a", rows, 0), ("b", rows[::-1], 0), ("c", rows, 1)):
+        source, out = jsonl(tmp_path / f"{name}.jsonl", *order), tmp_path / f"{name}.parquet"
+        assert run("questions", source, out, "--name", "q", "--hold-out", "4", "--hold-out-seed", str(seed)) == 0
+        kept, held_out = load_questions(out), load_questions(tmp_path / f"{name}-held-out.parquet")
+        assert (len(kept), len(held_out)) == (8, 4)
+        assert {q.id for q in kept + held_out} == {f"q/n{number}" for number in range(12)}
+        in_file = [q["id"] for q in order]
+        assert [q.id for q in kept] == sorted((q.id for q in kept), key=lambda i: in_file.index(i[2:]))
+        chosen.append({q.id for q in held_out})
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_holding_all_questions_out_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "q.jsonl", question(0, "who?"), question(1, "where?"))
+    for number in ("2", "-1"):
+        with pytest.raises(ValueError, match=rf"--hold-out {number} of 2 questions; expected at least 0 and at most 1"):
+            run("questions", source, tmp_path / "q.parquet", "--hold-out", number)
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
+
+
 def test_a_name_is_fetched_from_the_hub_and_a_path_is_not(tmp_path: Path) -> None:
     asked: list[Any] = []
 

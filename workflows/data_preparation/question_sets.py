@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Prepared:
     written: int
     skipped: int  # bad rows
     shared: int  # questions that are asked elsewhere too, dropped or not
+    held_out: int = 0  # questions in the file of `held_out_path`
 
 
 def prepare_questions(
@@ -36,16 +38,42 @@ def prepare_questions(
     skip_bad: bool = False,
     against: Sequence[Path] = (),
     drop_overlap: bool = False,
+    hold_out: int = 0,
+    hold_out_seed: int = 0,
 ) -> Prepared:
     """Writes the questions of `source` to `out`, and says which of them the files `against` ask too.
 
-    `name` and `fallback` name the data set as in `read_question_rows`.
+    `name` and `fallback` name the data set as in `read_question_rows`. With `hold_out`, so many of them (`split_rows`)
+    go to `held_out_path(out)` instead.
     """
     with skip_list(out, skip=skip_bad) as skipped:
         rows = list(read_question_rows(source, name=name, fallback=fallback, on_bad=skipped))
         others = [row for other in against for row in read_question_rows(other)]
         kept, shared = without_overlap(rows, others, out, drop=drop_overlap)
-        return Prepared(out, write_questions(kept, out), skipped.count, len(shared))
+        kept, held_out = split_rows(kept, hold_out, hold_out_seed)
+        if held_out:
+            write_questions(held_out, held_out_path(out))
+        return Prepared(out, write_questions(kept, out), skipped.count, len(shared), len(held_out))
+
+
+def held_out_path(out: Path) -> Path:
+    """Where the held-out questions of `out` lie: data/musique.parquet -> data/musique-held-out.parquet."""
+    return out.with_name(f"{out.stem}-held-out.parquet")
+
+
+def split_rows(rows: Sequence[QuestionRow], held_out: int, seed: int) -> tuple[list[QuestionRow], list[QuestionRow]]:
+    """(the rest, the `held_out` rows whose hash of (seed, id) is smallest), both in the order of `rows`.
+
+    The same questions are chosen in whatever order they come. ValueError unless 0 <= held_out < len(rows).
+    """
+    if not 0 <= held_out < max(len(rows), 1):
+        raise ValueError(
+            f"--hold-out {held_out} of {len(rows)} questions; expected at least 0 and at most {len(rows) - 1}: "
+            "at least one must be left to train on"
+        )
+    by_hash = sorted(rows, key=lambda row: (hashlib.blake2b(f"{seed}\0{row.id}".encode()).digest(), row.id))
+    chosen = {row.id for row in by_hash[:held_out]}
+    return [row for row in rows if row.id not in chosen], [row for row in rows if row.id in chosen]
 
 
 def without_overlap(

@@ -108,7 +108,7 @@ def _pool(config: Config, questions: int) -> Any:
         # Twice what the engines hold at a time: while some rollouts wait for documents, others fill their places.
         rows_per_step=min(questions, 2 * engines * config.rollout.max_concurrent),
         num_cpus=config.cluster.cpus_per_engine,
-        num_gpus=config.cluster.gpus_per_engine,
+        num_gpus=config.cluster.gpus_per_engine * config.rollout.tensor_parallel,
         resources=role(config.cluster.engines_on),
         env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )

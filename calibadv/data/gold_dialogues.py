@@ -1,0 +1,89 @@
+"""The turns of a policy that asks a question's gold sub-queries in order and then answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from calibadv.rollout.dialogue import neutralise
+from calibadv.types import Question
+
+HOP_ANSWERS = "hop_answers"  # of `Question.metadata`: a JSON list, one string a sub-query, "" where unknown
+
+_RELATION = re.compile(r"\s*>>\s*")
+_BEFORE_STOP = re.compile(r"\s+(?=[?.,;!])")
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One step of the way to the answer: what to search, and what is found then, "" where the data does not say."""
+
+    query: str
+    answer: str = ""
+
+
+def gold_hops(question: Question) -> tuple[Hop, ...]:
+    """The hops of a question's gold decomposition; () where it has none or one of them asks nothing.
+
+    ValueError where `metadata["hop_answers"]` is there but not one string a sub-query.
+    """
+    queries = [readable_query(query) for query in question.sub_queries]
+    if not all(queries):
+        return ()
+    return tuple(Hop(query, answer) for query, answer in zip(queries, _answers(question), strict=True))
+
+
+def readable_query(sub_query: str) -> str:
+    """A gold sub-query as one would type it: "Green >> performer" is "Green performer"."""
+    return _BEFORE_STOP.sub("", " ".join(_RELATION.sub(" ", sub_query).split()))
+
+
+def search_turn(hop: Hop, previous: Hop | None, *, read: bool, forbidden: Sequence[str] = ()) -> str:
+    """The text of a turn that searches `hop`, after its opening `<think>`.
+
+    It says what `previous` found only where that was `read` in a document, so that no demonstration claims to have
+    read what was not there. `forbidden` as in `neutralise`.
+    """
+    query = _plain(hop.query, forbidden)
+    if previous is None:
+        thought = f"To answer this, I first need to know: {query}"
+    elif read and previous.answer:
+        thought = f"The documents say it is {_plain(previous.answer, forbidden)}. Now I need: {query}"
+    else:
+        thought = f"Now I need: {query}"
+    return f"{thought}</think>\n<search> {query} </search>"
+
+
+def answer_turn(answer: str, *, read: bool, forbidden: Sequence[str] = ()) -> str:
+    """The text of the last turn, after its opening `<think>`; it says whether the answer was `read` in a document."""
+    answer = _plain(answer, forbidden)
+    thought = (
+        f"The documents say it is {answer}." if read else f"The documents do not say it. I believe it is {answer}."
+    )
+    return f"{thought}</think>\n<answer> {answer} </answer>"
+
+
+def _answers(question: Question) -> Sequence[str]:
+    given = question.metadata.get(HOP_ANSWERS)
+    if given is None:
+        return [""] * len(question.sub_queries)
+    try:
+        answers = json.loads(given)
+    except json.JSONDecodeError:
+        answers = None
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError(
+            f"question {question.id!r}: metadata {HOP_ANSWERS!r} is {given!r}; expected a JSON list of strings"
+        )
+    if len(answers) != len(question.sub_queries):
+        raise ValueError(
+            f"question {question.id!r}: {len(answers)} hop answers for {len(question.sub_queries)} sub-queries; "
+            'expected one each, "" where it is unknown'
+        )
+    return answers
+
+
+def _plain(text: str, forbidden: Sequence[str]) -> str:
+    return neutralise(" ".join(text.split()), forbidden)

@@ -1,0 +1,110 @@
+"""How many bytes each kind of process keeps on its GPU, item by item: arithmetic of shapes, nothing is asked.
+
+Letters of the formulas: P parameters, H hidden, I intermediate, L layers, V vocabulary, K width of a layer's keys.
+docs/memory.md says where each number comes from and which are estimates.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from calibadv.losses import CHUNK_TOKENS
+from calibadv.memory.shape import ModelShape
+
+GIB = 2**30
+GB = 10**9
+USABLE = 0.97  # of a card's bytes: the rest is the driver's, or lost between the allocator's blocks
+CONTEXT = 1 * GIB  # CUDA context, cuBLAS and NCCL buffers of a process; an estimate
+CUDA_GRAPHS = 1 * GIB  # of an engine; an estimate
+FAISS_SCRATCH = 3 * GIB // 2  # what FAISS sets aside on a GPU of more than 8 GiB
+BATCHED_TOKENS = 16_384  # the most that vLLM runs at once on such cards
+BACKWARD = 0.5  # gradients of a layer's activations while it runs backward, as a share of them; an estimate
+
+Items = dict[str, float]
+"""Bytes on one GPU by the name of what holds them."""
+
+
+def card_bytes(card_gb: float) -> float:
+    """Bytes of a card of `card_gb` GB that can be counted on, 10^9 bytes a GB."""
+    return USABLE * card_gb * GB
+
+
+def kv_token_bytes(shape: ModelShape, item: int, tensor_parallel: int = 1) -> int:
+    """Bytes of a token's keys and values on each GPU of an engine; a key-value head is never cut, but repeated."""
+    heads = -(-shape.kv_heads // tensor_parallel)
+    return 2 * shape.layers * heads * shape.head_dim * item
+
+
+def engine_items(shape: ModelShape, *, item: int, sequences: int, tensor_parallel: int = 1) -> Items:
+    """What an engine holds on each of its GPUs before any KV cache. `item` bytes a weight, `sequences` at a time."""
+    step = BATCHED_TOKENS * (4 * shape.intermediate / tensor_parallel + 8 * shape.hidden) * item / 2
+    return {
+        f"weights, {item} bytes a parameter": shape.parameters * item / tensor_parallel,
+        "activations and logits of a step": step + 12 * sequences * shape.vocabulary,
+        "CUDA context and graphs": CONTEXT + CUDA_GRAPHS,
+    }
+
+
+def layer_activations(shape: ModelShape, *, autocast: bool) -> int:
+    """Bytes of a token that one layer keeps for the backward pass: 30 H + 4 K + 8 I autocast, 32 H + 8 K + 16 I fp32.
+
+    Counted in the Qwen2 and Llama of transformers with fused attention: the residual stream and its norms are fp32
+    under autocast too, and every linear layer that casts its input keeps a copy.
+    """
+    keys = shape.kv_heads * shape.head_dim
+    if autocast:
+        return 30 * shape.hidden + 4 * keys + 8 * shape.intermediate
+    return 32 * shape.hidden + 8 * keys + 16 * shape.intermediate
+
+
+def activation_bytes(shape: ModelShape, tokens: int, *, autocast: bool, checkpointing: bool) -> float:
+    """Peak bytes of a micro-batch's activations; with checkpointing each layer's fp32 input and one whole layer."""
+    layer = layer_activations(shape, autocast=autocast)
+    kept = 4 * shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
+    return tokens * (kept + BACKWARD * layer + 16 * shape.hidden)  # 16 H: the last hidden states, gathered, gradients
+
+
+def learner_items(
+    shape: ModelShape,
+    *,
+    tokens: int,
+    autocast: bool,
+    checkpointing: bool,
+    reference: bool = False,
+    critic: Literal["model", "head"] | None = None,
+    shards: int = 1,
+) -> Items:
+    """What a learner holds at its peak, with micro-batches of `tokens` padded tokens.
+
+    Weights, gradients and AdamW's moments are fp32, 16 bytes a parameter; `shards` learners that share them hold
+    1 / shards each. A critic that is a model is a second trunk with a state and activations of its own.
+    """
+    sizes = [shape.parameters, *([shape.trunk] if critic == "model" else [])]
+    trained = sum(sizes)
+    casts = (trained - (len(sizes) + (not shape.tied)) * shape.embedding) * 2 if autocast else 0
+    activations = len(sizes) * activation_bytes(shape, tokens, autocast=autocast, checkpointing=checkpointing)
+    # fp32 log-probs with two temporaries, the head cast to bf16, and its fp32 gradient
+    head = 12 * CHUNK_TOKENS * shape.vocabulary + (6 if autocast else 4) * shape.embedding
+    items: Items = {
+        "weights, fp32": 4 * trained / shards,
+        "gradients, fp32": 4 * trained / shards,
+        "AdamW's two moments, fp32": 8 * trained / shards,
+        "reference model, fp32": 4.0 * shape.parameters if reference else 0.0,
+        "bf16 copies of weights (autocast)": casts,
+        f"activations of {tokens:,} tokens": activations,
+        "logits of a chunk, head's gradient": head,
+        # AdamW's square roots of all second moments, when activations are gone
+        "AdamW's step, beyond all that": max(0.0, 4 * max(sizes) / shards - casts - activations - head),
+        "CUDA context, NCCL": CONTEXT,
+    }
+    return {name: size for name, size in items.items() if size > 0}
+
+
+def index_vector_bytes(kind: str, width: int) -> float:
+    """Bytes of one passage's vector in a FAISS index on a GPU; 0 for HNSW, which FAISS keeps on the CPU."""
+    return {"flat": 4.0 * width, "fp16": 2.0 * width, "hnsw": 0.0, "ivfpq": width / 4 + 8}[kind]
+
+
+def gib(size: float) -> str:
+    """Bytes as GiB, in words."""
+    return f"{size / GIB:,.1f} GiB"

@@ -1,0 +1,158 @@
+"""The GPUs of a configuration: how many there are, and what each part of the run keeps on one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibadv.config import Config
+from calibadv.data.store_layout import read_manifest
+from calibadv.memory.items import (
+    CONTEXT,
+    FAISS_SCRATCH,
+    Items,
+    card_bytes,
+    engine_items,
+    index_vector_bytes,
+    kv_token_bytes,
+    learner_items,
+)
+from calibadv.memory.shape import ModelShape, model_shape
+from calibadv.methods import make_method
+from calibadv.search import manifest as index_manifest
+from calibadv.search.encoder import resolve_model
+from calibadv.search.stored_index import ROWS_A_PIECE
+
+NODE_GPUS = 8
+WIKI_18, WIKI_18_PASSAGES = "wiki-18", 21_015_324  # the corpus that goes by this name (Karpukhin et al. 2020)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kind of process: how many GPUs it takes in all, and what lies on each of them."""
+
+    name: str
+    gpus: float
+    items: Items
+    share: float = 1.0  # of the card that it may use
+    rollout_bytes: float = 0.0  # KV cache of a full rollout; the cache takes what an engine's share leaves
+
+    @property
+    def total(self) -> float:
+        """Bytes that each GPU must hold."""
+        return sum(self.items.values())
+
+    def spare(self, card_gb: float) -> float:
+        """Bytes of its share that are left on a card; negative: so many are missing."""
+        return self.share * card_bytes(card_gb) - self.total
+
+    def full_rollouts(self, card_gb: float) -> int:
+        """How many rollouts of full length an engine's KV cache holds on a card; 0 for one that cannot start."""
+        return max(0, 1 + int(self.spare(card_gb) // self.rollout_bytes))
+
+
+def gpus_wanted(config: Config) -> float:
+    """GPUs of the whole run. An engine takes `gpus_per_engine` for each of its tensor-parallel ranks."""
+    rollout, learner, cluster = config.rollout, config.learner, config.cluster
+    engines = rollout.engines * rollout.tensor_parallel * cluster.gpus_per_engine
+    return engines + max(learner.learners, 1) * learner.gpus_per_learner + _apps(config) * cluster.search_gpus
+
+
+def parts_of(config: Config, shape: ModelShape) -> list[Part]:
+    """The parts that have GPUs; empty for a run on CPUs. Raises ValueError for an encoder of unknown shape."""
+    parts = []
+    if config.cluster.gpus_per_engine > 0:
+        parts.append(engine_part(config, shape))
+    if config.learner.gpus_per_learner > 0:
+        parts.append(learner_part(config, shape))
+    return [*parts, *search_parts(config)]
+
+
+def engine_part(config: Config, shape: ModelShape) -> Part:
+    """An engine with room for one rollout of full length; how much more KV cache there is depends on the card."""
+    rollout, gpus = config.rollout, config.cluster.gpus_per_engine
+    item = 2 if config.model.dtype == "bfloat16" else 4
+    rollout_bytes = rollout.max_tokens * kv_token_bytes(shape, item, rollout.tensor_parallel)
+    items = engine_items(shape, item=item, sequences=rollout.max_concurrent, tensor_parallel=rollout.tensor_parallel)
+    items["KV cache of one full rollout"] = rollout_bytes
+    ranks = rollout.engines * rollout.tensor_parallel
+    return Part("engine", ranks * gpus, _on_a_card(items, gpus), rollout.gpu_memory_utilization, rollout_bytes)
+
+
+def learner_part(config: Config, shape: ModelShape, shards: int = 1) -> Part:
+    """A learner with the largest micro-batch there can be. It holds the whole state unless `shards` learners share."""
+    learner = config.learner
+    critic = make_method(config.method.name, config.method.params).critic
+    items = learner_items(
+        shape,
+        tokens=max(learner.token_budget, config.rollout.max_tokens),  # a longer rollout is a micro-batch by itself
+        autocast=learner.dtype == "bfloat16",
+        checkpointing=learner.gradient_checkpointing,
+        reference=learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
+        critic=critic.kind if critic is not None else None,
+        shards=shards,
+    )
+    gpus = learner.gpus_per_learner
+    return Part("learner", max(learner.learners, 1) * gpus, _on_a_card(items, gpus))
+
+
+def search_parts(config: Config) -> Iterator[Part]:
+    """The search app's GPUs, and those of its index where that is spread over shards of its own."""
+    search, gpus = config.search, config.cluster.search_gpus
+    if not _apps(config) or gpus == 0 or not search.device.startswith("cuda"):
+        return
+    items: Items = {}
+    index: Items = {}
+    if search.retriever != "bm25" or search.reranker == "late":
+        encoder = model_shape(resolve_model(search.encoder), "encoder")
+        items["encoder, fp32"] = 4.0 * encoder.parameters
+        if search.retriever != "bm25":
+            index = _index_items(config, encoder.hidden)
+    if search.reranker == "cross":
+        items["cross-encoder, fp32"] = 4.0 * model_shape(search.cross_encoder, "encoder").parameters
+    items["CUDA context, batch of texts"] = 1.5 * CONTEXT
+    if search.shards > 1:
+        shard = {name: size / search.shards for name, size in index.items()} | {"CUDA context": float(CONTEXT)}
+        yield Part("index shard", search.shards * gpus, _on_a_card(shard, gpus))
+        index = {}
+    yield Part("search", search.replicas * gpus, _on_a_card(index | items, gpus))
+
+
+def passages(config: Config) -> tuple[int, str] | None:
+    """How many passages the corpus has and how that is known: from its store, or by its name. None: not known."""
+    corpus = Path(config.data.corpus)
+    try:
+        if corpus.is_dir():
+            return read_manifest(corpus).documents, "as its manifest says"
+    except ValueError:
+        return None
+    return (WIKI_18_PASSAGES, f"going by the name {WIKI_18}") if WIKI_18 in corpus.name else None
+
+
+def _index_items(config: Config, width: int) -> Items:
+    kind: str = config.search.index
+    documents = pieces = 0
+    if (known := passages(config)) is not None:
+        documents, pieces = known[0], math.ceil(known[0] / ROWS_A_PIECE)
+    if config.search.faiss_index and Path(config.search.faiss_index).is_dir():
+        ready = index_manifest.read_manifest(Path(config.search.faiss_index))
+        kind, documents, pieces = ready.kind, sum(ready.rows), len(ready.rows)
+    size = documents * index_vector_bytes(kind, width)
+    if not size:
+        return {}
+    # Each piece is an index of its own, with scratch memory of its own.
+    return {f"{kind} index of {documents:,} passages": size, "FAISS's scratch memory": float(pieces * FAISS_SCRATCH)}
+
+
+def _apps(config: Config) -> int:
+    """Processes of the search app; a server that is up has GPUs of its own."""
+    search = config.search
+    return 0 if search.url else search.replicas + (search.shards if search.shards > 1 else 0)
+
+
+def _on_a_card(items: Items, gpus_a_process: float) -> Items:
+    """Processes that ask for a fraction of a GPU share one."""
+    together = int(1 / gpus_a_process) if gpus_a_process < 1 else 1
+    return {f"{together} x {name}": together * size for name, size in items.items()} if together > 1 else items

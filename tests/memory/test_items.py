@@ -1,0 +1,166 @@
+"""Bytes of engines, learners and indexes, by hand and against what a real model keeps for its backward pass."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibadv.memory.items import (
+    GIB,
+    activation_bytes,
+    card_bytes,
+    engine_items,
+    index_vector_bytes,
+    kv_token_bytes,
+    layer_activations,
+    learner_items,
+)
+from calibadv.memory.shape import ModelShape
+
+QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
+QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
+SMALL: Any = {"tokens": 16, "autocast": True, "checkpointing": True}
+
+
+def test_a_card_is_counted_in_powers_of_ten_and_not_to_the_brim() -> None:
+    assert card_bytes(80) == pytest.approx(77.6e9)
+
+
+def test_kv_cache_of_a_token_by_hand() -> None:
+    assert kv_token_bytes(QWEN_7B, 2) == 2 * 28 * 4 * 128 * 2 == 57_344
+    assert kv_token_bytes(QWEN_7B, 4) == 114_688
+    assert 16_384 * kv_token_bytes(QWEN_7B, 2) == 0.875 * GIB
+
+
+@pytest.mark.parametrize(("ranks", "bytes_"), [(1, 57_344), (2, 28_672), (4, 14_336), (8, 14_336)])
+def test_key_value_heads_are_shared_by_ranks_and_repeated_where_there_are_too_few(ranks: int, bytes_: int) -> None:
+    assert kv_token_bytes(QWEN_7B, 2, ranks) == bytes_
+
+
+def test_an_engine_by_hand() -> None:
+    items = engine_items(QWEN_7B, item=2, sequences=256)
+    assert items["weights, 2 bytes a parameter"] == 15_231_233_024
+    # 16,384 x (4 x 18,944 + 8 x 3,584) + 12 x 256 x 152,064
+    assert items["activations and logits of a step"] == 1_711_276_032 + 467_140_608
+    assert items["CUDA context and graphs"] == 2 * GIB
+
+
+def test_tensor_parallel_ranks_share_the_weights() -> None:
+    assert (
+        engine_items(QWEN_7B, item=2, sequences=1, tensor_parallel=4)["weights, 2 bytes a parameter"] == 3_807_808_256
+    )
+
+
+def test_a_learner_by_hand() -> None:
+    items = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True)
+    assert items["weights, fp32"] == items["gradients, fp32"] == 4 * 7_615_616_512
+    assert items["AdamW's two moments, fp32"] == 8 * 7_615_616_512
+    # Embedding and head are not among the casts: 2 x (7,615,616,512 - 2 x 544,997,376).
+    assert items["bf16 copies of weights (autocast)"] == 13_051_243_520
+    # 16,384 x (4 x 3,584 x 28 + 1.5 x (30 x 3,584 + 4 x 512 + 8 x 18,944) + 16 x 3,584)
+    assert items["activations of 16,384 tokens"] == 16_384 * (401_408 + 391_680 + 57_344)
+    # 12 x 1,024 x 152,064 + 6 x 544,997,376
+    assert items["logits of a chunk, head's gradient"] == 1_868_562_432 + 3_269_984_256
+    assert sum(items.values()) == 155_046_874_112
+    assert len(items) == 7  # with CUDA's context; no reference, no critic
+
+
+def test_fp32_needs_no_copies_of_weights_and_keeps_larger_activations() -> None:
+    items = learner_items(QWEN_7B, tokens=16_384, autocast=False, checkpointing=True)
+    assert "bf16 copies of weights (autocast)" not in items
+    assert layer_activations(QWEN_7B, autocast=False) == 32 * 3584 + 8 * 512 + 16 * 18_944
+    assert items["activations of 16,384 tokens"] == 16_384 * (401_408 + 1.5 * 421_888 + 57_344)
+
+
+def test_without_checkpointing_every_layer_keeps_its_activations() -> None:
+    # Per token 28 layers of 261,120 bytes, half of one more, and 16 x 3,584.
+    expected = 1000 * (28 * 261_120 + 130_560 + 57_344)
+    assert activation_bytes(QWEN_7B, 1000, autocast=True, checkpointing=False) == expected
+
+
+@given(st.integers(1, 64))
+def test_shards_share_the_state_and_nothing_else(shards: int) -> None:
+    whole = learner_items(QWEN_3B, tokens=16_384, autocast=True, checkpointing=True)
+    share = learner_items(QWEN_3B, tokens=16_384, autocast=True, checkpointing=True, shards=shards)
+    state = 16 * QWEN_3B.parameters
+    assert sum(whole.values()) - sum(share.values()) == pytest.approx(state - state / shards)
+
+
+def test_optimizer_step_counts_where_micro_batches_are_small() -> None:
+    # AdamW's square roots are 4 bytes a parameter, when activations, casts and logits are gone.
+    items = learner_items(QWEN_3B, tokens=16, autocast=False, checkpointing=True)
+    gone = items["activations of 16 tokens"] + items["logits of a chunk, head's gradient"]
+    assert items["AdamW's step, beyond all that"] == pytest.approx(4 * QWEN_3B.parameters - gone)
+    assert "AdamW's step, beyond all that" not in learner_items(
+        QWEN_3B, tokens=65_536, autocast=True, checkpointing=True
+    )
+
+
+def test_a_reference_is_one_more_copy_of_the_weights() -> None:
+    plain, kl = learner_items(QWEN_3B, **SMALL), learner_items(QWEN_3B, **SMALL, reference=True)
+    assert sum(kl.values()) - sum(plain.values()) == 4 * QWEN_3B.parameters
+    assert "reference model, fp32" not in plain
+
+
+def test_a_critic_that_is_a_model_is_a_second_state_with_activations_and_a_head_costs_nothing() -> None:
+    plain, critic = (learner_items(QWEN_7B, **SMALL, critic=kind) for kind in (None, "model"))
+    trunk = QWEN_7B.parameters - QWEN_7B.embedding  # no head of its own
+    assert critic["weights, fp32"] - plain["weights, fp32"] == 4 * trunk
+    assert critic["AdamW's two moments, fp32"] - plain["AdamW's two moments, fp32"] == 8 * trunk
+    assert critic["activations of 16 tokens"] == 2 * plain["activations of 16 tokens"]
+    copies = "bf16 copies of weights (autocast)"
+    assert critic[copies] == 2 * plain[copies]  # the same layers twice
+    assert learner_items(QWEN_7B, **SMALL, critic="head") == plain
+
+
+def test_vectors_of_an_index_by_hand() -> None:
+    sizes = [index_vector_bytes(kind, 768) for kind in ("flat", "fp16", "hnsw", "ivfpq")]
+    assert sizes == [3072, 1536, 0, 200]  # FAISS keeps HNSW on the CPU
+
+
+# ---- against a real model ----------------------------------------------------------------------------------------
+
+
+def kept_bytes(layers: int, tokens: int, *, autocast: bool) -> int:
+    """Bytes of all that autograd keeps of a small Qwen2, its own parameters aside."""
+    from transformers import Qwen2Config, Qwen2Model
+
+    model = Qwen2Model(
+        Qwen2Config(
+            vocab_size=32,
+            hidden_size=64,
+            intermediate_size=192,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    ).train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # the storages themselves, so that none is freed and counted twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    cast = torch.autocast("cpu", dtype=torch.bfloat16) if autocast else contextlib.nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), cast:
+        _ = model(input_ids=torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_layer_keeps_what_autograd_keeps(autocast: bool) -> None:
+    def layer(tokens: int) -> int:
+        return kept_bytes(2, tokens, autocast=autocast) - kept_bytes(1, tokens, autocast=autocast)
+
+    measured = (layer(512) - layer(256)) / 256  # copies of weights do not grow with tokens
+    shape = ModelShape(0, 64, 192, 2, 2, 16, 32, tied=False)
+    # Beside the formula: attention's log-sum-exp of 4 heads and two norms' scales, fp32.
+    assert measured == pytest.approx(layer_activations(shape, autocast=autocast) + 4 * 4 + 2 * 4, rel=0.005)

@@ -1,0 +1,199 @@
+"""GPUs of a configuration: how many, what each part keeps on one, and what is advised where that is too much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibadv.config import Config, load_config
+from calibadv.data.store_layout import Manifest, write_manifest
+from calibadv.memory.advice import advice
+from calibadv.memory.items import GIB
+from calibadv.memory.plan import Part, engine_part, gpus_wanted, learner_part, parts_of, passages, search_parts
+from calibadv.memory.shape import ModelShape
+from calibadv.search.manifest import IndexManifest, Origin
+from calibadv.search.manifest import write_manifest as write_index_manifest
+
+QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
+QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
+NODE = ("--rollout.engines=5", "--learner.learners=2", "--learner.gpus_per_learner=1", "--cluster.search_gpus=1")
+LEAN = ("--learner.dtype=bfloat16", "--learner.gradient_checkpointing=true")
+E5 = ("--search.encoder=intfloat/e5-base-v2", "--search.reranker=cross", "--search.device=cuda:0")
+WIKI = "--data.corpus=data/wiki-18"
+
+
+def config(*overrides: str) -> Config:
+    return load_config(None, [*NODE, *LEAN, *E5, *overrides])
+
+
+def search(*overrides: str) -> dict[str, Part]:
+    return {part.name: part for part in search_parts(config(*overrides))}
+
+
+def test_gpus_are_those_of_engines_learners_and_search() -> None:
+    assert gpus_wanted(config()) == 8
+    assert gpus_wanted(config("--rollout.tensor_parallel=2")) == 13
+    assert gpus_wanted(config("--search.replicas=2", "--cluster.search_gpus=0.5")) == 8
+    assert gpus_wanted(config("--search.shards=3")) == 11  # each shard as much as a replica
+    assert gpus_wanted(config("--search.url=http://127.0.0.1:8000")) == 7
+    assert gpus_wanted(config("--learner.learners=0")) == 7  # the learner in the driver has a GPU too
+    assert gpus_wanted(load_config(None, ["--cluster.gpus_per_engine=0"])) == 0
+
+
+def test_a_run_on_cpus_has_no_parts() -> None:
+    assert parts_of(load_config(None, ["--cluster.gpus_per_engine=0"]), QWEN_3B) == []
+
+
+def test_an_engines_kv_cache_takes_what_its_share_of_the_card_leaves() -> None:
+    part = engine_part(config(), QWEN_7B)
+    assert part.gpus == 5
+    assert part.total == 20_496_657_408  # weights 15,231,233,024 + 2,178,416,640 + 2 GiB + a rollout of 939,524,096
+    # 0.85 x 0.97 x 80e9 - 20,496,657,408 = 45,463,342,592: 48 more of 939,524,096.
+    assert part.spare(80) == pytest.approx(45_463_342_592)
+    assert part.full_rollouts(80) == 49
+
+
+def test_an_engine_that_cannot_hold_one_rollout_holds_none() -> None:
+    part = engine_part(config("--rollout.gpu_memory_utilization=0.25"), QWEN_7B)
+    assert part.spare(80) < 0  # 19.4e9 bytes
+    assert part.full_rollouts(80) == 0
+
+
+def test_a_learner_is_sized_for_the_longest_rollout_even_if_the_budget_is_smaller() -> None:
+    small = learner_part(config("--learner.token_budget=4096"), QWEN_3B)
+    assert small == learner_part(config(), QWEN_3B)
+    assert learner_part(config("--learner.token_budget=32768"), QWEN_3B).total > small.total
+
+
+def test_a_method_with_a_critic_and_a_reference_costs_its_learner_both() -> None:
+    plain = learner_part(config(), QWEN_3B)
+    ppo = learner_part(config("--method.name=ppo", "--method.params.kl_reward=0.001"), QWEN_3B)
+    assert ppo.items["reference model, fp32"] == 4 * QWEN_3B.parameters
+    assert ppo.items["weights, fp32"] == 2 * plain.items["weights, fp32"]  # a tied trunk is the whole model
+    kl = learner_part(config("--learner.kl_coef=0.001"), QWEN_3B)
+    assert kl.total - plain.total == 4 * QWEN_3B.parameters
+
+
+def test_processes_that_take_half_a_gpu_share_one() -> None:
+    whole, half = search(WIKI)["search"], search(WIKI, "--search.replicas=2", "--cluster.search_gpus=0.5")["search"]
+    assert half.gpus == whole.gpus == 1
+    assert half.total == 2 * whole.total
+    assert all(name.startswith("2 x ") for name in half.items)
+
+
+# ---- search ------------------------------------------------------------------------------------------------------
+
+
+def test_a_flat_index_of_wikipedia_by_hand() -> None:
+    items = search(WIKI)["search"].items
+    assert items["flat index of 21,015,324 passages"] == 21_015_324 * 768 * 4
+    assert items["FAISS's scratch memory"] == 6 * 1.5 * GIB  # pieces of 4 million vectors
+    assert items["encoder, fp32"] == 4 * 109_482_240
+    assert items["cross-encoder, fp32"] == 4 * 33_360_000
+
+
+def test_a_corpus_of_unknown_size_leaves_the_index_out() -> None:
+    assert passages(config("--data.corpus=mine.jsonl")) is None
+    assert set(search("--data.corpus=mine.jsonl")["search"].items) == {
+        "encoder, fp32",
+        "cross-encoder, fp32",
+        "CUDA context, batch of texts",
+    }
+
+
+def test_a_corpus_store_says_its_own_size_whatever_it_is_called(tmp_path: Path) -> None:
+    store = tmp_path / "wiki-18"
+    store.mkdir()
+    assert passages(config(f"--data.corpus={store}")) is None  # no store
+    write_manifest(store, Manifest(documents=7, repeated=0, skipped=0, fingerprint="f", sizes={}))
+    known = passages(config(f"--data.corpus={store}"))
+    assert known is not None
+    assert known[0] == 7
+
+
+def test_a_ready_index_decides_its_kind_and_pieces(tmp_path: Path) -> None:
+    origin = Origin("c", 10, "e5", "i", "", "", 256, 768)
+    write_index_manifest(tmp_path, IndexManifest(origin, "ivfpq", {}, (6, 4)))
+    items = search(WIKI, f"--search.faiss_index={tmp_path}")["search"].items
+    assert items["ivfpq index of 10 passages"] == 10 * 200
+    assert items["FAISS's scratch memory"] == 2 * 1.5 * GIB
+
+
+def test_shards_hold_the_index_and_the_app_holds_the_models() -> None:
+    parts = search(WIKI, "--search.shards=4")
+    assert parts["index shard"].gpus == 4
+    assert parts["index shard"].items["flat index of 21,015,324 passages"] == 21_015_324 * 768
+    assert "flat index of 21,015,324 passages" not in parts["search"].items
+
+
+@pytest.mark.parametrize("override", ["--search.device=cpu", "--search.url=http://127.0.0.1:8000"])
+def test_search_elsewhere_has_no_gpu(override: str) -> None:
+    assert search(override) == {}
+
+
+def test_bm25_has_no_encoder_and_no_index_on_a_gpu() -> None:
+    assert set(search(WIKI, "--search.retriever=bm25")["search"].items) == {
+        "cross-encoder, fp32",
+        "CUDA context, batch of texts",
+    }
+
+
+# ---- advice ------------------------------------------------------------------------------------------------------
+
+
+def learner_advice(card: float, *overrides: str, shape: ModelShape = QWEN_3B) -> str:
+    settings = config(*overrides)
+    part = learner_part(settings, shape)
+    assert part.spare(card) < 0
+    return advice(part, settings, shape, card)
+
+
+def test_a_learner_is_first_advised_to_save() -> None:
+    plain = ("--learner.dtype=float32", "--learner.gradient_checkpointing=false")
+    assert learner_advice(96, *plain) == "set learner.gradient_checkpointing = true"
+    budget = learner_advice(80, "--learner.token_budget=65536")
+    assert budget == "set learner.token_budget = 16384"
+
+
+def test_a_learner_that_cannot_save_enough_is_advised_to_share() -> None:
+    # 7B: 155.0e9 bytes, of them 121.8e9 of state; a third of that and the other 33.2e9 are 73.8e9 < 77.6e9.
+    said = learner_advice(80, shape=QWEN_7B)
+    assert "between 3 learners or more" in said
+    assert "until sharded learners land" in said
+    assert learner_part(config(), QWEN_7B, shards=3).spare(80) > 0 > learner_part(config(), QWEN_7B, shards=2).spare(80)
+
+
+def test_sharing_comes_on_top_of_saving() -> None:
+    said = learner_advice(80, "--learner.gradient_checkpointing=false", shape=QWEN_7B)
+    assert said.startswith("set learner.gradient_checkpointing = true, and share weights")
+
+
+def test_a_rollout_too_long_for_any_number_of_learners_is_said_so() -> None:
+    assert learner_advice(80, "--rollout.max_tokens=400000").startswith("lower rollout.max_tokens")
+
+
+def test_an_engine_is_advised_as_many_ranks_as_it_takes() -> None:
+    settings = config("--rollout.gpu_memory_utilization=0.25")
+    part = engine_part(settings, QWEN_7B)
+    assert advice(part, settings, QWEN_7B, 80) == "set rollout.tensor_parallel = 2"
+    none = config("--rollout.gpu_memory_utilization=0.01")
+    assert advice(engine_part(none, QWEN_7B), none, QWEN_7B, 80).startswith("lower rollout.max_tokens")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "card", "said"),
+    [
+        (("--search.replicas=2", "--cluster.search_gpus=0.5"), 80, "set cluster.search_gpus = 1"),
+        ((), 48, "build and serve the index as search.index = 'fp16'"),
+        ((), 24, "build and serve the index as search.index = 'ivfpq'"),
+        ((), 4, "set search.device = 'cpu'"),
+    ],
+)
+def test_search_is_advised_a_gpu_of_its_own_then_a_smaller_index(
+    overrides: tuple[str, ...], card: float, said: str
+) -> None:
+    settings = config(WIKI, *overrides)
+    part = next(search_parts(settings))
+    assert part.spare(card) < 0
+    assert advice(part, settings, QWEN_3B, card).startswith(said)

@@ -1,0 +1,70 @@
+"""What a configuration comes to, in numbers: rollouts, updates, tokens and sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibadv.config import Config, load_config
+from calibadv.dry_run import consequences
+
+POCKET = Path(__file__).parents[1] / "workflows" / "recipes" / "pocket.toml"
+
+
+def test_consequences_of_a_pocket_run_by_hand() -> None:
+    config = load_config(
+        POCKET,
+        [
+            *("--run.steps=30", "--data.questions_per_step=32", "--rollout.samples=5", "--rollout.engines=2"),
+            *("--rollout.max_turns=4", "--rollout.max_turn_tokens=48", "--rollout.max_tokens=1024"),
+            *("--learner.minibatch_rollouts=40", "--learner.lr=3e-4", "--learner.lr_final=3e-5"),
+            *("--learner.token_budget=8192", "--model.path=pocket", "--model.dtype=float32"),
+        ],
+    )
+    facts = consequences(config)
+    assert facts["rollouts a step"] == "32 questions x 5 = 160"
+    assert facts["updates a step"] == "4 of 40 rollouts"
+    assert facts["updates in all"] == "120"
+    assert facts["rollouts in all"] == "4,800"
+    assert facts["sampled tokens a step"] == "at most 38,400"  # 160 x 5 turns x 48
+    assert facts["tokens a step"] == "at most 163,840 with prompts and documents"
+    assert facts["searches a step"] == "at most 640"
+    assert facts["learning rate"] == "0.0003 to 3e-05, cosine over 120 updates"
+    assert facts["processes"] == "2 engines, 1 learners, 1 retrievers"
+    assert facts["parameters"] == "2.0 M"
+    # A token's keys and values: 2 x 4 layers x 192 x 4 bytes = 6,144; a rollout's 1,024 tokens: 6 MiB.
+    assert facts["KV cache a full rollout"] == "0.006 GiB"
+    assert facts["learner state"] == "0.03 GiB (fp32 weights, gradients, AdamW)"
+
+
+def test_a_turns_budget_counts_only_up_to_the_whole_rollouts() -> None:
+    facts = consequences(Config())  # 5 turns x 1,024 < 16,384
+    assert facts["sampled tokens a step"] == "at most 13,107,200"
+    short = load_config(None, ["--rollout.max_tokens=3000"])
+    assert consequences(short)["sampled tokens a step"] == "at most 7,680,000"  # 2,560 x 3,000
+
+
+def test_sizes_of_a_qwen_7b_by_hand() -> None:
+    facts = consequences(load_config(None, ["--model.path", "Qwen/Qwen2.5-7B"]))
+    assert facts["parameters"] == "7,615.6 M"
+    assert facts["weights an engine"] == "14.19 GiB bfloat16"  # 15,231,233,024 bytes
+    # A token's KV: 2 x 28 x 4 x 128 x 2 bytes = 57,344.
+    assert facts["KV cache a full rollout"] == "0.875 GiB"
+    assert facts["learner state"] == "113.48 GiB (fp32 weights, gradients, AdamW)"
+    # 16,384 x (28.5 x (32 x 3,584 + 8 x 512 + 16 x 18,944) + 16 x 3,584) bytes
+    assert facts["activations a micro-batch"] == "about 184.34 GiB (float32, no gradient checkpointing)"
+    assert facts["logits in a chunk"] == "0.58 GiB (never those of a whole batch)"
+
+
+def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    facts = consequences(load_config(None, ["--model.path", "someone/model"]))
+    assert facts["memory"].startswith("not known: someone/model is not a folder on this machine, not in its hub cache")
+    assert "parameters" not in facts
+    assert facts["rollouts a step"] == "512 questions x 5 = 2,560"
+
+
+def test_gpus_are_counted_and_a_run_on_cpus_has_none() -> None:
+    assert consequences(Config())["GPUs"] == "8 of one node of 8"  # 8 engines; learner and search on CPUs
+    assert "GPUs" not in consequences(load_config(POCKET))

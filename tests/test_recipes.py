@@ -1,0 +1,158 @@
+"""The recipes: the paper's hyper-parameters, and what the dry run says of each on cards of 80 and 96 GB."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from calibadv.config import Config, load_config
+from calibadv.dry_run import memory_tables, plan_table
+from calibadv.memory.plan import gpus_wanted
+from calibadv.search.settings import SearchSettings
+
+FOLDER = Path(__file__).parents[1] / "workflows" / "recipes"
+RECIPES = sorted(FOLDER.glob("*.toml"))
+PAPER = {
+    "qwen2.5-7b": ("Qwen/Qwen2.5-7B", 205),
+    "qwen2.5-3b": ("Qwen/Qwen2.5-3B", 410),  # two epochs
+    "llama-3.2-3b-instruct": ("meta-llama/Llama-3.2-3B-Instruct", 205),
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and no data of the folder the tests happen to run in."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+def recipe(name: str, *overrides: str) -> Config:
+    return load_config(FOLDER / f"{name}.toml", overrides)
+
+
+def printed(config: Config, width: int = 120) -> str:
+    out = StringIO()
+    Console(file=out, width=width).print(plan_table(config))
+    return out.getvalue()
+
+
+def squeezed(text: str) -> str:
+    """The words, wherever lines were broken."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_hyper_parameters_are_the_papers(name: str) -> None:
+    config = recipe(name)
+    assert (config.model.path, config.run.steps) == PAPER[name]
+    assert (config.method.name, config.method.params) == ("calibadv", {})
+    assert (config.data.questions_per_step, config.rollout.samples) == (512, 5)
+    assert (config.learner.minibatch_rollouts, config.updates_per_step) == (256, 10)
+    rollout, learner, search = config.rollout, config.learner, config.search
+    assert (rollout.temperature, rollout.max_turns, rollout.max_staleness) == (1.0, 4, 0)
+    assert (rollout.max_prompt_tokens, rollout.max_turn_tokens) == (2048, 1024)
+    assert (rollout.max_observation_tokens, rollout.max_tokens) == (2048, 16_384)
+    assert (learner.lr, learner.lr_final, learner.betas) == (5e-7, 0.0, (0.9, 0.999))
+    assert (learner.weight_decay, learner.grad_clip, learner.clip) == (0.01, 1.0, 0.2)
+    assert (learner.kl_coef, learner.entropy_coef) == (0.0, 0.0)
+    assert (search.encoder, search.index, search.reranker) == ("intfloat/e5-base-v2", "flat", "cross")
+    assert search.cross_encoder == "cross-encoder/ms-marco-MiniLM-L12-v2"
+    assert (search.top_k_retrieve, search.top_k, SearchSettings().max_tokens) == (20, 3, 256)
+
+
+def test_the_papers_recipes_differ_in_model_and_epochs_only() -> None:
+    def rest(name: str) -> Config:
+        run, model = recipe(name).run, recipe(name).model
+        return recipe(name).model_copy(
+            update={
+                "run": run.model_copy(update={"name": "", "steps": 1}),
+                "model": model.model_copy(update={"path": ""}),
+            }
+        )
+
+    assert rest("qwen2.5-7b") == rest("qwen2.5-3b") == rest("llama-3.2-3b-instruct")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_files_are_those_that_the_preparation_commands_write(name: str) -> None:
+    config = recipe(name)
+    assert config.data.train == "data/train.parquet"
+    assert config.data.test == "data/test/hotpotqa.parquet"
+    assert config.data.corpus == "data/wiki-18"
+    header = (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    assert "prepare_data.py paper data\n" in header
+    assert f"{config.data.corpus}\n" in header
+    assert f"--link {config.search.faiss_index}" in header
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_has_a_dry_run_of_120_columns_at_most(path: Path) -> None:
+    config = load_config(path)
+    text = printed(config)
+    assert max(map(len, text.splitlines())) <= 120
+    assert "What follows from it" in text
+    assert ("Memory of each GPU" in text) == (gpus_wanted(config) > 0)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_recipes_take_one_node_of_eight_gpus(name: str) -> None:
+    assert "GPUs │ 8 of one node of 8" in squeezed(printed(recipe(name)))
+
+
+def test_more_gpus_are_told_in_nodes() -> None:
+    assert "15 of 2 nodes of 8" in printed(recipe("qwen2.5-3b", "--rollout.engines=12"))
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-3b", "llama-3.2-3b-instruct"])
+def test_models_of_3b_fit_both_cards(name: str) -> None:
+    text = printed(recipe(name))
+    assert "does not fit" not in text
+    assert text.count("fits: ") == 6  # three parts, two cards
+    assert "To fit" not in text
+
+
+def test_the_7b_model_does_not_fit_until_learners_share_it() -> None:
+    # 155,046,874,112 bytes a learner (tests/memory/test_items.py); 77.6e9 and 93.12e9 there: 72.1 and 57.7 GiB short.
+    text = printed(recipe("qwen2.5-7b"))
+    assert text.count("does not fit:") == 2
+    for words in ("144.4", "72.1 GiB short", "57.7 GiB short", "fits: 49 full rollouts"):
+        assert words in text, words
+    assert "To fit 80 GB and 96 GB, learner: share weights, gradients and AdamW's moments" in squeezed(text)
+    assert "until sharded learners land" in squeezed(text)
+    assert "does NOT run yet" in (FOLDER / "qwen2.5-7b.toml").read_text(encoding="utf-8")
+
+
+def test_the_search_gpu_holds_the_flat_index_of_wikipedia() -> None:
+    text = squeezed(printed(recipe("qwen2.5-3b")))
+    assert "flat index of 21,015,324 passages 60.1" in text  # 21,015,324 x 768 x 4 bytes
+    assert "21,015,324 passages, going by the name wiki-18" in text
+
+
+def test_an_index_of_unknown_size_is_said_to_be_left_out() -> None:
+    text = squeezed(printed(recipe("qwen2.5-3b", "--data.corpus=mine.jsonl")))
+    assert "The index is left out: how many passages mine.jsonl has is known once it is a corpus store." in text
+
+
+def test_what_a_card_counts_is_said() -> None:
+    text = squeezed(printed(recipe("qwen2.5-3b")))
+    assert "A card of N GB is counted as N x 10^9 bytes, of which 97% can be used; an engine takes 85% of that." in text
+
+
+def test_a_model_of_unknown_shape_on_gpus_is_said_to_be_unknown() -> None:
+    config = recipe("qwen2.5-3b", "--model.path=someone/model")
+    text = squeezed(printed(config))
+    assert "The memory of each GPU is not known: someone/model is not a folder on this machine" in text
+    assert "fits" not in text
+    assert memory_tables(recipe("pocket", "--model.path=someone/model")) == []
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_documentation_shows_the_tables_as_they_are_printed(name: str) -> None:
+    out = StringIO()
+    Console(file=out, width=120).print(*memory_tables(recipe(name)))
+    document = (FOLDER.parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
+    shown = document.partition(f"`{name}.toml`\n\n```\n")[2].partition("\n```")[0]
+    assert [line.strip() for line in out.getvalue().splitlines()] == [line.strip() for line in shown.splitlines()]

@@ -1,0 +1,163 @@
+"""Gold dialogues as token ids, made by the rollout itself: the agent runs on the gold turns and the real search."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from calibadv.batching import Row, to_row
+from calibadv.data.gold_dialogues import Hop, answer_turn, gold_hops, search_turn
+from calibadv.rewards.answer import normalise
+from calibadv.rollout.agent import Agent, Limits
+from calibadv.rollout.dialogue import PRE_THINK, Dialogue
+from calibadv.rollout.protocols import Generation, Sampling, SearchFn, StopReason
+from calibadv.search.pipeline import SearchPipeline
+from calibadv.types import Document, IntArray, Question, Trajectory, Turn, TurnKind
+
+
+class Fate(StrEnum):
+    """What becomes of a question."""
+
+    KEPT = "kept"
+    UNSUPPORTED = "unsupported"  # no golden answer stands in what the search returned
+    TOO_LONG = "too long"  # for the rollout's limits of turns or tokens
+    NO_DECOMPOSITION = "without decomposition"
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One dialogue in both forms in which a method may meet it; action tokens are those that the policy writes."""
+
+    question_id: str
+    written: Row  # the policy writes every <think>
+    prefilled: Row  # PreThink: <think> ends prompt and observations
+
+
+async def demonstrations(
+    questions: Iterable[Question],
+    dialogue: Dialogue,
+    search: SearchFn,
+    limits: Limits,
+    *,
+    keep_unsupported: bool = False,
+) -> tuple[list[Demonstration], Counter[Fate]]:
+    """(the demonstrations that are kept, in the questions' order; how many questions met each fate).
+
+    A question is kept if both its forms are. Support is the golden answer as words in an observation, which a yes or no
+    hardly ever is: comparisons need `keep_unsupported`.
+    """
+    kept: list[Demonstration] = []
+    fates: Counter[Fate] = Counter(dict.fromkeys(Fate, 0))
+    for question in questions:
+        forms = []
+        for prefill in ("", PRE_THINK):
+            row, fate = await _form(question, replace(dialogue, prefill=prefill), search, limits, keep_unsupported)
+            if row is None:
+                break
+            forms.append(row)
+        else:
+            kept.append(Demonstration(question.id, *forms))
+        fates[fate] += 1
+    return kept, fates
+
+
+async def gold_trajectory(
+    question: Question, hops: Sequence[Hop], dialogue: Dialogue, search: SearchFn, limits: Limits
+) -> tuple[Trajectory, bool]:
+    """(the rollout of a policy that writes the gold turns, whether it read its answer). Log-probs are 0.
+
+    Token for token what a rollout of these turns is: `Agent` makes it. Raises what `Agent.roll` and `search` do.
+    """
+    policy = _GoldPolicy(dialogue, question, hops)
+    agent = Agent(dialogue, policy, search, limits)
+    trajectory = await agent.roll(question, temperature=0.0, seed_of_turn=lambda _: 0)
+    return trajectory, policy.read_answer
+
+
+def searching(pipeline: SearchPipeline) -> SearchFn:
+    """The pipeline as a rollout's search, in this process."""
+
+    async def search(query: str) -> tuple[Document, ...]:
+        return pipeline.search_batch([query])[0]
+
+    return search
+
+
+async def _form(
+    question: Question, dialogue: Dialogue, search: SearchFn, limits: Limits, keep_unsupported: bool
+) -> tuple[Row | None, Fate]:
+    hops = gold_hops(question)
+    if not hops:
+        return None, Fate.NO_DECOMPOSITION
+    if len(hops) > limits.max_turns or len(dialogue.prompt_ids(question.text)) > limits.max_prompt_tokens:
+        return None, Fate.TOO_LONG
+    trajectory, supported = await gold_trajectory(question, hops, dialogue, search, limits)
+    if trajectory.infra_failed:
+        raise ValueError(f"the search gave no answer for question {question.id!r}: look at the search settings")
+    if trajectory.truncated or trajectory.num_tokens >= limits.max_tokens:
+        return None, Fate.TOO_LONG
+    if trajectory.format_reward != 1.0:
+        raise ValueError(
+            f"the demonstration of question {question.id!r} is not in the format: "
+            f"{[turn.text for turn in trajectory.turns]}; expected the tokenizer to give back the text that it was "
+            "given: use another model's"
+        )
+    if not (supported or keep_unsupported):
+        return None, Fate.UNSUPPORTED
+    ended = replace(trajectory, turns=(*trajectory.turns[:-1], _ended(trajectory.turns[-1], dialogue)))
+    return to_row(ended, np.zeros(ended.num_actions, dtype=np.float32)), Fate.KEPT
+
+
+def _ended(turn: Turn, dialogue: Dialogue) -> Turn:
+    assert turn.kind is TurnKind.ANSWER
+    return replace(
+        turn,
+        action_ids=np.append(turn.action_ids, np.int64(dialogue.tokenizer.eos_token_id)),
+        logprobs=np.append(turn.logprobs, np.float32(0)),
+    )
+
+
+class _GoldPolicy:
+    """A `GenerateFn` that writes the gold turns, each in the light of the observations before it."""
+
+    def __init__(self, dialogue: Dialogue, question: Question, hops: Sequence[Hop]) -> None:
+        self._dialogue, self._question, self._hops = dialogue, question, hops
+        self._opening = "" if dialogue.prefill else PRE_THINK
+        self._forbidden = tuple(dialogue.tokenizer.all_special_tokens)
+        self._turn = 0
+        self._known_tokens = 0  # of the context: up to the end of the last action
+        self._read = ""  # normalised words of all observations, with a space around each
+        self.read_answer = False
+
+    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+        if self._turn:
+            self._look(prompt_ids[self._known_tokens :])
+        text = f"{self._opening}{self._next()}"
+        ids = np.asarray(self._dialogue.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+        fits = len(ids) <= sampling.max_tokens
+        ids = ids[: sampling.max_tokens]
+        self._turn += 1
+        self._known_tokens = len(prompt_ids) + len(ids)
+        return Generation(ids, np.zeros(len(ids), dtype=np.float32), StopReason.TAG if fits else StopReason.LENGTH)
+
+    def _next(self) -> str:
+        if self._turn < len(self._hops):
+            previous = self._hops[self._turn - 1] if self._turn else None
+            read = previous is not None and self._has_read(previous.answer)
+            return search_turn(self._hops[self._turn], previous, read=read, forbidden=self._forbidden)
+        golden = self._question.golden_answers
+        answer = next((answer for answer in golden if self._has_read(answer)), None)
+        self.read_answer = answer is not None
+        return answer_turn(golden[0] if answer is None else answer, read=self.read_answer, forbidden=self._forbidden)
+
+    def _look(self, observation_ids: IntArray) -> None:
+        documents = self._dialogue.text(observation_ids).partition("<information>")[2].rpartition("</information>")[0]
+        self._read += f" {normalise(documents)} "
+
+    def _has_read(self, answer: str) -> bool:
+        words = normalise(answer)
+        return bool(words) and f" {words} " in self._read
