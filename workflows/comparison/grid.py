@@ -20,7 +20,7 @@ _OF_THE_GRID = {
     "method.name": "give the cell's `method`",
 }
 # Where a run is written and how it is scheduled, not what it computes.
-_PLACES: Any = {"run": {"folder", "cache", "overwrite"}, "tracking": {"mlflow_uri"}, "cluster": ...}
+_PLACES: Any = {"run": {"folder", "cache", "overwrite"}, "tracking": {"mlflow_uri"}, "checkpoint": ..., "cluster": ...}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,9 @@ def _config(study: Study, cell: Cell, seed: int, overrides: Sequence[str]) -> Co
     # Beside the folder of studies, so that the runs of several studies and single runs are compared on one page.
     uri = config.tracking.mlflow_uri or f"sqlite:///{runs / 'mlflow.db'}"
     tracking = config.tracking.model_copy(update={"mlflow_uri": uri})
-    return config.model_copy(update={"run": run, "tracking": tracking})
+    # An unfinished run of a study is run anew: it needs no checkpoints, which would be kept beside every finished one.
+    checkpoint = config.checkpoint.model_copy(update={"every": 0})
+    return config.model_copy(update={"run": run, "tracking": tracking, "checkpoint": checkpoint})
 
 
 def _flat(settings: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[tuple[str, Any]]:
