@@ -139,6 +139,13 @@ def micro_batches(rows: Sequence[Row], token_budget: int) -> list[MicroBatch]:
     return [_stack(batch) for batch in batches]
 
 
+def padding() -> MicroBatch:
+    """One token that is no action: a pass that trains and reports nothing, for a rank that has to keep step."""
+    nothing_N = np.empty(0, np.float32)
+    tokens: dict[str, NDArray[Any]] = dict.fromkeys(TOKEN_FIELDS, nothing_N) | {"turn_N": np.empty(0, np.int64)}
+    return _stack([Row(np.full(1, PAD_ID, np.int64), np.zeros(1, np.bool_), 0, **tokens)])
+
+
 def _stack(rows: Sequence[Row]) -> MicroBatch:
     width = len(rows[0].ids_T)
     ids_BT = np.full((len(rows), width), PAD_ID, dtype=np.int64)

@@ -127,6 +127,7 @@ class MethodChoice(Section):
 class LearnerSection(Section):
     learners: int = Field(0, ge=0)  # 0 = in the driver process
     gpus_per_learner: float = Field(0, ge=0)
+    zero: Literal[0, 1, 2, 3] = 0  # what learners share out (DeepSpeed): 1 moments, 2 and gradients, 3 and weights
     threads: int = Field(1, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast over fp32 master weights
     lr: float = Field(5e-7, gt=0)
@@ -148,6 +149,15 @@ class LearnerSection(Section):
         if self.importance_cap is not None and self.old_logprobs != "recompute":
             raise ValueError(
                 "learner.importance_cap corrects recomputed log-probs: set learner.old_logprobs 'recompute'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _several_share(self) -> LearnerSection:
+        if self.zero and self.learners < 2:
+            raise ValueError(
+                f"learner.zero = {self.zero} shares a state between learners, and learner.learners = {self.learners} "
+                "is no more than one: set learner.learners to 2 or more, or learner.zero to 0"
             )
         return self
 
@@ -267,6 +277,11 @@ class Config(Section):
             raise ValueError(
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "
                 "set learner.learners to 1 or more"
+            )
+        if self.learner.zero and make_method(self.method.name, self.method.params).critic is not None:
+            raise ValueError(
+                f"learner.zero = {self.learner.zero} shares the policy's state alone, and method {self.method.name!r} "
+                "trains a critic beside it: set learner.zero to 0"
             )
         if self.rollout.temperature != 1 and self.learner.old_logprobs == "sampler":
             raise ValueError(

@@ -17,10 +17,10 @@ import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
 from calibadv.advantages.gae import gae, moments, whiten
-from calibadv.batching import GroupShard, Row, micro_batches, to_row
+from calibadv.batching import GroupShard, Row, micro_batches, padding, to_row
 from calibadv.methods import Method
 from calibadv.methods.method import Critic
-from calibadv.rllib.ranks import sum_over_ranks
+from calibadv.rllib.ranks import most_of_ranks, sum_over_ranks
 from calibadv.rllib.tensors import to_tensors
 from calibadv.types import FloatArray
 
@@ -131,13 +131,17 @@ def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int) -> list[dic
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids_T), reverse=True)  # as `micro_batches` sorts
     outputs: list[dict[str, FloatArray]] = [{} for _ in rows]
     waiting = iter(order)
+    packed = micro_batches([rows[i] for i in order], token_budget)
+    (passes,) = most_of_ranks([len(packed)], device) if module.collective else [len(packed)]
     with torch.no_grad():
-        for micro in micro_batches([rows[i] for i in order], token_budget):
+        for micro in packed:
             out = {name: flat.cpu().numpy() for name, flat in module.forward_train(to_tensors(micro, device)).items()}
             bounds = np.cumsum(np.bincount(micro.row_N, minlength=len(micro.ids_BT)))[:-1]
             parts = {name: np.split(flat, bounds) for name, flat in out.items()}
             for b in range(len(micro.ids_BT)):
                 outputs[next(waiting)] = {name: part[b] for name, part in parts.items()}
+        for _ in range(passes - len(packed)):
+            module.forward_train(to_tensors(padding(), device))
     return outputs
 
 

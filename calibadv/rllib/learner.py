@@ -26,10 +26,11 @@ from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHE
 from calibadv.rllib.module import CausalLMModule, save_pretrained
 from calibadv.rllib.objective import Divisors, count, loss_terms, total
 from calibadv.rllib.random_state import random_state, set_random_state
-from calibadv.rllib.ranks import rank, sum_gradients, sum_over_ranks
-from calibadv.rllib.replica import load_replica_state, replica_state
+from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
+from calibadv.rllib.sharded_model import write_sharded
 from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals
+from calibadv.rllib.updater import PlainUpdater, Updater
 
 POLICY, CRITIC = "default_policy", "critic"
 
@@ -48,7 +49,9 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         terms = self._settings.kl_coef > 0 or self._settings.entropy_coef > 0
         self._every_row_trains = terms or self._method.extra_loss is not None or critic is not None
         torch.set_num_threads(self._settings.threads)
+        self._shares = self._settings.zero > 0 and several_ranks()  # one process has no one to share with
         super().build()
+        self._updater = self._make_updater()
 
     @property
     def policy(self) -> CausalLMModule:
@@ -56,7 +59,18 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         module: CausalLMModule = self._module[POLICY]
         return module
 
+    def _make_updater(self) -> Updater:
+        if self._shares:
+            from calibadv.rllib.zero_updater import ZeroUpdater
+
+            return ZeroUpdater(self.policy, self._settings, self._device)
+        names = ["policy", CRITIC] if self._method.critic is not None else ["policy"]
+        optimizers = {name: self.get_optimizer(POLICY, name) for name in names}
+        return PlainUpdater(self.policy, optimizers, self._settings.grad_clip)
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        if self._shares:  # the updater has its own, which RLlib does not know how to use
+            return
         settings, module = self._settings, self._module[module_id]
         parts = {"policy": (module.trainable_parameters(), settings.lr)}
         if self._method.critic is not None:
@@ -68,7 +82,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             )
 
     def _make_modules_ddp_if_necessary(self) -> None:
-        """Nothing: gradients are summed by hand, so that ranks may have unequal numbers of micro-batches."""
+        """Nothing: the updater sums the gradients, so that ranks may have unequal numbers of micro-batches."""
 
     def update(
         self,
@@ -101,34 +115,29 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         divisors = count(minibatch, self._device)
         if divisors.actions == 0:  # on every rank: fewer rollouts than mini-batches
             return
-        optimizers = self._optimizers()
-        for name, optimizer in optimizers.items():
-            lr = self._cosine_lr() if name == "policy" else self._critic_lr
-            self._set_optimizer_lr(optimizer, self._lr_scale * lr)
-            optimizer.zero_grad(set_to_none=True)
         loss = 0.0
-        for micro in minibatch:
+        for micro, trains in self._updater.passes(minibatch, self._trains):
             batch = to_tensors(micro, self._device)
-            trains = self._every_row_trains or bool(micro.tokens["advantages_N"].any())
             with torch.set_grad_enabled(trains):
                 with self._autocast():
                     out = self.policy.forward_train(batch)
                 terms = loss_terms(batch, out, divisors, self._settings, self._method)
                 part = total(terms)
             if trains:
-                torch.autograd.backward(part)
+                self._updater.backward(part)
             totals.add_tokens(batch, out, fresh=fresh)
             totals.add_losses({name: float(term.detach()) for name, term in terms.items()})
             loss += float(part.detach())
-        grad_norms = {name: self._sum_gradients_and_clip(optimizer) for name, optimizer in optimizers.items()}
         # Clamps stop a nan on its way to the gradient, so that the loss is looked at too.
         (loss,) = sum_over_ranks([loss], self._device)
-        finite = all(map(math.isfinite, [loss, *grad_norms.values()]))
-        if finite:
-            for optimizer in optimizers.values():
-                optimizer.step()
-        totals.add_update(grad_norms, self._get_optimizer_lr(optimizers["policy"]), skipped=not finite)
+        lrs = {"policy": self._lr_scale * self._cosine_lr(), CRITIC: self._lr_scale * self._critic_lr}
+        update = self._updater.step(lrs, finite=math.isfinite(loss))
+        totals.add_update(update.grad_norms, lrs["policy"], skipped=not update.made)
         self._updates_done += 1
+
+    def _trains(self, micro: MicroBatch) -> bool:
+        """Whether its loss has a gradient: without credit the surrogate has none, and it may be the whole loss."""
+        return self._every_row_trains or bool(micro.tokens["advantages_N"].any())
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
@@ -137,10 +146,6 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         actions = float(len(batch["advantages_N"]))
         divisors = Divisors(float(batch["weights_N"].sum()), actions, float(batch["extra_counts_N"].sum()))
         return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        names = ["policy", CRITIC] if self._method.critic is not None else ["policy"]
-        return {name: self.get_optimizer(POLICY, name) for name in names}
 
     def _cosine_lr(self) -> float:
         progress = min(self._updates_done / max(self._total_updates, 1), 1.0)
@@ -151,12 +156,6 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         if self._settings.dtype == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=torch.bfloat16)
-
-    def _sum_gradients_and_clip(self, optimizer: torch.optim.Optimizer) -> float:
-        """Global norm of the summed gradients, which are then clipped; not finite if any rank's gradient is not."""
-        params = [param for part in optimizer.param_groups for param in part["params"]]
-        sum_gradients(params)
-        return float(torch.nn.utils.clip_grad_norm_(params, self._settings.grad_clip))
 
     def compare_logprobs(self, shards: list[GroupShard]) -> dict[str, Any]:
         """Totals of a forward pass over the groups, which the current weights must have sampled. Trains nothing."""
@@ -174,30 +173,31 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
 
     def pack_weights(self, dtype: torch.dtype) -> PackedWeights | None:
         """The policy's weights by their Hugging Face names, tied ones once, in the object store; None off rank 0."""
-        if rank() != 0:
-            return None
-        return chunk_state(self.policy.language_model.named_parameters(), dtype=dtype)
+        return on_rank_zero(self._updater.named_weights(), lambda weights: chunk_state(weights, dtype=dtype))
 
     def save_model(self, folder: str) -> None:
         """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
-        if rank() == 0:
-            dtype = getattr(torch, self.config.calibadv.model.dtype)
-            source = str(self.config.stream.inputs.model)
-            save_pretrained(self.policy.language_model, source, Path(folder), dtype)
+        dtype = getattr(torch, self.config.calibadv.model.dtype)
+        source, model, path = str(self.config.stream.inputs.model), self.policy.language_model, Path(folder)
+        if self._shares:
+            on_rank_zero(
+                self._updater.named_weights(), lambda weights: write_sharded(weights, model, source, path, dtype)
+            )
+        elif rank() == 0:
+            save_pretrained(model, source, path, dtype)
 
     def shared_state(self) -> Tree:
-        """What every learner holds alike: weights, optimizers, and the place in the learning rate's schedule."""
-        state: dict[str, Any] = replica_state(self.policy, self._optimizers())
-        return {**state, "updates_done": self._updates_done, "lr_scale": self._lr_scale}
+        """What every learner holds alike: the place in the learning rate's schedule, and what it holds in full."""
+        return {**self._updater.shared_state(), "updates_done": self._updates_done, "lr_scale": self._lr_scale}
 
     def own_state(self) -> Tree:
-        """What only this rank has: its random generators."""
-        return {"random": random_state()}
+        """What only this rank has: its random generators, and its share of what is shared out."""
+        return {**self._updater.own_state(), "random": random_state()}
 
     def load_state(self, shared: Tree, own: Tree | None) -> None:
         """Goes on exactly where the state was taken. A rank that there was not then (`own` None) starts its generators
-        anew. ValueError if the state is of another model or method."""
-        load_replica_state(shared, self.policy, self._optimizers())
+        anew. ValueError if the state is of another model or method, or shared out between other learners."""
+        self._updater.load_state(shared, own)
         self._updates_done, self._lr_scale = int(shared["updates_done"]), float(shared["lr_scale"])
         if own is not None:
             set_random_state(own["random"])
@@ -207,5 +207,5 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
 
         The schedule goes on from where it is: the updates that are undone were made.
         """
-        load_replica_state(shared, self.policy, self._optimizers())
+        self._updater.load_state(shared, own)
         self._lr_scale *= lr_scale

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,13 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
         kind = settings.get("critic")
         self.value_trunk = copy.deepcopy(self.language_model.base_model) if kind == "model" else None
         self.value_head = value_head(self.language_model.config.hidden_size) if kind else None
+        # Replaced where learners share the weights; `collective`: then all must make equal numbers of passes.
+        self.policy_pass: Callable[[dict[str, Tensor]], tuple[Tensor, TokenStats]]
+        self.policy_pass = partial(policy_pass, self.language_model)
+        self.collective = False
 
     def _forward_train(self, batch: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        hidden_NH = action_hidden(self.language_model.base_model, batch)
-        stats = action_stats(self.language_model, hidden_NH, batch)
+        hidden_NH, stats = self.policy_pass(batch)
         out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N}
         if self.reference is not None:
             with torch.no_grad():
@@ -87,6 +92,12 @@ def value_head(hidden_size: int) -> nn.Linear:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
+
+
+def policy_pass(model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, TokenStats]:
+    """Hidden states [N, H] of a micro-batch's action tokens, and their log-probs and entropies."""
+    hidden_NH = action_hidden(model.base_model, batch)
+    return hidden_NH, action_stats(model, hidden_NH, batch)
 
 
 def action_hidden(trunk: nn.Module, batch: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,68 @@
+"""A policy written weight by weight, as `from_pretrained` and vLLM open it: no more of it in memory than one file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel
+
+from calibadv.checkpoints.state_files import MAX_FILE_BYTES
+
+
+def write_sharded(
+    weights: Iterator[tuple[str, Tensor]],
+    model: PreTrainedModel,
+    source: str,
+    folder: Path,
+    dtype: torch.dtype,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
+    """Writes the model's `weights` in `dtype`, its saved buffers and configs, and the tokenizer of `source`.
+
+    Weights come under their first names: a tied one's other name is left out, as Hugging Face does it. A weight larger
+    than a file may be gets a file of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = model.state_dict(keep_vars=True).items()
+    buffers = ((name, tensor) for name, tensor in saved if not isinstance(tensor, nn.Parameter))
+    file_of: dict[str, str] = {}
+    total = 0
+    for number, part in enumerate(_parts(chain(weights, buffers), dtype, max_file_bytes), start=1):
+        file = f"model-{number:05}.safetensors"
+        save_file(part, folder / file, metadata={"format": "pt"})
+        file_of |= dict.fromkeys(part, file)
+        total += sum(tensor.nbytes for tensor in part.values())
+    index = {"metadata": {"total_size": total}, "weight_map": file_of}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    config = copy.deepcopy(model.config)
+    config.dtype, config.architectures = dtype, [type(model).__name__]
+    config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def _parts(
+    weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype, max_file_bytes: int
+) -> Iterator[dict[str, Tensor]]:
+    """The weights as copies on the CPU, in runs of `max_file_bytes` at most."""
+    part: dict[str, Tensor] = {}
+    filled = 0
+    for name, weight in weights:
+        tensor = weight.detach()
+        if tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        if part and filled + tensor.nbytes > max_file_bytes:
+            yield part
+            part, filled = {}, 0
+        part[name] = tensor.to("cpu", copy=True).contiguous()
+        filled += tensor.nbytes
+    if part:
+        yield part

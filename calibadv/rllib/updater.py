@@ -1,0 +1,107 @@
+"""How losses become new weights: what a learner asks for, and the learner that holds its whole state itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from calibadv.batching import MicroBatch
+from calibadv.checkpoints.tree import Tree
+from calibadv.rllib.module import CausalLMModule
+from calibadv.rllib.ranks import sum_gradients
+from calibadv.rllib.replica import load_replica_state, replica_state
+
+Optimizers = Mapping[str, torch.optim.Optimizer]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What became of an update, alike on all ranks."""
+
+    grad_norms: Mapping[str, float]  # by optimizer, before clipping
+    made: bool  # False: its loss or a gradient was not finite, and nothing changed
+
+
+class Updater(Protocol):
+    """One step of every optimizer from the losses of a mini-batch. All ranks call the same at the same time."""
+
+    def passes(
+        self, minibatch: Sequence[MicroBatch], trains: Callable[[MicroBatch], bool]
+    ) -> Iterator[tuple[MicroBatch, bool]]:
+        """The micro-batches to run, each with whether its loss is given to `backward` before the next is asked for."""
+
+    def backward(self, part: Tensor) -> None:
+        """Adds the gradient of a micro-batch's part of the loss; the loss is the sum over micro-batches and ranks."""
+
+    def step(self, lrs: Mapping[str, float], *, finite: bool) -> Update:
+        """Steps along the clipped gradient with a learning rate for each optimizer; `finite`: whether the loss is."""
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight of the policy under its first name. Each is whole until the next is asked for, on all ranks."""
+
+    def shared_state(self) -> Tree:
+        """Weights and moments, where all ranks hold them alike."""
+
+    def own_state(self) -> Tree:
+        """Weights and moments that only this rank holds."""
+
+    def load_state(self, shared: Tree, own: Tree | None) -> None:
+        """Takes weights and moments up. ValueError if they are another model's, method's or number of learners'."""
+
+
+class PlainUpdater:
+    """Every rank holds all weights, gradients and moments; gradients are summed over the ranks.
+
+    Ranks may have unequal numbers of micro-batches: nothing but the step itself is done together.
+    """
+
+    def __init__(self, module: CausalLMModule, optimizers: Optimizers, grad_clip: float) -> None:
+        self._module, self._optimizers, self._grad_clip = module, optimizers, grad_clip
+
+    def passes(
+        self, minibatch: Sequence[MicroBatch], trains: Callable[[MicroBatch], bool]
+    ) -> Iterator[tuple[MicroBatch, bool]]:
+        for optimizer in self._optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        for micro in minibatch:
+            yield micro, trains(micro)
+
+    def backward(self, part: Tensor) -> None:
+        torch.autograd.backward(part)
+
+    def step(self, lrs: Mapping[str, float], *, finite: bool) -> Update:
+        norms = {name: self._sum_gradients_and_clip(optimizer) for name, optimizer in self._optimizers.items()}
+        made = finite and all(map(math.isfinite, norms.values()))
+        for name, optimizer in self._optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = lrs[name]
+            if made:
+                optimizer.step()
+        return Update(norms, made)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        return iter(self._module.language_model.named_parameters())
+
+    def shared_state(self) -> Tree:
+        return replica_state(self._module, self._optimizers)
+
+    def own_state(self) -> Tree:
+        return {}
+
+    def load_state(self, shared: Tree, own: Tree | None) -> None:
+        if "weights" not in shared:
+            raise ValueError(
+                "the state is shared out between learners (learner.zero), and this run's learners hold all"
+            )
+        load_replica_state(shared, self._module, self._optimizers)
+
+    def _sum_gradients_and_clip(self, optimizer: torch.optim.Optimizer) -> float:
+        """Global norm of the summed gradients, which are then clipped; not finite if any rank's gradient is not."""
+        params = [param for part in optimizer.param_groups for param in part["params"]]
+        sum_gradients(params)
+        return float(torch.nn.utils.clip_grad_norm_(params, self._grad_clip))
