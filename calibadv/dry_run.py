@@ -15,12 +15,11 @@ from calibadv.config_toml import to_toml
 from calibadv.data.pocket import policy_path
 from calibadv.losses import CHUNK_TOKENS
 from calibadv.memory.advice import advice
-from calibadv.memory.items import GIB, USABLE, activation_bytes, gib, kv_token_bytes
+from calibadv.memory.items import GIB, USABLE, activation_bytes, gib, kv_token_bytes, state_items
 from calibadv.memory.plan import NODE_GPUS, Part, gpus_wanted, parts_of, passages
 from calibadv.memory.shape import ModelShape, model_shape
 
 CARDS_GB = (80, 96)
-ADAM_BYTES = 16  # a parameter in the learner: fp32 weight, gradient and two moments
 
 
 def plan_table(config: Config) -> RenderableType:
@@ -65,12 +64,15 @@ def consequences(config: Config) -> dict[str, str]:
         autocast=learner.dtype == "bfloat16",
         checkpointing=learner.gradient_checkpointing,
     )
+    state = sum(state_items(shape.parameters).values())
+    held = sum(state_items(shape.parameters, zero=learner.zero, learners=learner.learners).values())
     how = f"{learner.dtype}, {'' if learner.gradient_checkpointing else 'no '}gradient checkpointing"
     return facts | {
         "parameters": f"{shape.parameters / 1e6:,.1f} M",
         "weights an engine": f"{weights} {config.model.dtype}",
         "KV cache a full rollout": f"{kv_token_bytes(shape, item) * rollout.max_tokens / GIB:.3f} GiB",
-        "learner state": f"{shape.parameters * ADAM_BYTES / GIB:.2f} GiB (fp32 weights, gradients, AdamW)",
+        "learner state": f"{state / GIB:.2f} GiB (fp32 weights, gradients, AdamW)",
+        **({"state each learner holds": f"{held / GIB:.2f} GiB (ZeRO-{learner.zero})"} if learner.zero else {}),
         "activations a micro-batch": f"about {activations / GIB:.2f} GiB ({how})",
         "logits in a chunk": f"{CHUNK_TOKENS * shape.vocabulary * 4 / GIB:.2f} GiB (never those of a whole batch)",
         "weights published a step": f"{weights} to each of {rollout.engines} engines",

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.batching import micro_batches, shard_groups, to_row
+from calibadv.batching import micro_batches, padding, shard_groups, to_row
 from tests.build import group, trajectory
 
 
@@ -64,3 +64,14 @@ def test_shards_are_balanced_by_tokens() -> None:
     ]
     loads = [sum(len(item) for item in shard) for shard in shards]
     assert abs(loads[0] - loads[1]) <= 10
+
+
+def test_padding_is_a_pass_over_one_token_with_the_fields_of_any_other_and_nothing_in_them() -> None:
+    (real,) = micro_batches([to_row(trajectory(1.0, [2]), np.zeros(2, np.float32))], token_budget=100)
+    empty = padding()
+    assert empty.num_actions == 0
+    assert empty.ids_BT.tolist() == [[0]]
+    assert not empty.action_BT.any()
+    assert {name: (array.size, array.dtype) for name, array in empty.tokens.items()} == {
+        name: (0, array.dtype) for name, array in real.tokens.items()
+    }

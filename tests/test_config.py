@@ -133,6 +133,15 @@ def test_an_override_wins_over_the_recipe_and_the_last_one_over_the_first(tmp_pa
         (["--method.params.lam", "-1"], r"lam is -1"),
         (["--rollout.max_prompt_tokens", "16384"], r"max_prompt_tokens = 16384 leaves no room in .* = 16384"),
         (["--learner.importance_cap", "2.0"], r"set learner.old_logprobs 'recompute'"),
+        (
+            ["--learner.zero", "2"],
+            r"learner.zero = 2 .* learner.learners = 0 is no more than one: set learner.learners",
+        ),
+        (["--learner.zero", "4"], r"learner.zero = 4: .*0, 1, 2 or 3"),
+        (
+            ["--learner.zero", "1", "--learner.learners", "2", "--method.name", "ppo"],
+            r"learner.zero = 1 shares the policy's state alone, and method 'ppo' trains a critic",
+        ),
         (["--rollout.temperature", "0.7"], r"rollout.temperature = 0.7: engines report log-probs at temperature 1"),
     ],
 )

@@ -57,6 +57,14 @@ def test_sizes_of_a_qwen_7b_by_hand() -> None:
     assert facts["logits in a chunk"] == "0.58 GiB (never those of a whole batch)"
 
 
+def test_what_each_of_several_learners_holds_of_a_shared_state() -> None:
+    shared = ("--learner.zero=2", "--learner.learners=4")
+    facts = consequences(load_config(None, ["--model.path", "Qwen/Qwen2.5-7B", *shared]))
+    assert facts["learner state"] == "113.48 GiB (fp32 weights, gradients, AdamW)"
+    # 4 bytes a parameter, and a quarter of 16 more.
+    assert facts["state each learner holds"] == "56.74 GiB (ZeRO-2)"
+
+
 def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     facts = consequences(load_config(None, ["--model.path", "someone/model"]))

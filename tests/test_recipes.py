@@ -63,13 +63,15 @@ def test_hyper_parameters_are_the_papers(name: str) -> None:
     assert (search.top_k_retrieve, search.top_k, SearchSettings().max_tokens) == (20, 3, 256)
 
 
-def test_the_papers_recipes_differ_in_model_and_epochs_only() -> None:
+def test_the_papers_recipes_differ_in_model_epochs_and_use_of_gpus_only() -> None:
     def rest(name: str) -> Config:
-        run, model = recipe(name).run, recipe(name).model
-        return recipe(name).model_copy(
+        config = recipe(name)
+        return config.model_copy(
             update={
-                "run": run.model_copy(update={"name": "", "steps": 1}),
-                "model": model.model_copy(update={"path": ""}),
+                "run": config.run.model_copy(update={"name": "", "steps": 1}),
+                "model": config.model.model_copy(update={"path": ""}),
+                "rollout": config.rollout.model_copy(update={"engines": 1}),
+                "learner": config.learner.model_copy(update={"learners": 1, "zero": 0}),
             }
         )
 
@@ -114,15 +116,16 @@ def test_models_of_3b_fit_both_cards(name: str) -> None:
     assert "To fit" not in text
 
 
-def test_the_7b_model_does_not_fit_until_learners_share_it() -> None:
-    # 155,046,874,112 bytes a learner (tests/memory/test_items.py); 77.6e9 and 93.12e9 there: 72.1 and 57.7 GiB short.
+def test_the_7b_model_fits_because_learners_share_it() -> None:
     text = printed(recipe("qwen2.5-7b"))
-    assert text.count("does not fit:") == 2
-    for words in ("144.4", "72.1 GiB short", "57.7 GiB short", "fits: 49 full rollouts"):
+    assert "does not fit" not in text
+    # A quarter of 20 x 7,615,616,512 bytes, and 24.1e9 that are not shared (tests/memory).
+    for words in ("57.9", "fits: 14.3 GiB left", "fits: 28.8 GiB left", "fits: 49 full rollouts"):
         assert words in text, words
-    assert "To fit 80 GB and 96 GB, learner: share weights, gradients and AdamW's moments" in squeezed(text)
-    assert "until sharded learners land" in squeezed(text)
-    assert "does NOT run yet" in (FOLDER / "qwen2.5-7b.toml").read_text(encoding="utf-8")
+    alone = printed(recipe("qwen2.5-7b", "--learner.zero=0"))
+    for words in ("144.4", "72.1 GiB short", "57.7 GiB short"):  # 155,046,874,112 bytes a learner
+        assert words in alone, words
+    assert "To fit 80 GB and 96 GB, learner: set learner.zero = 3 and learner.learners = 4." in squeezed(alone)
 
 
 def test_the_search_gpu_holds_the_flat_index_of_wikipedia() -> None:

@@ -58,10 +58,10 @@ def chunk_state(
     parts: list[NDArray[np.uint8]] = []
     filled = 0
     for name, given in named_tensors:
-        tensor = given.detach()
-        if dtype is not None and tensor.is_floating_point():
-            tensor = tensor.to(dtype)
-        part = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        kept = dtype if dtype is not None and given.is_floating_point() else given.dtype
+        # Copied: a tensor may be there only until the next is asked for.
+        tensor = given.detach().to("cpu", kept, copy=True).contiguous()
+        part = tensor.reshape(-1).view(torch.uint8).numpy()
         if parts and filled + part.nbytes > chunk_bytes:
             chunks.append(ray.put(np.concatenate(parts)))
             parts, filled = [], 0

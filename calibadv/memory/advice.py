@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from calibadv.config import Config
 from calibadv.memory.plan import Part, engine_part, learner_part, search_parts
 from calibadv.memory.shape import ModelShape
+from calibadv.methods import make_method
 
-_MOST_SHARDS = 64
+_MOST_LEARNERS = 64
 
 
 def advice(part: Part, config: Config, shape: ModelShape, card_gb: float) -> str:
@@ -35,16 +36,15 @@ def _for_learner(config: Config, shape: ModelShape, card_gb: float) -> str:
         if learner_part(_with(config, "learner", **{key: value}), shape).spare(card_gb) >= 0:
             return f"set {said[-1]}"
         thriftiest = _with(thriftiest, "learner", **{key: value})
-    changes = f"set {' and '.join(said)}" if said else ""
-    for shards in range(1, _MOST_SHARDS + 1):
-        if learner_part(thriftiest, shape, shards).spare(card_gb) >= 0:
-            if shards == 1:
-                return changes
-            also = f"{changes}, and " if changes else ""
-            return (
-                f"{also}share weights, gradients and AdamW's moments between {shards} learners or more; "
-                "each holds them in full until sharded learners land"
-            )
+    if learner_part(thriftiest, shape).spare(card_gb) >= 0:
+        return f"set {' and '.join(said)}"
+    if make_method(config.method.name, config.method.params).critic is not None:
+        return "lower rollout.max_tokens or take a smaller model: learner.zero does not share a critic's state"
+    if config.learner.zero < 3:
+        said.append("learner.zero = 3")
+    for learners in range(max(2, config.learner.learners), _MOST_LEARNERS + 1):
+        if learner_part(_with(thriftiest, "learner", zero=3, learners=learners), shape).spare(card_gb) >= 0:
+            return f"set {' and '.join([*said, f'learner.learners = {learners}'])}"
     return "lower rollout.max_tokens: a single rollout of full length is too much for a learner on such a card"
 
 

@@ -18,6 +18,9 @@ CONTEXT = 1 * GIB  # CUDA context, cuBLAS and NCCL buffers of a process; an esti
 CUDA_GRAPHS = 1 * GIB  # of an engine; an estimate
 FAISS_SCRATCH = 3 * GIB // 2  # what FAISS sets aside on a GPU of more than 8 GiB
 BATCHED_TOKENS = 16_384  # the most that vLLM runs at once on such cards
+# Of learners that share their state, told to DeepSpeed by calibadv/rllib/zero.py:
+ZERO_BUCKET = 2**26  # elements that are reduced or gathered at a time
+ZERO_LIVE = 2**28  # elements of gathered weights that stage 3 keeps, ahead or for their next use
 BACKWARD = 0.5  # gradients of a layer's activations while it runs backward, as a share of them; an estimate
 
 Items = dict[str, float]
@@ -72,32 +75,52 @@ def learner_items(
     checkpointing: bool,
     reference: bool = False,
     critic: Literal["model", "head"] | None = None,
-    shards: int = 1,
+    zero: Literal[0, 1, 2, 3] = 0,
+    learners: int = 1,
 ) -> Items:
     """What a learner holds at its peak, with micro-batches of `tokens` padded tokens.
 
-    Weights, gradients and AdamW's moments are fp32, 16 bytes a parameter; `shards` learners that share them hold
-    1 / shards each. A critic that is a model is a second trunk with a state and activations of its own.
+    Weights, gradients and AdamW's moments are fp32, 16 bytes a parameter. A critic that is a model is a second trunk
+    with a state and activations of its own. `learners` that share by ZeRO hold their part of the moments and of a copy
+    of the weights that AdamW steps; from stage 2 on of the gradients too, and in stage 3 of the weights, which then are
+    whole for a few layers at a time.
     """
     sizes = [shape.parameters, *([shape.trunk] if critic == "model" else [])]
     trained = sum(sizes)
-    casts = (trained - (len(sizes) + (not shape.tied)) * shape.embedding) * 2 if autocast else 0
+    state = state_items(trained, zero=zero, learners=learners)
+    layer = (shape.parameters - (1 + (not shape.tied)) * shape.embedding) / shape.layers
+    layers = trained - (len(sizes) + (not shape.tied)) * shape.embedding if zero < 3 else layer
+    casts = 2 * layers if autocast else 0
+    # AdamW's square roots of all second moments; DeepSpeed has a row of the gradients too, in stage 3 of a part at once
+    stepped = max(sizes) / (learners if zero else 1)
+    step = 4 * stepped if zero == 0 else 8 * (min(stepped, 2 * ZERO_BUCKET) if zero == 3 else stepped)
     activations = len(sizes) * activation_bytes(shape, tokens, autocast=autocast, checkpointing=checkpointing)
     # fp32 log-probs with two temporaries, the head cast to bf16, and its fp32 gradient
     head = 12 * CHUNK_TOKENS * shape.vocabulary + (6 if autocast else 4) * shape.embedding
     items: Items = {
-        "weights, fp32": 4 * trained / shards,
-        "gradients, fp32": 4 * trained / shards,
-        "AdamW's two moments, fp32": 8 * trained / shards,
+        **state,
+        "weights gathered from others, fp32": 4 * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0.0,
+        "DeepSpeed's bucket": 4.0 * ZERO_BUCKET if zero else 0.0,
         "reference model, fp32": 4.0 * shape.parameters if reference else 0.0,
         "bf16 copies of weights (autocast)": casts,
         f"activations of {tokens:,} tokens": activations,
         "logits of a chunk, head's gradient": head,
-        # AdamW's square roots of all second moments, when activations are gone
-        "AdamW's step, beyond all that": max(0.0, 4 * max(sizes) / shards - casts - activations - head),
+        # Taken when activations are gone
+        "AdamW's step, beyond all that": max(0.0, step - casts - activations - head),
         "CUDA context, NCCL": CONTEXT,
     }
     return {name: size for name, size in items.items() if size > 0}
+
+
+def state_items(trained: int, *, zero: Literal[0, 1, 2, 3] = 0, learners: int = 1) -> Items:
+    """What a learner holds of `trained` parameters between two updates, and their gradients."""
+    moments, gradients, weights = (trained / (learners if zero >= stage else 1) for stage in (1, 2, 3))
+    return {
+        "weights, fp32": 4 * weights,
+        "weights as AdamW steps them, fp32": 4 * moments if zero else 0.0,
+        "gradients, fp32": 4 * gradients,
+        "AdamW's two moments, fp32": 8 * moments,
+    }
 
 
 def index_vector_bytes(kind: str, width: int) -> float:

@@ -81,8 +81,8 @@ def engine_part(config: Config, shape: ModelShape) -> Part:
     return Part("engine", ranks * gpus, _on_a_card(items, gpus), rollout.gpu_memory_utilization, rollout_bytes)
 
 
-def learner_part(config: Config, shape: ModelShape, shards: int = 1) -> Part:
-    """A learner with the largest micro-batch there can be. It holds the whole state unless `shards` learners share."""
+def learner_part(config: Config, shape: ModelShape) -> Part:
+    """A learner with the largest micro-batch there can be."""
     learner = config.learner
     critic = make_method(config.method.name, config.method.params).critic
     items = learner_items(
@@ -92,7 +92,8 @@ def learner_part(config: Config, shape: ModelShape, shards: int = 1) -> Part:
         checkpointing=learner.gradient_checkpointing,
         reference=learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
         critic=critic.kind if critic is not None else None,
-        shards=shards,
+        zero=learner.zero,
+        learners=max(learner.learners, 1),
     )
     gpus = learner.gpus_per_learner
     return Part("learner", max(learner.learners, 1) * gpus, _on_a_card(items, gpus))

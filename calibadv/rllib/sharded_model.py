@@ -56,13 +56,12 @@ def _parts(
     part: dict[str, Tensor] = {}
     filled = 0
     for name, weight in weights:
-        tensor = weight.detach()
-        if tensor.is_floating_point():
-            tensor = tensor.to(dtype)
+        kept = dtype if weight.is_floating_point() else weight.dtype
+        tensor = weight.detach().to("cpu", kept, copy=True).contiguous()
         if part and filled + tensor.nbytes > max_file_bytes:
             yield part
             part, filled = {}, 0
-        part[name] = tensor.to("cpu", copy=True).contiguous()
+        part[name] = tensor
         filled += tensor.nbytes
     if part:
         yield part

@@ -42,7 +42,7 @@ class Updater(Protocol):
         """Steps along the clipped gradient with a learning rate for each optimizer; `finite`: whether the loss is."""
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight of the policy under its first name. Each is whole until the next is asked for, on all ranks."""
+        """Every weight of the policy under its first name, each to be copied before the next is asked for."""
 
     def shared_state(self) -> Tree:
         """Weights and moments, where all ranks hold them alike."""

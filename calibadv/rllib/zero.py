@@ -12,9 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from calibadv.checkpoints.tree import Tree
-
-BUCKET = 2**26  # elements that are reduced or gathered at a time
-LIVE = 2**29  # elements of whole weights that a stage-3 learner keeps ahead or for their next use
+from calibadv.memory.items import ZERO_BUCKET, ZERO_LIVE
 
 
 def deepspeed_config(stage: int, *, grad_clip: float, hidden_size: int) -> dict[str, Any]:
@@ -26,16 +24,16 @@ def deepspeed_config(stage: int, *, grad_clip: float, hidden_size: int) -> dict[
     zero: dict[str, Any] = {
         "stage": stage,
         "overlap_comm": False,
-        "reduce_bucket_size": BUCKET,
-        "allgather_bucket_size": BUCKET,
+        "reduce_bucket_size": ZERO_BUCKET,
+        "allgather_bucket_size": ZERO_BUCKET,
     }
     if stage == 3:
         zero |= {
-            "sub_group_size": 2 * BUCKET,
+            "sub_group_size": 2 * ZERO_BUCKET,
             "stage3_param_persistence_threshold": 10 * hidden_size,
-            "stage3_prefetch_bucket_size": BUCKET,
-            "stage3_max_live_parameters": LIVE,
-            "stage3_max_reuse_distance": LIVE,
+            "stage3_prefetch_bucket_size": ZERO_BUCKET,
+            "stage3_max_live_parameters": ZERO_LIVE,
+            "stage3_max_reuse_distance": ZERO_LIVE,
             "memory_efficient_linear": False,  # would replace torch's linear in the whole process
         }
     return {

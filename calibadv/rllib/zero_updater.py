@@ -82,9 +82,8 @@ class ZeroUpdater:
             return
         for group in layer_groups(weights):
             with self._deepspeed.zero.GatheredParameters([weights[name] for name in group]):
-                for name in group:
-                    # Copied: whoever keeps a weight would keep the whole gathered layer with it.
-                    yield name, weights[name].detach().clone()
+                # The parameters themselves: they are empty afterwards, whoever still holds them.
+                yield from ((name, weights[name]) for name in group)
 
     def shared_state(self) -> Tree:
         return {"zero": self._layout()}

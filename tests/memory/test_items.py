@@ -19,6 +19,7 @@ from calibadv.memory.items import (
     kv_token_bytes,
     layer_activations,
     learner_items,
+    state_items,
 )
 from calibadv.memory.shape import ModelShape
 
@@ -83,12 +84,35 @@ def test_without_checkpointing_every_layer_keeps_its_activations() -> None:
     assert activation_bytes(QWEN_7B, 1000, autocast=True, checkpointing=False) == expected
 
 
-@given(st.integers(1, 64))
-def test_shards_share_the_state_and_nothing_else(shards: int) -> None:
-    whole = learner_items(QWEN_3B, tokens=16_384, autocast=True, checkpointing=True)
-    share = learner_items(QWEN_3B, tokens=16_384, autocast=True, checkpointing=True, shards=shards)
-    state = 16 * QWEN_3B.parameters
-    assert sum(whole.values()) - sum(share.values()) == pytest.approx(state - state / shards)
+@pytest.mark.parametrize(
+    ("zero", "weights", "stepped", "gradients", "moments"),
+    [(0, 12, 0, 12, 24), (1, 12, 4, 12, 8), (2, 12, 4, 4, 8), (3, 4, 4, 4, 8)],
+)
+def test_each_stage_shares_one_thing_more(
+    zero: Any, weights: float, stepped: float, gradients: float, moments: float
+) -> None:
+    items = state_items(3, zero=zero, learners=3)  # three parameters, three learners
+    assert list(items.values()) == [weights, stepped, gradients, moments]
+
+
+@given(st.integers(2, 64), st.sampled_from([1, 2, 3]))
+def test_learners_that_share_hold_the_whole_state_once_between_them(learners: int, zero: Any) -> None:
+    items = state_items(QWEN_3B.parameters, zero=zero, learners=learners)
+    shared = ["weights as AdamW steps them, fp32", "AdamW's two moments, fp32"]
+    shared += ["gradients, fp32"] * (zero >= 2) + ["weights, fp32"] * (zero == 3)
+    assert learners * sum(items[name] for name in shared) == pytest.approx(
+        {1: 12, 2: 16, 3: 20}[zero] * QWEN_3B.parameters
+    )
+
+
+def test_stage_3_has_bf16_copies_of_one_layer_and_gathered_weights_instead_of_all_of_them() -> None:
+    items = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, zero=3, learners=4)
+    assert items["bf16 copies of weights (autocast)"] == 13_051_243_520 / 28
+    assert items["weights gathered from others, fp32"] == 4 * (2**28 + 544_997_376)  # the embedding is the largest
+    assert items["DeepSpeed's bucket"] == 4 * 2**26
+    plain = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True)
+    for name in ("activations of 16,384 tokens", "logits of a chunk, head's gradient", "CUDA context, NCCL"):
+        assert items[name] == plain[name]
 
 
 def test_optimizer_step_counts_where_micro_batches_are_small() -> None:

@@ -157,16 +157,23 @@ def test_a_learner_is_first_advised_to_save() -> None:
 
 
 def test_a_learner_that_cannot_save_enough_is_advised_to_share() -> None:
-    # 7B: 155.0e9 bytes, of them 121.8e9 of state; a third of that and the other 33.2e9 are 73.8e9 < 77.6e9.
+    # 7B: 20 bytes a parameter are 152.3e9, a third of that 50.8e9; 24.1e9 more are not shared: 74.9e9 < 77.6e9.
     said = learner_advice(80, shape=QWEN_7B)
-    assert "between 3 learners or more" in said
-    assert "until sharded learners land" in said
-    assert learner_part(config(), QWEN_7B, shards=3).spare(80) > 0 > learner_part(config(), QWEN_7B, shards=2).spare(80)
+    assert said == "set learner.zero = 3 and learner.learners = 3"
+    three, two = (config("--learner.zero=3", f"--learner.learners={learners}") for learners in (3, 2))
+    assert learner_part(three, QWEN_7B).total == pytest.approx(74.9e9, rel=0.002)
+    assert learner_part(three, QWEN_7B).spare(80) > 0 > learner_part(two, QWEN_7B).spare(80)
+    assert learner_advice(80, "--learner.zero=3", shape=QWEN_7B) == "set learner.learners = 3"
+
+
+def test_a_critic_is_not_advised_to_be_shared() -> None:
+    said = learner_advice(80, "--method.name=ppo", shape=QWEN_7B)
+    assert said.endswith("learner.zero does not share a critic's state")
 
 
 def test_sharing_comes_on_top_of_saving() -> None:
     said = learner_advice(80, "--learner.gradient_checkpointing=false", shape=QWEN_7B)
-    assert said.startswith("set learner.gradient_checkpointing = true, and share weights")
+    assert said == "set learner.gradient_checkpointing = true and learner.zero = 3 and learner.learners = 3"
 
 
 def test_a_rollout_too_long_for_any_number_of_learners_is_said_so() -> None:

@@ -74,13 +74,21 @@ def test_needs_of_a_7b_by_its_published_shape(tmp_path: Path) -> None:
     assert needs.work_gib == pytest.approx(52.06 * 2 / 34 + 0.58, abs=0.01)
 
 
+def test_learners_that_share_a_state_need_a_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(QWEN_7B)
+    shared = ("--learner.zero=3", "--learner.learners=4")
+    needs = needs_of(load_config(None, ["--learner.gradient_checkpointing", "true", *shared]), tmp_path)
+    assert needs.state_gib == 113.48  # what a checkpoint holds does not depend on who holds it
+    assert needs.learner_gib - needs.work_gib == pytest.approx(113.48 * 20 / 16 / 4, abs=0.01)
+
+
 def test_a_model_without_a_shape_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the dry run says no 'activations.*not a folder on this machine"):
         needs_of(recipe(), tmp_path / "none")
 
 
 def test_gpus_are_counted_over_engines_learners_and_retrievers() -> None:
-    assert gpus_needed(load_config(RECIPES / "qwen2.5-7b.toml")) == 5 * 1 + 2 * 1 + 2 * 0.5
+    assert gpus_needed(load_config(RECIPES / "qwen2.5-7b.toml")) == 3 * 1 + 4 * 1 + 1 * 1
     assert gpus_needed(recipe()) == 0
     shards = ("--search.shards=4", "--cluster.search_gpus=1", "--search.replicas=2")
     assert gpus_needed(recipe(*shards)) == 6

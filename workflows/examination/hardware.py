@@ -116,11 +116,13 @@ def engine_fits(needs: Needs, gpu_gib: float, utilization: float, tensor_paralle
 
 def learner_fits(needs: Needs, gpu_gib: float) -> Finding:
     """A learner's state, activations and logits on a GPU."""
-    said = f"{needs.state_gib:.1f} GiB of state and {needs.work_gib:.1f} GiB of work, {gpu_gib:.0f} GiB a GPU"
+    state = needs.learner_gib - needs.work_gib
+    said = f"{state:.1f} GiB of state and {needs.work_gib:.1f} GiB of work, {gpu_gib:.0f} GiB a GPU"
     if needs.learner_gib < 0.95 * gpu_gib:
         return passed("learner memory", said)
     remedy = (
-        "shard the learners, turn on learner.gradient_checkpointing, lower learner.token_budget, or a smaller model"
+        "share the state (learner.zero), turn on learner.gradient_checkpointing, lower learner.token_budget, or take "
+        "a smaller model"
     )
     return failed("learner memory", said, remedy)
 

@@ -23,11 +23,12 @@ class Needs:
     rollout_gib: float  # KV cache of one rollout of the greatest length
     state_gib: float  # learner: weights, gradients, moments
     work_gib: float  # learner: activations of a micro-batch and a chunk of logits
+    held_gib: float | None = None  # of the state, by each of several learners that share it; None: all
 
     @property
     def learner_gib(self) -> float:
         """All that a learner holds in an update."""
-        return self.state_gib + self.work_gib
+        return (self.state_gib if self.held_gib is None else self.held_gib) + self.work_gib
 
 
 def gpus_needed(config: Config) -> float:
@@ -54,6 +55,7 @@ def needs_of(config: Config, model: Path) -> Needs:
         rollout_gib=_number(facts, "KV cache a full rollout", "GiB"),
         state_gib=_number(facts, "learner state", "GiB"),
         work_gib=activations + _number(facts, "logits in a chunk", "GiB"),
+        held_gib=_number(facts, "state each learner holds", "GiB") if config.learner.zero else None,
     )
 
 
