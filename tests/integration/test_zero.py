@@ -34,8 +34,8 @@ STEPS = 3  # of three updates each
 CHUNK_BYTES = 64 * 1024
 # Beside the updates, stage 3 has all its forward passes together: also those of recomputed log-probs and in backward.
 TOGETHER = ("--learner.old_logprobs=recompute", "--learner.gradient_checkpointing=true", "--learner.kl_coef=0.05")
-# Nine AdamW steps of a learning rate of 1e-3 move weights by up to 9e-3; sums in another order by a hundredth of it. A key's
-# bias has no gradient but rounding errors, of which Adam makes steps of any size.
+# Nine AdamW steps of a learning rate of 1e-3 move weights by up to 9e-3; sums in another order by a hundredth of it.
+# A key's bias has no gradient but rounding errors, of which Adam makes steps of any size.
 TOLERANCE = 1e-4
 
 
