@@ -19,8 +19,8 @@ from workflows.examination.subject import ModelFolder, Subject, find_model
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 QWEN_7B = (
-    '{"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, '
-    '"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": false}'
+    '{"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, '
+    '"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": false}'
 )
 
 
@@ -68,10 +68,10 @@ def test_the_installed_stack_is_the_pinned_one() -> None:
 def test_needs_of_a_7b_by_its_published_shape(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(QWEN_7B)
     needs = needs_of(load_config(None, ["--learner.gradient_checkpointing", "true"]), tmp_path)
-    assert needs.parameters == 7_615_300_000
-    assert (needs.weights_gib, needs.rollout_gib, needs.state_gib) == (14.18, 0.875, 113.48)
-    # 34 x 28 x 3584 x 16,384 bytes = 52.06 GiB without checkpointing; and 1,024 x 152,064 x 4 bytes of logits.
-    assert needs.work_gib == pytest.approx(52.06 * 2 / 34 + 0.58, abs=0.01)
+    assert needs.parameters == 7_615_600_000
+    assert (needs.weights_gib, needs.rollout_gib, needs.state_gib) == (14.19, 0.875, 113.48)
+    # 16,384 x (28 x 4 x 3,584 + 1.5 x 421,888 + 16 x 3,584) bytes; and 1,024 x 152,064 x 4 bytes of logits.
+    assert needs.work_gib == pytest.approx(16.66 + 0.58, abs=0.01)
 
 
 def test_learners_that_share_a_state_need_a_part_of_it(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_learners_that_share_a_state_need_a_part_of_it(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_shape_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the dry run says no 'activations.*not a folder on this machine"):
+    with pytest.raises(ValueError, match=r"the dry run says no 'parameters.*not a folder on this machine"):
         needs_of(recipe(), tmp_path / "none")
 
 

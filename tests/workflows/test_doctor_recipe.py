@@ -424,7 +424,7 @@ def test_a_large_model_is_only_tried_on_demand(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     about = json.loads((policy_path() / "config.json").read_text("utf-8"))
-    (model / "config.json").write_text(json.dumps(about | {"num_hidden_layers": 4000}))
+    (model / "config.json").write_text(json.dumps(about | {"vocab_size": 2_000_000}))
     (finding,) = looked(rollout.rollout, subject(tmp_path, f"--model.path={model}"))
     assert (finding.state, "weights are not here" in finding.said) == (WARN, True)
     (model / "model.safetensors").write_bytes(b"")

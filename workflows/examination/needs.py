@@ -46,15 +46,12 @@ def needs_of(config: Config, model: Path) -> Needs:
     """The needs of a recipe whose model is described in `model`/config.json. ValueError where they cannot be told."""
     here = config.model_copy(update={"model": config.model.model_copy(update={"path": str(model)})})
     facts = consequences(here)
-    activations = _number(facts, "activations a micro-batch", "GiB")
-    if config.learner.gradient_checkpointing:
-        activations *= 2 / 34  # only the layers' inputs are kept, 2 bytes of the 34
     return Needs(
         parameters=round(_number(facts, "parameters", "M") * 1e6),
         weights_gib=_number(facts, "weights an engine", "GiB"),
         rollout_gib=_number(facts, "KV cache a full rollout", "GiB"),
         state_gib=_number(facts, "learner state", "GiB"),
-        work_gib=activations + _number(facts, "logits in a chunk", "GiB"),
+        work_gib=_number(facts, "activations a micro-batch", "GiB") + _number(facts, "logits in a chunk", "GiB"),
         held_gib=_number(facts, "state each learner holds", "GiB") if config.learner.zero else None,
     )
 
