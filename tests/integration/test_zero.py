@@ -33,7 +33,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 STEPS = 3  # of three updates each
 CHUNK_BYTES = 64 * 1024
 # Beside the updates, stage 3 has all its forward passes together: also those of recomputed log-probs and in backward.
-TOGETHER = ("--learner.old_logprobs=recompute", "--learner.gradient_checkpointing=true", "--learner.kl_coef=0.05")
+TOGETHER = (
+    "--learner.gradient_checkpointing=true",
+    "--learner.kl_coef=0.05",
+    "--learner.old_logprobs=recompute",
+    "--learner.importance_cap=2.0",  # so that the sampler's log-probs count, and a poisoned one too
+)
 # Nine AdamW steps of a learning rate of 1e-3 move weights by up to 9e-3; sums in another order by a hundredth of it.
 # A key's bias has no gradient but rounding errors, of which Adam makes steps of any size.
 TOLERANCE = 1e-4
