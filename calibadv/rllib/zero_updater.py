@@ -156,7 +156,7 @@ class _Policy(nn.Module):
 class _Head(nn.Module):
     """Log-probs and entropies [N] from hidden states; the head's weight is needed here and not before."""
 
-    def __init__(self, linear: nn.Module) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self._linear = (linear,)  # in a tuple, for it is the language model's module and must have one parent
 
