@@ -26,6 +26,7 @@ from calibadv.search.faiss_index import KINDS, IndexOptions, built_in
 from calibadv.search.settings import SearchSettings
 from calibadv.search.stored_index import ROWS_A_PIECE, load_or_build
 from calibadv.types import Document, FloatArray
+from workflows.command import run_command
 
 log = logging.getLogger("workflows.build_index")  # also when this file is __main__
 
@@ -176,16 +177,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for ours in ("calibadv", "workflows"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    try:
-        return main()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(main)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ answered is kept. `--set pocket=pocket --corpus pocket` is the pocket world's te
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from calibadv.evaluation.prediction import Prediction
 from calibadv.rollout.protocols import SearchFn
+from workflows.command import run_command
 from workflows.evaluation.asking import Ask, ask_in_rounds, ask_model
 from workflows.evaluation.command import parse_command
 from workflows.evaluation.models import EvaluatedModel
@@ -119,17 +119,7 @@ def _finish(plan: Plan, model: EvaluatedModel) -> tuple[list[ModelResult], list[
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for ours in ("calibadv", "serve", "workflows"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends it as Ctrl-C does: nothing is lost
-    try:
-        return main()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(main)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.cluster.factories import make_dialogue, make_limits
@@ -37,7 +38,7 @@ def resolve_inputs(config: Config) -> Inputs:
     if make_method(config.method.name, config.method.params).needs_gold:
         with_gold_passages(train, corpus)
     _check_overlap(train, test)
-    _check_prompts(config, inputs, [*train, *test])
+    check_prompts(config, inputs.model, [*train, *test])
     if len(train) < config.data.questions_per_step:
         raise ValueError(
             f"{inputs.train} has {len(train)} questions, fewer than data.questions_per_step = "
@@ -67,6 +68,13 @@ def model_folder(name: str) -> Path:
         raise ValueError(f"model.path = {name!r} is no folder here and could not be fetched: {error}") from None
 
 
+def check_prompts(config: Config, model: Path, questions: Sequence[Question]) -> None:
+    """Raises ValueError if a question's prompt is over the token budget; the longest by characters are encoded."""
+    dialogue, limits = make_dialogue(config, str(model)), make_limits(config)
+    for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
+        limits.check_prompt(dialogue.prompt_ids(question.text), question)
+
+
 def _data(config: Config) -> tuple[str, ...]:
     return (config.data.train, config.data.test, config.data.corpus)
 
@@ -77,9 +85,3 @@ def _check_overlap(train: list[Question], test: list[Question]) -> None:
     shared = [text for normalised, text in trained.items() if normalised in asked]
     if shared:
         logger.warning("%d questions are in both train and test, e.g. %r", len(shared), shared[0])
-
-
-def _check_prompts(config: Config, inputs: Inputs, questions: list[Question]) -> None:
-    dialogue, limits = make_dialogue(config, str(inputs.model)), make_limits(config)
-    for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
-        limits.check_prompt(dialogue.prompt_ids(question.text), question)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from workflows.command import run_command
 from workflows.data_preparation.corpora import prepare_corpus
 from workflows.data_preparation.paper import local_fetch, prepare_paper, report_rows
 from workflows.data_preparation.question_sets import held_out_path, prepare_questions
@@ -129,17 +129,7 @@ def _benchmark(known: argparse.Namespace) -> None:
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for ours in ("calibadv", "workflows"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill removes what is half written
-    try:
-        return main()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(main)
 
 
 if __name__ == "__main__":

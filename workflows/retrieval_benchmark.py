@@ -9,7 +9,6 @@ indexes  size, recall and speed of flat, fp16, HNSW and IVF-PQ; sets larger than
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from calibadv.search.corpus_source import open_corpus
 from calibadv.search.embeddings import load_or_embed
 from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchSettings
 from calibadv.types import Question
+from workflows.command import run_command
 from workflows.retrieval.tables import markdown
 
 
@@ -116,16 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cli() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for ours in ("calibadv", "workflows"):
-        logging.getLogger(ours).setLevel(logging.INFO)
-    try:
-        return main()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(main)
 
 
 if __name__ == "__main__":

@@ -73,9 +73,14 @@ def started(
 
 
 def wanted_cpus(config: Config) -> float:
-    """Logical CPUs of one run: its engines, search replicas and learners, Serve's controller and Ray Data's tasks."""
+    """Logical CPUs of one run: those of an evaluation, and its learners."""
+    return pool_cpus(config) + config.learner.learners
+
+
+def pool_cpus(config: Config) -> float:
+    """Logical CPUs of an evaluation: engines, search replicas, Serve's controller and Ray Data's tasks."""
     engines = config.rollout.engines * config.cluster.cpus_per_engine
-    return engines + config.search.replicas * config.cluster.search_cpus + config.learner.learners + 2
+    return engines + config.search.replicas * config.cluster.search_cpus + 2
 
 
 def init_ray(config: Config, wanted: float) -> None:

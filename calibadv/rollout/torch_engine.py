@@ -127,7 +127,7 @@ class TorchEngine:
             self._version = version
 
     def _refuse_while_running(self) -> None:
-        running = sum(not row.answer.cancelled() for row in self._open.values())
+        running = sum(not row.answer.done() for row in self._open.values())
         if running:
             raise RuntimeError(f"{running} requests are running: wait for them before changing weights")
 

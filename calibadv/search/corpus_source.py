@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from calibadv.data.corpus import load_corpus
 from calibadv.types import Document
 
 
@@ -13,11 +14,7 @@ def open_corpus(path: str | Path) -> Sequence[Document]:
 
     Raises `FileNotFoundError` for a path that is not there, and `DataError` as the loaders do.
     """
-    from calibadv.data.corpus import load_corpus
-    from calibadv.data.corpus_store import CorpusStore
-
     place = Path(path)
     if not place.exists():
         raise FileNotFoundError(f"corpus {place} is not there: prepare it with workflows/prepare_data.py")
-    documents: Sequence[Document] = CorpusStore(place) if place.is_dir() else load_corpus(place)
-    return documents
+    return load_corpus(place)

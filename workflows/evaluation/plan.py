@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibadv.config import POCKET, Config
+from calibadv.config import POCKET
 from calibadv.data.pocket import write_pocket_world
 from calibadv.data.questions import load_questions
 from calibadv.types import Question
@@ -20,8 +20,6 @@ from workflows.evaluation.identity import (
     search_identity,
 )
 from workflows.evaluation.models import EvaluatedModel, find_models
-
-_LONGEST_CHECKED = 32  # prompts of a set that are encoded to check the budget: the longest by characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +57,7 @@ def make_plan(command: Command) -> Plan:
     corpus = _pocket(cache, "corpus") if command.corpus == POCKET else Path(command.corpus).absolute()
     out = command.out or models[0].config.run.folder / "evaluation"
     plan = Plan(models, sets, corpus, out.absolute())
-    for model in models:
-        _check_prompts(model, sets)
+    _check_prompts(models, sets)
     _keep_identities(plan)
     return plan
 
@@ -111,19 +108,9 @@ def _check_one_search(models: Sequence[EvaluatedModel]) -> None:
                 )
 
 
-def _check_prompts(model: EvaluatedModel, sets: Sequence[QuestionSet]) -> None:
-    from calibadv.cluster.factories import make_dialogue, make_limits  # torch: not before the cheap checks
+def _check_prompts(models: Sequence[EvaluatedModel], sets: Sequence[QuestionSet]) -> None:
+    from workflows.inputs import check_prompts  # torch: not before the cheap checks
 
-    dialogue, limits = make_dialogue(model.config, str(model.folder)), make_limits(model.config)
-    for questions in sets:
-        for question in sorted(questions.questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
-            limits.check_prompt(dialogue.prompt_ids(question.text), question)
-
-
-def pool_cpus(config: Config) -> float:
-    """Logical CPUs of an evaluation: engines, search replicas, Serve's controller and Ray Data's tasks."""
-    return (
-        config.rollout.engines * config.cluster.cpus_per_engine
-        + config.search.replicas * config.cluster.search_cpus
-        + 2
-    )
+    for model in models:
+        for questions in sets:
+            check_prompts(model.config, model.folder, questions.questions)

@@ -9,9 +9,9 @@ import ray
 
 from calibadv.rollout.protocols import SearchFn
 from serve.app import stop_search
-from workflows.evaluation.plan import Plan, pool_cpus
+from workflows.evaluation.plan import Plan
 from workflows.searching import open_search, search_factory
-from workflows.session import init_ray
+from workflows.session import init_ray, pool_cpus
 
 SEARCH_APP = "search-evaluation"
 
