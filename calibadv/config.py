@@ -80,7 +80,7 @@ class Search(Section):
     url_shape: Literal["search_r1", "calibadv"] = "search_r1"  # of its requests
     token_env: str = ""  # environment variable with the bearer token of `url`, or of http_port's callers
     timeout_s: float = Field(30.0, gt=0)
-    max_attempts: int = Field(4, ge=1)
+    patience_s: float = Field(120.0, ge=0)  # a query is asked again for so long, then given up (infra_failed)
 
 
 class Rollout(Section):

@@ -24,7 +24,7 @@ MAY_CHANGE = (
     "search.http_port",
     "search.token_env",
     "search.timeout_s",
-    "search.max_attempts",
+    "search.patience_s",
     "rollout.engines",
     "rollout.tensor_parallel",
     "rollout.max_concurrent",
