@@ -132,7 +132,9 @@ class RetryingSearch:
 
     def _note_answer(self) -> None:
         if self._said and self._failing_since_s is not None:
-            logger.warning("search answers again, after %.0f s without an answer", self._clock() - self._failing_since_s)
+            logger.warning(
+                "search answers again, after %.0f s without an answer", self._clock() - self._failing_since_s
+            )
         self._failing_since_s, self._said = None, False
 
     def _delay_s(self, failures: int) -> float:
