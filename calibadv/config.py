@@ -143,6 +143,21 @@ class LearnerSection(Section):
     old_logprobs: Literal["sampler", "recompute"] = "sampler"
     importance_cap: float | None = Field(None, gt=0)  # truncated importance sampling; needs recompute
     gradient_checkpointing: bool = False
+    # Adapters beside frozen weights (Hu et al. 2022); without dropout, for the ratio compares with an engine without
+    lora_rank: int = Field(0, ge=0)  # 0 = all weights are trained
+    lora_alpha: float = Field(16.0, gt=0)  # an adapter's part of a weight is alpha / rank times B A
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # of the decoder's blocks, or some by name
+
+    @field_validator("lora_targets", mode="before")
+    @classmethod
+    def _all_or_named(cls, targets: Any) -> Any:
+        named = isinstance(targets, list | tuple) and targets and all(isinstance(t, str) and t for t in targets)
+        if targets == "all-linear" or named:
+            return targets
+        raise ValueError(
+            f"learner.lora_targets = {shown(targets)}: expected 'all-linear' or a list of names of linear layers, "
+            "e.g. ['q_proj', 'v_proj']"
+        )
 
     @model_validator(mode="after")
     def _importance_needs_recompute(self) -> LearnerSection:
@@ -282,6 +297,13 @@ class Config(Section):
             raise ValueError(
                 f"learner.zero = {self.learner.zero} shares the policy's state alone, and method {self.method.name!r} "
                 "trains a critic beside it: set learner.zero to 0"
+            )
+        critic = make_method(self.method.name, self.method.params).critic
+        if self.learner.lora_rank and critic is not None and critic.kind == "model":
+            raise ValueError(
+                f"learner.lora_rank = {self.learner.lora_rank} trains adapters, and the critic of method "
+                f"{self.method.name!r} is a second model that is trained in full: set method.params.critic 'head', or "
+                "learner.lora_rank to 0"
             )
         if self.rollout.temperature != 1 and self.learner.old_logprobs == "sampler":
             raise ValueError(
