@@ -219,6 +219,7 @@ class CheckpointSection(Section):
     keep_last: int = Field(2, ge=1)
     keep_best: bool = True  # by eval/f1: an evaluated version that beats all before it is kept as well
     uri: str = ""  # a folder or fsspec URI (s3://…), below which the run's name is added; "" = in the run folder
+    max_restarts: int = Field(3, ge=0)  # after a lost learner or node (docs/reliability.md), in one command; 0 = never
 
     @field_validator("uri")
     @classmethod
