@@ -234,6 +234,7 @@ class Cluster(Section):
     logical_cpus: int | None = None  # local only; None = enough for all actors
     cpus_per_engine: float = Field(1.0, ge=0)
     gpus_per_engine: float = Field(1.0, ge=0)  # for each of its tensor-parallel ranks
+    gpu: Literal["", "A100", "H100", "H200", "H20"] = ""  # their kind: a dry run then models a step's time
     search_cpus: float = Field(0.5, ge=0)  # a replica
     search_gpus: float = Field(0.0, ge=0)
     # Custom resources of Ray nodes: an actor goes only to nodes that have its own, e.g. engines to spot nodes. "" = any
