@@ -99,7 +99,9 @@ class Rollout(Section):
     require_search: bool = True
     on_void_turn: Literal["stop", "retry"] = "stop"
     infra_retries: int = Field(2, ge=0)  # rollouts whose search failed are sampled again this often
-    max_staleness: int = Field(0, ge=0, le=1)
+    max_staleness: int = Field(0, ge=0, le=1)  # 1: the next step's rollouts run while a step is learned
+    placement: Literal["separate", "colocated"] = "separate"  # colocated: an engine and a learner take turns on a GPU
+    engine_timeout_s: float = Field(600.0, gt=0)  # an engine that answers nothing for so long is replaced
     max_concurrent: int = Field(256, ge=1)  # sequences an engine batches
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     kv_cache_gb: float = Field(1.0, gt=0)  # CPU engines only
@@ -237,6 +239,7 @@ class Cluster(Section):
     gpu: Literal["", "A100", "H100", "H200", "H20"] = ""  # their kind: a dry run then models a step's time
     search_cpus: float = Field(0.5, ge=0)  # a replica
     search_gpus: float = Field(0.0, ge=0)
+    stall_after_s: float = Field(120.0, gt=0)  # a run that waits says for what, each time this has passed
     # Custom resources of Ray nodes: an actor goes only to nodes that have its own, e.g. engines to spot nodes. "" = any
     engines_on: str = ""
     learners_on: str = ""
@@ -290,6 +293,14 @@ class Config(Section):
                 f"learner.minibatch_rollouts = {self.learner.minibatch_rollouts}: the last update of a step would be "
                 f"smaller than the others; try {_nearest_divisor(rollouts, self.learner.minibatch_rollouts)}"
             )
+        learner = self.learner
+        if self.rollout.max_staleness and learner.old_logprobs == "recompute" and learner.importance_cap is None:
+            raise ValueError(
+                f"rollout.max_staleness = {self.rollout.max_staleness} trains on rollouts of an older policy, and "
+                "learner.old_logprobs = 'recompute' forgets which: set learner.importance_cap (e.g. 2.0), or "
+                "learner.old_logprobs 'sampler'"
+            )
+        self._colocation()
         if self.cluster.learners_on and self.learner.learners == 0:
             raise ValueError(
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "
@@ -313,6 +324,32 @@ class Config(Section):
                 "learner.old_logprobs 'recompute', or sample at temperature 1 as the paper does"
             )
         return self
+
+    def _colocation(self) -> None:
+        """Raises ValueError where engines and learners are to share GPUs and cannot."""
+        rollout, learner, engine_gpus = self.rollout, self.learner, self.cluster.gpus_per_engine
+        if rollout.placement != "colocated":
+            return
+        for key, wanted in (("max_staleness", 0), ("tensor_parallel", 1)):
+            if (value := getattr(rollout, key)) != wanted:
+                raise ValueError(
+                    f"rollout.placement = 'colocated' lets an engine and a learner take turns on a GPU, and "
+                    f"rollout.{key} = {value}: set it to {wanted}, or rollout.placement 'separate'"
+                )
+        if engine_gpus == 0 and learner.gpus_per_learner == 0:
+            return
+        together = engine_gpus + learner.gpus_per_learner
+        if not (engine_gpus > 0.5 and together <= 1.0001 and together + learner.gpus_per_learner > 1.0001):
+            raise ValueError(
+                f"rollout.placement = 'colocated' with cluster.gpus_per_engine = {engine_gpus:g} and "
+                f"learner.gpus_per_learner = {learner.gpus_per_learner:g}: for exactly one engine and one learner on a "
+                "GPU the first must be above 0.5 and both together 1, e.g. 0.6 and 0.4"
+            )
+        if not 1 <= learner.learners <= rollout.engines:
+            raise ValueError(
+                f"rollout.placement = 'colocated' puts each learner beside an engine, and learner.learners = "
+                f"{learner.learners} with rollout.engines = {rollout.engines}: set from 1 to {rollout.engines} learners"
+            )
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Config:
