@@ -23,6 +23,7 @@ from calibadv.cluster.weights import PackedWeights, chunk_state
 from calibadv.config import LearnerSection
 from calibadv.methods.method import Method, StepFacts
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
+from calibadv.rllib.lora import lora_of
 from calibadv.rllib.module import CausalLMModule, save_pretrained
 from calibadv.rllib.objective import Divisors, count, loss_terms, total
 from calibadv.rllib.random_state import random_state, set_random_state
@@ -52,6 +53,11 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self._shares = self._settings.zero > 0 and several_ranks()  # one process has no one to share with
         super().build()
         self._updater = self._make_updater()
+
+    def _make_module(self) -> Any:
+        spec = self._module_spec.rl_module_specs[POLICY]
+        spec.model_config = {**spec.model_config, "lora": lora_of(self._settings, self.config.calibadv.run.seed)}
+        return super()._make_module()
 
     @property
     def policy(self) -> CausalLMModule:
@@ -179,7 +185,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
         dtype = getattr(torch, self.config.calibadv.model.dtype)
         source, model, path = str(self.config.stream.inputs.model), self.policy.language_model, Path(folder)
-        if self._shares:
+        if self._shares or self._settings.lora_rank:
             on_rank_zero(
                 self._updater.named_weights(), lambda weights: write_sharded(weights, model, source, path, dtype)
             )
