@@ -49,7 +49,12 @@ class Interruption:
             yield
         finally:
             self._held -= 1
-        if self._waiting is not None and not self._held:
+        if not self._held:
+            self.let_in()
+
+    def let_in(self) -> None:
+        """Raises a signal that still waits because what it waited for has failed."""
+        if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             raise waiting
 
