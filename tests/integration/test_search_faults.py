@@ -299,7 +299,7 @@ async def test_a_reranker_that_raises_for_good_is_nobodys_wrong_answer(faults: F
     await check(await rolled(search))  # the same client, when the reranker is well
 
 
-async def test_an_app_that_is_deleted_and_started_again_answers_the_same_handle(faults: Faults) -> None:
+async def test_an_app_that_is_deleted_and_started_again_is_found_again(faults: Faults) -> None:
     search = serve_search("faults", PATIENT)
     await check(await rolled(search))
     await asyncio.to_thread(stop_search, "faults")

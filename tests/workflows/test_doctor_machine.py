@@ -62,6 +62,14 @@ def test_the_installed_stack_is_the_pinned_one() -> None:
     assert [finding.said for finding in versions.versions(Subject(recipe())) if finding.state is not PASS] == []
 
 
+def test_deepspeed_and_peft_are_asked_for_where_a_recipe_stands_on_them() -> None:
+    assert versions.needed_by(recipe()) == ()
+    shared = recipe("--learner.learners=2", "--learner.zero=2")
+    assert versions.needed_by(shared) == ("deepspeed",)
+    assert versions.needed_by(recipe("--learner.lora_rank=8")) == ("peft",)
+    assert "deepspeed" in [finding.name for finding in versions.versions(Subject(shared))]
+
+
 # ---- what a recipe needs -----------------------------------------------------------------------------------------
 
 
