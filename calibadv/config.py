@@ -102,6 +102,8 @@ class Rollout(Section):
     max_staleness: int = Field(0, ge=0, le=1)  # 1: the next step's rollouts run while a step is learned
     placement: Literal["separate", "colocated"] = "separate"  # colocated: an engine and a learner take turns on a GPU
     engine_timeout_s: float = Field(600.0, gt=0)  # an engine that answers nothing for so long is replaced
+    # auto: by CUDA IPC where an engine and a learner share a GPU, through the object store elsewhere
+    weight_transfer: Literal["auto", "object_store", "cuda_ipc"] = "auto"
     max_concurrent: int = Field(256, ge=1)  # sequences an engine batches
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     kv_cache_gb: float = Field(1.0, gt=0)  # CPU engines only
@@ -112,6 +114,15 @@ class Rollout(Section):
             raise ValueError(
                 f"rollout.max_prompt_tokens = {self.max_prompt_tokens} leaves no room in "
                 f"rollout.max_tokens = {self.max_tokens}: lower the first or raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ipc_needs_one_gpu(self) -> Rollout:
+        if self.weight_transfer == "cuda_ipc" and self.placement != "colocated":
+            raise ValueError(
+                f"rollout.weight_transfer = 'cuda_ipc' is between an engine and a learner on one GPU, and "
+                f"rollout.placement = {self.placement!r} gives each its own: set it to 'auto'"
             )
         return self
 

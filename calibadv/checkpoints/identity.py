@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "rollout.engines",
     "rollout.tensor_parallel",
     "rollout.max_concurrent",
+    "rollout.weight_transfer",
     "rollout.gpu_memory_utilization",
     "rollout.kv_cache_gb",
     "rollout.infra_retries",
