@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,6 +156,34 @@ def test_adapters_have_a_state_and_the_model_none() -> None:
     assert items["bf16 copies of weights (autocast)"] == 13_051_243_520 / 28  # one layer's, until it has run backward
     # As without adapters, but for 24 x 3,584 in place of 30 x 3,584 of one layer and a half.
     assert items["activations of 16,384 tokens"] == 16_384 * (401_408 + 1.5 * 239_616 + 57_344)
+
+
+@pytest.mark.parametrize(
+    ("label", "adapters", "zero", "learners"),
+    [
+        ("all weights", 0, 0, 1),
+        ("rank 16", ADAPTERS, 0, 1),
+        ("rank 64", 4 * ADAPTERS, 0, 1),
+        ("rank 16, `zero = 3`, 4 learners", ADAPTERS, 3, 4),
+    ],
+)
+def test_the_table_of_adapters_in_the_docs_is_this_arithmetic(
+    label: str, adapters: int, zero: Any, learners: int
+) -> None:
+    items = learner_items(
+        QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, adapters=adapters, zero=zero, learners=learners
+    )
+    state = state_items(
+        adapters or QWEN_7B.parameters, frozen=adapters and QWEN_7B.parameters, zero=zero, learners=learners
+    )
+    frozen = state.pop("frozen weights, fp32", 0.0)
+    trains = sum(state.values())
+    total = sum(items.values())
+    counts = [f"{adapters / 1e6:.1f} M", f"{frozen / GIB:.1f}"] if adapters else ["", ""]
+    sizes = [f"{size / GIB:.1f}" for size in (trains, total - frozen - trains, total)]
+    row = "| " + " | ".join([label, *counts, *sizes]) + " |"
+    docs = (Path(__file__).parents[2] / "docs" / "lora.md").read_text("utf-8")
+    assert row.replace("|  |  |", "| | |") in docs
 
 
 def test_adapters_need_no_second_model_for_the_reference() -> None:
