@@ -1,4 +1,4 @@
-"""What a configuration comes to, before anything is started: rollouts, updates, tokens, and the memory of each GPU."""
+"""What a configuration comes to, before anything is started: rollouts, updates, tokens, a step's time, GPU memory."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from calibadv.memory.advice import advice
 from calibadv.memory.items import GIB, USABLE, activation_bytes, gib, kv_token_bytes, state_items
 from calibadv.memory.plan import NODE_GPUS, Part, gpus_wanted, parts_of, passages
 from calibadv.memory.shape import ModelShape, model_shape
+from calibadv.step_time.estimate import estimate, work_of
+from calibadv.step_time.work import ASSUMED
 
 CARDS_GB = (80, 96)
 
@@ -76,6 +78,22 @@ def consequences(config: Config) -> dict[str, str]:
         "activations a micro-batch": f"about {activations / GIB:.2f} GiB ({how})",
         "logits in a chunk": f"{CHUNK_TOKENS * shape.vocabulary * 4 / GIB:.2f} GiB (never those of a whole batch)",
         "weights published a step": f"{weights} to each of {rollout.engines} engines",
+        **_step_time(config, shape),
+    }
+
+
+def _step_time(config: Config, shape: ModelShape) -> dict[str, str]:
+    """The modelled step on GPUs of the kind that is named, with what it takes for granted. Empty where none is."""
+    if (step := estimate(config, shape)) is None:
+        return {}
+    work, beside = work_of(config), ", beside each other" if step.overlapped else ""
+    return {
+        "time of a step": f"about {step.seconds:,.0f} s on {config.cluster.gpu} (a model, measured nowhere): rollouts "
+        f"{step.rollout.seconds:,.0f} and learning {step.learn.seconds:,.0f}{beside}, publication "
+        f"{step.sync.seconds:,.0f}; longest is {step.bound}",
+        "taken for granted": f"{work.turns:g} turns of {work.action_tokens:g} tokens, prompt {work.prompt_tokens:g}, "
+        f"observation {work.observation_tokens:g}, {ASSUMED.learner_mfu:.0%} of the peak in learners; the rest is in "
+        "docs/scaling.md",
     }
 
 

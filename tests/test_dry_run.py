@@ -76,3 +76,18 @@ def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.Mon
 def test_gpus_are_counted_and_a_run_on_cpus_has_none() -> None:
     assert consequences(Config())["GPUs"] == "8 of one node of 8"  # 8 engines; learner and search on CPUs
     assert "GPUs" not in consequences(load_config(POCKET))
+
+
+def test_time_of_a_step_is_modelled_where_the_kind_of_gpu_is_named() -> None:
+    learners = ("--learner.learners=4", "--learner.gpus_per_learner=1", "--learner.zero=3", "--rollout.engines=4")
+    given = [*learners, "--model.path=Qwen/Qwen2.5-7B", "--learner.dtype=bfloat16"]
+    assert "time of a step" not in consequences(load_config(None, given))
+    facts = consequences(load_config(None, [*given, "--learner.gradient_checkpointing=true", "--cluster.gpu=H100"]))
+    # docs/scaling.md has the same case: 4 + 4 on H100.
+    assert facts["time of a step"] == (
+        "about 213 s on H100 (a model, measured nowhere): rollouts 49 and learning 152, publication 12; longest is "
+        "learn: arithmetic"
+    )
+    assert facts["taken for granted"].startswith("3 turns of 100 tokens, prompt 200, observation 450, 40% of the peak")
+    overlapped = consequences(load_config(None, [*given, "--rollout.max_staleness=1", "--cluster.gpu=H100"]))
+    assert ", beside each other, publication" in overlapped["time of a step"]

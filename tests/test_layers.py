@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("calibadv.config_secrets", "calibadv.diagnostics", "calibadv.methods", "calibadv.rollout"),
     ("calibadv.checkpoints", "calibadv.config", "calibadv.evaluation", "calibadv.tracking"),
     ("calibadv.config_toml", "calibadv.memory"),
+    ("calibadv.step_time",),
     ("calibadv.dry_run",),
     ("calibadv.cluster",),
     ("calibadv.rllib",),
