@@ -8,7 +8,7 @@ BIN := .venv/bin
 # A file of tests is one process's: its tests may share a Ray. Each process needs a core and up to 10 GB.
 TESTS = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-.PHONY: train compare test check format setup lock mlflow audit doctor
+.PHONY: train compare test check format setup lock mlflow audit doctor chaos
 
 train: setup
 	$(BIN)/python workflows/train.py $(ARGS)
@@ -35,6 +35,10 @@ audit: setup
 
 doctor: setup
 	$(BIN)/python workflows/doctor.py $(ARGS)
+
+# Kills parts of a run of 50 steps at random; passes if it trains as many questions as an unhurt one. An hour or so.
+chaos: setup
+	$(BIN)/python workflows/chaos.py $(ARGS)
 
 mlflow: setup
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///runs/mlflow.db

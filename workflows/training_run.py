@@ -208,6 +208,13 @@ class TrainingRun:
             logger.warning("not everything could be written to %s: %s", self.folder.path, error)
 
     def _inspect(self, algorithm: CalibAdvAlgorithm, learned: dict[str, float]) -> None:
+        if skipped := learned["learner/skipped_updates"]:
+            logger.warning(
+                "step %d: %.0f updates had a loss or a gradient that is not finite and were left out: weights and "
+                "moments stay as they were",
+                algorithm.version + 1,
+                skipped,
+            )
         metrics = {**learned, **sample_metrics(algorithm.sample, self.method, algorithm.credit)}
         self.inspected = metrics | self.sentinel.inspect(algorithm, metrics)
 

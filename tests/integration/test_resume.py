@@ -61,10 +61,10 @@ def measured(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if not name.startswith(CLOCKED)} for row in rows]
 
 
-def assert_same_run(resumed: Path, straight: Path) -> None:
+def assert_same_run(resumed: Path, straight: Path, *, steps: int = STEPS) -> None:
     """Weights, trajectories with their log-probs' consequences, metrics, answers and figures."""
     records = lines(straight / "rollouts.jsonl")
-    assert {record["step"] for record in records} == set(range(STEPS))
+    assert {record["step"] for record in records} == set(range(steps))
     assert lines(resumed / "rollouts.jsonl") == records
     assert measured(resumed) == measured(straight)
     assert lines(resumed / "predictions.jsonl") == lines(straight / "predictions.jsonl")
