@@ -11,6 +11,7 @@ from calibadv.config import Config
 from calibadv.data.store_layout import read_manifest
 from calibadv.memory.items import (
     CONTEXT,
+    CUDA_GRAPHS,
     FAISS_SCRATCH,
     Items,
     card_bytes,
@@ -26,6 +27,9 @@ from calibadv.search.encoder import resolve_model
 from calibadv.search.stored_index import ROWS_A_PIECE
 
 NODE_GPUS = 8
+SLEEPING = "the engine beside it, asleep"  # its context and graphs: vLLM's sleep mode frees the rest
+# Of a learner's items those that are there during an update alone, by how their names begin.
+PASSING = ("weights gathered", "bf16 copies", "activations", "logits", "AdamW's step")
 WIKI_18, WIKI_18_PASSAGES = "wiki-18", 21_015_324  # the corpus that goes by this name (Karpukhin et al. 2020)
 
 
@@ -38,6 +42,7 @@ class Part:
     items: Items
     share: float = 1.0  # of the card that it may use
     rollout_bytes: float = 0.0  # KV cache of a full rollout; the cache takes what an engine's share leaves
+    beside: float = 0.0  # bytes that a resting learner keeps on the card while a colocated engine has its share
 
     @property
     def total(self) -> float:
@@ -46,7 +51,8 @@ class Part:
 
     def spare(self, card_gb: float) -> float:
         """Bytes of its share that are left on a card; negative: so many are missing."""
-        return self.share * card_bytes(card_gb) - self.total
+        share = self.share * card_bytes(card_gb)
+        return min(share - self.total, card_bytes(card_gb) - self.beside - share) if self.beside else share - self.total
 
     def full_rollouts(self, card_gb: float) -> int:
         """How many rollouts of full length an engine's KV cache holds on a card; 0 for one that cannot start."""
@@ -54,8 +60,13 @@ class Part:
 
 
 def gpus_wanted(config: Config) -> float:
-    """GPUs of the whole run. An engine takes `gpus_per_engine` for each of its tensor-parallel ranks."""
+    """GPUs of the whole run. An engine takes `gpus_per_engine` for each of its tensor-parallel ranks.
+
+    Colocated, each engine is alone on its GPU with a learner at most.
+    """
     rollout, learner, cluster = config.rollout, config.learner, config.cluster
+    if _colocated(config):
+        return rollout.engines + _apps(config) * cluster.search_gpus
     engines = rollout.engines * rollout.tensor_parallel * cluster.gpus_per_engine
     return engines + max(learner.learners, 1) * learner.gpus_per_learner + _apps(config) * cluster.search_gpus
 
@@ -77,8 +88,11 @@ def engine_part(config: Config, shape: ModelShape) -> Part:
     rollout_bytes = rollout.max_tokens * kv_token_bytes(shape, item, rollout.tensor_parallel)
     items = engine_items(shape, item=item, sequences=rollout.max_concurrent, tensor_parallel=rollout.tensor_parallel)
     items["KV cache of one full rollout"] = rollout_bytes
+    share = rollout.gpu_memory_utilization
+    if _colocated(config):
+        return Part("engine", rollout.engines, items, share, rollout_bytes, resting_bytes(learner_part(config, shape)))
     ranks = rollout.engines * rollout.tensor_parallel
-    return Part("engine", ranks * gpus, _on_a_card(items, gpus), rollout.gpu_memory_utilization, rollout_bytes)
+    return Part("engine", ranks * gpus, _on_a_card(items, gpus), share, rollout_bytes)
 
 
 def learner_part(config: Config, shape: ModelShape) -> Part:
@@ -95,8 +109,15 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         zero=learner.zero,
         learners=max(learner.learners, 1),
     )
+    if _colocated(config):
+        return Part("learner", learner.learners, items | {SLEEPING: float(CONTEXT + CUDA_GRAPHS)})
     gpus = learner.gpus_per_learner
     return Part("learner", max(learner.learners, 1) * gpus, _on_a_card(items, gpus))
+
+
+def resting_bytes(learner: Part) -> float:
+    """Bytes that a learner keeps between its updates: its state, and what libraries hold."""
+    return sum(size for name, size in learner.items.items() if not name.startswith((*PASSING, SLEEPING)))
 
 
 def search_parts(config: Config) -> Iterator[Part]:
@@ -145,6 +166,10 @@ def _index_items(config: Config, width: int) -> Items:
         return {}
     # Each piece is an index of its own, with scratch memory of its own.
     return {f"{kind} index of {documents:,} passages": size, "FAISS's scratch memory": float(pieces * FAISS_SCRATCH)}
+
+
+def _colocated(config: Config) -> bool:
+    return config.rollout.placement == "colocated" and config.cluster.gpus_per_engine > 0
 
 
 def _apps(config: Config) -> int:

@@ -10,7 +10,18 @@ from calibadv.config import Config, load_config
 from calibadv.data.store_layout import Manifest, write_manifest
 from calibadv.memory.advice import advice
 from calibadv.memory.items import GIB
-from calibadv.memory.plan import Part, engine_part, gpus_wanted, learner_part, parts_of, passages, search_parts
+from calibadv.memory.plan import (
+    PASSING,
+    SLEEPING,
+    Part,
+    engine_part,
+    gpus_wanted,
+    learner_part,
+    parts_of,
+    passages,
+    resting_bytes,
+    search_parts,
+)
 from calibadv.memory.shape import ModelShape
 from calibadv.search.manifest import IndexManifest, Origin
 from calibadv.search.manifest import write_manifest as write_index_manifest
@@ -73,6 +84,38 @@ def test_a_method_with_a_critic_and_a_reference_costs_its_learner_both() -> None
     assert ppo.items["weights, fp32"] == 2 * plain.items["weights, fp32"]  # a tied trunk is the whole model
     kl = learner_part(config("--learner.kl_coef=0.001"), QWEN_3B)
     assert kl.total - plain.total == 4 * QWEN_3B.parameters
+
+
+def colocated(*overrides: str) -> Config:
+    shares = ("--cluster.gpus_per_engine=0.6", "--learner.gpus_per_learner=0.4", "--rollout.placement=colocated")
+    node = ("--rollout.engines=8", "--learner.learners=8", "--learner.zero=3", "--cluster.search_gpus=0")
+    return config(*node, *shares, *overrides)
+
+
+def test_a_colocated_engine_leaves_the_learner_beside_it_its_state() -> None:
+    assert gpus_wanted(colocated()) == 8
+    learner, engine = learner_part(colocated(), QWEN_7B), engine_part(colocated(), QWEN_7B)
+    assert (learner.gpus, engine.gpus) == (8, 8)
+    # A share of 8: weights, AdamW's copy and gradients 4 P / 8 each, moments 8 P / 8, bucket 4 x 2^26, context 2^30.
+    resting = 20 * QWEN_7B.parameters / 8 + 4 * 2**26 + 2**30
+    assert engine.beside == resting_bytes(learner) == resting
+    assert learner.items[SLEEPING] == 2 * GIB
+    assert engine.spare(80) == pytest.approx(0.15 * 0.97 * 80e9 - resting)  # 85 % for the engine leave too little
+    assert engine.spare(80) < 0
+    said = advice(engine, colocated(), QWEN_7B, 80)
+    assert said == "set rollout.gpu_memory_utilization = 0.7, for the learner beside it keeps its state"
+    heeded = engine_part(colocated("--rollout.gpu_memory_utilization=0.7"), QWEN_7B)
+    assert heeded.spare(80) == pytest.approx(min(0.7 * 0.97 * 80e9 - heeded.total, 0.3 * 0.97 * 80e9 - resting))
+    assert heeded.full_rollouts(80) > 0
+
+
+def test_what_passes_of_a_learner_is_known_by_its_name() -> None:
+    items = learner_part(colocated(), QWEN_3B).items | learner_part(config("--learner.token_budget=1"), QWEN_3B).items
+    small = learner_part(
+        config("--learner.token_budget=1", "--rollout.max_tokens=2", "--rollout.max_prompt_tokens=1"), QWEN_3B
+    )
+    for prefix in PASSING:
+        assert any(name.startswith(prefix) for name in items | small.items), prefix
 
 
 def test_processes_that_take_half_a_gpu_share_one() -> None:
