@@ -154,6 +154,10 @@ def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
         *[{"CPU": 1, "GPU": 2, "engine": 0.001}] * 2,
     ]
     assert request(two_engines, on_cpus, "--cluster.cpus_per_engine=0") == [{"CPU": 1}]
+    # On one GPU, each learner with its engine.
+    shares = ["--learner.gpus_per_learner=0.4", "--cluster.gpus_per_engine=0.6", "--learner.learners=2"]
+    pair = {"CPU": 2, "GPU": 1}
+    assert request("--rollout.placement=colocated", two_engines, *shares) == [{"CPU": 1}, pair, pair]
 
 
 def test_a_cluster_has_room_for_the_largest_runs_at_once() -> None:

@@ -6,8 +6,10 @@ import logging
 import os
 import shutil
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import ray
@@ -75,15 +77,20 @@ def trial_request(config: Config) -> tune.PlacementGroupFactory:
     """What Tune reserves for a run: a bundle for its process, for each remote learner and for each engine.
 
     The process takes a logical CPU, and a local learner's GPUs. RLlib and the rollout stage put learners and engines
-    into the trial's placement group by themselves.
+    into the trial's placement group by themselves. Colocated, a learner and its engine are one bundle: the shares of a
+    GPU by themselves might be of two.
     """
     learner, rollout, cluster = config.learner, config.rollout, config.cluster
     here = {"CPU": 1.0, "GPU": 0.0 if learner.learners else learner.gpus_per_learner}
     apart = {"CPU": 1.0, "GPU": learner.gpus_per_learner, **role(cluster.learners_on)}
     gpus = cluster.gpus_per_engine * rollout.tensor_parallel
     engine = {"CPU": cluster.cpus_per_engine, "GPU": gpus, **role(cluster.engines_on)}
-    bundles = [here, *[apart] * learner.learners, *[engine] * rollout.engines]
-    asked = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
+    learners, engines = [Counter(apart)] * learner.learners, [Counter(engine)] * rollout.engines
+    if rollout.placement == "colocated":
+        pairs = [a + b for a, b in zip_longest(learners, engines, fillvalue=Counter())]
+    else:
+        pairs = [*learners, *engines]
+    asked = [{name: round(amount, 4) for name, amount in bundle.items() if amount} for bundle in (here, *pairs)]
     return tune.PlacementGroupFactory([bundle for bundle in asked if bundle])  # Ray refuses a bundle of nothing
 
 
