@@ -236,7 +236,8 @@ def test_the_same_run_twice_gives_the_same_rollouts_and_the_same_metrics(finishe
 def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(place: Place) -> None:
     # A limit that every step crosses: the second step raises the alarm, and goes back to the start.
     limits = {"sentinel__repetition": "1e-9", "sentinel__baseline_steps": "1", "sentinel__patience": "1"}
-    code, output = place.run("taken-back", sentinel__action="rollback", **limits)
+    # Colocated, so that a run whose engine and learner take turns is made here as well.
+    code, output = place.run("taken-back", sentinel__action="rollback", rollout__placement="colocated", **limits)
     assert code == 0, output
     assert "back to the policy of version 0" in output
     start, first, second = lines(place.runs / "taken-back" / "metrics.jsonl")
