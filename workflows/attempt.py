@@ -15,7 +15,7 @@ from calibadv.tracking.view import RunSummary, TerminalView
 from workflows.checkpointing import Checkpoints
 from workflows.inputs import resolve_inputs
 from workflows.interruption import Interruption
-from workflows.restart import mends
+from workflows.restart import Restart, mends
 from workflows.resume import begin_anew, restart_run, resume_run, run_identity, storage_of
 from workflows.snapshots import Snapshots
 from workflows.training_run import TrainingRun
@@ -29,22 +29,21 @@ def make_attempt(
     search_app: str | None,
     *,
     resume: bool,
-    restarts: int,
-    why: str,
+    restart: Restart,
 ) -> RunSummary:
     """The whole run, or what is left of it, in its folder and its MLflow run; raises whatever ends it early.
 
-    `resume`: the command was told to go on. `restarts`: how often it has started again by itself, the last time `why`.
+    `resume`: the command was told to go on. `restart`: whether it goes on by itself.
     """
-    begun_s, again = time.time(), resume or restarts > 0
+    begun_s, again = time.time(), resume or restart.number > 0
     inputs = resolve_inputs(config)
     identity = run_identity(config, inputs) if again or config.checkpoint.every else Identity({}, {})
     with RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=again) as folder:
         storage = storage_of(config, folder.path)
         checkpoints = Checkpoints(config.checkpoint, identity, folder, Snapshots(storage))
         resumed = None
-        if restarts:
-            folder.append_restart(why)
+        if restart.number:
+            folder.append_restart(restart.why)
             resumed = restart_run(config, identity, storage, folder)
         elif resume:
             resumed = resume_run(config, identity, storage, folder)
@@ -67,7 +66,7 @@ def make_attempt(
             if resumed is not None:
                 mlflow.log_tags({"resumed_from_step": str(resumed.progress.version)})
                 mlflow.log_again(read_json_lines(folder.metrics), read_json_lines(folder.rollouts))
-            if restarts:
+            if restart.number:
                 mlflow.log_tags({"restarts": str(len(read_json_lines(folder.restarts)))})
             run = TrainingRun(
                 config,
@@ -80,6 +79,6 @@ def make_attempt(
                 search_app,
                 resumed.progress if resumed else None,
                 begun_s=begun_s,
-                starts_again=lambda error: mends(error) and restarts < config.checkpoint.max_restarts,
+                starts_again=lambda error: mends(error) and restart.number < config.checkpoint.max_restarts,
             )
             return run.execute()

@@ -36,6 +36,7 @@ class Interruption:
         signals = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, self._arrived) for number in signals]
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # kept from arriving by `restart.start_again`
             yield self
         finally:
             for number, handler in zip(signals, before, strict=True):

@@ -9,9 +9,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import ray
 from rich.console import Console
 
 from calibadv.config import Config, ConfigError, load_config
@@ -21,7 +22,7 @@ from calibadv.tracking.view import RunSummary, TerminalView, open_view
 from workflows.attempt import make_attempt
 from workflows.command import run_command
 from workflows.interruption import Interruption, Preempted
-from workflows.restart import RestartsUsedUp, restarted
+from workflows.restart import Restart, RestartsUsedUp, after, mends, restarted, start_again, started_again
 from workflows.resume import finished_steps
 from workflows.sentinel import Collapsed
 
@@ -30,10 +31,11 @@ logger = logging.getLogger("workflows.train")
 RECIPES = Path(__file__).parent / "recipes"
 RUNS = Path("runs")  # where --resume looks for a name
 PREEMPTED = os.EX_TEMPFAIL  # 75, "try again later": what sysexits.h calls it
+Again = Callable[[Restart], int]
 LOST = 4  # processes, more often than the run starts again by itself
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, again: Again | None = None) -> int:
     """0: trained, or there was nothing left to train. 1: trained, but the last checkpoint could not be written.
 
     2: the input was wrong, or what was to be resumed is another run, and nothing was started. 3: the sentinel stopped
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console().print(plan_table(config))
         return 0
     known, _ = _arguments(arguments)
-    return train(config, resume=known.resume is not None)
+    return train(config, resume=known.resume is not None, restart=started_again(), again=again)
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
@@ -80,15 +82,20 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, lis
     return parser.parse_known_args(arguments)
 
 
-def train(config: Config, *, resume: bool = False) -> int:
-    """One run with the terminal's view; the exit code."""
+def train(config: Config, *, resume: bool = False, restart: Restart | None = None, again: Again | None = None) -> int:
+    """One run with the terminal's view; the exit code.
+
+    `again` starts the command anew after `restart`s, where a process that the run needs is lost; without it such a run
+    ends.
+    """
     folder = config.run.folder / config.run_name
     if resume and (done := finished_steps(folder)) is not None and done >= config.run.steps:
         logger.info("%s has finished all of its %d steps: there is nothing to go on with", folder, done)
         return 0
+    restart = restart or Restart()
     with Interruption().installed() as interruption, open_view(config.run.steps) as view:
         try:
-            summary = train_run(config, view, resume=resume, interruption=interruption)
+            summary = train_run(config, view, resume=resume, interruption=interruption, restart=restart)
         except Preempted:
             return PREEMPTED
         except KeyboardInterrupt:
@@ -96,14 +103,22 @@ def train(config: Config, *, resume: bool = False) -> int:
         except Collapsed as collapse:
             logger.error("%s", collapse)
             return 3
-        except RestartsUsedUp as end:
-            logger.error("%s", end)
-            return LOST
         except CheckpointFailed as failure:
             logger.error("%s", failure)
             return 1
-        view.finish(summary)
-    return 0
+        except Exception as error:
+            if not mends(error):
+                raise
+            try:
+                restart = after(error, restart, config.checkpoint.max_restarts if again else 0)
+            except RestartsUsedUp as end:
+                logger.error("%s", end)
+                return LOST
+        else:
+            view.finish(summary)
+            return 0
+    assert again is not None
+    return again(restart)
 
 
 def train_run(
@@ -114,24 +129,31 @@ def train_run(
     interruption: Interruption | None = None,
     tags: Mapping[str, str] | None = None,
     search_app: str | None = None,
+    restart: Restart | None = None,
 ) -> RunSummary:
     """Runs the whole of it, into its run folder and MLflow; with `resume`, what is left of it.
 
     `tags` are set on the MLflow run beside its own. ValueError, with nothing started, for bad input, for a folder that
-    another run has or writes, and for a run that cannot be resumed. A run that loses a learner or a node starts again
-    by itself, in the same folder and MLflow run; `RestartsUsedUp` when that has happened too often.
+    another run has or writes, and for a run that cannot be resumed. Inside a running Ray (a Tune trial) a run that
+    loses a learner or a node is begun again here, and `RestartsUsedUp` says when that has happened too often; elsewhere
+    the loss is raised, and `restart` tells a new process of it.
     """
     held = interruption or Interruption()
 
-    def attempt(restarts: int, why: str) -> RunSummary:
-        held.let_in()
-        return make_attempt(config, view, held, tags or {}, search_app, resume=resume, restarts=restarts, why=why)
+    def attempt(restart: Restart) -> RunSummary:
+        try:
+            return make_attempt(config, view, held, tags or {}, search_app, resume=resume, restart=restart)
+        except Exception:
+            held.let_in()  # a signal that waited for the end of what has failed
+            raise
 
-    return restarted(attempt, max_restarts=config.checkpoint.max_restarts)
+    if ray.is_initialized():  # a Tune trial's
+        return restarted(attempt, max_restarts=config.checkpoint.max_restarts)
+    return attempt(restart or Restart())
 
 
 def _cli() -> int:
-    return run_command(main)
+    return run_command(lambda: main(again=start_again))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +32,7 @@ from calibadv.tracking.plain_view import PlainView
 from tests.workflows.test_training_run import STEPS, Script, Scripted, Untracked, lines, merged
 from workflows import attempt, train, training_run
 from workflows.interruption import Interruption
-from workflows.restart import RestartsUsedUp, mends, restarted
+from workflows.restart import Restart, RestartsUsedUp, mends, restarted
 
 GONE = LearnersLost("learner 0 was lost")
 
@@ -70,19 +72,19 @@ def test_lost_objects_count_by_their_lost_owner() -> None:
 
 
 def test_restarts_are_counted_said_and_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    asked: list[tuple[int, str]] = []
+    asked: list[Restart] = []
 
-    def dies(times: int) -> Callable[[int, str], str]:
-        def make(restarts: int, why: str) -> str:
-            asked.append((restarts, why))
-            if restarts < times:
+    def dies(times: int) -> Callable[[Restart], str]:
+        def make(restart: Restart) -> str:
+            asked.append(restart)
+            if restart.number < times:
                 raise GONE
             return "done"
 
         return make
 
     assert restarted(dies(2), max_restarts=2) == "done"
-    assert asked == [(0, ""), (1, "learner 0 was lost"), (2, "learner 0 was lost")]
+    assert asked == [Restart(), Restart(1, "learner 0 was lost"), Restart(2, "learner 0 was lost")]
     assert "learner 0 was lost: the run starts again by itself, restart 2 of 2" in caplog.text
     with pytest.raises(RestartsUsedUp, match=r"learner 0 was lost, and checkpoint.max_restarts = 1 restarts are used"):
         restarted(dies(2), max_restarts=1)
@@ -90,6 +92,48 @@ def test_restarts_are_counted_said_and_bounded(caplog: pytest.LogCaptureFixture)
     with pytest.raises(RestartsUsedUp, match=r"checkpoint\.max_restarts = 0 allows no restart"):
         restarted(dies(1), max_restarts=0)
     assert len(asked) == 1
+
+
+AGAIN = """
+import os, signal, sys, time
+from workflows.interruption import Interruption, Preempted
+from workflows.restart import Restart, start_again, started_again
+
+restart = started_again()
+assert not any(name.startswith("CALIBADV") for name in os.environ)
+print(restart.number, restart.why, sys.argv[1:], os.getpid() == int(sys.argv[2] if restart.number else os.getpid()))
+if restart.number < 2:
+    sys.argv.append("changed")
+    sys.orig_argv[2:] = ["--resume", str(os.getpid())]
+    if restart.number == 1:
+        os.environ["SIGNALLED"] = "1"
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)
+    start_again(Restart(restart.number + 1, "lost – it is"))
+try:
+    with Interruption().installed():
+        print("not told")
+except Preempted:
+    print("told")
+"""
+
+
+def test_a_process_starts_again_as_itself_with_its_arguments_and_hears_what_was_sent_meanwhile(tmp_path: Path) -> None:
+    script = tmp_path / "again.py"
+    script.write_text(AGAIN, encoding="utf-8")
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    first, second, third, told = done.stdout.splitlines()
+    assert first == "0  [] True"
+    assert second.startswith("1 lost – it is ['--resume', ")
+    assert third.startswith("2 lost – it is ['--resume', ")
+    assert (second[-4:], third[-4:], told) == ("True", "True", "told")
 
 
 def lose(algorithm: Any) -> None:
@@ -121,7 +165,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         monkeypatch.setattr(attempt, "run_identity", lambda c, _: Identity(flat(c.model_dump(mode="json")), {}))
         monkeypatch.setattr(train, "open_view", lambda steps: view(steps))
         Told.tags = {}
-        return train.train(config, resume=resume)
+
+        def again(restart: Restart) -> int:
+            return train.train(config, resume=resume, restart=restart, again=again)
+
+        return train.train(config, resume=resume, again=again)
 
     return call
 
@@ -215,6 +263,17 @@ def test_what_a_living_learner_holds_is_saved_before_a_restart(run: Any, caplog:
 
     assert run("hurt", {("publish", 3): lose_the_board}) == 0
     assert "made again: what of a step was under way, from the checkpoint of step 3" in caplog.text
+
+
+def test_where_nothing_can_start_the_command_again_the_loss_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        raise GONE
+
+    monkeypatch.setattr(train, "train_run", lost)
+    assert train.main(["--run.folder", str(tmp_path)]) == train.LOST
+    assert "the same command with --resume goes on" in caplog.text
 
 
 def test_a_signal_that_waited_for_an_update_that_failed_is_not_forgotten(run: Any) -> None:
