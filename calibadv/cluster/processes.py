@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -188,6 +188,8 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         return lambda: f"{self.env_runner.progress(phase, step)}; {self._engines()}"
 
     def _engines(self) -> str:
+        if not ray.is_initialized():  # to ask would start a new Ray
+            return "Ray has ended"
         return str(ray.get(self._board().engines.remote(), timeout=STATE_TIMEOUT_S))
 
     def _board(self) -> Any:

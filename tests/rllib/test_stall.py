@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
@@ -85,5 +86,5 @@ def test_the_thread_looks_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     with StallWatch(0.02).waiting("the end of a test"):
         while not caplog.messages:
-            pass
+            time.sleep(0.005)
     assert "waited for the end of a test" in caplog.messages[0]
