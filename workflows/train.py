@@ -107,9 +107,9 @@ def train(config: Config, *, resume: bool = False, restart: Restart | None = Non
             logger.error("%s", failure)
             return 1
         except Exception as error:
-            if not mends(error):
-                raise
             try:
+                if not mends(error):
+                    raise
                 restart = after(error, restart, config.checkpoint.max_restarts if again else 0)
             except RestartsUsedUp as end:
                 logger.error("%s", end)

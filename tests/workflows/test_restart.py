@@ -167,8 +167,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         Told.tags = {}
 
         def again(restart: Restart) -> int:
+            call.anew += 1  # type: ignore[attr-defined]
             return train.train(config, resume=resume, restart=restart, again=again)
 
+        call.anew = 0  # type: ignore[attr-defined]
         return train.train(config, resume=resume, again=again)
 
     return call
@@ -235,6 +237,20 @@ def test_without_a_checkpoint_it_begins_anew_as_the_same_run(
     assert merged(tmp_path / "hurt") == merged(tmp_path / "straight")
     assert (tmp_path / "hurt" / "mlflow.json").read_text() == "its run"
     assert "made again: steps 1 to 3 and what of a step was under way, from the start" in caplog.text
+
+
+def test_inside_a_running_ray_it_is_begun_again_where_it_is(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    one = "--checkpoint.max_restarts=1"
+    assert run("hurt", {("learn", 3): lose}, more=(one,)) == 0
+    assert run("again", {("learn", 3): lose}, {("learn", 3): lose}, more=(one,)) == 4
+    assert run.anew == 0
+    monkeypatch.undo()
+    assert run("outside", {("learn", 3): lose}) == 0
+    assert run.anew == 1
+    assert merged(tmp_path / "hurt") == merged(tmp_path / "outside")
 
 
 def test_once_too_often_it_ends_with_an_exit_code_of_its_own_and_can_be_resumed(
