@@ -65,6 +65,14 @@ def test_what_each_of_several_learners_holds_of_a_shared_state() -> None:
     assert facts["state each learner holds"] == "56.74 GiB (ZeRO-2)"
 
 
+def test_adapters_have_gradients_and_moments_and_the_frozen_weights_none() -> None:
+    facts = consequences(load_config(None, ["--model.path=Qwen/Qwen2.5-7B", "--learner.lora_rank=16"]))
+    assert facts["parameters that train"] == "40.4 M, of adapters"
+    # 4 x 7,615,616,512 + 16 x 40,370,176 bytes
+    assert facts["learner state"] == "28.97 GiB (fp32 weights, adapters with gradients and AdamW)"
+    assert "parameters that train" not in consequences(Config())
+
+
 def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     facts = consequences(load_config(None, ["--model.path", "someone/model"]))

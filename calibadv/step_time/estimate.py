@@ -38,7 +38,7 @@ def work_of(config: Config) -> Work:
 
 
 def layout_of(config: Config) -> Layout:
-    """Engines, learners and retrievers as configured. Raises ValueError for a colocation that cannot be."""
+    """Engines, learners and retrievers as configured; a learner in the driver counts as one."""
     rollout, learner = config.rollout, config.learner
     critic = make_method(config.method.name, config.method.params).critic
     reference = learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0)
@@ -62,7 +62,8 @@ def layout_of(config: Config) -> Layout:
             adapters=learner.lora_rank > 0,
             forwards=(learner.old_logprobs == "recompute") + reference + (critic is not None),
         ),
-        colocated=getattr(rollout, "placement", "separate") == "colocated",
+        colocated=rollout.placement == "colocated",
+        shared_memory=rollout.weight_transfer != "object_store",
         max_staleness=rollout.max_staleness,
         retrievers=config.search.replicas,
     )

@@ -46,26 +46,35 @@ class Learners:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The parts of a run and where they are. Colocated learners and engines are on the same GPUs, in turns."""
+    """The parts of a run and where they are. Colocated learners are beside an engine each, on its GPU, in turns.
+
+    With `shared_memory` a colocated engine takes the weights from the learner beside it (`rollout.weight_transfer`).
+    """
 
     engines: Engines
     learners: Learners
     colocated: bool = False
+    shared_memory: bool = True
     max_staleness: int = 0
     retrievers: int = 1
 
     def __post_init__(self) -> None:
-        if self.colocated and (self.max_staleness or self.engines.gpus != self.learners.number):
+        if self.colocated and (self.max_staleness or self.engines.gpus < self.learners.number):
             raise ValueError(
                 f"colocated with max_staleness {self.max_staleness}, {self.engines.gpus} GPUs of engines and "
                 f"{self.learners.number} of learners: they take turns on the same GPUs, so that the first must be 0 "
-                "and the others equal"
+                "and learners no more than engines"
             )
 
     @property
     def gpus(self) -> int:
         """GPUs of engines and learners; a retriever's are not counted."""
-        return self.learners.number if self.colocated else self.engines.gpus + self.learners.number
+        return self.engines.gpus + (0 if self.colocated else self.learners.number)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether every engine has a learner beside it to take the weights from."""
+        return self.colocated and self.shared_memory and self.engines.gpus == self.learners.number
 
     @property
     def remote_nodes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calibadv.memory.shape import ModelShape
 from calibadv.step_time.flops import Phase
-from calibadv.step_time.gpu import GIGA, Gpu
+from calibadv.step_time.gpu import GIGA, TERA, Gpu
 from calibadv.step_time.layout import Layout
 from calibadv.step_time.work import Assumptions
 
@@ -13,7 +13,8 @@ def publication_phase(shape: ModelShape, gpu: Gpu, layout: Layout, assumed: Assu
     """Packing by rank 0, sending to other nodes, loading by engines; with colocation also the engines' sleep and wake.
 
     Packing copies each chunk twice (joining its tensors, and into the store), loading once; engines of one node share
-    what arrived there and load side by side. Sending is counted as if the learner's node sent to each other one.
+    what arrived there and load side by side. Sending is counted as if the learner's node sent to each other one. An
+    engine beside a learner on its GPU copies from there instead, in its own memory; packing is done all the same.
     `time/sync_s` of a run is the packing alone: engines load when they next have work, in `time/rollout_s`.
     """
     size = published_bytes(shape, layout)
@@ -24,15 +25,19 @@ def publication_phase(shape: ModelShape, gpu: Gpu, layout: Layout, assumed: Assu
     parts = {
         "gathering": gathered / bus,
         "packing": size / pcie + 2 * size / (assumed.store_gb_s * GIGA),
-        "sending to other nodes": layout.remote_nodes * size / (assumed.transfer_gb_s * GIGA),
-        "loading": size / (assumed.store_gb_s * GIGA) + size / layout.engines.tensor_parallel / pcie,
+        "sending to other nodes": 0.0
+        if layout.in_place
+        else layout.remote_nodes * size / (assumed.transfer_gb_s * GIGA),
+        "loading": 2 * size / (gpu.hbm_tb_s * TERA * assumed.bandwidth)
+        if layout.in_place
+        else size / (assumed.store_gb_s * GIGA) + size / layout.engines.tensor_parallel / pcie,
         "sleep and wake": 2 * size / layout.engines.tensor_parallel / pcie if layout.colocated else 0.0,
     }
     bounds = {
         "gathering": "links between learners",
         "packing": "copies into the object store",
         "sending to other nodes": "the network between nodes",
-        "loading": "copies out of the object store",
+        "loading": "copies by engines",
         "sleep and wake": "PCIe",
     }
     return Phase(parts, bounds[max(parts, key=parts.__getitem__)])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from calibadv.memory.items import card_bytes, engine_items, kv_token_bytes, state_items
+from calibadv.memory.items import Items, card_bytes, engine_items, kv_token_bytes, state_items
 from calibadv.memory.shape import ModelShape
 from calibadv.step_time.flops import Phase, head_flops, layer_flops
 from calibadv.step_time.gpu import TERA, Gpu
-from calibadv.step_time.layout import Engines, Layout
+from calibadv.step_time.layout import Engines, Layout, Learners
 from calibadv.step_time.work import Assumptions, Work
 
 
@@ -71,14 +71,20 @@ def decoding_step(
 def running(shape: ModelShape, gpu: Gpu, work: Work, layout: Layout) -> float:
     """Rollouts that an engine has under way: its share, at most `max_concurrent` and what its KV cache holds.
 
-    Beside a colocated learner, whose state stays, the cache is smaller. At least 1.
+    Beside a colocated learner, whose state stays, and its copy of published weights, the cache is smaller. At least 1.
     """
-    engines, learners = layout.engines, layout.learners
+    engines = layout.engines
     ranks, item = engines.tensor_parallel, engines.weight_bytes
     own = sum(engine_items(shape, item=item, sequences=engines.max_concurrent, tensor_parallel=ranks).values())
     room = engines.memory_share * card_bytes(gpu.memory_gb)
     if layout.colocated:
-        kept = sum(state_items(shape.parameters, zero=learners.zero, learners=learners.number).values())
+        kept = sum(resting(shape, layout.learners).values()) + layout.shared_memory * shape.parameters * item
         room = min(room, card_bytes(gpu.memory_gb) - kept)
     held = (room - own) / (work.rollout_tokens * kv_token_bytes(shape, item, ranks))
     return max(1.0, min(engines.max_concurrent, work.rollouts / engines.number, held))
+
+
+def resting(shape: ModelShape, learners: Learners) -> Items:
+    """What a learner holds between two updates. Adapters' own state is left out."""
+    trained, frozen = (0, shape.parameters) if learners.adapters else (shape.parameters, 0)
+    return state_items(trained, frozen=frozen, zero=learners.zero, learners=learners.number)

@@ -47,7 +47,8 @@ def test_without_stage_3_nothing_is_gathered_and_fp32_engines_take_twice_as_much
         (Layout(Engines(4), Learners(4)), 0),
         (Layout(Engines(32), Learners(32)), 4),
         (Layout(Engines(4, tensor_parallel=4), Learners(16)), 2),
-        (Layout(Engines(64), Learners(64), colocated=True), 7),
+        (Layout(Engines(64), Learners(64), colocated=True, shared_memory=False), 7),
+        (Layout(Engines(64), Learners(32), colocated=True), 7),
         (Layout(Engines(8), Learners(8), colocated=True), 0),
     ],
 )
@@ -62,7 +63,17 @@ def test_colocated_engines_sleep_and_wake() -> None:
     assert publication_phase(TINY, UNIT, both, IDEAL).parts["sleep and wake"] == pytest.approx(4e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"max_staleness": 1}, {"learners": Learners(2)}])
+def test_an_engine_beside_a_learner_copies_within_its_gpu() -> None:
+    both = Layout(Engines(64), Learners(64), colocated=True)
+    phase = publication_phase(TINY, UNIT, both, IDEAL)
+    assert phase.parts["sending to other nodes"] == 0
+    assert phase.parts["loading"] == pytest.approx(2 * 2000 / 1e12)
+    assert phase.parts["packing"] == pytest.approx(6e-6)
+    stored = publication_phase(TINY, UNIT, replace(both, shared_memory=False), IDEAL)
+    assert stored.parts["loading"] == pytest.approx(4e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"max_staleness": 1}, {"learners": Learners(9)}])
 def test_a_colocation_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="take turns on the same GPUs"):
         replace(Layout(Engines(8), Learners(8), colocated=True), **wrong)  # type: ignore[arg-type]
@@ -116,6 +127,10 @@ def test_a_configurations_layout() -> None:
     assert layout.engines == Engines(3, tensor_parallel=2)
     assert layout.learners == Learners(4, dtype="float32", checkpointing=False, forwards=2)
     assert (layout.colocated, layout.max_staleness, layout.retrievers) == (False, 0, 2)
+    turns = ("--rollout.placement=colocated", "--cluster.gpus_per_engine=0.6", "--learner.gpus_per_learner=0.4")
+    both = layout_of(load_config(None, [*ON_GPUS, *turns]))
+    assert (both.colocated, both.gpus, both.in_place) == (True, 8, False)
+    assert layout_of(load_config(None, [*ON_GPUS, *turns, "--learner.learners=8"])).in_place
     ppo = layout_of(load_config(None, ["--method.name=ppo"]))
     assert ppo.learners.models == 2
     assert layout_of(load_config(None, ["--learner.lora_rank=8"])).learners.adapters

@@ -79,11 +79,20 @@ def test_an_engine_runs_what_its_cache_holds() -> None:
 
 def test_a_learner_that_stays_beside_an_engine_makes_its_cache_smaller() -> None:
     card, work = replace(UNIT, memory_gb=60), Work()
-    both = Layout(Engines(8), Learners(8, zero=3), colocated=True)
+    both = Layout(Engines(8), Learners(8, zero=3), colocated=True, shared_memory=False)
     # 0.97 x 60e9 less an eighth of 20 bytes a parameter, which is less than 0.85 x 0.97 x 60e9.
     expected = (58_200_000_000 - 20 * 7_615_616_512 / 8 - 19_557_133_312) / (1400 * 57_344)
     assert running(QWEN_7B, card, work, both) == pytest.approx(expected)
     assert running(QWEN_7B, card, work, replace(both, colocated=False)) == 256
+    # With published weights there too, 2 bytes a parameter; frozen weights have neither gradients nor moments.
+    token = 1400 * 57_344
+    assert running(QWEN_7B, card, work, replace(both, shared_memory=True)) == pytest.approx(
+        expected - 2 * 7_615_616_512 / token
+    )
+    adapters = replace(both, learners=Learners(8, zero=3, adapters=True))
+    assert running(QWEN_7B, replace(card, memory_gb=40), work, adapters) == pytest.approx(
+        (32_980_000_000 - 19_557_133_312) / token
+    )
 
 
 def test_rollouts_by_hand() -> None:

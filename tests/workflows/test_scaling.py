@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ SECONDS = {"rollout_s": 2.0, "learn_s": 3.0, "sync_s": 0.5, "step_s": 5.5}
 
 def line(step: int, seconds: float, tokens: float = 100.0) -> dict[str, float]:
     parts = {f"time/{part}_s": seconds / 2 for part in ("rollout", "learn", "sync")}
-    return {"step": float(step), "time/step_s": seconds, "rollout/tokens": tokens, **parts}
+    return {"step": float(step), "time/step_s": seconds + 9.0, "time/eval_s": 9.0, "rollout/tokens": tokens, **parts}
 
 
 def test_every_case_is_a_valid_run_of_two_updates_a_step() -> None:
@@ -45,7 +48,7 @@ def test_a_measurement_that_says_nothing_is_refused(steps: int, questions: int) 
         arguments(CASES[0], steps=steps, questions=questions)
 
 
-def test_medians_leave_out_the_first_step_and_evaluations() -> None:
+def test_medians_leave_out_the_first_step_and_the_time_of_evaluations() -> None:
     metrics = [{"step": 0.0, "eval/f1": 0.5}, line(1, 50.0), line(2, 4.0), line(3, 8.0), line(4, 5.0)]
     result = measured(Case(2, 1), GIVEN, metrics, [3, 7])
     assert (result["steps"], result["step_s"], result["learn_s"]) == (3, 5.0, 2.5)
@@ -103,11 +106,22 @@ def test_a_resident_peak_is_read_in_bytes() -> None:
     assert resident_peak("Name:\tray\nState:\tZ (zombie)\n") == 0
 
 
-def test_a_process_without_learners_has_no_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "POLL_S", 0.01)
-    with learner_peaks(os.getpid()) as peaks:
-        pass
-    assert peaks == {}
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from Linux's /proc")
+def test_peaks_are_those_of_learners_below_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "POLL_S", 0.05)
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    learner, other = subprocess.Popen([*sleeping, "ray::_WrappedExecutable.apply"]), subprocess.Popen(sleeping)
+    try:
+        with learner_peaks(os.getpid()) as peaks:
+            deadline = time.monotonic() + 30
+            while not peaks and time.monotonic() < deadline:
+                time.sleep(0.05)
+    finally:
+        for process in (learner, other):
+            process.kill()
+            process.wait()
+    assert list(peaks) == [learner.pid]
+    assert peaks[learner.pid] > 2**20
 
 
 # ---- the model's tables ------------------------------------------------------------------------------------------

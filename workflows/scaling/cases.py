@@ -69,7 +69,7 @@ def arguments(case: Case, *, steps: int, questions: int) -> list[str]:
 def measured(
     case: Case, given: Sequence[str], metrics: Sequence[Mapping[str, float]], peaks: Sequence[int]
 ) -> dict[str, Any]:
-    """The case's medians over steps, the first left out; JSON-ready.
+    """The case's medians over steps, the first left out, and without evaluations; JSON-ready.
 
     `metrics`: the run's lines in metrics.jsonl. `peaks`: bytes of each learner's largest resident memory. Raises
     ValueError where fewer than two steps were made.
@@ -78,8 +78,9 @@ def measured(
     steps = [line for line in metrics if "time/step_s" in line][1:]
     if not steps:
         raise ValueError(f"{case.name}: no step after the first is in its metrics.jsonl: see its log")
-    seconds = {part: median(line[f"time/{part}_s"] for line in steps) for part in ("rollout", "learn", "sync", "step")}
-    tokens = [config.rollouts_per_step * line["rollout/tokens"] / line["time/step_s"] for line in steps]
+    seconds = {part: median(line[f"time/{part}_s"] for line in steps) for part in ("rollout", "learn", "sync")}
+    whole = [line["time/step_s"] - line["time/eval_s"] for line in steps]
+    tokens = [config.rollouts_per_step * line["rollout/tokens"] / took for line, took in zip(steps, whole, strict=True)]
     return {
         "case": case.name,
         "engines": case.engines,
@@ -88,6 +89,7 @@ def measured(
         "arguments": list(given),
         "steps": len(steps),
         **{f"{part}_s": value for part, value in seconds.items()},
+        "step_s": median(whole),
         "tokens_per_s": median(tokens),
         "published_bytes": published_bytes(config),
         "learner_peak_bytes": max(peaks, default=None),

@@ -22,7 +22,7 @@ from workflows.scaling.cases import CASES, RECIPE, Case, arguments, measured
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
-LEARNER = "PolicyLearner"  # in the title that Ray gives to a learner's process
+LEARNER = "_WrappedExecutable"  # what Ray calls a learner's process: Ray Train's wrapper of RLlib's class
 POLL_S = 1.0
 
 
