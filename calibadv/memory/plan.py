@@ -20,7 +20,7 @@ from calibadv.memory.items import (
     kv_token_bytes,
     learner_items,
 )
-from calibadv.memory.shape import ModelShape, model_shape
+from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
 from calibadv.methods import make_method
 from calibadv.search import manifest as index_manifest
 from calibadv.search.encoder import resolve_model
@@ -108,6 +108,7 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         critic=critic.kind if critic is not None else None,
         zero=learner.zero,
         learners=max(learner.learners, 1),
+        adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
     )
     if _colocated(config):
         return Part("learner", learner.learners, items | {SLEEPING: float(CONTEXT + CUDA_GRAPHS)})

@@ -22,7 +22,7 @@ from calibadv.memory.plan import (
     resting_bytes,
     search_parts,
 )
-from calibadv.memory.shape import ModelShape
+from calibadv.memory.shape import ModelShape, model_shape
 from calibadv.search.manifest import IndexManifest, Origin
 from calibadv.search.manifest import write_manifest as write_index_manifest
 
@@ -116,6 +116,15 @@ def test_what_passes_of_a_learner_is_known_by_its_name() -> None:
     )
     for prefix in PASSING:
         assert any(name.startswith(prefix) for name in items | small.items), prefix
+
+
+def test_a_learner_of_adapters_has_a_frozen_model_and_a_small_state() -> None:
+    shape = model_shape("Qwen/Qwen2.5-7B")
+    part = learner_part(config("--learner.lora_rank=16", "--learner.kl_coef=0.001"), shape)
+    assert part.items["frozen weights, fp32"] == 4 * shape.parameters
+    assert part.items["adapters, fp32"] == 4 * 40_370_176
+    assert "reference model, fp32" not in part.items
+    assert part.spare(80) > 0 > learner_part(config(), shape).spare(80)
 
 
 def test_processes_that_take_half_a_gpu_share_one() -> None:
