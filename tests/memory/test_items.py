@@ -154,6 +154,8 @@ def test_adapters_have_a_state_and_the_model_none() -> None:
     assert items["AdamW's two moments, fp32"] == 8 * ADAPTERS
     assert "weights, fp32" not in items
     assert items["bf16 copies of weights (autocast)"] == 13_051_243_520 / 28  # one layer's, until it has run backward
+    # 12 x 1,024 x 152,064 + 2 x 544,997,376: no gradient of the head
+    assert items["logits of a chunk, head's gradient"] == 1_868_562_432 + 1_089_994_752
     # As without adapters, but for 24 x 3,584 in place of 30 x 3,584 of one layer and a half.
     assert items["activations of 16,384 tokens"] == 16_384 * (401_408 + 1.5 * 239_616 + 57_344)
 
