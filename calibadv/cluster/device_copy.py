@@ -64,7 +64,7 @@ class DeviceCopy:
         if not self._usable:
             return
         try:
-            self._write(torch.cat(parts))
+            self._write(torch.cat(list(parts)))
         except (RuntimeError, OSError, pickle.PicklingError) as error:  # out of memory is a RuntimeError
             logger.warning("weights are not shared on %s, but through the object store alone: %s", self._device, error)
             self._usable = False

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 
-from calibadv.cluster import device_copy, weights
+from calibadv.cluster import device_copy
 from calibadv.cluster.device_copy import DeviceCopy, SharedCopy, place, read, within_reach
 from calibadv.cluster.weights import PackedWeights, chunk_state, fetch
 
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def named_memory() -> None:
     # CPU tensors are handed on by name, not by a file descriptor that only a child would be given.
-    torch.multiprocessing.set_sharing_strategy("file_system")
+    torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
 
 
 def kept(copy: DeviceCopy, *chunks: bytes) -> SharedCopy:
@@ -35,7 +36,7 @@ def kept(copy: DeviceCopy, *chunks: bytes) -> SharedCopy:
     assert shared is not None
     for buffer in copy._buffers:  # main memory goes with its last reader, unless it counts more; a GPU's does not
         for _ in range(10):
-            buffer.untyped_storage()._shared_incref()
+            buffer.untyped_storage()._shared_incref()  # type: ignore[no-untyped-call]
     return shared
 
 
@@ -152,8 +153,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
         kept[reference := f"ref {len(kept)}"] = value
         return reference
 
-    monkeypatch.setattr(weights.ray, "put", put)
-    monkeypatch.setattr(weights.ray, "get", kept.__getitem__)
+    monkeypatch.setattr(ray, "put", put)
+    monkeypatch.setattr(ray, "get", kept.__getitem__)
     return kept
 
 

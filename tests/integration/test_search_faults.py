@@ -35,7 +35,8 @@ from calibadv.search.remote import http_search
 from calibadv.search.rerank import NoReranker
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document, IntArray, Question
-from serve.app import SearchAppOptions, start_search, stop_search
+from serve.app import start_search, stop_search
+from serve.application import SearchAppOptions
 from serve.search_client import serve_search
 from serve.wire import parse_retrieve, retrieve_response
 from tests.rollout.scripted import TOKENIZER, spelled
@@ -235,7 +236,7 @@ def faulty_corpus(control: str) -> list[Document]:
             time.sleep(5.0)
         return [list(documents) for documents in found]
 
-    NoReranker.rerank = rerank  # type: ignore[method-assign]
+    setattr(NoReranker, "rerank", rerank)  # noqa: B010
     return CORPUS
 
 

@@ -64,7 +64,7 @@ def test_ranks_without_a_copy_give_nothing_and_run_through_all(monkeypatch: pyte
 
 
 def test_ranks_with_a_copy_keep_what_rank_0_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.multiprocessing.set_sharing_strategy("file_system")
+    torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
     monkeypatch.setattr(publish, "rank", lambda: 1)
     packed = pack_on_ranks(weights([]), torch.bfloat16, DeviceCopy(CPU))
     assert packed is not None
@@ -87,7 +87,7 @@ def test_a_rank_that_fails_does_not_leave_the_others_waiting(monkeypatch: pytest
 def test_copies_of_all_ranks_go_with_the_chunks_of_rank_0() -> None:
     manifest = (TensorSpec("a", "float32", (2,), 0, 0, 8),)
     copies = [SharedCopy(f"gpu {n}", "cuda:0", n, (b"",)) for n in range(3)]
-    stored = PackedWeights(("ref",), manifest, (copies[0],))  # type: ignore[arg-type]
+    stored = PackedWeights(("ref",), manifest, (copies[0],))
     other = (TensorSpec("a", "float32", (2,), 1, 0, 8),)
     packed = with_copies(
         [stored, None, PackedWeights((), manifest, (copies[1],)), PackedWeights((), other, (copies[2],))]
