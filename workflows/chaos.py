@@ -80,13 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command": [*sys.argv[:1], *(arguments if arguments is not None else sys.argv[1:])],
         "seed": known.seed,
         "usual_step_s": usual_s,
-        "kills": [asdict(kill) for kill in hurt.made],
+        "kills": [{**asdict(kill), "slowest_step_s": _slowest(folder / "hurt", kill)} for kill in hurt.made],
         "planned": len(planned),
         "hurt": {**_counts(folder / "hurt"), "exit_code": code, "wall_s": wall_s},
         "unhurt": _counts(straight),
     }
     (folder / "chaos.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    Console().print(_kills_table(hurt.made, usual_s), _runs_table(result))
+    Console().print(_kills_table(result), _runs_table(result))
     same = all(result["hurt"][name] == result["unhurt"][name] for name in ("steps", "questions", "dropped"))
     passed = code == 0 and same and len(hurt.made) == len(planned)
     logger.info("%s: %s", "passed" if passed else "FAILED", folder / "chaos.json")
@@ -160,12 +160,25 @@ _COUNTED = {
 }
 
 
-def _kills_table(kills: Sequence[Kill], usual_s: float) -> Table:
-    table = Table("killed", "after step", "next step after, s", "in usual steps", title="Kills")
-    for kill in kills:
-        cost = kill.recovery_s
-        shown = ("never", "") if cost is None else (f"{cost:.1f}", f"{cost / usual_s:.1f}")
-        table.add_row(f"{kill.kind} (pid {kill.pid})", str(kill.after_step), *shown)
+def _slowest(folder: Path, kill: Kill) -> float:
+    """Seconds of the slower of the two steps after a kill: one that came while the policy learned shows in the second.
+
+    0 if there is none. What a restart took is in no step.
+    """
+    after = range(kill.after_step + 1, kill.after_step + 3)
+    return max(
+        (line["time/step_s"] for line in read_history(folder / "metrics.jsonl") if line["step"] in after), default=0
+    )
+
+
+def _kills_table(result: dict[str, Any]) -> Table:
+    usual_s = result["usual_step_s"]
+    table = Table(
+        "killed", "after step", "next step after, s", "slower of two steps, s", "usual step, s", title="Kills"
+    )
+    for kill in result["kills"]:
+        cost = "never" if kill["recovery_s"] is None else f"{kill['recovery_s']:.1f}"
+        table.add_row(kill["kind"], str(kill["after_step"]), cost, f"{kill['slowest_step_s']:.1f}", f"{usual_s:.1f}")
     return table
 
 

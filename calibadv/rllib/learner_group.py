@@ -129,6 +129,9 @@ def _error(ref: Any) -> Exception | None:
 
 
 def _cause(error: Exception) -> str:
-    """Ray's words without its list of ids and of everything that may have been the reason."""
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
-    return f"{type(error).__name__}: {' '.join(lines).partition(' There are some potential root causes')[0][:400]}"
+    """Ray's words without its list of ids and of all that may have been the reason."""
+    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
+    text = " ".join(said[1:] or said)
+    for guesses in (" Some common causes", " There are some potential root causes"):
+        text = text.partition(guesses)[0]
+    return f"{type(error).__name__}: {text[:300]}"

@@ -14,7 +14,7 @@ import pytest
 from calibadv.config import ConfigError, load_config
 from calibadv.config_toml import to_toml
 from workflows import chaos, injection
-from workflows.injection import Planned, Run, kill_all, plan_kills
+from workflows.injection import Kill, Planned, Run, kill_all, plan_kills
 
 
 @pytest.mark.parametrize(("steps", "each"), [(50, 2), (6, 1), (20, 6)])
@@ -82,6 +82,15 @@ def test_counts_are_sums_over_steps(tmp_path: Path) -> None:
         "skipped_updates": 0,
         "restarts": 1,
     }
+
+
+def test_a_kill_during_learning_shows_in_the_step_after_the_next(tmp_path: Path) -> None:
+    times = enumerate([2.0, 2.0, 14.0, 20.0], start=1)
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": step, "time/step_s": time_s}) + "\n" for step, time_s in times)
+    )
+    assert chaos._slowest(tmp_path, Kill("engine", 1, "", after_step=1, at_s=0.0, recovery_s=0.8)) == 14.0
+    assert chaos._slowest(tmp_path, Kill("engine", 1, "", after_step=4, at_s=0.0, recovery_s=None)) == 0
 
 
 def test_another_run_is_no_comparison(tmp_path: Path) -> None:
