@@ -13,7 +13,7 @@ import ray
 
 from calibadv.config import load_config
 from calibadv.data.pocket import policy_path
-from workflows import train, training_run
+from workflows import attempt, train, training_run
 from workflows.inputs import model_folder, resolve_inputs
 
 Run = Callable[..., tuple[int, str]]
@@ -221,5 +221,5 @@ def test_ctrl_c_before_anything_is_started_is_130(monkeypatch: pytest.MonkeyPatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.argv", ["train.py"])
-    monkeypatch.setattr(train, "resolve_inputs", interrupted)
+    monkeypatch.setattr(attempt, "resolve_inputs", interrupted)
     assert train._cli() == 130
