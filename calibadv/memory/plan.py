@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
 from calibadv.methods import make_method
 from calibadv.search import manifest as index_manifest
 from calibadv.search.encoder import resolve_model
-from calibadv.search.stored_index import ROWS_A_PIECE
 
 NODE_GPUS = 8
 SLEEPING = "the engine beside it, asleep"  # its context and graphs: vLLM's sleep mode frees the rest
@@ -111,6 +109,9 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
     )
     if _colocated(config):
+        if config.rollout.weight_transfer != "object_store":
+            item = 2 if config.model.dtype == "bfloat16" else 4
+            items["published weights, for the engine beside it"] = float(item * shape.parameters)
         return Part("learner", learner.learners, items | {SLEEPING: float(CONTEXT + CUDA_GRAPHS)})
     gpus = learner.gpus_per_learner
     return Part("learner", max(learner.learners, 1) * gpus, _on_a_card(items, gpus))
@@ -156,17 +157,14 @@ def passages(config: Config) -> tuple[int, str] | None:
 
 def _index_items(config: Config, width: int) -> Items:
     kind: str = config.search.index
-    documents = pieces = 0
-    if (known := passages(config)) is not None:
-        documents, pieces = known[0], math.ceil(known[0] / ROWS_A_PIECE)
+    documents = known[0] if (known := passages(config)) is not None else 0
     if config.search.faiss_index and Path(config.search.faiss_index).is_dir():
         ready = index_manifest.read_manifest(Path(config.search.faiss_index))
-        kind, documents, pieces = ready.kind, sum(ready.rows), len(ready.rows)
+        kind, documents = ready.kind, sum(ready.rows)
     size = documents * index_vector_bytes(kind, width)
     if not size:
         return {}
-    # Each piece is an index of its own, with scratch memory of its own.
-    return {f"{kind} index of {documents:,} passages": size, "FAISS's scratch memory": float(pieces * FAISS_SCRATCH)}
+    return {f"{kind} index of {documents:,} passages": size, "FAISS's scratch memory": float(FAISS_SCRATCH)}
 
 
 def _colocated(config: Config) -> bool:
