@@ -134,8 +134,9 @@ def _train(folder: Path, name: str, recipe: Path, given: Sequence[str], hurt: _H
 def _check(recipe: Path, given: Sequence[str]) -> None:
     config = load_config(recipe, given)
     if config.learner.learners == 0 or config.search.url:
-        raise ConfigError("learner.learners = 0 learns in the driver and search.url is not the run's: there is no one "
-                          "to kill")  # fmt: skip
+        raise ConfigError(
+            "learner.learners = 0 learns in the driver, and what search.url names is not the run's: there is no one to kill"
+        )
 
 
 def _check_same(hurt: Path, straight: Path) -> None:
