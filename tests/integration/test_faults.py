@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ import psutil
 import pytest
 
 from calibadv.rllib.learner_group import LearnersLost, PolicyLearnerGroup
+from tests.integration.commands import ended, start
 from tests.integration.test_learner_group import GROUPS, learner_group, train
 from tests.integration.test_learner_group import model_folder as model_folder
 from tests.integration.test_resume import assert_same_run
-from tests.integration.test_training import ROOT, TIMEOUT_S, Place, lines
+from tests.integration.test_training import Place, lines
 from tests.integration.test_training import place as place
 
 pytestmark = pytest.mark.integration
@@ -122,26 +121,5 @@ def test_a_run_whose_learner_is_killed_in_an_update_is_the_run_that_was_never_hu
 def run_with_a_death(place: Place, name: str, folder: Path, **more: str) -> tuple[int, str]:
     script = folder / "dies.py"
     script.write_text(DIES, encoding="utf-8")
-    overrides = place.command(name, **more)[2:]
-    environment = os.environ | {
-        "CI": "1",
-        "OMP_NUM_THREADS": "1",
-        "RAY_TMPDIR": str(place.ray),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(folder / "killed"), *overrides],
-        cwd=place.runs.parent,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT_S)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return process.returncode, output
+    arguments = place.arguments(name, **more)
+    return ended(start(script, str(folder / "killed"), *arguments, cwd=place.runs.parent, ray=place.ray))
