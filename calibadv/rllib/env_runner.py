@@ -10,7 +10,6 @@ import contextlib
 import queue
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,11 +89,8 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         rows = list(self._finished.get(key, ()))
         return SampleProgress(len(rows), self._expected[key], sum(row.rolled.infra_failed for row in rows))
 
-    def sample(self, *, phase: Phase, step: int, on_row: Callable[[int, int], None] | None = None) -> StepSample:
-        """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early.
-
-        `on_row(done, of)` is told of progress.
-        """
+    def sample(self, *, phase: Phase, step: int) -> StepSample:
+        """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early."""
         key = (str(phase), step)
         self._ready.wait()
         while not self._expected or len(self._finished[key]) < self._expected[key]:
@@ -105,8 +101,6 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
                 self._failure = row  # for whoever asks again: nothing more will come
                 continue
             self._finished[row.phase, row.step].append(row)
-            if on_row is not None:
-                on_row(len(self._finished[key]), self._expected[key])
         return _collect(sorted(self._finished.pop(key), key=lambda row: row.index), step)
 
     def _drain(self, stream: RolloutStream) -> None:

@@ -114,13 +114,6 @@ def test_sampled_groups_bring_their_documents_also_where_nothing_was_found() -> 
     assert sample.documents == {"ada": ADA}
 
 
-def test_progress_is_told_row_by_row() -> None:
-    told: list[tuple[int, int]] = []
-    rows = [row(T, 0, 0), row(T, 0, 1), row(T, 0, 2)]
-    runner(rows).sample(phase=T, step=0, on_row=lambda done, of: told.append((done, of)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-
-
 def test_how_much_of_a_step_is_in_can_be_asked_at_any_time() -> None:
     rows = [row(T, 0, 0), row(T, 1, 0, lost=2), row(T, 1, 1), row(T, 0, 1)]
     env_runner = runner(rows, missing=1)  # a third row of step 0 never comes
