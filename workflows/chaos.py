@@ -135,7 +135,8 @@ def _check(recipe: Path, given: Sequence[str]) -> None:
     config = load_config(recipe, given)
     if config.learner.learners == 0 or config.search.url:
         raise ConfigError(
-            "learner.learners = 0 learns in the driver, and what search.url names is not the run's: there is no one to kill"
+            "learner.learners = 0 learns in the driver, and what search.url names is not the run's: there is no one to "
+            "kill"
         )
 
 
