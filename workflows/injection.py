@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +81,7 @@ class Run:
 
     def processes(self, kind: str) -> list[psutil.Process]:
         """Its processes of a kind, in the order of their start."""
-        with suppress(psutil.NoSuchProcess):
-            self.seen |= set(self.process.children(recursive=True))
+        self._look()
         return sorted((one for one in self.seen if _title(one).startswith(TITLES[kind])), key=lambda one: one.pid)
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -95,8 +95,7 @@ class Run:
 
     def end(self) -> None:
         """Ends it and whatever it has started, if anything is left."""
-        with suppress(psutil.NoSuchProcess):
-            self.seen |= set(self.process.children(recursive=True))
+        self._look()
         if self.process.poll() is None:
             self.process.terminate()
             with suppress(psutil.TimeoutExpired):
@@ -104,6 +103,15 @@ class Run:
         for one in [self.process, *self.seen]:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
+
+    def _look(self) -> None:
+        """Adds what there is: its descendants, and the rest of its session, whose parents may be gone."""
+        with suppress(psutil.NoSuchProcess):
+            self.seen |= set(self.process.children(recursive=True))
+        for pid in psutil.pids():
+            with suppress(OSError, psutil.NoSuchProcess):
+                if os.getsid(pid) == self.process.pid:
+                    self.seen.add(psutil.Process(pid))
 
 
 def kill_all(run: Run, planned: list[Planned], usual_s: float) -> Iterator[Kill]:
