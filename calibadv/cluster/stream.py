@@ -82,7 +82,8 @@ def stream_rollouts(
     # The versions already bound what is under way to a step or two. Ray Data's guesses at output sizes would hold tasks
     # back from a free engine.
     context.set_config("backpressure_policies.enabled", [])
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What ends the stream is raised to whoever reads it; Ray Data would print it as well.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Ray Data's own defaults restart a dead actor, and run its tasks again, without limit: `StageSettings` sets one.
     with DataContext.current(context):
         # `from_arrow` asks a task for each table's size, and a task of Ray Data's runs outside of any placement group.
