@@ -1,12 +1,14 @@
 # make train [ARGS="--config … --section.key value"]   trains; without ARGS the pocket world on this machine's CPU
 # make compare [ARGS="STUDY.toml"]                     runs a study of several methods, the pocket study without ARGS
-# make test                                           all tests
+# make test [WORKERS=2]                               all tests, two files at a time
 # Both do all set-up (see scripts/setup.sh). One thread a process: the parts share the cores among themselves.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 BIN := .venv/bin
+# A file of tests is one process's: its tests may share a Ray. Each process needs a core and up to 10 GB.
+TESTS = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-.PHONY: train compare test check format setup lock mlflow audit doctor
+.PHONY: train compare test check format setup lock mlflow audit doctor chaos
 
 train: setup
 	$(BIN)/python workflows/train.py $(ARGS)
@@ -15,13 +17,13 @@ compare: setup
 	$(BIN)/python workflows/compare.py $(or $(ARGS),workflows/studies/pocket.toml)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(TESTS)
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(TESTS)
 
 format: setup
 	$(BIN)/ruff format .
@@ -33,6 +35,10 @@ audit: setup
 
 doctor: setup
 	$(BIN)/python workflows/doctor.py $(ARGS)
+
+# Kills parts of a run of 50 steps at random; passes if it trains as many questions as an unhurt one. An hour or so.
+chaos: setup
+	$(BIN)/python workflows/chaos.py $(ARGS)
 
 mlflow: setup
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///runs/mlflow.db

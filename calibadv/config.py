@@ -80,7 +80,7 @@ class Search(Section):
     url_shape: Literal["search_r1", "calibadv"] = "search_r1"  # of its requests
     token_env: str = ""  # environment variable with the bearer token of `url`, or of http_port's callers
     timeout_s: float = Field(30.0, gt=0)
-    max_attempts: int = Field(4, ge=1)
+    patience_s: float = Field(120.0, ge=0)  # a query is asked again for so long, then given up (infra_failed)
 
 
 class Rollout(Section):
@@ -99,7 +99,11 @@ class Rollout(Section):
     require_search: bool = True
     on_void_turn: Literal["stop", "retry"] = "stop"
     infra_retries: int = Field(2, ge=0)  # rollouts whose search failed are sampled again this often
-    max_staleness: int = Field(0, ge=0, le=1)
+    max_staleness: int = Field(0, ge=0, le=1)  # 1: the next step's rollouts run while a step is learned
+    placement: Literal["separate", "colocated"] = "separate"  # colocated: an engine and a learner take turns on a GPU
+    engine_timeout_s: float = Field(600.0, gt=0)  # an engine that answers nothing for so long is replaced
+    # auto: by CUDA IPC where an engine and a learner share a GPU, through the object store elsewhere
+    weight_transfer: Literal["auto", "object_store", "cuda_ipc"] = "auto"
     max_concurrent: int = Field(256, ge=1)  # sequences an engine batches
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     kv_cache_gb: float = Field(1.0, gt=0)  # CPU engines only
@@ -110,6 +114,15 @@ class Rollout(Section):
             raise ValueError(
                 f"rollout.max_prompt_tokens = {self.max_prompt_tokens} leaves no room in "
                 f"rollout.max_tokens = {self.max_tokens}: lower the first or raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ipc_needs_one_gpu(self) -> Rollout:
+        if self.weight_transfer == "cuda_ipc" and self.placement != "colocated":
+            raise ValueError(
+                f"rollout.weight_transfer = 'cuda_ipc' is between an engine and a learner on one GPU, and "
+                f"rollout.placement = {self.placement!r} gives each its own: set it to 'auto'"
             )
         return self
 
@@ -143,6 +156,21 @@ class LearnerSection(Section):
     old_logprobs: Literal["sampler", "recompute"] = "sampler"
     importance_cap: float | None = Field(None, gt=0)  # truncated importance sampling; needs recompute
     gradient_checkpointing: bool = False
+    # Adapters beside frozen weights (Hu et al. 2022); without dropout, for the ratio compares with an engine without
+    lora_rank: int = Field(0, ge=0)  # 0 = all weights are trained
+    lora_alpha: float = Field(16.0, gt=0)  # an adapter's part of a weight is alpha / rank times B A
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # of the decoder's blocks, or some by name
+
+    @field_validator("lora_targets", mode="before")
+    @classmethod
+    def _all_or_named(cls, targets: Any) -> Any:
+        named = isinstance(targets, list | tuple) and targets and all(isinstance(t, str) and t for t in targets)
+        if targets == "all-linear" or named:
+            return targets
+        raise ValueError(
+            f"learner.lora_targets = {shown(targets)}: expected 'all-linear' or a list of names of linear layers, "
+            "e.g. ['q_proj', 'v_proj']"
+        )
 
     @model_validator(mode="after")
     def _importance_needs_recompute(self) -> LearnerSection:
@@ -204,6 +232,7 @@ class CheckpointSection(Section):
     keep_last: int = Field(2, ge=1)
     keep_best: bool = True  # by eval/f1: an evaluated version that beats all before it is kept as well
     uri: str = ""  # a folder or fsspec URI (s3://…), below which the run's name is added; "" = in the run folder
+    max_restarts: int = Field(3, ge=0)  # after a lost learner or node (docs/reliability.md), in one command; 0 = never
 
     @field_validator("uri")
     @classmethod
@@ -218,8 +247,10 @@ class Cluster(Section):
     logical_cpus: int | None = None  # local only; None = enough for all actors
     cpus_per_engine: float = Field(1.0, ge=0)
     gpus_per_engine: float = Field(1.0, ge=0)  # for each of its tensor-parallel ranks
+    gpu: Literal["", "A100", "H100", "H200", "H20"] = ""  # their kind: a dry run then models a step's time
     search_cpus: float = Field(0.5, ge=0)  # a replica
     search_gpus: float = Field(0.0, ge=0)
+    stall_after_s: float = Field(120.0, gt=0)  # a run that waits says for what, each time this has passed
     # Custom resources of Ray nodes: an actor goes only to nodes that have its own, e.g. engines to spot nodes. "" = any
     engines_on: str = ""
     learners_on: str = ""
@@ -273,6 +304,14 @@ class Config(Section):
                 f"learner.minibatch_rollouts = {self.learner.minibatch_rollouts}: the last update of a step would be "
                 f"smaller than the others; try {_nearest_divisor(rollouts, self.learner.minibatch_rollouts)}"
             )
+        learner = self.learner
+        if self.rollout.max_staleness and learner.old_logprobs == "recompute" and learner.importance_cap is None:
+            raise ValueError(
+                f"rollout.max_staleness = {self.rollout.max_staleness} trains on rollouts of an older policy, and "
+                "learner.old_logprobs = 'recompute' forgets which: set learner.importance_cap (e.g. 2.0), or "
+                "learner.old_logprobs 'sampler'"
+            )
+        self._colocation()
         if self.cluster.learners_on and self.learner.learners == 0:
             raise ValueError(
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "
@@ -283,12 +322,45 @@ class Config(Section):
                 f"learner.zero = {self.learner.zero} shares the policy's state alone, and method {self.method.name!r} "
                 "trains a critic beside it: set learner.zero to 0"
             )
+        critic = make_method(self.method.name, self.method.params).critic
+        if self.learner.lora_rank and critic is not None and critic.kind == "model":
+            raise ValueError(
+                f"learner.lora_rank = {self.learner.lora_rank} trains adapters, and the critic of method "
+                f"{self.method.name!r} is a second model that is trained in full: set method.params.critic 'head', or "
+                "learner.lora_rank to 0"
+            )
         if self.rollout.temperature != 1 and self.learner.old_logprobs == "sampler":
             raise ValueError(
                 f"rollout.temperature = {self.rollout.temperature}: engines report log-probs at temperature 1, so set "
                 "learner.old_logprobs 'recompute', or sample at temperature 1 as the paper does"
             )
         return self
+
+    def _colocation(self) -> None:
+        """Raises ValueError where engines and learners are to share GPUs and cannot."""
+        rollout, learner, engine_gpus = self.rollout, self.learner, self.cluster.gpus_per_engine
+        if rollout.placement != "colocated":
+            return
+        for key, wanted in (("max_staleness", 0), ("tensor_parallel", 1)):
+            if (value := getattr(rollout, key)) != wanted:
+                raise ValueError(
+                    f"rollout.placement = 'colocated' lets an engine and a learner take turns on a GPU, and "
+                    f"rollout.{key} = {value}: set it to {wanted}, or rollout.placement 'separate'"
+                )
+        if engine_gpus == 0 and learner.gpus_per_learner == 0:
+            return
+        together = engine_gpus + learner.gpus_per_learner
+        if not (engine_gpus > 0.5 and together <= 1.0001 and together + learner.gpus_per_learner > 1.0001):
+            raise ValueError(
+                f"rollout.placement = 'colocated' with cluster.gpus_per_engine = {engine_gpus:g} and "
+                f"learner.gpus_per_learner = {learner.gpus_per_learner:g}: for exactly one engine and one learner on a "
+                "GPU the first must be above 0.5 and both together 1, e.g. 0.6 and 0.4"
+            )
+        if not 1 <= learner.learners <= rollout.engines:
+            raise ValueError(
+                f"rollout.placement = 'colocated' puts each learner beside an engine, and learner.learners = "
+                f"{learner.learners} with rollout.engines = {rollout.engines}: set from 1 to {rollout.engines} learners"
+            )
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Config:

@@ -1,4 +1,4 @@
-"""What a configuration comes to, before anything is started: rollouts, updates, tokens, and the memory of each GPU."""
+"""What a configuration comes to, before anything is started: rollouts, updates, tokens, a step's time, GPU memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from calibadv.losses import CHUNK_TOKENS
 from calibadv.memory.advice import advice
 from calibadv.memory.items import GIB, USABLE, activation_bytes, gib, kv_token_bytes, state_items
 from calibadv.memory.plan import NODE_GPUS, Part, gpus_wanted, parts_of, passages
-from calibadv.memory.shape import ModelShape, model_shape
+from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
+from calibadv.step_time.estimate import estimate, work_of
+from calibadv.step_time.work import ASSUMED
 
 CARDS_GB = (80, 96)
 
@@ -54,6 +56,7 @@ def consequences(config: Config) -> dict[str, str]:
         )
     try:
         shape = _shape(config)
+        adapters = adapter_parameters(shape, learner.lora_rank, learner.lora_targets)
     except ValueError as error:
         return facts | {"memory": f"not known: {error}"}
     item = 2 if config.model.dtype == "bfloat16" else 4
@@ -63,19 +66,39 @@ def consequences(config: Config) -> dict[str, str]:
         learner.token_budget,
         autocast=learner.dtype == "bfloat16",
         checkpointing=learner.gradient_checkpointing,
+        adapters=adapters > 0,
     )
-    state = sum(state_items(shape.parameters).values())
-    held = sum(state_items(shape.parameters, zero=learner.zero, learners=learner.learners).values())
+    trained, frozen = (adapters, shape.parameters) if adapters else (shape.parameters, 0)
+    state = sum(state_items(trained, frozen=frozen).values())
+    held = sum(state_items(trained, frozen=frozen, zero=learner.zero, learners=learner.learners).values())
+    kept = "fp32 weights, adapters with gradients and AdamW" if adapters else "fp32 weights, gradients, AdamW"
     how = f"{learner.dtype}, {'' if learner.gradient_checkpointing else 'no '}gradient checkpointing"
     return facts | {
         "parameters": f"{shape.parameters / 1e6:,.1f} M",
         "weights an engine": f"{weights} {config.model.dtype}",
         "KV cache a full rollout": f"{kv_token_bytes(shape, item) * rollout.max_tokens / GIB:.3f} GiB",
-        "learner state": f"{state / GIB:.2f} GiB (fp32 weights, gradients, AdamW)",
+        **({"parameters that train": f"{adapters / 1e6:,.1f} M, of adapters"} if adapters else {}),
+        "learner state": f"{state / GIB:.2f} GiB ({kept})",
         **({"state each learner holds": f"{held / GIB:.2f} GiB (ZeRO-{learner.zero})"} if learner.zero else {}),
         "activations a micro-batch": f"about {activations / GIB:.2f} GiB ({how})",
         "logits in a chunk": f"{CHUNK_TOKENS * shape.vocabulary * 4 / GIB:.2f} GiB (never those of a whole batch)",
         "weights published a step": f"{weights} to each of {rollout.engines} engines",
+        **_step_time(config, shape),
+    }
+
+
+def _step_time(config: Config, shape: ModelShape) -> dict[str, str]:
+    """The modelled step on GPUs of the kind that is named, with what it takes for granted. Empty where none is."""
+    if (step := estimate(config, shape)) is None:
+        return {}
+    work, beside = work_of(config), ", beside each other" if step.overlapped else ""
+    return {
+        "time of a step": f"about {step.seconds:,.0f} s on {config.cluster.gpu} (a model, measured nowhere): rollouts "
+        f"{step.rollout.seconds:,.0f} and learning {step.learn.seconds:,.0f}{beside}, publication "
+        f"{step.sync.seconds:,.0f}; longest is {step.bound}",
+        "taken for granted": f"{work.turns:g} turns of {work.action_tokens:g} tokens, prompt {work.prompt_tokens:g}, "
+        f"observation {work.observation_tokens:g}, {ASSUMED.learner_mfu:.0%} of the peak in learners; the rest is in "
+        "docs/scaling.md",
     }
 
 

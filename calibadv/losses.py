@@ -51,11 +51,11 @@ class _ChunkedStats(torch.autograd.Function):
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden_NH, head_VH, targets_N, entropy_N = ctx.saved_tensors
         from_logprobs_N, from_entropy_N = gradients
         d_hidden_NH = torch.empty_like(hidden_NH)
-        d_head_VH = torch.zeros_like(head_VH)
+        d_head_VH = torch.zeros_like(head_VH) if ctx.needs_input_grad[1] else None  # a frozen head has none
         for rows in _chunks(len(hidden_NH), ctx.chunk):
             logp_CV = _log_softmax(hidden_NH[rows], head_VH)
             weight_CV = from_logprobs_N[rows, None] + from_entropy_N[rows, None] * (logp_CV + entropy_N[rows, None])
@@ -63,7 +63,8 @@ class _ChunkedStats(torch.autograd.Function):
             d_logits_CV.scatter_add_(-1, targets_N[rows, None], from_logprobs_N[rows, None])
             d_logits_CV = d_logits_CV.to(hidden_NH.dtype)
             d_hidden_NH[rows] = d_logits_CV @ head_VH.to(hidden_NH.dtype)
-            d_head_VH += d_logits_CV.T @ hidden_NH[rows]
+            if d_head_VH is not None:
+                d_head_VH += d_logits_CV.T @ hidden_NH[rows]
         return d_hidden_NH, d_head_VH, None, None
 
 

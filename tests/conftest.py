@@ -12,6 +12,12 @@ import ray
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # Ray's own 30 s are too short for a busy machine
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, the longest files come first, so that none is left alone at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name != "integration")
+
+
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     # A short path: Ray's sockets lie below it and their names are limited to about 100 bytes.

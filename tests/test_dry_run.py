@@ -65,6 +65,14 @@ def test_what_each_of_several_learners_holds_of_a_shared_state() -> None:
     assert facts["state each learner holds"] == "56.74 GiB (ZeRO-2)"
 
 
+def test_adapters_have_gradients_and_moments_and_the_frozen_weights_none() -> None:
+    facts = consequences(load_config(None, ["--model.path=Qwen/Qwen2.5-7B", "--learner.lora_rank=16"]))
+    assert facts["parameters that train"] == "40.4 M, of adapters"
+    # 4 x 7,615,616,512 + 16 x 40,370,176 bytes
+    assert facts["learner state"] == "28.97 GiB (fp32 weights, adapters with gradients and AdamW)"
+    assert "parameters that train" not in consequences(Config())
+
+
 def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     facts = consequences(load_config(None, ["--model.path", "someone/model"]))
@@ -76,3 +84,18 @@ def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.Mon
 def test_gpus_are_counted_and_a_run_on_cpus_has_none() -> None:
     assert consequences(Config())["GPUs"] == "8 of one node of 8"  # 8 engines; learner and search on CPUs
     assert "GPUs" not in consequences(load_config(POCKET))
+
+
+def test_time_of_a_step_is_modelled_where_the_kind_of_gpu_is_named() -> None:
+    learners = ("--learner.learners=4", "--learner.gpus_per_learner=1", "--learner.zero=3", "--rollout.engines=4")
+    given = [*learners, "--model.path=Qwen/Qwen2.5-7B", "--learner.dtype=bfloat16"]
+    assert "time of a step" not in consequences(load_config(None, given))
+    facts = consequences(load_config(None, [*given, "--learner.gradient_checkpointing=true", "--cluster.gpu=H100"]))
+    # docs/scaling.md has the same case: 4 + 4 on H100.
+    assert facts["time of a step"] == (
+        "about 213 s on H100 (a model, measured nowhere): rollouts 49 and learning 152, publication 12; longest is "
+        "learn: arithmetic"
+    )
+    assert facts["taken for granted"].startswith("3 turns of 100 tokens, prompt 200, observation 450, 40% of the peak")
+    overlapped = consequences(load_config(None, [*given, "--rollout.max_staleness=1", "--cluster.gpu=H100"]))
+    assert ", beside each other, publication" in overlapped["time of a step"]

@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("calibadv.config_secrets", "calibadv.diagnostics", "calibadv.methods", "calibadv.rollout"),
     ("calibadv.checkpoints", "calibadv.config", "calibadv.evaluation", "calibadv.tracking"),
     ("calibadv.config_toml", "calibadv.memory"),
+    ("calibadv.step_time",),
     ("calibadv.dry_run",),
     ("calibadv.cluster",),
     ("calibadv.rllib",),
@@ -176,7 +177,7 @@ def test_vllm_is_imported_only_inside_functions_of_the_cluster() -> None:
     assert [str(i) for i in IMPORTS if i.target == VLLM_WORKER] == []
 
 
-@pytest.mark.parametrize("package", ["deepspeed", "faiss", "sentence_transformers", "mlflow"])
+@pytest.mark.parametrize("package", ["deepspeed", "faiss", "peft", "sentence_transformers", "mlflow"])
 def test_what_is_heavy_or_optional_is_imported_where_it_is_used(package: str) -> None:
     assert [str(i) for i in of(package) if i.at_import] == []
 

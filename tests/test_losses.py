@@ -46,6 +46,20 @@ def test_chunking_changes_neither_values_nor_gradients() -> None:
             torch.testing.assert_close(ours, autograd)
 
 
+def test_a_frozen_head_has_no_gradient_and_changes_none() -> None:
+    torch.manual_seed(0)
+    head, targets = torch.randn(7, 4), torch.tensor([1, 6, 0])
+    gradients = []
+    for trains in (True, False):
+        hidden = torch.ones(3, 4, requires_grad=True)
+        weight = head.clone().requires_grad_(trains)
+        token_stats(hidden, weight, targets, 2).logprobs_N.sum().backward()
+        gradients.append(hidden.grad)
+        assert (weight.grad is not None) == trains
+    assert gradients[0] is not None
+    assert torch.equal(gradients[0], gradients[1])
+
+
 def test_no_tokens_give_empty_stats_that_still_backpropagate() -> None:
     hidden = torch.zeros(0, 4, requires_grad=True)
     stats = token_stats(hidden, torch.zeros(7, 4), torch.zeros(0, dtype=torch.long))

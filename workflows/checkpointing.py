@@ -55,7 +55,7 @@ class Checkpoints:
         files = {
             PROGRESS: _json(progress.to_json()),
             IDENTITY: _json(self.identity.to_dict()),
-            **{name: path.read_bytes() for name in KEPT if (path := self.folder.path / name).exists()},
+            **{name: content for name in KEPT if (content := self.folder.content(name)) is not None},
         }
         storage, version = self.snapshots.storage, progress.version
         try:

@@ -38,6 +38,7 @@ def resolve_inputs(config: Config) -> Inputs:
     if make_method(config.method.name, config.method.params).needs_gold:
         with_gold_passages(train, corpus)
     _check_overlap(train, test)
+    _check_folder(config)
     check_prompts(config, inputs.model, [*train, *test])
     if len(train) < config.data.questions_per_step:
         raise ValueError(
@@ -45,6 +46,16 @@ def resolve_inputs(config: Config) -> Inputs:
             f"{config.data.questions_per_step}: a step would ask one twice; lower it"
         )
     return inputs
+
+
+def _check_folder(config: Config) -> None:
+    """Warns where what the run writes would go away with the working directory that Ray unpacked for a job."""
+    if not config.run.folder.is_absolute() and "working_dir_files" in Path.cwd().parts:
+        logger.warning(
+            "run.folder = %r lies in the job's own copy of the working directory, which Ray removes some time after "
+            "the job: give a folder that stays, e.g. --run.folder /mnt/calibadv/runs",
+            str(config.run.folder),
+        )
 
 
 def model_folder(name: str) -> Path:

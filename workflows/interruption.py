@@ -36,6 +36,7 @@ class Interruption:
         signals = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, self._arrived) for number in signals]
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # kept from arriving by `restart.start_again`
             yield self
         finally:
             for number, handler in zip(signals, before, strict=True):
@@ -49,7 +50,12 @@ class Interruption:
             yield
         finally:
             self._held -= 1
-        if self._waiting is not None and not self._held:
+        if not self._held:
+            self.let_in()
+
+    def let_in(self) -> None:
+        """Raises a signal that still waits because what it waited for has failed."""
+        if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             raise waiting
 

@@ -37,6 +37,8 @@ def sample_metrics(sample: StepSample, method: Method, credit: Mapping[str, Cred
             "rollout/infra_failed_count": float(sample.infra_failed),
             "rollout/dropped_groups": float(sample.dropped_groups),
             "rollout/engine_share_max": max(rows.values()) / rows.total(),
+            "rollout/engine_deaths": float(sample.engine_deaths),
+            "rollout/staleness": fmean(sample.staleness),
         }
     )
 

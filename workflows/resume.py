@@ -111,6 +111,25 @@ def resume_run(config: Config, identity: Identity, storage: Storage, folder: Run
     return Resumed(checkpoint, progress, _named(storage, progress.version))
 
 
+def restart_run(config: Config, identity: Identity, storage: Storage, folder: RunFolder) -> Resumed | None:
+    """The run as its newest checkpoint has it; None where there is none yet: it begins anew, as the same MLflow run.
+
+    Says which steps are made again.
+    """
+    made = int(max((line["step"] for line in folder.history()), default=0))
+    resumed = None
+    if storage.versions(Kind.CHECKPOINT):
+        resumed = resume_run(config, identity, storage, folder)
+    else:
+        storage.prepare()
+        folder.go_back({name: None for name in KEPT if name != STATE})
+    version = resumed.progress.version if resumed else 0
+    steps = {0: "", 1: f"step {made} and "}.get(made - version, f"steps {version + 1} to {made} and ")
+    whence = f"from the checkpoint of step {version}" if resumed else "from the start, for there is no checkpoint yet"
+    log.warning("made again: %swhat of a step was under way, %s", steps, whence)
+    return resumed
+
+
 def _put_back(checkpoint: Stored, folder: RunFolder) -> None:
     kept = {name: f"{RUN}/{name}" for name in KEPT}
     if (folder.path / STATE).exists():

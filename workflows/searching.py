@@ -26,7 +26,7 @@ def open_search(config: Config, corpus: Path, name: str) -> None:
 def search_factory(config: Config, name: str) -> Callable[[], SearchFn]:
     """What makes the search tool inside an engine: of the app `name`, or of the server at `search.url`."""
     search = config.search
-    policy = RetryPolicy(timeout_s=search.timeout_s, attempts=search.max_attempts)
+    policy = RetryPolicy(timeout_s=search.timeout_s, patience_s=search.patience_s)
     if not search.url:
         return partial(serve_search, name, policy)
     return partial(

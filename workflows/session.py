@@ -64,7 +64,8 @@ def started(
         if search_app is None:
             if not local:  # a local cluster is stopped whole
                 stack.callback(stop_search, app)
-            open_search(config, inputs.corpus, app)
+            with algorithm.waiting("the search app's start"):
+                open_search(config, inputs.corpus, app)
         view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
 
         algorithm.publish()

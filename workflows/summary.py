@@ -23,6 +23,7 @@ def run_summary(
     *,
     wall_s: float,
     mlflow_run: str | None,
+    restarts: int = 0,
 ) -> dict[str, Any]:
     """The figures of a run that made all its steps, JSON-ready."""
     history = [line for line in whole_history if line["step"] > 0]
@@ -44,6 +45,7 @@ def run_summary(
         "engine_share_max": max(line["rollout/engine_share_max"] for line in history),
         "infra_failed": sum(line["rollout/infra_failed_count"] for line in history),
         "skipped_updates": sum(line["learner/skipped_updates"] for line in history),
+        "restarts": restarts,
         "engine": config.rollout.engine,
         "mlflow_run_id": mlflow_run,
     }

@@ -9,50 +9,45 @@ import argparse
 import logging
 import os
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import ray
 from rich.console import Console
 
-from calibadv.checkpoints.identity import Identity
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.config_toml import to_toml
 from calibadv.dry_run import plan_table
 from calibadv.rllib.checkpoint import CheckpointFailed
-from calibadv.tracking.mlflow_run import MlflowRun
-from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.tracking.view import RunSummary, TerminalView, open_view
-from workflows.checkpointing import Checkpoints
+from workflows.attempt import make_attempt
 from workflows.command import run_command
-from workflows.inputs import resolve_inputs
 from workflows.interruption import Interruption, Preempted
-from workflows.resume import begin_anew, finished_steps, resume_run, run_identity, storage_of
+from workflows.restart import Restart, RestartsUsedUp, after, mends, restarted, start_again, started_again
+from workflows.resume import finished_steps
 from workflows.sentinel import Collapsed
-from workflows.snapshots import Snapshots
-from workflows.training_run import TrainingRun
 
 logger = logging.getLogger("workflows.train")
 
 RECIPES = Path(__file__).parent / "recipes"
 RUNS = Path("runs")  # where --resume looks for a name
 PREEMPTED = os.EX_TEMPFAIL  # 75, "try again later": what sysexits.h calls it
+Again = Callable[[Restart], int]
+LOST = 4  # processes, more often than the run starts again by itself
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, again: Again | None = None) -> int:
     """0: trained, or there was nothing left to train. 1: trained, but the last checkpoint could not be written.
 
     2: the input was wrong, or what was to be resumed is another run, and nothing was started. 3: the sentinel stopped
-    it. 75: SIGTERM. 130: Ctrl-C. In the last three cases what was learned is saved, and the same command with --resume
-    goes on (docs/resume.md).
+    it. 4: a learner or a node was lost once more than `checkpoint.max_restarts`. 75: SIGTERM. 130: Ctrl-C. In the last
+    four cases what was learned is saved, and the same command with --resume goes on (docs/resume.md).
     """
     config, dry_run = parse(arguments)
     if dry_run:
         Console().print(plan_table(config))
         return 0
     known, _ = _arguments(arguments)
-    return train(config, resume=known.resume is not None)
+    return train(config, resume=known.resume is not None, restart=started_again(), again=again)
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
@@ -87,15 +82,20 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, lis
     return parser.parse_known_args(arguments)
 
 
-def train(config: Config, *, resume: bool = False) -> int:
-    """One run with the terminal's view; the exit code."""
+def train(config: Config, *, resume: bool = False, restart: Restart | None = None, again: Again | None = None) -> int:
+    """One run with the terminal's view; the exit code.
+
+    `again` starts the command anew after `restart`s, where a process that the run needs is lost; without it such a run
+    ends.
+    """
     folder = config.run.folder / config.run_name
     if resume and (done := finished_steps(folder)) is not None and done >= config.run.steps:
         logger.info("%s has finished all of its %d steps: there is nothing to go on with", folder, done)
         return 0
+    restart = restart or Restart()
     with Interruption().installed() as interruption, open_view(config.run.steps) as view:
         try:
-            summary = train_run(config, view, resume=resume, interruption=interruption)
+            summary = train_run(config, view, resume=resume, interruption=interruption, restart=restart)
         except Preempted:
             return PREEMPTED
         except KeyboardInterrupt:
@@ -106,8 +106,19 @@ def train(config: Config, *, resume: bool = False) -> int:
         except CheckpointFailed as failure:
             logger.error("%s", failure)
             return 1
-        view.finish(summary)
-    return 0
+        except Exception as error:
+            try:
+                if not mends(error):
+                    raise
+                restart = after(error, restart, config.checkpoint.max_restarts if again else 0)
+            except RestartsUsedUp as end:
+                logger.error("%s", end)
+                return LOST
+        else:
+            view.finish(summary)
+            return 0
+    assert again is not None
+    return again(restart)
 
 
 def train_run(
@@ -118,56 +129,31 @@ def train_run(
     interruption: Interruption | None = None,
     tags: Mapping[str, str] | None = None,
     search_app: str | None = None,
+    restart: Restart | None = None,
 ) -> RunSummary:
     """Runs the whole of it, into its run folder and MLflow; with `resume`, what is left of it.
 
     `tags` are set on the MLflow run beside its own. ValueError, with nothing started, for bad input, for a folder that
-    another run has or writes, and for a run that cannot be resumed.
+    another run has or writes, and for a run that cannot be resumed. Inside a running Ray (a Tune trial) a run that
+    loses a learner or a node is begun again here, and `RestartsUsedUp` says when that has happened too often; elsewhere
+    the loss is raised, and `restart` tells a new process of it.
     """
-    begun_s = time.time()
-    inputs = resolve_inputs(config)
-    identity = run_identity(config, inputs) if resume or config.checkpoint.every else Identity({}, {})
-    with RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=resume) as folder:
-        storage = storage_of(config, folder.path)
-        checkpoints = Checkpoints(config.checkpoint, identity, folder, Snapshots(storage))
-        resumed = None
-        if resume:
-            resumed = resume_run(config, identity, storage, folder)
-            inputs = replace(inputs, start=resumed.start)
-            checkpoints.go_on(resumed.progress, resumed.named)
-        else:
-            begin_anew(storage, overwrite=config.run.overwrite)
-        with MlflowRun(
-            folder.path,
-            experiment=config.tracking.experiment,
-            run_name=config.run_name,
-            uri=config.tracking.mlflow_uri or None,
-            tags={"method": config.method.name, "seed": str(config.run.seed), **(tags or {})},
-            resumed=resume,
-        ) as mlflow:
-            folder.write_config(to_toml(config))
-            if resumed is None or mlflow.run_id is None:
-                mlflow.log_params(config.model_dump(mode="json"))
-            if resumed is not None:
-                mlflow.log_tags({"resumed_from_step": str(resumed.progress.version)})
-                mlflow.log_again(read_json_lines(folder.metrics), read_json_lines(folder.rollouts))
-            run = TrainingRun(
-                config,
-                inputs,
-                folder,
-                mlflow,
-                view,
-                checkpoints,
-                interruption or Interruption(),
-                search_app,
-                resumed.progress if resumed else None,
-                begun_s=begun_s,
-            )
-            return run.execute()
+    held = interruption or Interruption()
+
+    def attempt(restart: Restart) -> RunSummary:
+        try:
+            return make_attempt(config, view, held, tags or {}, search_app, resume=resume, restart=restart)
+        except Exception:
+            held.let_in()  # a signal that waited for the end of what has failed
+            raise
+
+    if ray.is_initialized():  # a Tune trial's
+        return restarted(attempt, max_restarts=config.checkpoint.max_restarts)
+    return attempt(restart or Restart())
 
 
 def _cli() -> int:
-    return run_command(main)
+    return run_command(lambda: main(again=start_again))
 
 
 if __name__ == "__main__":

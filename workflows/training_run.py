@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from calibadv.checkpoints.progress import Best, Progress
@@ -14,13 +15,14 @@ from calibadv.diagnostics import ClippedTokens, benchmark_f1
 from calibadv.methods import Method, make_method
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.clipped_table import write_clipped_table
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.plots import write_plots
 from calibadv.tracking.record import RolloutRecord
-from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.tracking.view import RunSummary, TerminalView
 from workflows.checkpointing import Checkpoints
 from workflows.interruption import Interruption
@@ -60,6 +62,7 @@ class TrainingRun:
     telling: RolloutRecord | None = None  # a rollout worth showing at the end
     begun_s: float = field(default_factory=time.time)
     earlier_s: float = 0.0  # wall seconds of earlier attempts, up to their checkpoint
+    starts_again: Callable[[BaseException], bool] = lambda _: False  # whether that error is followed by a restart
 
     def __post_init__(self) -> None:
         self.method: Method = make_method(self.config.method.name, self.config.method.params)
@@ -81,15 +84,23 @@ class TrainingRun:
         with started(self.config, self.inputs, self.view, self.search_app) as algorithm:
             try:
                 self._train(algorithm)
-            except BaseException:
-                self._save_last_step(algorithm)
+            except BaseException as error:
+                # A lost learner shows itself as many an error, e.g. where engines fetch weights that it owned.
+                lost = algorithm.learner_group.lost() if isinstance(error, Exception) else None
+                self._save_last_step(algorithm, lost or error)
+                self._leave_what_there_is(algorithm)
+                if lost is not None and lost is not error:
+                    raise lost from error
                 raise
-            finally:
-                if algorithm.version > 0:
-                    algorithm.save_model(self.folder.model)
-                self._write_diagnostics()
+            algorithm.save_model(self.folder.model)
+            self._write_diagnostics()
         summary = run_summary(
-            self.config, self.folder.history(), self.evaluations, wall_s=self._wall_s(), mlflow_run=self.mlflow.run_id
+            self.config,
+            self.folder.history(),
+            self.evaluations,
+            wall_s=self._wall_s(),
+            mlflow_run=self.mlflow.run_id,
+            restarts=len(read_json_lines(self.folder.restarts)),
         )
         self.folder.write_summary(summary)
         self.mlflow.log_model_folder(self.folder.model)
@@ -141,7 +152,7 @@ class TrainingRun:
 
     def _book(self, algorithm: CalibAdvAlgorithm, step: int, evaluation: dict[str, float], start: float) -> None:
         """Writes down a step that was made: all of it, before anything may interrupt."""
-        metrics = self.inspected | evaluation
+        metrics = self.inspected | evaluation | {"rollout/questions": float(len(algorithm.sample.groups))}
         metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
         records = sampled_records(algorithm.sample, self.method, algorithm.credit, step)
         self._log(algorithm.version, metrics)
@@ -167,17 +178,19 @@ class TrainingRun:
         with self.interruption.held():
             return self.checkpoints.save(algorithm, progress, self.sentinel.needed)
 
-    def _save_last_step(self, algorithm: CalibAdvAlgorithm) -> None:
+    def _save_last_step(self, algorithm: CalibAdvAlgorithm, error: BaseException) -> None:
         """A checkpoint of the last step that was made, if the learners still hold it; says where the run goes on."""
         version, checkpoints = algorithm.version, self.checkpoints
         if not checkpoints.settings.every or version == 0:
             return
-        at_hand = algorithm.whole and self.booked == version and not self.interruption.forced
-        if at_hand and version > checkpoints.saved:
+        held = algorithm.whole and not isinstance(error, LearnersLost)
+        if held and self.booked == version > checkpoints.saved and not self.interruption.forced:
             try:
                 self._checkpoint(algorithm)
-            except Exception as error:  # what ended the run may have taken the learners with it
-                logger.warning("step %d could not be saved: %s", version, error)
+            except Exception as failure:  # what ended the run may have taken the learners with it
+                logger.warning("step %d could not be saved: %s", version, failure)
+        if self.starts_again(error):
+            return
         if checkpoints.saved == version:
             logger.warning("step %d is saved: the same command with --resume goes on there", version)
         elif checkpoints.saved:
@@ -185,7 +198,23 @@ class TrainingRun:
         else:
             logger.warning("no checkpoint was written: there is nothing to go on from")
 
+    def _leave_what_there_is(self, algorithm: CalibAdvAlgorithm) -> None:
+        """Model and diagnostics of a run that has failed: nothing here may hide why."""
+        try:
+            if algorithm.version > 0 and algorithm.learner_group.lost() is None:
+                algorithm.save_model(self.folder.model)
+            self._write_diagnostics()
+        except Exception as error:
+            logger.warning("not everything could be written to %s: %s", self.folder.path, error)
+
     def _inspect(self, algorithm: CalibAdvAlgorithm, learned: dict[str, float]) -> None:
+        if skipped := learned["learner/skipped_updates"]:
+            logger.warning(
+                "step %d: %.0f updates had a loss or a gradient that is not finite and were left out: weights and "
+                "moments stay as they were",
+                algorithm.version + 1,
+                skipped,
+            )
         metrics = {**learned, **sample_metrics(algorithm.sample, self.method, algorithm.credit)}
         self.inspected = metrics | self.sentinel.inspect(algorithm, metrics)
 

@@ -42,6 +42,7 @@ def make_engine(config: Config, model_folder: str) -> Engine:
             kv_cache_gb=rollout.kv_cache_gb,
             tensor_parallel_size=rollout.tensor_parallel,
             seed=config.run.seed,
+            sleep_mode=rollout.placement == "colocated",
         )
     )
 

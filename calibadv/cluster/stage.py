@@ -3,6 +3,9 @@
 A row waits until its version is published; the engine then takes the newest weights, for which running rollouts of
 older versions are first let finish, so that a trajectory is always sampled by one version. Where nothing trains,
 engines keep the weights that they were built with (`weights = "own"`).
+
+An engine that shares its GPU with a learner (`colocated`) sleeps from its start, wakes for rows, and sleeps again
+whenever the board calls it to.
 """
 
 from __future__ import annotations
@@ -13,18 +16,19 @@ import os
 import pickle
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import ray
 
-from calibadv.cluster.board import Published, engine_name, find_board
+from calibadv.cluster.board import Published, find_board
 from calibadv.cluster.engine import Engine, EngineDied
+from calibadv.cluster.gate import EngineGate
+from calibadv.cluster.processes import Beats, this_process
+from calibadv.cluster.watched import Answers, WatchedGenerate, within
 from calibadv.cluster.weights import fetch
-from calibadv.rollout.protocols import GenerateFn, Generation, Sampling
-from calibadv.types import IntArray
+from calibadv.rollout.protocols import GenerateFn
 
 logger = logging.getLogger(__name__)
 
@@ -42,45 +46,15 @@ class StageSettings:
     board: str  # name of the policy board
     weights: Literal["board", "own"] = "board"  # own: those the engine was built with, as version 0; none are awaited
     max_staleness: int = 0  # a row of step s may run under version s - max_staleness or later
-    max_engine_deaths: int = 10  # of the whole run; one more ends it
+    max_engine_deaths: int = 10  # between two published versions; one more ends the run
+    engine_timeout_s: float = 600.0  # an engine that answers nothing, or is silent, for so long has died
+    colocated: bool = False  # with a learner on its GPU: one of them at a time has the memory
 
     def __post_init__(self) -> None:
         if self.max_staleness < 0:
             raise ValueError(f"max_staleness must be at least 0, got {self.max_staleness}")
-
-
-class EngineGate:
-    """Many rollouts or one change of weights. A waiting change lets no new rollout in."""
-
-    def __init__(self) -> None:
-        self._condition = asyncio.Condition()
-        self._running = 0
-        self._changing = False
-
-    @asynccontextmanager
-    async def rollout(self) -> AsyncIterator[None]:
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._changing)
-            self._running += 1
-        try:
-            yield
-        finally:
-            async with self._condition:
-                self._running -= 1
-                self._condition.notify_all()
-
-    @asynccontextmanager
-    async def change(self) -> AsyncIterator[None]:
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._changing)
-            self._changing = True
-            await self._condition.wait_for(lambda: self._running == 0)
-        try:
-            yield
-        finally:
-            async with self._condition:
-                self._changing = False
-                self._condition.notify_all()
+        if self.engine_timeout_s <= 0:
+            raise ValueError(f"engine_timeout_s must be above 0, got {self.engine_timeout_s}")
 
 
 class RolloutStage:
@@ -88,14 +62,26 @@ class RolloutStage:
 
     def __init__(self, settings: StageSettings, stream: str) -> None:
         self._settings = settings
-        self._name = engine_name()
+        process = this_process(settings.engine_timeout_s)
+        self._name = process.name
         self._board = find_board(settings.board)
-        ray.get(self._board.enlist.remote(stream, [ray.get_runtime_context().current_actor]))
+        deaths = ray.get(self._board.enlist.remote(stream, [ray.get_runtime_context().current_actor], process))
+        if deaths > settings.max_engine_deaths:
+            raise RuntimeError(f"{deaths} engines died in this run, and no version was published in between")
+        if settings.colocated:  # one that replaces another starts while learners may have the memory
+            ray.get(self._board.wake.remote(self._name))
         self._engine = settings.engine_factory()
+        self._asleep = settings.colocated
+        if settings.colocated:
+            self._engine.sleep()
+            ray.get(self._board.sleeps.remote(self._name))
         self._roll_group = settings.rollout_factory()
         self._gate = EngineGate()
+        self._answers = Answers()
+        self._bedtime: asyncio.Task[None] | None = None
         # Of weights taken from the board; there the engine's own start does not count.
         self._version: int | None = 0 if settings.weights == "own" else None
+        self._beats = Beats(lambda: self._board.beat.remote(self._name), settings.engine_timeout_s)
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Roll out the batch's rows side by side; one output row each."""
@@ -105,17 +91,22 @@ class RolloutStage:
 
     async def _roll(self, row: dict[str, Any]) -> dict[str, Any]:
         arrived = time.time()
+        self._attend()
         needed = row.get("version")
         if needed is None:
-            needed = row["step"] - self._settings.max_staleness
+            needed = max(0, row["step"] - self._settings.max_staleness)
         newest = await self._board.wait.remote(needed) if self._settings.weights == "board" else 0
-        if self._version is None or newest > self._version:
-            await self._update(newest)
-        async with self._gate.rollout():
-            version, started = self._version, time.time()
-            assert version is not None
-            assert version >= needed, f"a row needs version {needed}, the engine serves {version}"
-            payload = await self._roll_guarded(row, version)
+        while True:
+            if self._asleep or self._version is None or newest > self._version:
+                await self._prepare(newest)
+            async with self._gate.rollout():
+                if self._asleep:
+                    continue  # called to rest between the two
+                version, started = self._version, time.time()
+                assert version is not None
+                assert version >= needed, f"a row needs version {needed}, the engine serves {version}"
+                payload = await self._roll_guarded(row, version)
+            break
         if not isinstance(payload, bytes):
             raise TypeError(f"a rollout function must return bytes, got {type(payload).__name__}")
         return {
@@ -131,7 +122,7 @@ class RolloutStage:
 
     async def _roll_guarded(self, row: dict[str, Any], version: int) -> bytes:
         """Roll out; if the engine died meanwhile, whatever the rollout made of that, let Ray start another one."""
-        guarded = _WatchedGenerate(self._engine)
+        guarded = WatchedGenerate(self._engine, self._settings.engine_timeout_s, self._answers)
         try:
             payload = await self._roll_group(row, guarded, version)
         except Exception:
@@ -141,42 +132,57 @@ class RolloutStage:
             await self._give_up(guarded.death)
         return payload
 
-    async def _update(self, newest: int) -> None:
+    async def _prepare(self, newest: int) -> None:
+        """Awake, and with the newest weights if those that it has are older than `newest`."""
         async with self._gate.change():
-            if self._version is not None and self._version >= newest:
-                return  # another row did it while this one waited
-            published: Published = await self._board.latest.remote()
-            begun = time.perf_counter()
             try:
-                await asyncio.to_thread(self._engine.load_weights, fetch(published.weights), published.version)
+                if self._asleep:
+                    await self._board.wake.remote(self._name)
+                    await self._within(asyncio.to_thread(self._engine.wake), "waking up")
+                    self._asleep = False
+                if self._version is None or newest > self._version:  # else another row did it while this one waited
+                    await self._take_weights()
             except EngineDied as death:
                 await self._give_up(death)
-            self._version = published.version
-            await self._board.report.remote(self._name, published.version)
-            logger.debug("%s took version %d in %.3f s", self._name, published.version, time.perf_counter() - begun)
+
+    async def _take_weights(self) -> None:
+        published: Published = await self._board.latest.remote()
+        begun = time.perf_counter()
+        loading = asyncio.to_thread(self._engine.load_weights, fetch(published.weights), published.version)
+        await self._within(loading, f"taking the weights of version {published.version}")
+        self._version = published.version
+        await self._board.report.remote(self._name, published.version)
+        logger.debug("%s took version %d in %.3f s", self._name, published.version, time.perf_counter() - begun)
+
+    async def _within(self, call: Awaitable[None], what: str) -> None:
+        await within(self._settings.engine_timeout_s, call, what)
+
+    def _attend(self) -> None:
+        """From the first row on: beats from the event loop, and an ear for the board's call to rest."""
+        if self._bedtime is None:
+            self._beats.follow(asyncio.get_running_loop())
+            self._bedtime = asyncio.ensure_future(self._sleep_when_called())
+
+    async def _sleep_when_called(self) -> None:
+        while self._settings.colocated:
+            await self._board.called_to_rest.remote(self._name)
+            async with self._gate.change():
+                try:
+                    if not self._asleep:
+                        await self._within(asyncio.to_thread(self._engine.sleep), "falling asleep")
+                        self._asleep = True
+                except Exception as error:  # it has its memory still: only its end gives that back
+                    await self._board.report_death.remote(self._name, f"it could not be put to sleep: {error!r}")
+                    os._exit(1)
+                await self._board.sleeps.remote(self._name)
 
     async def _give_up(self, death: EngineDied) -> None:
         """End this process, so that Ray starts a new actor and runs its rows again; raise if too many have died."""
-        deaths = await self._board.report_death.remote(self._name)
+        deaths = await self._board.report_death.remote(self._name, str(death))
         if deaths > self._settings.max_engine_deaths:
             raise RuntimeError(f"{deaths} engines died in this run; the last one: {death}") from death
-        logger.error("engine %s died and is replaced (death %d of this run): %s", self._name, deaths, death)
+        logger.error("engine %s died and is replaced (death %d in a row): %s", self._name, deaths, death)
         os._exit(1)
-
-
-class _WatchedGenerate:
-    """A `GenerateFn` that remembers the engine's death."""
-
-    def __init__(self, generate: GenerateFn) -> None:
-        self._generate = generate
-        self.death: EngineDied | None = None
-
-    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
-        try:
-            return await self._generate(prompt_ids, sampling)
-        except EngineDied as death:
-            self.death = death
-            raise
 
 
 def _dtype(column: str) -> Any:

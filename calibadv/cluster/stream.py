@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from calibadv.cluster.board import find_board
 from calibadv.cluster.stage import RolloutStage, StageSettings
@@ -81,10 +82,12 @@ def stream_rollouts(
     # The versions already bound what is under way to a step or two. Ray Data's guesses at output sizes would hold tasks
     # back from a free engine.
     context.set_config("backpressure_policies.enabled", [])
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What ends the stream is raised to whoever reads it; Ray Data would print it as well.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Ray Data's own defaults restart a dead actor, and run its tasks again, without limit: `StageSettings` sets one.
     with DataContext.current(context):
-        dataset = ray.data.from_arrow(blocks).map_batches(
+        # `from_arrow` asks a task for each table's size, and a task of Ray Data's runs outside of any placement group.
+        dataset = ray.data.from_blocks(blocks).map_batches(
             RolloutStage,
             fn_constructor_args=(stage, stream),
             batch_size=None,
@@ -98,6 +101,7 @@ def stream_rollouts(
             num_gpus=pool.num_gpus or None,
             resources=dict(pool.resources) or None,
             runtime_env={"env_vars": dict(pool.env_vars)},
+            **_place(),
         )
     # Nothing is fetched ahead: a batch that is held back to fill a buffer would hold its step back.
     try:
@@ -107,3 +111,12 @@ def stream_rollouts(
         if ray.is_initialized():  # else the iterator was collected at exit, and asking would start a new Ray
             with contextlib.suppress(RayActorError):
                 ray.get(board.end.remote(stream))
+
+
+def _place() -> dict[str, Any]:
+    """Where the engines go: into the placement group that this process is in (a Tune trial's), else anywhere.
+
+    Ray puts an actor's children into its group by itself, but not those of Ray Data, which asks to spread them.
+    """
+    group = ray.util.get_current_placement_group()
+    return {} if group is None else {"scheduling_strategy": PlacementGroupSchedulingStrategy(group)}

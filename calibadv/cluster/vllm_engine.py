@@ -64,6 +64,9 @@ class VllmEngine:
         folder = check_model_folder(settings.model)
         self._settings = settings
         self._arguments = engine_arguments(settings, folder, cuda_available())
+        self._sleep_mode = bool(self._arguments.get("enable_sleep_mode"))
+        if settings.sleep_mode and not self._sleep_mode:
+            logger.debug("vLLM has no sleep mode on a CPU: a sleeping engine keeps its memory")
         self._version = version
         self._ids = itertools.count()
         self._inbox: queue.SimpleQueue[_Submit | _Abort | _Call | None] = queue.SimpleQueue()
@@ -109,6 +112,17 @@ class VllmEngine:
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix. Raises RuntimeError while requests are running."""
         self._call(self._reset)
+
+    def sleep(self) -> None:
+        """Weights to the CPU's memory, the KV cache away (vLLM's level 1). Raises RuntimeError while requests run.
+
+        Without vLLM's sleep mode, as on a CPU, it only forgets cached prefixes.
+        """
+        self._call(self._fall_asleep)
+
+    def wake(self) -> None:
+        """Take the memory again: the weights', and only when they are there the KV cache's."""
+        self._call(self._wake_up)
 
     def close(self) -> None:
         """Stop the thread, fail what still waits and free the model's memory. May be called twice."""
@@ -208,6 +222,16 @@ class VllmEngine:
             )
         if not engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not reset its prefix cache: some of its blocks are still in use")
+
+    def _fall_asleep(self, engine: Any) -> None:
+        self._reset(engine)
+        if self._sleep_mode:
+            engine.sleep(level=1)
+
+    def _wake_up(self, engine: Any) -> None:
+        if self._sleep_mode:
+            for part in ("weights", "kv_cache"):
+                engine.wake_up(tags=[part])
 
     def _load(self, engine: Any, named_tensors: NamedTensors) -> None:
         self._reset(engine)

@@ -32,6 +32,7 @@ class VllmSettings:
     block_size: int | None = None  # prefixes are shared in whole blocks; None: vLLM's choice on GPU, 32 on CPU
     enforce_eager: bool = False  # GPU only: no CUDA graphs. On CPU the engine is always eager
     threads: int = 1  # CPU only
+    sleep_mode: bool = False  # GPU only: its memory can be given back and taken again, as colocated engines must
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -99,7 +100,10 @@ def engine_arguments(settings: VllmSettings, folder: Path, cuda: bool) -> dict[s
         "trust_remote_code": False,
     }
     if cuda:
-        return arguments | {"gpu_memory_utilization": settings.gpu_memory_utilization}
+        return arguments | {
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "enable_sleep_mode": settings.sleep_mode,
+        }
     batched = settings.max_num_batched_tokens or max(4096, settings.max_num_seqs)
     return arguments | {
         "enforce_eager": True,

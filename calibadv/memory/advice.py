@@ -10,6 +10,7 @@ from calibadv.memory.shape import ModelShape
 from calibadv.methods import make_method
 
 _MOST_LEARNERS = 64
+_SHARES = [percent / 100 for percent in range(90, 10, -5)]  # of a card that an engine may be given
 
 
 def advice(part: Part, config: Config, shape: ModelShape, card_gb: float) -> str:
@@ -22,6 +23,11 @@ def advice(part: Part, config: Config, shape: ModelShape, card_gb: float) -> str
 
 
 def _for_engine(config: Config, shape: ModelShape, card_gb: float) -> str:
+    if config.rollout.placement == "colocated":
+        for share in _SHARES:
+            if engine_part(_with(config, "rollout", gpu_memory_utilization=share), shape).spare(card_gb) >= 0:
+                return f"set rollout.gpu_memory_utilization = {share:g}, for the learner beside it keeps its state"
+        return "set rollout.placement = 'separate', or share the learners' state with learner.zero = 3"
     for ranks in (2, 4, 8):
         wider = _with(config, "rollout", tensor_parallel=ranks)
         if ranks > config.rollout.tensor_parallel and engine_part(wider, shape).spare(card_gb) >= 0:
@@ -42,7 +48,8 @@ def _for_learner(config: Config, shape: ModelShape, card_gb: float) -> str:
         return "lower rollout.max_tokens or take a smaller model: learner.zero does not share a critic's state"
     if config.learner.zero < 3:
         said.append("learner.zero = 3")
-    for learners in range(max(2, config.learner.learners), _MOST_LEARNERS + 1):
+    most = config.rollout.engines if config.rollout.placement == "colocated" else _MOST_LEARNERS
+    for learners in range(max(2, config.learner.learners), most + 1):
         if learner_part(_with(thriftiest, "learner", zero=3, learners=learners), shape).spare(card_gb) >= 0:
             return f"set {' and '.join([*said, f'learner.learners = {learners}'])}"
     return "lower rollout.max_tokens: a single rollout of full length is too much for a learner on such a card"

@@ -48,21 +48,24 @@ def engine_items(shape: ModelShape, *, item: int, sequences: int, tensor_paralle
     }
 
 
-def layer_activations(shape: ModelShape, *, autocast: bool) -> int:
+def layer_activations(shape: ModelShape, *, autocast: bool, adapters: bool = False) -> int:
     """Bytes of a token that one layer keeps for the backward pass: 30 H + 4 K + 8 I autocast, 32 H + 8 K + 16 I fp32.
 
     Counted in the Qwen2 and Llama of transformers with fused attention: the residual stream and its norms are fp32
-    under autocast too, and every linear layer that casts its input keeps a copy.
+    under autocast too, and every linear layer that casts its input keeps a copy. With adapters beside every linear
+    layer 24 H: frozen norms keep no input. The adapters' own outputs, a few bytes times their rank, are left out.
     """
     keys = shape.kv_heads * shape.head_dim
     if autocast:
-        return 30 * shape.hidden + 4 * keys + 8 * shape.intermediate
-    return 32 * shape.hidden + 8 * keys + 16 * shape.intermediate
+        return (24 if adapters else 30) * shape.hidden + 4 * keys + 8 * shape.intermediate
+    return (24 if adapters else 32) * shape.hidden + 8 * keys + 16 * shape.intermediate
 
 
-def activation_bytes(shape: ModelShape, tokens: int, *, autocast: bool, checkpointing: bool) -> float:
+def activation_bytes(
+    shape: ModelShape, tokens: int, *, autocast: bool, checkpointing: bool, adapters: bool = False
+) -> float:
     """Peak bytes of a micro-batch's activations; with checkpointing each layer's fp32 input and one whole layer."""
-    layer = layer_activations(shape, autocast=autocast)
+    layer = layer_activations(shape, autocast=autocast, adapters=adapters)
     kept = 4 * shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
     return tokens * (kept + BACKWARD * layer + 16 * shape.hidden)  # 16 H: the last hidden states, gathered, gradients
 
@@ -77,31 +80,37 @@ def learner_items(
     critic: Literal["model", "head"] | None = None,
     zero: Literal[0, 1, 2, 3] = 0,
     learners: int = 1,
+    adapters: int = 0,
 ) -> Items:
     """What a learner holds at its peak, with micro-batches of `tokens` padded tokens.
 
     Weights, gradients and AdamW's moments are fp32, 16 bytes a parameter. A critic that is a model is a second trunk
     with a state and activations of its own. `learners` that share by ZeRO hold their part of the moments and of a copy
     of the weights that AdamW steps; from stage 2 on of the gradients too, and in stage 3 of the weights, which then are
-    whole for a few layers at a time.
+    whole for a few layers at a time. With `adapters` only so many parameters train, and the model is frozen in fp32.
     """
     sizes = [shape.parameters, *([shape.trunk] if critic == "model" else [])]
-    trained = sum(sizes)
-    state = state_items(trained, zero=zero, learners=learners)
+    held = sum(sizes)
+    trained, frozen = (adapters, held) if adapters else (held, 0)
+    state = state_items(trained, frozen=frozen, zero=zero, learners=learners)
     layer = (shape.parameters - (1 + (not shape.tied)) * shape.embedding) / shape.layers
-    layers = trained - (len(sizes) + (not shape.tied)) * shape.embedding if zero < 3 else layer
+    # Autocast keeps copies of weights that train; of frozen ones the backward pass does, a checkpointed layer's only.
+    one_layer = zero == 3 or (adapters > 0 and checkpointing)
+    layers = layer if one_layer else held - (len(sizes) + (not shape.tied)) * shape.embedding
     casts = 2 * layers if autocast else 0
     # AdamW's square roots of all second moments; DeepSpeed has a row of the gradients too, in stage 3 of a part at once
-    stepped = max(sizes) / (learners if zero else 1)
+    stepped = (adapters or max(sizes)) / (learners if zero else 1)
     step = 4 * stepped if zero == 0 else 8 * (min(stepped, 2 * ZERO_BUCKET) if zero == 3 else stepped)
-    activations = len(sizes) * activation_bytes(shape, tokens, autocast=autocast, checkpointing=checkpointing)
-    # fp32 log-probs with two temporaries, the head cast to bf16, and its fp32 gradient
-    head = 12 * CHUNK_TOKENS * shape.vocabulary + (6 if autocast else 4) * shape.embedding
+    activations = len(sizes) * activation_bytes(
+        shape, tokens, autocast=autocast, checkpointing=checkpointing, adapters=adapters > 0
+    )
+    # fp32 log-probs with two temporaries, the head cast to bf16, and its fp32 gradient where it trains
+    head = 12 * CHUNK_TOKENS * shape.vocabulary + (2 * autocast + 4 * (not adapters)) * shape.embedding
     items: Items = {
         **state,
         "weights gathered from others, fp32": 4 * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0.0,
         "DeepSpeed's bucket": 4.0 * ZERO_BUCKET if zero else 0.0,
-        "reference model, fp32": 4.0 * shape.parameters if reference else 0.0,
+        "reference model, fp32": 4.0 * shape.parameters if reference and not adapters else 0.0,
         "bf16 copies of weights (autocast)": casts,
         f"activations of {tokens:,} tokens": activations,
         "logits of a chunk, head's gradient": head,
@@ -112,11 +121,12 @@ def learner_items(
     return {name: size for name, size in items.items() if size > 0}
 
 
-def state_items(trained: int, *, zero: Literal[0, 1, 2, 3] = 0, learners: int = 1) -> Items:
-    """What a learner holds of `trained` parameters between two updates, and their gradients."""
+def state_items(trained: int, *, frozen: int = 0, zero: Literal[0, 1, 2, 3] = 0, learners: int = 1) -> Items:
+    """What a learner holds of `trained` and `frozen` parameters between two updates, and their gradients."""
     moments, gradients, weights = (trained / (learners if zero >= stage else 1) for stage in (1, 2, 3))
     return {
-        "weights, fp32": 4 * weights,
+        **({"frozen weights, fp32": 4 * frozen / (learners if zero == 3 else 1)} if frozen else {}),
+        "adapters, fp32" if frozen else "weights, fp32": 4 * weights,
         "weights as AdamW steps them, fp32": 4 * moments if zero else 0.0,
         "gradients, fp32": 4 * gradients,
         "AdamW's two moments, fp32": 8 * moments,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from calibadv.config import Config
 from calibadv.data.store_layout import read_manifest
 from calibadv.memory.items import (
     CONTEXT,
+    CUDA_GRAPHS,
     FAISS_SCRATCH,
     Items,
     card_bytes,
@@ -19,13 +19,15 @@ from calibadv.memory.items import (
     kv_token_bytes,
     learner_items,
 )
-from calibadv.memory.shape import ModelShape, model_shape
+from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
 from calibadv.methods import make_method
 from calibadv.search import manifest as index_manifest
 from calibadv.search.encoder import resolve_model
-from calibadv.search.stored_index import ROWS_A_PIECE
 
 NODE_GPUS = 8
+SLEEPING = "the engine beside it, asleep"  # its context and graphs: vLLM's sleep mode frees the rest
+# Of a learner's items those that are there during an update alone, by how their names begin.
+PASSING = ("weights gathered", "bf16 copies", "activations", "logits", "AdamW's step")
 WIKI_18, WIKI_18_PASSAGES = "wiki-18", 21_015_324  # the corpus that goes by this name (Karpukhin et al. 2020)
 
 
@@ -38,6 +40,7 @@ class Part:
     items: Items
     share: float = 1.0  # of the card that it may use
     rollout_bytes: float = 0.0  # KV cache of a full rollout; the cache takes what an engine's share leaves
+    beside: float = 0.0  # bytes that a resting learner keeps on the card while a colocated engine has its share
 
     @property
     def total(self) -> float:
@@ -46,7 +49,8 @@ class Part:
 
     def spare(self, card_gb: float) -> float:
         """Bytes of its share that are left on a card; negative: so many are missing."""
-        return self.share * card_bytes(card_gb) - self.total
+        share = self.share * card_bytes(card_gb)
+        return min(share - self.total, card_bytes(card_gb) - self.beside - share) if self.beside else share - self.total
 
     def full_rollouts(self, card_gb: float) -> int:
         """How many rollouts of full length an engine's KV cache holds on a card; 0 for one that cannot start."""
@@ -54,8 +58,13 @@ class Part:
 
 
 def gpus_wanted(config: Config) -> float:
-    """GPUs of the whole run. An engine takes `gpus_per_engine` for each of its tensor-parallel ranks."""
+    """GPUs of the whole run. An engine takes `gpus_per_engine` for each of its tensor-parallel ranks.
+
+    Colocated, each engine is alone on its GPU with a learner at most.
+    """
     rollout, learner, cluster = config.rollout, config.learner, config.cluster
+    if _colocated(config):
+        return rollout.engines + _apps(config) * cluster.search_gpus
     engines = rollout.engines * rollout.tensor_parallel * cluster.gpus_per_engine
     return engines + max(learner.learners, 1) * learner.gpus_per_learner + _apps(config) * cluster.search_gpus
 
@@ -77,8 +86,11 @@ def engine_part(config: Config, shape: ModelShape) -> Part:
     rollout_bytes = rollout.max_tokens * kv_token_bytes(shape, item, rollout.tensor_parallel)
     items = engine_items(shape, item=item, sequences=rollout.max_concurrent, tensor_parallel=rollout.tensor_parallel)
     items["KV cache of one full rollout"] = rollout_bytes
+    share = rollout.gpu_memory_utilization
+    if _colocated(config):
+        return Part("engine", rollout.engines, items, share, rollout_bytes, resting_bytes(learner_part(config, shape)))
     ranks = rollout.engines * rollout.tensor_parallel
-    return Part("engine", ranks * gpus, _on_a_card(items, gpus), rollout.gpu_memory_utilization, rollout_bytes)
+    return Part("engine", ranks * gpus, _on_a_card(items, gpus), share, rollout_bytes)
 
 
 def learner_part(config: Config, shape: ModelShape) -> Part:
@@ -94,9 +106,20 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         critic=critic.kind if critic is not None else None,
         zero=learner.zero,
         learners=max(learner.learners, 1),
+        adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
     )
+    if _colocated(config):
+        if config.rollout.weight_transfer != "object_store":
+            item = 2 if config.model.dtype == "bfloat16" else 4
+            items["published weights, for the engine beside it"] = float(item * shape.parameters)
+        return Part("learner", learner.learners, items | {SLEEPING: float(CONTEXT + CUDA_GRAPHS)})
     gpus = learner.gpus_per_learner
     return Part("learner", max(learner.learners, 1) * gpus, _on_a_card(items, gpus))
+
+
+def resting_bytes(learner: Part) -> float:
+    """Bytes that a learner keeps between its updates: its state, and what libraries hold."""
+    return sum(size for name, size in learner.items.items() if not name.startswith((*PASSING, SLEEPING)))
 
 
 def search_parts(config: Config) -> Iterator[Part]:
@@ -134,17 +157,18 @@ def passages(config: Config) -> tuple[int, str] | None:
 
 def _index_items(config: Config, width: int) -> Items:
     kind: str = config.search.index
-    documents = pieces = 0
-    if (known := passages(config)) is not None:
-        documents, pieces = known[0], math.ceil(known[0] / ROWS_A_PIECE)
+    documents = known[0] if (known := passages(config)) is not None else 0
     if config.search.faiss_index and Path(config.search.faiss_index).is_dir():
         ready = index_manifest.read_manifest(Path(config.search.faiss_index))
-        kind, documents, pieces = ready.kind, sum(ready.rows), len(ready.rows)
+        kind, documents = ready.kind, sum(ready.rows)
     size = documents * index_vector_bytes(kind, width)
     if not size:
         return {}
-    # Each piece is an index of its own, with scratch memory of its own.
-    return {f"{kind} index of {documents:,} passages": size, "FAISS's scratch memory": float(pieces * FAISS_SCRATCH)}
+    return {f"{kind} index of {documents:,} passages": size, "FAISS's scratch memory": float(FAISS_SCRATCH)}
+
+
+def _colocated(config: Config) -> bool:
+    return config.rollout.placement == "colocated" and config.cluster.gpus_per_engine > 0
 
 
 def _apps(config: Config) -> int:

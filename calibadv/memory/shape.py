@@ -19,7 +19,10 @@ Kind = Literal["causal", "encoder"]
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes of a transformer: H hidden, I intermediate, V vocabulary. `parameters` counts tied ones once."""
+    """Sizes of a transformer: H hidden, I intermediate, V vocabulary. `parameters` counts tied ones once.
+
+    `linear`: linear layers of the blocks by their own names, each with its in- and outputs, summed over the blocks.
+    """
 
     parameters: int
     hidden: int
@@ -29,6 +32,7 @@ class ModelShape:
     head_dim: int
     vocabulary: int
     tied: bool  # input and output embeddings are one matrix
+    linear: tuple[tuple[str, int], ...] = ()
 
     @property
     def embedding(self) -> int:
@@ -76,7 +80,37 @@ def _counted(fields: str, name: str, kind: Kind) -> ModelShape:
         head_dim=getattr(config, "head_dim", None) or hidden // heads,
         vocabulary=config.vocab_size,
         tied=bool(getattr(config, "tie_word_embeddings", False)),
+        linear=_linear(model.base_model),
     )
+
+
+def adapter_parameters(shape: ModelShape, rank: int, targets: Literal["all-linear"] | tuple[str, ...]) -> int:
+    """Parameters of adapters of `rank` beside the target layers, rank · (in + out) each; 0 for rank 0.
+
+    ValueError for a target that the model does not have.
+    """
+    if rank == 0:
+        return 0
+    sizes = dict(shape.linear)
+    wanted = list(sizes) if targets == "all-linear" else targets
+    if not sizes or (unknown := [name for name in wanted if name not in sizes]):
+        missing = ", ".join(unknown) if sizes else "all-linear"
+        raise ValueError(
+            f"learner.lora_targets: the model's blocks have no linear layer for {missing}: expected names among "
+            f"{', '.join(sizes) or 'none'}"
+        )
+    return rank * sum(sizes[name] for name in dict.fromkeys(wanted))
+
+
+def _linear(trunk: Any) -> tuple[tuple[str, int], ...]:
+    from torch.nn import Linear
+
+    sizes: dict[str, int] = {}
+    for name, layer in trunk.named_modules():
+        if isinstance(layer, Linear):
+            own = name.rpartition(".")[2]
+            sizes[own] = sizes.get(own, 0) + layer.in_features + layer.out_features
+    return tuple(sizes.items())
 
 
 def _fields(name: str) -> dict[str, Any]:

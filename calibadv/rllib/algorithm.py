@@ -5,6 +5,7 @@ questions -> rollouts -> rewards -> advantages -> learner update -> weights -> m
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +13,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from calibadv.batching import GroupShard, shard_groups
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
+from calibadv.cluster.board import find_board
 from calibadv.config import Config
 from calibadv.methods.method import StepFacts
 from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
@@ -26,11 +29,15 @@ from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.publish import publish_weights
 from calibadv.rllib.schedule import Phase
+from calibadv.rllib.stall import StallWatch
 from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.types import Credit, Group, TurnKind
 
+logger = logging.getLogger(__name__)
+
+STATE_TIMEOUT_S = 5.0  # for the board to say how the engines are
 STEP = "step"  # where a step's metrics stand in RLlib's result
 
 
@@ -51,14 +58,18 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
         A run that goes on takes its learners' state from the checkpoint, and its version.
         """
-        super().setup(config)
-        self.settings: Config = self.config.calibadv
+        self.settings: Config = config.calibadv
+        self.stall = StallWatch(self.settings.cluster.stall_after_s)
+        with self.waiting("engines and learners to start", self._engines):
+            super().setup(config)
         self.version = 0  # training steps made, and the policy version that they led to
         self.whole = True  # the learners stand between two steps: their state is that of `version`
         if (start := self.config.stream.inputs.start) is not None:
-            load_learners(self.learner_group, start.checkpoint)
+            with self.waiting("the learners to load the checkpoint"):
+                load_learners(self.learner_group, start.checkpoint)
             self.version = start.version
         self.sample = StepSample()
+        self.told_deaths = 0  # of engines that were told of
         self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
         self.credit: dict[str, Credit] = {}  # question id -> the advantages that trained in the last step
         # Called with the learner's metrics before the new weights go out: the last moment to `roll_back` or to raise.
@@ -69,10 +80,15 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def training_step(self) -> None:
         """One step at version v: its rollouts were sampled by v, its updates make v + 1."""
-        with self.timed("rollout"):
+        with self.timed("rollout"), self.waiting(f"the rollouts of step {self.version}", self._rollouts(Phase.TRAIN)):
             self.sample = self.env_runner.sample(phase=Phase.TRAIN, step=self.version)
+        self.sample.engine_deaths = self._count_deaths()
         if not self.sample.groups:
             raise SearchFailed(f"no question of step {self.version} could be rolled out: the search tool is down")
+        stalest, allowed = max(self.sample.staleness), self.settings.rollout.max_staleness
+        assert stalest <= allowed, f"a rollout is {stalest} versions old, at most {allowed} is allowed"
+        with self.timed("sync"):
+            self.rest_engines()  # until the new version is published
         with self.hold():
             self.whole = False
             metrics = self.learn()
@@ -85,7 +101,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def learn(self) -> dict[str, float]:
         """Updates the policy on the step's rollouts; the learners' metrics."""
-        with self.timed("learn"):
+        with self.timed("learn"), self.waiting(f"the learners' update of step {self.version}"):
             updates = self.settings.updates_per_step
             totals = self.learner_group.update_shards(
                 self.shards(updates), num_minibatches=updates, facts=step_facts(self.sample.groups)
@@ -104,30 +120,38 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def publish(self) -> None:
         """Announces the learner's weights as the current version; engines pull them before their next rollout."""
-        publish_weights(
-            self.learner_group, self.config.stream.board, self.version, getattr(torch, self.settings.model.dtype)
-        )
+        dtype = getattr(torch, self.settings.model.dtype)
+        with self.waiting(f"the publication of version {self.version}"):
+            if self.colocated:
+                self.learner_group.call_all(free_cached_memory)
+            publish_weights(self.learner_group, self.config.stream.board, self.version, dtype)
 
     def evaluate_greedy(self) -> StepSample:
         """Greedy rollouts of the scheduled test questions by the current version, through the same engines."""
-        with self.timed("eval"):
+        what = f"the evaluation of version {self.version}"
+        with self.timed("eval"), self.waiting(what, self._rollouts(Phase.EVAL)):
             sample: StepSample = self.env_runner.sample(phase=Phase.EVAL, step=self.version)
         return sample
 
     def logprob_diff(self, groups: Sequence[Group]) -> dict[str, float]:
         """Engine against learner on rollouts of the current version: `eval/logprob_diff_*`. Trains nothing."""
         shards = [GroupShard(group, (0,) * len(group.trajectories)) for group in groups]
-        totals = self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards))
+        self.rest_engines()
+        with self.waiting("the learners' log-probs of an evaluation"):
+            totals = self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards))
+        self.rouse_engines()
         metrics = step_metrics(totals[:1])
         return {f"eval/{name}": metrics[f"sync/{name}"] for name in ("logprob_diff_mean", "logprob_diff_max")}
 
     def save_model(self, folder: Path) -> None:
         """Writes the current policy as a folder that `from_pretrained` and vLLM open."""
-        self.learner_group.call_all(lambda learner: learner.save_model(str(folder)))
+        with self.waiting("the learners to save the model"):
+            self.learner_group.call_all(lambda learner: learner.save_model(str(folder)))
 
     def save_state(self, draft: Draft, *, model: bool) -> dict[str, FileEntry]:
         """Writes the learners' state, and the policy itself if `model`; the files. See `save_learners`."""
-        return save_learners(self.learner_group, draft, model=model)
+        with self.waiting("the learners to save their state"):
+            return save_learners(self.learner_group, draft, model=model)
 
     def roll_back(self, snapshot: Stored, lr_scale: float) -> None:
         """Goes back to a snapshot's policy, with learning rates times `lr_scale` from now on. Publishes nothing."""
@@ -138,6 +162,47 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """Processes that hold a learner's state."""
         return self.learner_group.num_shards
 
+    @property
+    def colocated(self) -> bool:
+        """Whether engines and learners share GPUs and take turns on them."""
+        return self.settings.rollout.placement == "colocated"
+
+    def rest_engines(self) -> None:
+        """Engines that share GPUs with the learners sleep when this returns, until roused or given a version."""
+        if self.colocated:
+            with self.waiting("the engines to sleep", self._engines):
+                ray.get(self._board().rest.remote())
+
+    def rouse_engines(self) -> None:
+        """Lets engines that share GPUs with the learners wake for their next rollout."""
+        if self.colocated:
+            self.learner_group.call_all(free_cached_memory)
+            ray.get(self._board().rouse.remote())
+
+    def waiting(self, what: str, detail: Callable[[], str] | None = None) -> AbstractContextManager[None]:
+        """Around what may stall: after `cluster.stall_after_s`, and each time again, a warning says what it is."""
+        return self.stall.waiting(what, detail)
+
+    def _rollouts(self, phase: Phase) -> Callable[[], str]:
+        step = self.version
+        return lambda: f"{self.env_runner.progress(phase, step)}; {self._engines()}"
+
+    def _engines(self) -> str:
+        if not ray.is_initialized():  # to ask would start a new Ray
+            return "Ray has ended"
+        return str(ray.get(self._board().engines.remote(), timeout=STATE_TIMEOUT_S))
+
+    def _board(self) -> Any:
+        return find_board(self.config.stream.board)
+
+    def _count_deaths(self) -> int:
+        """Engines that have died so far in the run, and a warning for those of this step."""
+        deaths: list[str] = ray.get(self._board().deaths.remote())
+        for words in deaths[self.told_deaths :]:
+            logger.warning("an engine died and was replaced, its questions were rolled out again: %s", words)
+        self.told_deaths = len(deaths)
+        return len(deaths)
+
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:
         """Adds the wall seconds of its body to `seconds[activity]`."""
@@ -146,6 +211,12 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             yield
         finally:
             self.seconds[activity] += time.monotonic() - start
+
+
+def free_cached_memory(_learner: Any) -> None:
+    """Gives the GPU back what PyTorch keeps for later, for an engine that shares it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def step_facts(groups: Sequence[Group]) -> StepFacts:

@@ -10,7 +10,6 @@ import contextlib
 import queue
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +36,28 @@ class StepSample:
     dropped_groups: int = 0  # questions given up on, never scored
     counts: Counter[str] = field(default_factory=Counter)  # what the method's turn scorer reports, summed
     engine_rows: Counter[str] = field(default_factory=Counter)  # engine -> questions it rolled out
+    step: int = 0  # the policy version that the step belongs to
+    engine_deaths: int = 0  # of the whole run so far
+
+    @property
+    def staleness(self) -> list[int]:
+        """Of each trajectory, how many versions older than its step the policy was that sampled it."""
+        return [self.step - trajectory.policy_version for group in self.groups for trajectory in group.trajectories]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleProgress:
+    """How much of a step has come in."""
+
+    done: int
+    of: int  # 0 while the stream is being opened
+    infra_failed: int  # rollouts among them whose search failed
+
+    def __str__(self) -> str:
+        if not self.of:
+            return "the stream of questions is being opened"
+        lost = f", in which {self.infra_failed} rollouts lost their search" if self.infra_failed else ""
+        return f"{self.done} of {self.of} questions are in{lost}"
 
 
 class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
@@ -52,12 +73,24 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         self._failure: BaseException | None = None
         self._reader = threading.Thread(target=self._drain, args=(self.config.stream,), daemon=True, name="rollouts")
         self._reader.start()
+        if self.config.calibadv.rollout.placement == "colocated":
+            self._await_engines()
 
-    def sample(self, *, phase: Phase, step: int, on_row: Callable[[int, int], None] | None = None) -> StepSample:
-        """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early.
+    def _await_engines(self) -> None:
+        """Until every engine has a GPU and sleeps: RLlib builds the learners next, which take what is left of them."""
+        board = find_board(self.config.stream.board)
+        settled = board.settled.remote(self.config.calibadv.rollout.engines)
+        while self._reader.is_alive() and not ray.wait([settled], timeout=1.0)[0]:
+            pass  # of a stream that could not start `sample` tells
 
-        `on_row(done, of)` is told of progress.
-        """
+    def progress(self, phase: Phase, step: int) -> SampleProgress:
+        """How much of (phase, step) has come in; for any thread."""
+        key = (str(phase), step)
+        rows = list(self._finished.get(key, ()))
+        return SampleProgress(len(rows), self._expected[key], sum(row.rolled.infra_failed for row in rows))
+
+    def sample(self, *, phase: Phase, step: int) -> StepSample:
+        """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early."""
         key = (str(phase), step)
         self._ready.wait()
         while not self._expected or len(self._finished[key]) < self._expected[key]:
@@ -68,9 +101,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
                 self._failure = row  # for whoever asks again: nothing more will come
                 continue
             self._finished[row.phase, row.step].append(row)
-            if on_row is not None:
-                on_row(len(self._finished[key]), self._expected[key])
-        return _collect(sorted(self._finished.pop(key), key=lambda row: row.index))
+        return _collect(sorted(self._finished.pop(key), key=lambda row: row.index), step)
 
     def _drain(self, stream: RolloutStream) -> None:
         try:
@@ -111,8 +142,8 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         return {"__env__": (NO_SPACE, NO_SPACE), POLICY: (NO_SPACE, NO_SPACE)}
 
 
-def _collect(rows: list[FinishedRow]) -> StepSample:
-    sample = StepSample()
+def _collect(rows: list[FinishedRow], step: int) -> StepSample:
+    sample = StepSample(step=step)
     for row in rows:
         rolled = row.rolled
         sample.infra_failed += rolled.infra_failed

@@ -19,12 +19,14 @@ from torch import Tensor
 
 from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
 from calibadv.checkpoints.tree import Tree
-from calibadv.cluster.weights import PackedWeights, chunk_state
+from calibadv.cluster.weights import PackedWeights
 from calibadv.config import LearnerSection
 from calibadv.methods.method import Method, StepFacts
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
+from calibadv.rllib.lora import lora_of
 from calibadv.rllib.module import CausalLMModule, save_pretrained
 from calibadv.rllib.objective import Divisors, count, loss_terms, total
+from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
 from calibadv.rllib.random_state import random_state, set_random_state
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
 from calibadv.rllib.sharded_model import write_sharded
@@ -52,6 +54,12 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self._shares = self._settings.zero > 0 and several_ranks()  # one process has no one to share with
         super().build()
         self._updater = self._make_updater()
+        self._copy = copy_of_learner(self.config.calibadv, self._device)
+
+    def _make_module(self) -> Any:
+        spec = self._module_spec.rl_module_specs[POLICY]
+        spec.model_config = {**spec.model_config, "lora": lora_of(self._settings, self.config.calibadv.run.seed)}
+        return super()._make_module()
 
     @property
     def policy(self) -> CausalLMModule:
@@ -172,14 +180,14 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         return totals.as_dict()
 
     def pack_weights(self, dtype: torch.dtype) -> PackedWeights | None:
-        """The policy's weights by their Hugging Face names, tied ones once, in the object store; None off rank 0."""
-        return on_rank_zero(self._updater.named_weights(), lambda weights: chunk_state(weights, dtype=dtype))
+        """The policy's weights by their Hugging Face names, tied ones once; see `pack_on_ranks`."""
+        return pack_on_ranks(self._updater.named_weights(), dtype, self._copy)
 
     def save_model(self, folder: str) -> None:
         """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
         dtype = getattr(torch, self.config.calibadv.model.dtype)
         source, model, path = str(self.config.stream.inputs.model), self.policy.language_model, Path(folder)
-        if self._shares:
+        if self._shares or self._settings.lora_rank:
             on_rank_zero(
                 self._updater.named_weights(), lambda weights: write_sharded(weights, model, source, path, dtype)
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from calibadv.losses import TokenStats, token_stats
+from calibadv.rllib.lora import Lora, adapters_off, add_adapters
 
 # Heads that do more than a matrix product: the chunked log-probs would be wrong without a word.
 _UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -22,17 +23,24 @@ _UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
     """The policy in the learner, and its critic where the method has one.
 
-    `model_config`: path, gradient_checkpointing, keep_reference (for KL terms), critic ("model", "head" or None).
+    `model_config`: path, gradient_checkpointing, keep_reference (for KL terms), critic ("model", "head" or None), lora
+    (None: all weights are trained).
     """
 
     def setup(self) -> None:
         """Loads fp32 master weights. Called by RLlib once, on every learner."""
         settings: dict[str, Any] = self.model_config
         self.language_model = load_causal_lm(settings["path"])
+        lora: Lora | None = settings.get("lora")
+        if lora is not None:
+            add_adapters(self.language_model, lora)
+        self.lora_scale = lora.scale if lora is not None else 0.0
         if settings.get("gradient_checkpointing"):
             self.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             self.language_model.train()  # Hugging Face checkpoints in training mode only
-        self.reference = frozen_copy(self.language_model) if settings.get("keep_reference") else None
+        self.keep_reference = bool(settings.get("keep_reference"))
+        # Adapters leave the base as it is: without them it is the reference.
+        self.reference = frozen_copy(self.language_model) if self.keep_reference and lora is None else None
         kind = settings.get("critic")
         self.value_trunk = copy.deepcopy(self.language_model.base_model) if kind == "model" else None
         self.value_head = value_head(self.language_model.config.hidden_size) if kind else None
@@ -42,21 +50,26 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
         self.collective = False
 
     def _forward_train(self, batch: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        # First, so that no other pass comes between the policy's and its backward pass.
+        reference = {"reference_logprobs_N": self._reference_logprobs(batch)} if self.keep_reference else {}
         hidden_NH, stats = self.policy_pass(batch)
-        out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N}
-        if self.reference is not None:
-            with torch.no_grad():
-                reference_NH = action_hidden(self.reference.base_model, batch)
-                out["reference_logprobs_N"] = action_stats(self.reference, reference_NH, batch).logprobs_N
+        out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N, **reference}
         if self.value_head is not None:
             trunk = self.value_trunk
             features_NH = hidden_NH.detach() if trunk is None else action_hidden(trunk, batch)
             out["values_N"] = self.value_head(features_NH.float())[:, 0]
         return out
 
+    def _reference_logprobs(self, batch: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            if self.reference is not None:
+                return policy_pass(self.reference, batch)[1].logprobs_N
+            with adapters_off(self.language_model):
+                return self.policy_pass(batch)[1].logprobs_N
+
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What the policy's optimizer updates: the language model, never the reference."""
-        return list(self.language_model.parameters())
+        """What the policy's optimizer updates: the language model, or its adapters alone; never the reference."""
+        return [parameter for parameter in self.language_model.parameters() if parameter.requires_grad]
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """What the critic's optimizer updates; empty without a critic."""

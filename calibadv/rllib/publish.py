@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 import ray
 import torch
+from torch import Tensor
 
 from calibadv.cluster.board import find_board
+from calibadv.cluster.device_copy import DeviceCopy
+from calibadv.cluster.weights import PackedWeights, chunk_state
+from calibadv.config import Config
 from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.ranks import rank
 
 
 def publish_weights(learners: PolicyLearnerGroup, board: str, version: int, dtype: torch.dtype) -> None:
     """Puts the weights in the object store as `dtype` and announces `version`.
 
-    Rank 0 owns the chunks, so that they live as long as the learner; the driver only passes references on.
+    Rank 0 owns the chunks, so that they live as long as the learner; the driver only passes references on. Where
+    learners and engines share GPUs, every learner keeps the same chunks for the engine beside it.
     """
-    packed = learners.call_all(lambda learner: learner.pack_weights(dtype))[0]
+    packed = with_copies(learners.call_all(lambda learner: learner.pack_weights(dtype)))
     ray.get(find_board(board).publish.remote(version, packed))
+
+
+def copy_of_learner(config: Config, device: torch.device) -> DeviceCopy | None:
+    """Where a learner on `device` keeps published weights for an engine there; None: the object store is all.
+
+    By `rollout.weight_transfer`: "auto" shares memory where engine and learner are on one GPU. Elsewhere an engine does
+    not see the learner's GPU at all, for Ray shows each process its own.
+    """
+    asked = config.rollout.weight_transfer
+    shares = asked == "cuda_ipc" or (asked == "auto" and config.rollout.placement == "colocated")
+    return DeviceCopy(device) if shares and device.type == "cuda" else None
+
+
+def pack_on_ranks(
+    named_weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype, copy: DeviceCopy | None
+) -> PackedWeights | None:
+    """Rank 0's weights in the object store; on the others what they keep in `copy`, None where that is nothing.
+
+    Collective: every rank runs through all weights, an error of its own notwithstanding.
+    """
+    try:
+        if rank() == 0 or copy is not None:
+            return chunk_state(named_weights, dtype=dtype, copy=copy, store=rank() == 0)
+        return None
+    finally:
+        for _ in named_weights:
+            pass
+
+
+def with_copies(packed: Sequence[PackedWeights | None]) -> PackedWeights:
+    """Rank 0's weights with the copies that any rank keeps: all cut the same weights into the same chunks."""
+    stored = packed[0]
+    assert stored is not None
+    kept = [weights for weights in packed if weights is not None and weights.manifest == stored.manifest]
+    return replace(stored, copies=tuple(copy for weights in kept for copy in weights.copies))

@@ -11,7 +11,7 @@ from calibadv.checkpoints.tree import Tree
 
 
 def replica_state(module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> Tree:
-    """Weights by name (tied ones once, the frozen reference left out) and each optimizer's state. Nothing is copied."""
+    """Weights by name (tied ones once, frozen ones left out) and each optimizer's state. Nothing is copied."""
     return {
         "weights": trained_weights(module),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
@@ -32,11 +32,12 @@ def load_replica_state(state: Tree, module: nn.Module, optimizers: Mapping[str, 
 
 
 def trained_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and saved buffer of the module but the reference's, under its first name."""
+    """Every parameter that trains and saved buffer of the module but the reference's, under its first name."""
     named: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if not name.startswith("reference.") and id(tensor) not in seen:
+        frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+        if not frozen and not name.startswith("reference.") and id(tensor) not in seen:
             seen.add(id(tensor))
             named[name] = tensor
     return named

@@ -78,6 +78,8 @@ class RolloutStream:
             rollout_factory=partial(make_roll_group, config, str(self.inputs.model), self.search_factory),
             board=self.board,
             max_staleness=config.rollout.max_staleness,
+            engine_timeout_s=config.rollout.engine_timeout_s,
+            colocated=config.rollout.placement == "colocated",
         )
         return expected, map(_finished, stream_rollouts(rows, stage, self._pool()))
 

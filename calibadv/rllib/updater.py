@@ -12,6 +12,7 @@ from torch import Tensor
 
 from calibadv.batching import MicroBatch
 from calibadv.checkpoints.tree import Tree
+from calibadv.rllib.lora import merged
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.ranks import sum_gradients
 from calibadv.rllib.replica import load_replica_state, replica_state
@@ -42,7 +43,10 @@ class Updater(Protocol):
         """Steps along the clipped gradient with a learning rate for each optimizer; `finite`: whether the loss is."""
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight of the policy under its first name, each to be copied before the next is asked for."""
+        """Every weight of the policy under its first name, each to be copied before the next is asked for.
+
+        The names are Hugging Face's, adapters are merged in.
+        """
 
     def shared_state(self) -> Tree:
         """Weights and moments, where all ranks hold them alike."""
@@ -85,7 +89,7 @@ class PlainUpdater:
         return Update(norms, made)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return iter(self._module.language_model.named_parameters())
+        return merged(dict(self._module.language_model.named_parameters()), self._module.lora_scale)
 
     def shared_state(self) -> Tree:
         return replica_state(self._module, self._optimizers)

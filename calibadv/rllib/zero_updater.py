@@ -23,6 +23,7 @@ from calibadv.batching import MicroBatch, padding
 from calibadv.checkpoints.tree import Tree
 from calibadv.config import LearnerSection
 from calibadv.losses import TokenStats, token_stats
+from calibadv.rllib.lora import merged
 from calibadv.rllib.module import CausalLMModule, action_hidden
 from calibadv.rllib.ranks import most_of_ranks
 from calibadv.rllib.updater import Update
@@ -34,9 +35,10 @@ class ZeroUpdater:
 
     def __init__(self, module: CausalLMModule, settings: LearnerSection, device: torch.device) -> None:
         self._model, self._stage, self._device = module.language_model, settings.zero, device
+        self._lora_scale = module.lora_scale
         self._deepspeed = _deepspeed(device)
         optimizer = torch.optim.AdamW(
-            self._model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+            module.trainable_parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self._engine, *_ = self._deepspeed.initialize(
             model=_Policy(self._model, device, cache_casts=self._stage < 3),
@@ -78,12 +80,12 @@ class ZeroUpdater:
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         weights = dict(self._model.named_parameters())
         if self._stage < 3:
-            yield from weights.items()
+            yield from merged(weights, self._lora_scale)
             return
         for group in layer_groups(weights):
             with self._deepspeed.zero.GatheredParameters([weights[name] for name in group]):
                 # The parameters themselves: they are empty afterwards, whoever still holds them.
-                yield from ((name, weights[name]) for name in group)
+                yield from merged({name: weights[name] for name in group}, self._lora_scale)
 
     def shared_state(self) -> Tree:
         return {"zero": self._layout()}

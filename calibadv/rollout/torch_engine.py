@@ -129,10 +129,18 @@ class TorchEngine:
     def _refuse_while_running(self) -> None:
         running = sum(not row.answer.done() for row in self._open.values())
         if running:
-            raise RuntimeError(f"{running} requests are running: wait for them before changing weights")
+            raise RuntimeError(f"{running} requests are running: wait for them before changing weights or sleeping")
 
     def reset_prefix_cache(self) -> None:
         """Nothing to do: no prefix outlives its request."""
+
+    def sleep(self) -> None:
+        """Refuses while requests are running; beside them it holds nothing but the weights, which stay."""
+        with self._door:
+            self._refuse_while_running()
+
+    def wake(self) -> None:
+        """Nothing to do: `sleep` gave nothing back."""
 
     def close(self) -> None:
         """Stop the thread and fail what still waits. May be called twice."""

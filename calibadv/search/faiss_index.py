@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,15 @@ def on_gpu(index: Any, device: str, faiss: Any) -> Any:
         logger.warning("search: no GPU for the index (device %s, FAISS sees %d): it stays on the CPU", device, count)
         return index
     try:
-        moved = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+        moved = faiss.index_cpu_to_gpu(_resources(faiss.StandardGpuResources), number, index)
     except RuntimeError as error:
         logger.warning("search: FAISS cannot hold this index on a GPU (%s): it stays on the CPU", error)
         return index
     logger.info("search: the index is on GPU %d", number)
     return moved
+
+
+@cache
+def _resources(make: Callable[[], Any]) -> Any:
+    """One for the process: each takes its own scratch memory of every GPU (1.5 GB), and an index may be many pieces."""
+    return make()

@@ -7,6 +7,7 @@ An operation may be delivered twice (a crash between delivery and the spool's re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -48,6 +49,7 @@ class Outbox:
         self._queue: deque[Operation] = deque()
         self._spooled = len(read_json_lines(spool))  # of an earlier attempt of this run
         self._retry_at = 0.0
+        self._lost = 0  # operations that neither the store nor the spool took
         self._warned = self._closing = self._abandoned = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
@@ -137,8 +139,9 @@ class Outbox:
             self._spooled = len(left)
             if left:
                 draft = self._spool.with_suffix(".tmp")
-                draft.write_text("".join(map(_line, left)), encoding="utf-8")
-                draft.replace(self._spool)
+                with contextlib.suppress(OSError):  # then it is delivered twice, which does no harm
+                    draft.write_text("".join(map(_line, left)), encoding="utf-8")
+                    draft.replace(self._spool)
             else:
                 self._spool.unlink(missing_ok=True)
         if not left and waiting:
@@ -147,8 +150,16 @@ class Outbox:
         return not left
 
     def _append(self, operation: Operation) -> None:
-        with self._spool.open("a", encoding="utf-8") as file:
-            file.write(_line(operation))
+        try:
+            with self._spool.open("a", encoding="utf-8") as file:
+                file.write(_line(operation))
+        except OSError as error:
+            if not self._lost:
+                log.warning(
+                    "%s cannot be written (%s): what MLflow does not take meanwhile is lost", self._spool, error
+                )
+            self._lost += 1
+            return
         self._spooled += 1
 
 

@@ -6,11 +6,13 @@ import json
 import logging
 import math
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from calibadv.tracking.folder_lock import FolderLock, FolderLocked
+from calibadv.tracking.journal import Journal
 from calibadv.tracking.record import RolloutRecord
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class RunFolder:
         except BaseException:
             self._lock.close()
             raise
+        self._metrics, self._rollouts = Journal(self.metrics), Journal(self.rollouts)
 
     @property
     def name(self) -> str:
@@ -83,6 +86,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def restarts(self) -> Path:
+        """A line for each time that the run started again by itself; no going back takes one away."""
+        return self.path / "restarts.jsonl"
+
+    @property
     def summary(self) -> Path:
         return self.path / "summary.json"
 
@@ -91,20 +99,27 @@ class RunFolder:
         self.config.write_text(toml, encoding="utf-8")
 
     def append_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line {"step": …, metric: value…}; what is not finite is left out."""
+        """Append one line {"step": …, metric: value…}; what is not finite is left out. A full disk raises nothing."""
         finite = {name: value for name, value in values.items() if name != "step" and math.isfinite(value)}
-        _append(self.metrics, [{"step": step, **finite}])
+        self._metrics.append([{"step": step, **finite}])
 
     def append_rollouts(self, records: Iterable[RolloutRecord]) -> None:
-        """Append sampled rollouts, a JSON object a line."""
-        _append(self.rollouts, [record.to_dict() for record in records])
+        """Append sampled rollouts, a JSON object a line. A full disk raises nothing."""
+        self._rollouts.append(record.to_dict() for record in records)
+
+    def append_restart(self, why: str) -> None:
+        """Append that the run starts again by itself."""
+        Journal(self.restarts).append([{"time": time.strftime("%Y-%m-%d %H:%M:%S"), "why": why}])
 
     def write_predictions(self, predictions: Iterable[Mapping[str, Any]]) -> None:
         """The latest evaluation's answers, a JSON object a line; an earlier one's are replaced."""
         draft = self.predictions.with_suffix(".tmp")
-        draft.unlink(missing_ok=True)
-        _append(draft, predictions)
-        draft.replace(self.predictions)
+        text = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(self.predictions)
+        except OSError as error:
+            log.warning("%s cannot be written (%s): it stays as it was", self.predictions, error)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json last, in one move: its presence says that the run finished."""
@@ -114,6 +129,8 @@ class RunFolder:
 
     def go_back(self, files: Mapping[str, bytes | None]) -> None:
         """Puts back the files of an earlier moment by their names (None: there was none); no longer finished."""
+        self._metrics.forget()
+        self._rollouts.forget()
         for name, content in files.items():
             if content is None:
                 (self.path / name).unlink(missing_ok=True)
@@ -125,11 +142,23 @@ class RunFolder:
 
     def history(self) -> list[dict[str, float]]:
         """All lines of metrics.jsonl; of a step logged twice (a resumed run) the later values win."""
-        return read_history(self.metrics)
+        return _by_step(_parsed(self._metrics.content() or b"", self.metrics))
+
+    def content(self, name: str) -> bytes | None:
+        """A file of the folder with every line that was appended, written yet or not; None if there is none."""
+        for journal in (self._metrics, self._rollouts):
+            if journal.path.name == name:
+                return journal.content()
+        path = self.path / name
+        return path.read_bytes() if path.exists() else None
 
     def close(self) -> None:
         """Give the folder's lock back."""
-        self._lock.close()
+        try:
+            self._metrics.close()
+            self._rollouts.close()
+        finally:
+            self._lock.close()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -140,29 +169,29 @@ class RunFolder:
 
 def read_history(metrics: Path) -> list[dict[str, float]]:
     """The lines of a metrics.jsonl by step, ascending; lines of one step are merged, a torn last line is skipped."""
-    by_step: dict[float, dict[str, float]] = {}
-    for values in read_json_lines(metrics):
-        by_step.setdefault(values["step"], {}).update(values)
-    return [by_step[step] for step in sorted(by_step)]
+    return _by_step(read_json_lines(metrics))
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file, [] if it is missing; lines cut by a crash are skipped with a warning."""
-    if not path.exists():
-        return []
+    return _parsed(path.read_bytes(), path) if path.exists() else []
+
+
+def _by_step(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+    by_step: dict[float, dict[str, float]] = {}
+    for values in lines:
+        by_step.setdefault(values["step"], {}).update(values)
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _parsed(content: bytes, path: Path) -> list[dict[str, Any]]:
     values = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
         try:
             values.append(json.loads(line))
         except json.JSONDecodeError:
             log.warning("%s: line %d is not JSON (cut by a crash?), skipped", path, number)
     return values
-
-
-def _append(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _empty(folder: Path) -> None:

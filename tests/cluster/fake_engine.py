@@ -19,25 +19,50 @@ from calibadv.types import IntArray
 
 
 class FakeEngine:
-    """Its one token is its weight; it notices weights that change under a running request."""
+    """Its one token is its weight; it notices weights that change, and sleep, under a running request.
 
-    def __init__(self, seconds: float = 0.02, dies_on: int | None = None) -> None:
-        self.seconds, self.dies_on = seconds, dies_on
+    Requests whose prompt holds `hangs_on` are never answered. `events` tells what was done to it, in order.
+    """
+
+    def __init__(
+        self,
+        seconds: float = 0.02,
+        dies_on: int | None = None,
+        hangs_on: int | None = None,
+        events: list[str] | None = None,
+    ) -> None:
+        self.seconds, self.dies_on, self.hangs_on = seconds, dies_on, hangs_on
+        self.events = [] if events is None else events
+        self.awake = True
         self.version, self.weight = -1, -1
 
     async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:  # noqa: ARG002
         weight = self.weight
+        assert self.awake, "a request to a sleeping engine"
+        if self.hangs_on is not None and self.hangs_on in prompt_ids.tolist():
+            await asyncio.sleep(3600)
         if self.dies_on is not None and self.dies_on in prompt_ids.tolist():
             raise EngineDied("as asked")
         await asyncio.sleep(self.seconds)
         assert self.weight == weight, "the weights changed under a running request"
+        assert self.awake, "it fell asleep under a running request"
         return Generation(np.array([weight]), np.zeros(1, np.float32), StopReason.EOS)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        assert self.awake, "weights for a sleeping engine"
+        self.events.append(f"load {version}")
         self.weight = int(dict(named_tensors)["weight"].item())
         self.version = version
 
     def reset_prefix_cache(self) -> None: ...
+
+    def sleep(self) -> None:
+        self.awake = False
+        self.events.append("sleep")
+
+    def wake(self) -> None:
+        self.awake = True
+        self.events.append("wake")
 
     def close(self) -> None: ...
 

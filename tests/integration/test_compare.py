@@ -7,27 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from calibadv.tracking.run_folder import RunFolder
+from tests.integration.commands import ROOT, ended, killed_on_error, ray_folder, start, wait_for
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "workflows" / "studies" / "smoke.toml"
-TIMEOUT_S = 900
 THIRD_CELL = '\n[[cell]]\nname = "blocked"\nmethod = "grpo"\n'
 
 
@@ -42,33 +37,13 @@ class Place:
     def study(self) -> Path:
         return self.base / "runs" / "smoke"
 
-    def start(self, *, more_cells: str = "", concurrent: int = 2) -> subprocess.Popen[str]:
-        """The command in a process group of its own, as a terminal would start it."""
+    def start(self, *, more_cells: str = "", concurrent: int = 2) -> Popen[str]:
+        """The command under way."""
         text = SMOKE.read_text().replace('"../recipes', f'"{ROOT}/workflows/recipes')
         file = self.base / "study.toml"
         file.write_text(text.replace("concurrent = 2", f"concurrent = {concurrent}") + more_cells)
         places = ["--run.folder", str(self.base / "runs"), "--run.cache", str(self.base / "cache")]
-        environment = {"CI": "1", "OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(self.ray), "HF_HUB_OFFLINE": "1"}
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "workflows" / "compare.py"), str(file), *places],
-            cwd=self.base,
-            env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # A background job inherits an ignored Ctrl-C, and would pass it on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-    def ended(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        """Exit code and output, once the command has ended by itself."""
-        try:
-            output, _ = process.communicate(timeout=TIMEOUT_S)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return process.returncode, output
+        return start(ROOT / "workflows" / "compare.py", str(file), *places, cwd=self.base, ray=self.ray)
 
     def mlflow_runs(self) -> dict[str, Run]:
         """The newest MLflow run of each name."""
@@ -81,18 +56,8 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    # Socket paths are limited to 107 characters: pytest's own temporary folders are too long for Ray.
-    ray = Path(tempfile.mkdtemp(prefix="tc", dir="/tmp"))
-    yield Place(tmp_path_factory.mktemp("compare"), ray)
-    shutil.rmtree(ray, ignore_errors=True)
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"{path} did not come"
-        time.sleep(0.5)
+    with ray_folder() as ray:
+        yield Place(tmp_path_factory.mktemp("compare"), ray)
 
 
 def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place) -> None:
@@ -100,9 +65,10 @@ def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place) -> None:
 
     # Ctrl-C when the first cell is done and the second has begun.
     process = place.start(concurrent=1)
-    wait_for(calibadv / "metrics.jsonl", process)
-    os.killpg(process.pid, signal.SIGINT)
-    code, output = place.ended(process)
+    with killed_on_error(process):
+        wait_for((calibadv / "metrics.jsonl").exists, process, "the second cell")
+        os.killpg(process.pid, signal.SIGINT)
+    code, output = ended(process)
     assert code == 130, output
     assert "Traceback" not in output
     assert json.loads((grpo / "summary.json").read_text())["steps"] == 5
@@ -118,7 +84,7 @@ def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place) -> None:
     # Again, with a cell that cannot run, for its folder is being written by another process: this one.
     done_at = (grpo / "summary.json").stat().st_mtime_ns
     with RunFolder(place.study / "blocked-seed0"):
-        code, output = place.ended(place.start(more_cells=THIRD_CELL))
+        code, output = ended(place.start(more_cells=THIRD_CELL))
     assert code == 1, output
     assert (grpo / "summary.json").stat().st_mtime_ns == done_at
     assert (calibadv / "summary.json").exists()
@@ -128,7 +94,7 @@ def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place) -> None:
 
     # Once more without that cell: nothing is left to run, and Ray is not even started.
     before = {path: path.stat().st_mtime_ns for folder in (grpo, calibadv) for path in folder.rglob("*")}
-    code, output = place.ended(place.start())
+    code, output = ended(place.start())
     assert code == 0, output
     assert "begins" not in output
     assert "Ray" not in output

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from calibadv.methods import METHODS
+from tests.integration.commands import ROOT, ended, ray_folder, start
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 1200
 STEPS, UPDATES = 10, 2
 PARAMS = {"mt_grpo": 'form = "tree"'}  # the form that needs a plan of its own
@@ -66,24 +60,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = ROOT / "workflows" / "recipes" / "pocket.toml"
     cells = [CELL.format(name=name, params=PARAMS.get(name, "")) for name in METHODS]
     study.write_text(STUDY.format(recipe=recipe, steps=STEPS) + "".join(cells))
-    ray = tempfile.mkdtemp(prefix="me", dir="/tmp")  # pytest's own folders are too long for Ray's sockets
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "workflows" / "compare.py"), str(study)],
-        cwd=base,
-        env=os.environ | {"RAY_TMPDIR": ray, "OMP_NUM_THREADS": "1", "CI": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT_S)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    finally:
-        shutil.rmtree(ray, ignore_errors=True)
-    assert process.returncode == 0, output
+    with ray_folder() as ray:
+        code, output = ended(start(ROOT / "workflows" / "compare.py", str(study), cwd=base, ray=ray), TIMEOUT_S)
+    assert code == 0, output
     return base / "runs" / "every-method"
 
 

@@ -19,7 +19,8 @@ import torch
 from mlflow import MlflowClient
 
 from calibadv.data.pocket import write_pocket_world
-from tests.integration.test_training import CLOCKED, TIMEOUT_S, Place, lines, wait_for, weights
+from tests.integration.commands import ended, killed_on_error, wait_for
+from tests.integration.test_training import CLOCKED, Place, lines, weights
 from tests.integration.test_training import place as place
 
 pytestmark = pytest.mark.integration
@@ -34,17 +35,14 @@ def attempt(
     """Starts a run and sends its driver the signal once `until`; its output."""
     process = place.start(name, *flags, **more)
     folder = place.runs / name
-    try:
-        wait_for(lambda: until(folder), folder, process)
+    with killed_on_error(process):
+        wait_for(lambda: until(folder), process, "the moment of the signal")
         started = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, number)
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        code, output = ended(process)
         _, alive = psutil.wait_procs(started, timeout=120)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
     assert alive == []
-    assert process.returncode == (-9 if number is signal.SIGKILL else os.EX_TEMPFAIL), output
+    assert code == (-9 if number is signal.SIGKILL else os.EX_TEMPFAIL), output
     return output
 
 
@@ -53,7 +51,7 @@ def checkpoint_of(step: int) -> Callable[[Path], bool]:
 
 
 def steps_made(number: int) -> Callable[[Path], bool]:
-    return lambda folder: (folder / "metrics.jsonl").exists() and len(lines(folder / "metrics.jsonl")) > number
+    return lambda folder: len(lines(folder / "metrics.jsonl")) > number
 
 
 def measured(folder: Path) -> list[dict[str, float]]:
@@ -61,10 +59,10 @@ def measured(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if not name.startswith(CLOCKED)} for row in rows]
 
 
-def assert_same_run(resumed: Path, straight: Path) -> None:
+def assert_same_run(resumed: Path, straight: Path, *, steps: int = STEPS) -> None:
     """Weights, trajectories with their log-probs' consequences, metrics, answers and figures."""
     records = lines(straight / "rollouts.jsonl")
-    assert {record["step"] for record in records} == set(range(STEPS))
+    assert {record["step"] for record in records} == set(range(steps))
     assert lines(resumed / "rollouts.jsonl") == records
     assert measured(resumed) == measured(straight)
     assert lines(resumed / "predictions.jsonl") == lines(straight / "predictions.jsonl")

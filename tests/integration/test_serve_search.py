@@ -204,7 +204,7 @@ async def test_an_index_in_shards_finds_what_a_whole_one_finds_and_survives_a_lo
         ready, load, cluster / "cache", SearchAppOptions(name="sharded", shards=2, shard_cpus=0.1, num_cpus=0.1)
     )
     whole = build_pipeline(documents, ready, cluster / "cache", encoder=encoder)
-    search = serve_search("sharded", RetryPolicy(attempts=12, timeout_s=60.0))
+    search = serve_search("sharded", RetryPolicy(timeout_s=60.0))
     queries = [QUERY, "capital of Germany"]
     expected = [[document.id for document in found] for found in whole.search_batch(queries)]
     assert [[document.id for document in await search(query)] for query in queries] == expected
@@ -223,7 +223,7 @@ def test_why_a_replica_cannot_start_is_named(cluster: Path) -> None:
 
 
 async def test_an_overloaded_app_is_retried_until_all_are_answered(lexical: str) -> None:
-    search = serve_search(lexical, RetryPolicy(attempts=20, base_delay_s=0.1, max_delay_s=1.0))
+    search = serve_search(lexical, RetryPolicy(base_delay_s=0.1, max_delay_s=1.0))
     found = await asyncio.gather(*(search(f"Oslo {i}") for i in range(12)))
     assert [[document.id for document in documents] for documents in found] == [["d3"]] * 12
     assert search.counts.errors > 0  # refused with BackPressureError, and tried again
@@ -231,7 +231,7 @@ async def test_an_overloaded_app_is_retried_until_all_are_answered(lexical: str)
 
 
 async def test_a_killed_replica_is_replaced_and_the_search_answered(lexical: str) -> None:
-    search = serve_search(lexical, RetryPolicy(attempts=12, timeout_s=30.0))
+    search = serve_search(lexical, RetryPolicy(timeout_s=30.0))
     assert [document.id for document in await search("Germany")] == ["d1"]
     (name,) = _replicas(lexical)
     ray.kill(ray.get_actor(name, namespace="serve"))
@@ -240,9 +240,9 @@ async def test_a_killed_replica_is_replaced_and_the_search_answered(lexical: str
 
 
 async def test_an_app_that_is_gone_is_search_failed(lexical: str) -> None:
-    search = serve_search(lexical, RetryPolicy(attempts=2, timeout_s=5.0))
+    search = serve_search(lexical, RetryPolicy(timeout_s=5.0, patience_s=0.1))
     stop_search(lexical)
-    with pytest.raises(SearchFailed, match="no answer in 2 attempts"):
+    with pytest.raises(SearchFailed, match=r"no answer in \d attempts"):
         await search("Oslo")
 
 

@@ -11,13 +11,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import psutil
@@ -28,11 +25,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from calibadv.config import load_config
 from calibadv.data.pocket import policy_path
+from tests.integration.commands import ROOT, ended, killed_on_error, ray_folder, start, wait_for
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 900  # a run takes about a minute on two idle cores
+TRAIN = ROOT / "workflows" / "train.py"
 SMALL = {
     "run.seed": "3",
     "run.steps": "2",
@@ -65,7 +62,7 @@ class Place:
     policy: Path
     ray: Path
 
-    def command(self, name: str, *flags: str, **more: str) -> list[str]:
+    def arguments(self, name: str, *flags: str, **more: str) -> list[str]:
         places = {
             "run.name": name,
             "run.folder": str(self.runs),
@@ -73,49 +70,23 @@ class Place:
             "model.path": str(self.policy),
         }
         overrides = SMALL | places | {key.replace("__", "."): value for key, value in more.items()}
-        train = [sys.executable, str(ROOT / "workflows" / "train.py")]
-        return [*train, *flags, *(part for key, value in overrides.items() for part in (f"--{key}", value))]
+        return [*flags, *(part for key, value in overrides.items() for part in (f"--{key}", value))]
 
-    def start(self, name: str, *flags: str, **more: str) -> subprocess.Popen[str]:
-        """A training process in a process group of its own, as a terminal would start it."""
-        environment = os.environ | {
-            "CI": "1",
-            "OMP_NUM_THREADS": "1",
-            "RAY_TMPDIR": str(self.ray),
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": str(ROOT),
-        }
-        return subprocess.Popen(
-            self.command(name, *flags, **more),
-            cwd=self.runs.parent,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # A background job inherits an ignored Ctrl-C, and would pass it on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+    def start(self, name: str, *flags: str, **more: str) -> Popen[str]:
+        """A training process."""
+        return start(TRAIN, *self.arguments(name, *flags, **more), cwd=self.runs.parent, ray=self.ray)
 
     def run(self, name: str, *flags: str, **more: str) -> tuple[int, str]:
         """Exit code and output of a whole run."""
-        process = self.start(name, *flags, **more)
-        try:
-            output, _ = process.communicate(timeout=TIMEOUT_S)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return process.returncode, output
+        return ended(self.start(name, *flags, **more))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    # Socket paths are limited to 107 characters: pytest's own temporary folders are too long for Ray.
-    ray = Path(tempfile.mkdtemp(prefix="tr", dir="/tmp"))
     base = tmp_path_factory.mktemp("training")
     (base / "runs").mkdir()
-    yield Place(base / "runs", base / "cache", shutil.copytree(policy_path(), base / "policy"), ray)
-    shutil.rmtree(ray, ignore_errors=True)
+    with ray_folder() as ray:
+        yield Place(base / "runs", base / "cache", shutil.copytree(policy_path(), base / "policy"), ray)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +98,9 @@ def finished(place: Place) -> Path:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
+    """Those of a file of JSON lines; none where it is not there yet."""
+    if not path.exists():
+        return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -158,7 +132,7 @@ def test_metrics_have_a_line_for_the_start_and_one_a_step(finished: Path) -> Non
 
 
 def test_configuration_reloads_as_what_was_run(finished: Path, place: Place) -> None:
-    _, _, *overrides = place.command("first")
+    overrides = place.arguments("first")
     asked = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", overrides)
     assert load_config(finished / "config.toml") == asked
 
@@ -236,7 +210,8 @@ def test_the_same_run_twice_gives_the_same_rollouts_and_the_same_metrics(finishe
 def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(place: Place) -> None:
     # A limit that every step crosses: the second step raises the alarm, and goes back to the start.
     limits = {"sentinel__repetition": "1e-9", "sentinel__baseline_steps": "1", "sentinel__patience": "1"}
-    code, output = place.run("taken-back", sentinel__action="rollback", **limits)
+    # Colocated, so that a run whose engine and learner take turns is made here as well.
+    code, output = place.run("taken-back", sentinel__action="rollback", rollout__placement="colocated", **limits)
     assert code == 0, output
     assert "back to the policy of version 0" in output
     start, first, second = lines(place.runs / "taken-back" / "metrics.jsonl")
@@ -261,20 +236,17 @@ def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(
 ) -> None:
     name = f"stopped-{polite.name}"
     process = place.start(name, run__steps="500", data__test_questions="2")
-    folder, output = place.runs / name, ""
-    try:
-        wait_for(lambda: len(lines(folder / "metrics.jsonl")) > 2, folder / "metrics.jsonl", process)
+    folder = place.runs / name
+    with killed_on_error(process):
+        wait_for(lambda: len(lines(folder / "metrics.jsonl")) > 2, process, "a second step")
         started = psutil.Process(process.pid).children(recursive=True)
         assert any("raylet" in child.name() for child in started)
         if polite is signal.SIGINT:
             os.killpg(process.pid, polite)  # as a terminal does: to the whole group
         else:
             os.kill(process.pid, polite)
-        output, _ = process.communicate(timeout=TIMEOUT_S)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == code, output
+        left, output = ended(process)
+    assert left == code, output
     for ours in ("calibadv", "serve", "workflows"):
         assert f'File "{ROOT / ours}' not in output, output  # no traceback goes through our code
     _, alive = psutil.wait_procs(started, timeout=30)
@@ -291,12 +263,3 @@ def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(
     run_id = json.loads((folder / "mlflow.json").read_text())["run_id"]
     assert client.get_run(run_id).info.status == "KILLED"
     assert len(client.get_metric_history(run_id, "reward/mean")) >= 2
-
-
-def wait_for(condition: Any, file: Path, process: subprocess.Popen[str]) -> None:
-    """Returns once `file` is there and `condition` holds; fails if the process ends first or time is up."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (file.exists() and condition()):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"{file} was not written in {TIMEOUT_S} s"
-        time.sleep(0.2)

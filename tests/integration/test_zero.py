@@ -154,6 +154,35 @@ def test_stage_3_is_one_plain_learner_and_never_has_the_model_on_one_process(
         shared.shutdown()
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_adapters_train_as_in_one_plain_learner_and_only_they_are_shared_out_and_kept(
+    model_folder: Path, tmp_path: Path, stage: int
+) -> None:
+    storage = Storage(str(tmp_path))
+    storage.prepare()
+    options = ("--learner.lora_rank=12", "--learner.lora_alpha=48", *TOGETHER)
+    plain = learner_group(model_folder, 0, *options)
+    shared = learner_group(model_folder, 2, f"--learner.zero={stage}", *options)
+    try:
+        check_training(shared, plain)
+        check_publication(shared)
+        kept = shared.call_all(lambda learner: sum(flat.numel() for flat in learner.own_state()["weights"]))
+        (trained,) = plain.call_all(lambda learner: sum(p.numel() for p in learner.policy.trainable_parameters()))
+        assert trained <= sum(kept) < 1.01 * trained  # padded
+        stored = saved(shared, storage)
+        here = shared.call_all(weights_of)
+        opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
+        assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
+        train(shared, GROUPS)
+        expected = shared.call_all(weights_of)
+        load_learners(shared, stored)
+        assert_equal(shared.call_all(weights_of), here)
+        train(shared, GROUPS)
+        assert_equal(shared.call_all(weights_of), expected)
+    finally:
+        shared.shutdown()
+
+
 @dataclass(frozen=True)
 class Publication:
     """Bytes of weights while a rank publishes, its own share aside."""

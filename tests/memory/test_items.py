@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from calibadv.memory.items import (
     state_items,
 )
 from calibadv.memory.shape import ModelShape
+from calibadv.rllib.lora import Lora, add_adapters
 
 QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
 QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
@@ -142,6 +144,70 @@ def test_a_critic_that_is_a_model_is_a_second_state_with_activations_and_a_head_
     assert learner_items(QWEN_7B, **SMALL, critic="head") == plain
 
 
+ADAPTERS = 40_370_176  # of rank 16 beside every linear layer of Qwen2.5-7B
+
+
+def test_adapters_have_a_state_and_the_model_none() -> None:
+    items = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, adapters=ADAPTERS)
+    assert items["frozen weights, fp32"] == 4 * 7_615_616_512
+    assert items["adapters, fp32"] == items["gradients, fp32"] == 4 * ADAPTERS
+    assert items["AdamW's two moments, fp32"] == 8 * ADAPTERS
+    assert "weights, fp32" not in items
+    assert items["bf16 copies of weights (autocast)"] == 13_051_243_520 / 28  # one layer's, until it has run backward
+    # 12 x 1,024 x 152,064 + 2 x 544,997,376: no gradient of the head
+    assert items["logits of a chunk, head's gradient"] == 1_868_562_432 + 1_089_994_752
+    # As without adapters, but for 24 x 3,584 in place of 30 x 3,584 of one layer and a half.
+    assert items["activations of 16,384 tokens"] == 16_384 * (401_408 + 1.5 * 239_616 + 57_344)
+
+
+@pytest.mark.parametrize(
+    ("label", "adapters", "zero", "learners"),
+    [
+        ("all weights", 0, 0, 1),
+        ("rank 16", ADAPTERS, 0, 1),
+        ("rank 64", 4 * ADAPTERS, 0, 1),
+        ("rank 16, `zero = 3`, 4 learners", ADAPTERS, 3, 4),
+    ],
+)
+def test_the_table_of_adapters_in_the_docs_is_this_arithmetic(
+    label: str, adapters: int, zero: Any, learners: int
+) -> None:
+    items = learner_items(
+        QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, adapters=adapters, zero=zero, learners=learners
+    )
+    state = state_items(
+        adapters or QWEN_7B.parameters, frozen=adapters and QWEN_7B.parameters, zero=zero, learners=learners
+    )
+    frozen = state.pop("frozen weights, fp32", 0.0)
+    trains = sum(state.values())
+    total = sum(items.values())
+    counts = [f"{adapters / 1e6:.1f} M", f"{frozen / GIB:.1f}"] if adapters else ["", ""]
+    sizes = [f"{size / GIB:.1f}" for size in (trains, total - frozen - trains, total)]
+    row = "| " + " | ".join([label, *counts, *sizes]) + " |"
+    docs = (Path(__file__).parents[2] / "docs" / "lora.md").read_text("utf-8")
+    assert row.replace("|  |  |", "| | |") in docs
+
+
+def test_adapters_need_no_second_model_for_the_reference() -> None:
+    plain, kl = (learner_items(QWEN_7B, **SMALL, adapters=ADAPTERS, reference=reference) for reference in (False, True))
+    assert kl == plain
+
+
+def test_without_checkpointing_the_backward_pass_keeps_copies_of_all_frozen_layers() -> None:
+    options: Any = SMALL | {"checkpointing": False, "adapters": ADAPTERS}
+    assert learner_items(QWEN_7B, **options)["bf16 copies of weights (autocast)"] == 13_051_243_520
+    options["autocast"] = False
+    assert "bf16 copies of weights (autocast)" not in learner_items(QWEN_7B, **options)
+
+
+@pytest.mark.parametrize(("zero", "frozen", "adapters"), [(0, 12, 16), (1, 12, 12), (2, 12, 28 / 3), (3, 4, 20 / 3)])
+def test_frozen_weights_are_shared_in_stage_3_alone(zero: Any, frozen: float, adapters: float) -> None:
+    # Three frozen parameters, one of adapters, three learners.
+    items = state_items(1, frozen=3, zero=zero, learners=3)
+    assert items.pop("frozen weights, fp32") == frozen
+    assert sum(items.values()) == pytest.approx(adapters)
+
+
 def test_vectors_of_an_index_by_hand() -> None:
     sizes = [index_vector_bytes(kind, 768) for kind in ("flat", "fp16", "hnsw", "ivfpq")]
     assert sizes == [3072, 1536, 0, 200]  # FAISS keeps HNSW on the CPU
@@ -150,8 +216,8 @@ def test_vectors_of_an_index_by_hand() -> None:
 # ---- against a real model ----------------------------------------------------------------------------------------
 
 
-def kept_bytes(layers: int, tokens: int, *, autocast: bool) -> int:
-    """Bytes of all that autograd keeps of a small Qwen2, its own parameters aside."""
+def kept_bytes(layers: int, tokens: int, *, autocast: bool, rank: int = 0) -> int:
+    """Bytes of all that autograd keeps of a small Qwen2, its own parameters aside; `rank`: of adapters."""
     from transformers import Qwen2Config, Qwen2Model
 
     model = Qwen2Model(
@@ -164,6 +230,8 @@ def kept_bytes(layers: int, tokens: int, *, autocast: bool) -> int:
             num_key_value_heads=2,
         )
     ).train()
+    if rank:
+        add_adapters(model, Lora(rank, 8.0, "all-linear", seed=0))
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # the storages themselves, so that none is freed and counted twice
 
@@ -180,11 +248,15 @@ def kept_bytes(layers: int, tokens: int, *, autocast: bool) -> int:
 
 
 @pytest.mark.parametrize("autocast", [True, False])
-def test_a_layer_keeps_what_autograd_keeps(autocast: bool) -> None:
-    def layer(tokens: int) -> int:
-        return kept_bytes(2, tokens, autocast=autocast) - kept_bytes(1, tokens, autocast=autocast)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_layer_keeps_what_autograd_keeps(autocast: bool, rank: int) -> None:
+    def layer(tokens: int) -> int:  # adapters keep the first block's inputs differently: its come without a gradient
+        three, two = (kept_bytes(layers, tokens, autocast=autocast, rank=rank) for layers in (3, 2))
+        return three - two
 
     measured = (layer(512) - layer(256)) / 256  # copies of weights do not grow with tokens
     shape = ModelShape(0, 64, 192, 2, 2, 16, 32, tied=False)
-    # Beside the formula: attention's log-sum-exp of 4 heads and two norms' scales, fp32.
-    assert measured == pytest.approx(layer_activations(shape, autocast=autocast) + 4 * 4 + 2 * 4, rel=0.005)
+    # Beside the formula: attention's log-sum-exp of 4 heads and two norms' scales, fp32; outputs of A of seven layers.
+    rest = 4 * 4 + 2 * 4 + 7 * rank * (2 if autocast else 4)
+    formula = layer_activations(shape, autocast=autocast, adapters=rank > 0)
+    assert measured == pytest.approx(formula + rest, rel=0.005)

@@ -10,8 +10,19 @@ from calibadv.config import Config, load_config
 from calibadv.data.store_layout import Manifest, write_manifest
 from calibadv.memory.advice import advice
 from calibadv.memory.items import GIB
-from calibadv.memory.plan import Part, engine_part, gpus_wanted, learner_part, parts_of, passages, search_parts
-from calibadv.memory.shape import ModelShape
+from calibadv.memory.plan import (
+    PASSING,
+    SLEEPING,
+    Part,
+    engine_part,
+    gpus_wanted,
+    learner_part,
+    parts_of,
+    passages,
+    resting_bytes,
+    search_parts,
+)
+from calibadv.memory.shape import ModelShape, model_shape
 from calibadv.search.manifest import IndexManifest, Origin
 from calibadv.search.manifest import write_manifest as write_index_manifest
 
@@ -75,6 +86,48 @@ def test_a_method_with_a_critic_and_a_reference_costs_its_learner_both() -> None
     assert kl.total - plain.total == 4 * QWEN_3B.parameters
 
 
+def colocated(*overrides: str) -> Config:
+    shares = ("--cluster.gpus_per_engine=0.6", "--learner.gpus_per_learner=0.4", "--rollout.placement=colocated")
+    node = ("--rollout.engines=8", "--learner.learners=8", "--learner.zero=3", "--cluster.search_gpus=0")
+    return config(*node, *shares, *overrides)
+
+
+def test_a_colocated_engine_leaves_the_learner_beside_it_its_state() -> None:
+    assert gpus_wanted(colocated()) == 8
+    learner, engine = learner_part(colocated(), QWEN_7B), engine_part(colocated(), QWEN_7B)
+    assert (learner.gpus, engine.gpus) == (8, 8)
+    # A share of 8: weights, AdamW's copy and gradients 4 P / 8 each, moments 8 P / 8, bucket 4 x 2^26, context 2^30;
+    # whole: the published bf16 weights, 2 P.
+    resting = (20 / 8 + 2) * QWEN_7B.parameters + 4 * 2**26 + 2**30
+    assert engine.beside == resting_bytes(learner) == resting
+    assert learner.items[SLEEPING] == 2 * GIB
+    assert engine.spare(80) == pytest.approx(0.15 * 0.97 * 80e9 - resting)  # 85 % for the engine leave too little
+    assert engine.spare(80) < 0
+    said = advice(engine, colocated(), QWEN_7B, 80)
+    assert said == "set rollout.gpu_memory_utilization = 0.5, for the learner beside it keeps its state"
+    heeded = engine_part(colocated("--rollout.gpu_memory_utilization=0.5"), QWEN_7B)
+    assert heeded.spare(80) == pytest.approx(min(0.5 * 0.97 * 80e9 - heeded.total, 0.5 * 0.97 * 80e9 - resting))
+    assert heeded.full_rollouts(80) > 0
+
+
+def test_what_passes_of_a_learner_is_known_by_its_name() -> None:
+    items = learner_part(colocated(), QWEN_3B).items | learner_part(config("--learner.token_budget=1"), QWEN_3B).items
+    small = learner_part(
+        config("--learner.token_budget=1", "--rollout.max_tokens=2", "--rollout.max_prompt_tokens=1"), QWEN_3B
+    )
+    for prefix in PASSING:
+        assert any(name.startswith(prefix) for name in items | small.items), prefix
+
+
+def test_a_learner_of_adapters_has_a_frozen_model_and_a_small_state() -> None:
+    shape = model_shape("Qwen/Qwen2.5-7B")
+    part = learner_part(config("--learner.lora_rank=16", "--learner.kl_coef=0.001"), shape)
+    assert part.items["frozen weights, fp32"] == 4 * shape.parameters
+    assert part.items["adapters, fp32"] == 4 * 40_370_176
+    assert "reference model, fp32" not in part.items
+    assert part.spare(80) > 0 > learner_part(config(), shape).spare(80)
+
+
 def test_processes_that_take_half_a_gpu_share_one() -> None:
     whole, half = search(WIKI)["search"], search(WIKI, "--search.replicas=2", "--cluster.search_gpus=0.5")["search"]
     assert half.gpus == whole.gpus == 1
@@ -88,7 +141,7 @@ def test_processes_that_take_half_a_gpu_share_one() -> None:
 def test_a_flat_index_of_wikipedia_by_hand() -> None:
     items = search(WIKI)["search"].items
     assert items["flat index of 21,015,324 passages"] == 21_015_324 * 768 * 4
-    assert items["FAISS's scratch memory"] == 6 * 1.5 * GIB  # pieces of 4 million vectors
+    assert items["FAISS's scratch memory"] == 1.5 * GIB  # one for all pieces
     assert items["encoder, fp32"] == 4 * 109_482_240
     assert items["cross-encoder, fp32"] == 4 * 33_360_000
 
@@ -117,7 +170,7 @@ def test_a_ready_index_decides_its_kind_and_pieces(tmp_path: Path) -> None:
     write_index_manifest(tmp_path, IndexManifest(origin, "ivfpq", {}, (6, 4)))
     items = search(WIKI, f"--search.faiss_index={tmp_path}")["search"].items
     assert items["ivfpq index of 10 passages"] == 10 * 200
-    assert items["FAISS's scratch memory"] == 2 * 1.5 * GIB
+    assert items["FAISS's scratch memory"] == 1.5 * GIB
 
 
 def test_shards_hold_the_index_and_the_app_holds_the_models() -> None:

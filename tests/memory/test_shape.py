@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import huggingface_hub
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from calibadv.data.pocket import policy_path
-from calibadv.memory.shape import KNOWN, model_shape
+from calibadv.memory.shape import KNOWN, adapter_parameters, model_shape
+from calibadv.rllib.lora import Lora, add_adapters
 
 TINY = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 32}
 TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
@@ -46,6 +49,39 @@ def folder(path: Path, **fields: Any) -> str:
 )
 def test_parameters_are_the_published_ones(name: str, published: int) -> None:
     assert model_shape(name).parameters == published
+
+
+def test_adapters_by_hand_and_as_peft_makes_them(tmp_path: Path) -> None:
+    shape = model_shape(folder(tmp_path))
+    # Two layers: q 8 + 8, k and v 8 + 4 each, o 8 + 8, gate and up 8 + 16 each, down 16 + 8.
+    assert dict(shape.linear) == {
+        "q_proj": 32,
+        "k_proj": 24,
+        "v_proj": 24,
+        "o_proj": 32,
+        "gate_proj": 48,
+        "up_proj": 48,
+        "down_proj": 48,
+    }
+    assert adapter_parameters(shape, 3, "all-linear") == 3 * 256
+    assert adapter_parameters(shape, 3, ("q_proj", "v_proj", "q_proj")) == 3 * 56
+    assert adapter_parameters(shape, 0, ("c_attn",)) == 0
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    add_adapters(model, Lora(3, 8.0, "all-linear", seed=0))
+    assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == 3 * 256
+
+
+def test_adapters_of_the_papers_model() -> None:
+    # A layer: q and o 7,168 each, k and v 4,096 each, gate, up and down 22,528 each.
+    assert adapter_parameters(model_shape("Qwen/Qwen2.5-7B"), 16, "all-linear") == 16 * 28 * 90_112 == 40_370_176
+
+
+def test_adapters_beside_layers_that_there_are_none_of_are_refused(tmp_path: Path) -> None:
+    shape = model_shape(folder(tmp_path))
+    with pytest.raises(ValueError, match=r"no linear layer for c_attn: expected names among q_proj, k_proj"):
+        adapter_parameters(shape, 8, ("q_proj", "c_attn"))
+    with pytest.raises(ValueError, match=r"no linear layer for all-linear: expected names among none"):
+        adapter_parameters(replace(shape, linear=()), 8, "all-linear")
 
 
 def test_parameters_of_the_papers_encoder_and_reranker() -> None:

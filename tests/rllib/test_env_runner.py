@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.rllib.env_runner import RolloutEnvRunner
+from calibadv.rllib.env_runner import RolloutEnvRunner, SampleProgress
 from calibadv.rllib.schedule import Phase
 from calibadv.rllib.stream import FinishedRow
 from calibadv.rollout.group import RolledGroup, without_documents
@@ -114,11 +114,21 @@ def test_sampled_groups_bring_their_documents_also_where_nothing_was_found() -> 
     assert sample.documents == {"ada": ADA}
 
 
-def test_progress_is_told_row_by_row() -> None:
-    told: list[tuple[int, int]] = []
-    rows = [row(T, 0, 0), row(T, 0, 1), row(T, 0, 2)]
-    runner(rows).sample(phase=T, step=0, on_row=lambda done, of: told.append((done, of)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+def test_how_much_of_a_step_is_in_can_be_asked_at_any_time() -> None:
+    rows = [row(T, 0, 0), row(T, 1, 0, lost=2), row(T, 1, 1), row(T, 0, 1)]
+    env_runner = runner(rows, missing=1)  # a third row of step 0 never comes
+    assert len(env_runner.sample(phase=T, step=1).groups) == 2
+    assert str(env_runner.progress(T, 0)) == "1 of 3 questions are in"
+    assert str(env_runner.progress(T, 1)) == "0 of 2 questions are in"  # handed out
+    assert env_runner.progress(E, 0).of == 0
+    assert str(SampleProgress(0, 0, 0)) == "the stream of questions is being opened"
+    assert str(SampleProgress(2, 4, 3)) == "2 of 4 questions are in, in which 3 rollouts lost their search"
+
+
+def test_a_sample_knows_its_step() -> None:
+    rows = [row(T, 0, 0), row(T, 1, 0)]
+    sample = runner(rows).sample(phase=T, step=1)
+    assert (sample.step, sample.staleness) == (1, [1])
 
 
 def test_what_the_stream_raises_is_raised_by_the_step_that_waits() -> None:

@@ -172,11 +172,28 @@ async def test_weights_change_only_while_nothing_runs(engine: Any, model: Any) -
     await asyncio.sleep(0.01)
     with pytest.raises(RuntimeError, match="1 requests are running"):
         engine.load_weights(model.state_dict().items(), 1)
+    with pytest.raises(RuntimeError, match="1 requests are running"):
+        engine.sleep()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     engine.load_weights(model.state_dict().items(), 1)  # the cancelled request is gone
     assert engine.version == 1
+
+
+async def test_an_engine_that_slept_serves_the_weights_that_it_is_given_then(engine: Any, folder: Path) -> None:
+    (before,) = await many(engine, [3], max_tokens=20, stop=())
+    engine.sleep()
+    engine.wake()
+    (after,) = await many(engine, [3], max_tokens=20, stop=())
+    assert after.ids.tolist() == before.ids.tolist()
+    engine.sleep()
+    engine.wake()
+    other = perturbed(folder)
+    engine.load_weights(other.state_dict().items(), 4)
+    (given,) = await many(engine, [3], max_tokens=20, stop=())
+    expected = reference_logprobs(other, prompt(3), given.ids)
+    np.testing.assert_allclose(given.logprobs, expected, atol=TOLERANCE)
 
 
 async def test_weights_that_do_not_cover_the_model_are_refused(engine: Any, model: Any) -> None:

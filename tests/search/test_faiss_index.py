@@ -87,16 +87,25 @@ def test_a_compressed_index_is_built_the_same_twice() -> None:
     assert build() == build()
 
 
+class Resources:
+    """What FAISS takes of a GPU; remembers how often it was taken."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+
+
 class FakeFaiss(SimpleNamespace):
     """FAISS as built for GPUs: two of them, holding flat indexes only."""
 
-    StandardGpuResources = object
+    StandardGpuResources = Resources
 
     def get_num_gpus(self) -> int:
         return 2
 
     def index_cpu_to_gpu(self, resources: object, number: int, index: str) -> str:
-        assert resources is not None
+        assert isinstance(resources, Resources)
         if index != "flat":
             raise RuntimeError("not supported")
         return f"{index} on {number}"
@@ -106,6 +115,12 @@ def test_an_index_goes_to_the_gpu_that_is_asked_for() -> None:
     assert on_gpu("flat", "cuda:1", FakeFaiss()) == "flat on 1"
     assert on_gpu("flat", "cuda", FakeFaiss()) == "flat on 0"
     assert on_gpu("flat", "cpu", FakeFaiss()) == "flat"
+
+
+def test_many_pieces_share_one_processs_gpu_memory() -> None:
+    for _ in range(3):
+        on_gpu("flat", "cuda:0", FakeFaiss())
+    assert Resources.made == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from calibadv.types import Document
 from serve.wire import RetrieveRequest, parse_retrieve, retrieve_response
 
 OSLO = Document("d4", "Oslo", "Oslo is a harbour town.", 0.5)
-ONCE = RetryPolicy(attempts=1)
+ONCE = RetryPolicy(patience_s=0.0)
 
 
 def answering(status: int, body: Any, seen: list[httpx.Request]) -> httpx.MockTransport:

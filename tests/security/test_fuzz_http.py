@@ -152,7 +152,7 @@ def answer_to(content: bytes, top_k: int = 3) -> tuple[Document, ...] | None:
 
     async def search() -> tuple[Document, ...]:
         transport = httpx.MockTransport(lambda _: httpx.Response(200, content=content))
-        policy = RetryPolicy(attempts=1)
+        policy = RetryPolicy(patience_s=0.0)
         return await http_search("http://127.0.0.1:9", top_k=top_k, policy=policy, transport=transport)("who?")
 
     try:
@@ -198,7 +198,7 @@ def test_a_reply_without_end_is_a_failed_search() -> None:
 
     async def search() -> tuple[Document, ...]:
         transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))
-        return await http_search("http://127.0.0.1:9", policy=RetryPolicy(attempts=1), transport=transport)("who?")
+        return await http_search("http://127.0.0.1:9", policy=RetryPolicy(patience_s=0.0), transport=transport)("who?")
 
     with pytest.raises(SearchFailed):
         asyncio.run(search())

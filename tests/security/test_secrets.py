@@ -62,7 +62,7 @@ async def test_the_token_goes_into_the_header_and_into_no_error(with_secrets: Co
     search = http_search(
         with_secrets.search.url,
         token_env="SEARCH_TOKEN",
-        policy=RetryPolicy(attempts=1),
+        policy=RetryPolicy(patience_s=0.0),
         transport=httpx.MockTransport(overloaded),
     )
     with pytest.raises(SearchFailed) as caught:
@@ -81,7 +81,7 @@ async def test_a_server_cannot_send_the_token_on_to_another() -> None:
 
     transport = httpx.MockTransport(elsewhere)
     search = http_search(
-        "http://here.example", token_env="SEARCH_TOKEN", policy=RetryPolicy(attempts=1), transport=transport
+        "http://here.example", token_env="SEARCH_TOKEN", policy=RetryPolicy(patience_s=0.0), transport=transport
     )
     with pytest.raises(SearchFailed):
         await search("who?")

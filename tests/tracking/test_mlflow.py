@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from calibadv.tracking.mlflow_run import SPOOL, MlflowRun, RunStatus, flatten
-from calibadv.tracking.mlflow_store import Target
+from calibadv.tracking.mlflow_store import MlflowStore, Target
 from calibadv.tracking.outbox import Operation
 from calibadv.tracking.replay import replay
 from calibadv.tracking.run_folder import read_json_lines
@@ -152,6 +155,34 @@ def test_a_dead_server_raises_nothing_and_its_spool_replays_into_a_live_store(
     assert [file.path for file in client(runs).list_artifacts(target.run_id)] == ["note.txt"]
     experiment = client(runs).get_experiment_by_name("orphans")
     assert len(client(runs).search_traces(locations=[experiment.experiment_id], run_id=target.run_id)) == 1
+
+
+def test_a_store_that_goes_away_in_the_middle_has_every_step_once_when_it_is_back(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = threading.Event()
+    carry_out = MlflowStore._carry_out
+
+    def or_not(*arguments: Any) -> None:
+        if down.is_set():
+            raise ConnectionError("no answer")
+        carry_out(*arguments)
+
+    monkeypatch.setattr(MlflowStore, "_carry_out", or_not)
+    with MlflowRun(runs / "middle", experiment="middle", first_pause_s=0.01) as run:
+        run.log_metrics(1, {"reward/mean": 0.1})
+        assert run.wait_connected(60)
+        down.set()
+        for step in (2, 3):
+            run.log_metrics(step, {"reward/mean": 0.1})
+        while not (runs / "middle" / SPOOL).exists():
+            time.sleep(0.01)
+        down.clear()
+        run.log_metrics(4, {"reward/mean": 0.1})
+    assert run.run_id is not None
+    assert sorted(m.step for m in client(runs).get_metric_history(run.run_id, "reward/mean")) == [1, 2, 3, 4]
+    assert "training goes on" in caplog.text
+    assert client(runs).get_run(run.run_id).info.status == "FINISHED"
 
 
 def test_a_replayed_trace_is_not_written_twice(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,3 +89,17 @@ def test_a_hanging_store_holds_up_neither_put_nor_close_and_loses_nothing(tmp_pa
     outbox.put({"op": "x", "n": 6})  # after close: kept, not raised
     assert len(read_json_lines(tmp_path / "spool.jsonl")) == 7
     release.set()
+
+
+def test_a_spool_that_cannot_be_written_is_said_and_holds_nothing_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dead(_: Operation) -> None:
+        raise ConnectionError("no answer")
+
+    (tmp_path / "file").write_text("")
+    outbox = Outbox(dead, tmp_path / "file" / "spool.jsonl", first_pause_s=0.01)
+    for number in range(3):
+        outbox.put({"op": "metrics", "step": number})
+    assert outbox.close(timeout_s=10) == 0
+    assert caplog.text.count("what MLflow does not take meanwhile is lost") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
@@ -14,6 +15,7 @@ class FakeAlgorithm:
     """`weights` is the version that they were trained to or taken back to."""
 
     num_learners = 1
+    learner_group = SimpleNamespace(lost=lambda: None)
 
     def __init__(self, version: int = 0) -> None:
         self.version = self.weights = version

@@ -126,14 +126,38 @@ def test_the_live_table_is_for_terminals_alone(tmp_path: Path, monkeypatch: pyte
     assert isinstance(open_progress(plan, set(), terminal()), PlainProgress)
 
 
-def test_a_trial_reserves_its_process_and_its_remote_learners() -> None:
+def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
     def request(*overrides: str) -> list[dict[str, float]]:
         bundles: list[dict[str, float]] = trial_request(load_config(None, overrides)).bundles
         return bundles
 
-    assert request() == [{"CPU": 1}]
-    assert request("--learner.gpus_per_learner=1") == [{"CPU": 1, "GPU": 1}]  # the learner is in the trial's process
-    assert request("--learner.learners=2", "--learner.gpus_per_learner=1") == [{"CPU": 1}, *[{"CPU": 1, "GPU": 1}] * 2]
+    two_engines, on_cpus = "--rollout.engines=2", "--cluster.gpus_per_engine=0"
+    # All on CPUs, the learner in the trial's process; then the same with a GPU for the learner.
+    assert request(two_engines, on_cpus) == [{"CPU": 1}] * 3
+    assert request("--learner.gpus_per_learner=1", two_engines, on_cpus) == [
+        {"CPU": 1, "GPU": 1},
+        {"CPU": 1},
+        {"CPU": 1},
+    ]
+    # Two learners and two engines of two ranks each.
+    apart = ["--learner.learners=2", "--learner.gpus_per_learner=1", "--rollout.tensor_parallel=2", two_engines]
+    assert request(*apart, "--cluster.cpus_per_engine=4") == [
+        {"CPU": 1},
+        *[{"CPU": 1, "GPU": 1}] * 2,
+        *[{"CPU": 4, "GPU": 2}] * 2,
+    ]
+    # Roles are asked for as well, and an engine that asks for nothing has no bundle.
+    roles = ["--cluster.address=auto", "--cluster.engines_on=engine", "--cluster.learners_on=learner"]
+    assert request(*apart, *roles) == [
+        {"CPU": 1},
+        *[{"CPU": 1, "GPU": 1, "learner": 0.001}] * 2,
+        *[{"CPU": 1, "GPU": 2, "engine": 0.001}] * 2,
+    ]
+    assert request(two_engines, on_cpus, "--cluster.cpus_per_engine=0") == [{"CPU": 1}]
+    # On one GPU, each learner with its engine.
+    shares = ["--learner.gpus_per_learner=0.4", "--cluster.gpus_per_engine=0.6", "--learner.learners=2"]
+    pair = {"CPU": 2, "GPU": 1}
+    assert request("--rollout.placement=colocated", two_engines, *shares) == [{"CPU": 1}, pair, pair]
 
 
 def test_a_cluster_has_room_for_the_largest_runs_at_once() -> None:

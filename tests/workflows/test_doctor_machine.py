@@ -10,11 +10,12 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from calibadv.config import Config, load_config
+from calibadv.memory.plan import gpus_wanted
 from workflows.doctor import RECIPES
 from workflows.examination import disk, hardware, ports, versions
 from workflows.examination.finding import State
 from workflows.examination.hardware import Gpu, engine_fits, enough_gpus, enough_ram, learner_fits, parse_gpus
-from workflows.examination.needs import Needs, gpus_needed, needs_of, ram_gib
+from workflows.examination.needs import Needs, needs_of, ram_gib
 from workflows.examination.subject import ModelFolder, Subject, find_model
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
@@ -62,6 +63,14 @@ def test_the_installed_stack_is_the_pinned_one() -> None:
     assert [finding.said for finding in versions.versions(Subject(recipe())) if finding.state is not PASS] == []
 
 
+def test_deepspeed_and_peft_are_asked_for_where_a_recipe_stands_on_them() -> None:
+    assert versions.needed_by(recipe()) == ()
+    shared = recipe("--learner.learners=2", "--learner.zero=2")
+    assert versions.needed_by(shared) == ("deepspeed",)
+    assert versions.needed_by(recipe("--learner.lora_rank=8")) == ("peft",)
+    assert "deepspeed" in [finding.name for finding in versions.versions(Subject(shared))]
+
+
 # ---- what a recipe needs -----------------------------------------------------------------------------------------
 
 
@@ -88,11 +97,11 @@ def test_a_model_without_a_shape_says_so(tmp_path: Path) -> None:
 
 
 def test_gpus_are_counted_over_engines_learners_and_retrievers() -> None:
-    assert gpus_needed(load_config(RECIPES / "qwen2.5-7b.toml")) == 3 * 1 + 4 * 1 + 1 * 1
-    assert gpus_needed(recipe()) == 0
+    assert gpus_wanted(load_config(RECIPES / "qwen2.5-7b.toml")) == 3 * 1 + 4 * 1 + 1 * 1
+    assert gpus_wanted(recipe()) == 0
     shards = ("--search.shards=4", "--cluster.search_gpus=1", "--search.replicas=2")
-    assert gpus_needed(recipe(*shards)) == 6
-    assert gpus_needed(recipe(*shards, "--search.url=http://127.0.0.1:1")) == 0
+    assert gpus_wanted(recipe(*shards)) == 6
+    assert gpus_wanted(recipe(*shards, "--search.url=http://127.0.0.1:1")) == 0
 
 
 def test_memory_of_a_machine_is_the_sum_of_what_runs_on_it() -> None:

@@ -209,9 +209,10 @@ async def test_a_stage_with_its_own_weights_asks_the_board_for_none(monkeypatch:
     class EndsOnly:
         """A board on which actors are enlisted, and that has no policy: any other question to it is an error."""
 
-        enlist = SimpleNamespace(remote=lambda *_: None)
+        enlist = SimpleNamespace(remote=lambda *_: 0)
+        beat = SimpleNamespace(remote=lambda _: None)
 
-    context = SimpleNamespace(current_actor=None, get_actor_id=lambda: "0123456789")
+    context = SimpleNamespace(current_actor=None, get_actor_id=lambda: "0123456789", get_node_id=lambda: "node")
     monkeypatch.setattr(stage, "find_board", lambda _: EndsOnly)
     monkeypatch.setattr(stage.ray, "get", lambda given: given)
     monkeypatch.setattr(stage.ray, "get_runtime_context", lambda: context)

@@ -7,11 +7,6 @@ minute of starting and stopping Ray, so that two calls serve all tests.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,15 +20,14 @@ from calibadv.cluster.board import create_board
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from tests.cluster.fake_engine import FakeEngine, rollouts
+from tests.integration.commands import ROOT, ended, ray_folder, start
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 900
 QUESTIONS = 10
 
 
-def evaluate(base: Path, ray_folder: Path) -> str:
+def evaluate(base: Path, sockets: Path) -> str:
     """The output of one call, which must end well."""
     settings = {
         "run.folder": str(base / "runs"),
@@ -44,35 +38,24 @@ def evaluate(base: Path, ray_folder: Path) -> str:
         "search.retriever": "bm25",
         "search.reranker": "none",
     }
-    command = [sys.executable, str(ROOT / "workflows" / "evaluate.py"), "pocket", "--set", "pocket=pocket"]
-    command += ["--corpus", "pocket", "--questions", str(QUESTIONS)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(ray_folder), "PYTHONPATH": str(ROOT)}
-    called = subprocess.run(
-        command + [part for key, value in settings.items() for part in (f"--{key}", value)],
-        cwd=base,
-        env=environment | {"HF_HUB_OFFLINE": "1", "CI": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert called.returncode == 0, called.stdout
-    return called.stdout
+    asked = ["pocket", "--set", "pocket=pocket", "--corpus", "pocket", "--questions", str(QUESTIONS)]
+    given = [part for key, value in settings.items() for part in (f"--{key}", value)]
+    code, output = ended(start(ROOT / "workflows" / "evaluate.py", *asked, *given, cwd=base, ray=sockets))
+    assert code == 0, output
+    return output
 
 
 @pytest.fixture(scope="module")
-def ray_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="te", dir="/tmp"))  # socket paths are limited to 107 characters
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+def sockets() -> Iterator[Path]:
+    with ray_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, ray_folder: Path) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory, sockets: Path) -> Path:
     """Where one whole evaluation has been."""
     folder = tmp_path_factory.mktemp("evaluation")
-    evaluate(folder, ray_folder)
+    evaluate(folder, sockets)
     return folder
 
 
@@ -102,7 +85,7 @@ def test_mlflow_has_a_run_of_the_model_with_its_figures_and_tables(base: Path) -
     assert {"table.md", "table.csv", "pocket/predictions.jsonl", "pocket/metrics.json"} <= files
 
 
-def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, ray_folder: Path) -> None:
+def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, sockets: Path) -> None:
     out = base / "runs" / "evaluation"
     answers = out / "pocket" / "pocket" / "predictions.jsonl"
     whole = {path.name: path.read_bytes() for path in (answers, out / "table.md", out / "table.csv")}
@@ -110,13 +93,13 @@ def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, ray_fo
     answers.write_bytes(b"".join([*cut[3:7], cut[0][:-30]]))  # four answers, and one that a crash tore
     for name in ("table.md", "table.csv"):
         (out / name).unlink()
-    output = evaluate(base, ray_folder)
+    output = evaluate(base, sockets)
     assert "6 questions; its engines start" in output
     assert {path.name: path.read_bytes() for path in (answers, out / "table.md", out / "table.csv")} == whole
 
 
-def test_a_finished_evaluation_starts_nothing(base: Path, ray_folder: Path) -> None:
-    output = evaluate(base, ray_folder)
+def test_a_finished_evaluation_starts_nothing(base: Path, sockets: Path) -> None:
+    output = evaluate(base, sockets)
     assert "engines start" not in output
     assert "| pocket |" in output
 

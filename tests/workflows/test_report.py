@@ -55,6 +55,17 @@ def test_a_steps_metrics_by_hand() -> None:
     assert metrics["advantage/neg_pos_ratio_final"] == pytest.approx(1, rel=1e-4)  # rebalanced
 
 
+def test_staleness_is_the_mean_age_of_the_policies_that_sampled_the_step() -> None:
+    method = METHODS["grpo"]()
+    assert sample_metrics(step(), method, credit_of(method))["rollout/staleness"] == 0
+    stale = replace(step(), step=1, engine_deaths=2)
+    fresh = tuple(replace(trajectory, policy_version=1) for trajectory in EQUAL.trajectories)
+    stale.groups[0] = replace(EQUAL, trajectories=fresh)
+    assert len(EQUAL.trajectories) == len(GOLDEN.trajectories)
+    metrics = sample_metrics(stale, method, credit_of(method))
+    assert (metrics["rollout/staleness"], metrics["rollout/engine_deaths"]) == (0.5, 2)
+
+
 def test_grpo_has_one_ratio_before_and_after() -> None:
     method = METHODS["grpo"]()
     metrics = sample_metrics(step(), method, credit_of(method))

@@ -13,7 +13,7 @@ import ray
 
 from calibadv.config import load_config
 from calibadv.data.pocket import policy_path
-from workflows import train, training_run
+from workflows import attempt, train, training_run
 from workflows.inputs import model_folder, resolve_inputs
 
 Run = Callable[..., tuple[int, str]]
@@ -177,6 +177,17 @@ def test_a_question_in_train_and_test_is_warned_of(files: dict[str, str], tmp_pa
     assert "1 questions are in both train and test, e.g. 'Where was Ada born?'" in caplog.text
 
 
+@pytest.mark.parametrize(("inside", "folder", "warned"), [(True, "runs", 1), (True, "/runs", 0), (False, "runs", 0)])
+def test_results_that_would_go_with_the_job_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: bool, folder: str, warned: int
+) -> None:
+    here = tmp_path / ("working_dir_files" if inside else "home") / "_ray_pkg_1"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    resolve_inputs(load_config(None, [f"--run.folder={folder}", f"--run.cache={tmp_path / 'cache'}"]))
+    assert caplog.text.count("which Ray removes some time after the job") == warned
+
+
 def test_hub_models_are_told_from_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "mine").mkdir(parents=True)
@@ -221,5 +232,5 @@ def test_ctrl_c_before_anything_is_started_is_130(monkeypatch: pytest.MonkeyPatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.argv", ["train.py"])
-    monkeypatch.setattr(train, "resolve_inputs", interrupted)
+    monkeypatch.setattr(attempt, "resolve_inputs", interrupted)
     assert train._cli() == 130

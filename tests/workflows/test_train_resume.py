@@ -38,7 +38,7 @@ def test_a_run_that_was_moved_goes_on_where_it_is_now(tmp_path: Path) -> None:
 
 def test_alone_it_means_the_run_of_this_command(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, bool]] = []
-    monkeypatch.setattr(train, "train", lambda config, *, resume: asked.append((config.run.seed, resume)) or 0)
+    monkeypatch.setattr(train, "train", lambda config, *, resume, **_: asked.append((config.run.seed, resume)) or 0)
     assert train.main(["--run.seed", "4", "--resume"]) == 0
     assert train.main(["--resume", "--run.seed", "5"]) == 0
     assert train.main(["--run.seed", "6"]) == 0

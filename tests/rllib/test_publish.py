@@ -1,0 +1,96 @@
+"""Which way weights go, and what each rank gives to a publication."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from calibadv.cluster.device_copy import DeviceCopy, SharedCopy
+from calibadv.cluster.weights import PackedWeights, TensorSpec
+from calibadv.config import Config, ConfigError, load_config
+from calibadv.rllib import publish
+from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, with_copies
+
+COLOCATED = (
+    "--rollout.placement=colocated",
+    "--cluster.gpus_per_engine=0.6",
+    "--learner.gpus_per_learner=0.4",
+    "--learner.learners=1",
+)
+CPU = torch.device("cpu")
+
+
+def config(*overrides: str) -> Config:
+    return load_config(None, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shares"),
+    [
+        ((), False),
+        (COLOCATED, True),
+        ((*COLOCATED, "--rollout.weight_transfer=cuda_ipc"), True),
+        ((*COLOCATED, "--rollout.weight_transfer=object_store"), False),
+    ],
+)
+def test_memory_is_shared_where_engine_and_learner_are_on_one_gpu(
+    monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], shares: bool
+) -> None:
+    made: list[torch.device] = []
+    monkeypatch.setattr(publish, "DeviceCopy", made.append)
+    copy_of_learner(config(*overrides), torch.device("cuda:0"))
+    assert made == [torch.device("cuda:0")] * shares
+    assert copy_of_learner(config(*overrides), CPU) is None
+
+
+def test_ipc_between_two_gpus_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'cuda_ipc' is between an engine and a learner on one GPU"):
+        config("--rollout.weight_transfer=cuda_ipc")
+
+
+def weights(seen: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    for name in ("a", "b"):
+        seen.append(name)
+        yield name, torch.ones(2)
+
+
+def test_ranks_without_a_copy_give_nothing_and_run_through_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "rank", lambda: 1)
+    seen: list[str] = []
+    assert pack_on_ranks(weights(seen), torch.float32, None) is None
+    assert seen == ["a", "b"]
+
+
+def test_ranks_with_a_copy_keep_what_rank_0_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(publish, "rank", lambda: 1)
+    packed = pack_on_ranks(weights([]), torch.bfloat16, DeviceCopy(CPU))
+    assert packed is not None
+    assert packed.chunks == ()
+    assert [spec.dtype for spec in packed.manifest] == ["bfloat16", "bfloat16"]
+    assert len(packed.copies) == 1
+
+
+def test_a_rank_that_fails_does_not_leave_the_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("the store is full")
+
+    monkeypatch.setattr(publish, "chunk_state", fails)
+    seen: list[str] = []
+    with pytest.raises(OSError, match="the store is full"):
+        pack_on_ranks(weights(seen), torch.float32, None)
+    assert seen == ["a", "b"]
+
+
+def test_copies_of_all_ranks_go_with_the_chunks_of_rank_0() -> None:
+    manifest = (TensorSpec("a", "float32", (2,), 0, 0, 8),)
+    copies = [SharedCopy(f"gpu {n}", "cuda:0", n, (b"",)) for n in range(3)]
+    stored = PackedWeights(("ref",), manifest, (copies[0],))
+    other = (TensorSpec("a", "float32", (2,), 1, 0, 8),)
+    packed = with_copies(
+        [stored, None, PackedWeights((), manifest, (copies[1],)), PackedWeights((), other, (copies[2],))]
+    )
+    assert packed.chunks == ("ref",)
+    assert packed.copies == (copies[0], copies[1])  # the third cut its chunks differently

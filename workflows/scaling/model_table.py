@@ -1,0 +1,138 @@
+"""The modelled step of a 7B policy on one node and on eight, beside the time that the paper reports, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from calibadv.memory.shape import ModelShape, model_shape
+from calibadv.step_time.gpu import GPUS, Gpu
+from calibadv.step_time.layout import Engines, Layout, Learners
+from calibadv.step_time.model import StepTime, step_time
+from calibadv.step_time.work import ASSUMED, Work
+from workflows.retrieval.tables import markdown
+
+MODEL = "Qwen/Qwen2.5-7B"
+PAPER_GPU, PAPER_GPUS, PAPER_S = "H20", 8, 809.0  # CalibAdv appendix B
+WORK = Work()
+HEAD = ("GPUs", "engines + learners", "staleness", "rollout s", "learn s", "sync s", "step s", "longest", "of 809 s")
+PARTS_HEAD = ("phase", "spent on", "8 x H20", "8 x H100", "64 x H20", "64 x H100")
+GAP_HEAD = ("alone changed", "assumed", "for 809 s", "for 809 s with old log-probs again")
+
+
+def model_tables() -> str:
+    """Three tables: steps by GPUs and layout, what colocated phases are spent on, and what would make it 809 s."""
+    shape = model_shape(MODEL)
+    return "\n".join(
+        [
+            markdown(HEAD, step_rows(shape)),
+            markdown(PARTS_HEAD, part_rows(shape)),
+            markdown(GAP_HEAD, gap_rows(shape)),
+        ]
+    )
+
+
+def step_rows(shape: ModelShape) -> list[list[str]]:
+    """A row for each kind and number of GPUs and each layout; the ratio where kind and number are the paper's."""
+    rows = []
+    for gpu in (GPUS["H20"], GPUS["H100"]):
+        for gpus in (8, 64):
+            papers = (gpu.name, gpus) == (PAPER_GPU, PAPER_GPUS)
+            for said, layout in [*layouts(shape, gpu, gpus), *([again()] if papers else [])]:
+                step = step_time(shape, gpu, WORK, layout)
+                seconds = (step.rollout.seconds, step.learn.seconds, step.sync.seconds, step.seconds)
+                rows.append(
+                    [
+                        f"{gpus} x {gpu.name}",
+                        said,
+                        str(layout.max_staleness),
+                        *(f"{value:.0f}" for value in seconds),
+                        step.bound,
+                        f"{step.seconds / PAPER_S:.2f}" if papers else "",
+                    ]
+                )
+    return rows
+
+
+def layouts(shape: ModelShape, gpu: Gpu, gpus: int) -> Iterator[tuple[str, Layout]]:
+    """Half and half, without and with overlap; the fastest split with overlap; and all GPUs for both in turns."""
+    for staleness in (0, 1):
+        yield split(gpus // 2, gpus, staleness)
+    yield min(
+        (split(engines, gpus, 1) for engines in range(1, gpus)),
+        key=lambda case: step_time(shape, gpu, WORK, case[1]).seconds,
+    )
+    yield "colocated", colocated(gpus)
+
+
+def split(engines: int, gpus: int, staleness: int) -> tuple[str, Layout]:
+    """Each GPU for an engine or for a learner, and a retriever for each eight, whose own GPUs are not counted."""
+    learners = gpus - engines
+    layout = Layout(Engines(engines), Learners(learners), max_staleness=staleness, retrievers=gpus // 8)
+    return f"{engines} + {learners}", layout
+
+
+def colocated(gpus: int) -> Layout:
+    """Engines and learners in turns on all GPUs."""
+    return Layout(Engines(gpus), Learners(gpus), colocated=True, retrievers=gpus // 8)
+
+
+def again() -> tuple[str, Layout]:
+    """The paper's hardware with old log-probs computed by the learners, as trainers of Search-R1's kind do."""
+    layout = colocated(PAPER_GPUS)
+    return "colocated, old log-probs again", replace(layout, learners=replace(layout.learners, forwards=1))
+
+
+def part_rows(shape: ModelShape) -> list[list[str]]:
+    """What each phase is spent on in seconds, colocated; parts that take no time anywhere are left out."""
+    steps = [step_time(shape, GPUS[name], WORK, colocated(gpus)) for gpus in (8, 64) for name in ("H20", "H100")]
+    return [
+        [phase, part, *(f"{getattr(step, phase).parts[part]:.1f}" for step in steps)]
+        for phase in ("rollout", "learn", "sync")
+        for part in getattr(steps[0], phase).parts
+        if any(getattr(step, phase).parts[part] >= 0.05 for step in steps)
+    ]
+
+
+def gap_rows(shape: ModelShape) -> list[list[str]]:
+    """For each assumption, the value at which it alone, all others kept, makes the paper's 809 s on its hardware."""
+    cases = (colocated(PAPER_GPUS), again()[1])
+    changes = (
+        ("learner_mfu", "share of the peak that learners reach", 0.05, 0.95),
+        ("searches_per_s", "searches a second", 1.0, 1000.0),
+        ("search_s", "latency of a search, s", 0.0, 1000.0),
+        ("action_tokens", "tokens a turn", 10.0, 1024.0),
+        ("observation_tokens", "tokens an observation", 10.0, 2048.0),
+        ("turns", "turns of the mean rollout", 1.0, 5.0),
+    )
+    return [
+        [
+            said,
+            f"{getattr(WORK, name, getattr(ASSUMED, name, 0)):g}",
+            *(solved(shape, case, name, low, high) for case in cases),
+        ]
+        for name, said, low, high in changes
+    ]
+
+
+def solved(shape: ModelShape, layout: Layout, name: str, low: float, high: float) -> str:
+    """The value of the assumption in [low, high] for which the step takes the paper's time, by bisection; or "none"."""
+
+    def over(value: float) -> bool:
+        return changed(shape, layout, name, value).seconds > PAPER_S
+
+    start = over(low)
+    if over(high) == start:
+        return "none"
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if over(middle) == start else (low, middle)
+    return f"{low:.3g}"
+
+
+def changed(shape: ModelShape, layout: Layout, name: str, value: float) -> StepTime:
+    """The step on the paper's GPUs with one assumption of another value."""
+    gpu = GPUS[PAPER_GPU]
+    if hasattr(WORK, name):
+        return step_time(shape, gpu, replace(WORK, **{name: value}), layout)  # type: ignore[arg-type]
+    return step_time(shape, gpu, WORK, layout, replace(ASSUMED, **{name: value}))
