@@ -10,7 +10,7 @@ from pathlib import Path
 from calibadv.cluster.factories import make_dialogue, make_limits
 from calibadv.config import POCKET, Config
 from calibadv.data.corpus import load_corpus
-from calibadv.data.overlap import normalised_question
+from calibadv.data.overlap import shared_questions
 from calibadv.data.pocket import policy_path, write_pocket_world
 from calibadv.data.questions import load_questions, with_gold_passages
 from calibadv.methods import make_method
@@ -91,8 +91,6 @@ def _data(config: Config) -> tuple[str, ...]:
 
 
 def _check_overlap(train: list[Question], test: list[Question]) -> None:
-    asked = {normalised_question(question.text) for question in test}
-    trained = {normalised_question(question.text): question.text for question in train}
-    shared = [text for normalised, text in trained.items() if normalised in asked]
+    shared = shared_questions(*(((question.id, question.text) for question in asked) for asked in (train, test)))
     if shared:
-        logger.warning("%d questions are in both train and test, e.g. %r", len(shared), shared[0])
+        logger.warning("%d questions are in both train and test, e.g. %r", len(shared), shared[0].question)

@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from calibadv.data.schema import QuestionRow
+Asked = tuple[str, str]
+"""A question's id and its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,10 @@ def normalised_question(text: str) -> str:
     return " ".join(words) if words else text.strip()
 
 
-def shared_questions(rows: Iterable[QuestionRow], others: Iterable[QuestionRow]) -> list[Shared]:
-    """The rows whose normalised question `others` ask too, each with the first of these; in the rows' order."""
+def shared_questions(ours: Iterable[Asked], others: Iterable[Asked]) -> list[Shared]:
+    """Those of ours whose normalised question `others` ask too, each with the first of these; in our order."""
     first_of: dict[str, str] = {}
-    for other in others:
-        first_of.setdefault(normalised_question(other.question), other.id)
-    found = ((row, first_of.get(normalised_question(row.question))) for row in rows)
-    return [Shared(row.id, other_id, row.question) for row, other_id in found if other_id is not None]
+    for other_id, text in others:
+        first_of.setdefault(normalised_question(text), other_id)
+    found = ((id, text, first_of.get(normalised_question(text))) for id, text in ours)
+    return [Shared(id, other_id, text) for id, text, other_id in found if other_id is not None]

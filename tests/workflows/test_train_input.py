@@ -174,7 +174,7 @@ def test_a_folder_that_is_no_model_is_refused_by_name(
 def test_a_question_in_train_and_test_is_warned_of(files: dict[str, str], tmp_path: Path, caplog: Any) -> None:
     shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
     resolve_inputs(load_config(None, [f"--{key}={value}" for key, value in files.items()]))
-    assert "1 questions are in both train and test, e.g. 'Where was Ada born?'" in caplog.text
+    assert "4 questions are in both train and test, e.g. 'Where was Ada born?'" in caplog.text
 
 
 @pytest.mark.parametrize(("inside", "folder", "warned"), [(True, "runs", 1), (True, "/runs", 0), (False, "runs", 0)])

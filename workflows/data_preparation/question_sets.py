@@ -82,7 +82,7 @@ def without_overlap(
     """(the rows that are left, what they share with `others`). What is shared is listed beside `out`, one a line."""
     listing = out.with_name(f"{out.name}.overlap.tsv")
     listing.unlink(missing_ok=True)
-    shared = shared_questions(rows, others)
+    shared = shared_questions(((row.id, row.question) for row in rows), ((row.id, row.question) for row in others))
     if not shared:
         return rows, shared
     listing.parent.mkdir(parents=True, exist_ok=True)
