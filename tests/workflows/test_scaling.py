@@ -21,7 +21,14 @@ from workflows.scaling.model_table import MODEL, changed, colocated, model_table
 from workflows.scaling_benchmark import main
 
 GIVEN = arguments(Case(2, 1), steps=4, questions=16)
-RESULT: dict[str, Any] = {"engines": 1, "learners": 1, "zero": 0, "tokens_per_s": 1000.0, "published_bytes": 8_000_000}
+RESULT: dict[str, Any] = {
+    "engines": 1,
+    "learners": 1,
+    "zero": 0,
+    "staleness": 0,
+    "tokens_per_s": 1000.0,
+    "published_bytes": 8_000_000,
+}
 SECONDS = {"rollout_s": 2.0, "learn_s": 3.0, "sync_s": 0.5, "step_s": 5.5}
 
 
@@ -31,14 +38,11 @@ def line(step: int, seconds: float, tokens: float = 100.0) -> dict[str, float]:
 
 
 def test_every_case_is_a_valid_run_of_two_updates_a_step() -> None:
-    assert len({case.name for case in CASES}) == len(CASES) == 6
+    assert len({case.name for case in CASES}) == len(CASES) == 7
     for case in CASES:
         config = load_config(RECIPE, arguments(case, steps=4, questions=16))
-        assert (config.rollout.engines, config.learner.learners, config.learner.zero) == (
-            case.engines,
-            case.learners,
-            case.zero,
-        )
+        assert (config.rollout.engines, config.learner.learners) == (case.engines, case.learners)
+        assert (config.learner.zero, config.rollout.max_staleness) == (case.zero, case.staleness)
         assert (config.rollouts_per_step, config.updates_per_step, config.checkpoint.every) == (80, 2, 0)
 
 
@@ -73,8 +77,8 @@ def test_rows_compare_with_the_first_case() -> None:
     first = RESULT | SECONDS | {"learner_peak_bytes": None}
     second = RESULT | SECONDS | {"step_s": 11.0, "engines": 2, "zero": 2, "learner_peak_bytes": 500_000_000}
     table = rows([first, second])
-    assert table[0] == ["1", "1", "2.00", "3.00", "0.50", "5.50", "1.00", "1,000", "1 x 8.0", ""]
-    assert table[1] == ["2", "1, zero = 2", "2.00", "3.00", "0.50", "11.00", "2.00", "1,000", "2 x 8.0", "500"]
+    assert table[0] == ["1", "1", "0", "2.00", "3.00", "0.50", "5.50", "1.00", "1,000", "1 x 8.0", ""]
+    assert table[1] == ["2", "1, zero = 2", "0", "2.00", "3.00", "0.50", "11.00", "2.00", "1,000", "2 x 8.0", "500"]
     assert len(table[0]) == len(HEAD)
 
 

@@ -16,6 +16,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "pocket.toml"
 HEAD = (
     "engines",
     "learners",
+    "staleness",
     "rollout s",
     "learn s",
     "sync s",
@@ -29,18 +30,24 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One division of the work: as many engines and learner processes, which share their state by `zero`."""
+    """One division of the work: as many engines and learner processes, which share their state by `zero`.
+
+    With `staleness` 1 engines roll out the next step while learners learn.
+    """
 
     engines: int
     learners: int
     zero: int = 0
+    staleness: int = 0
 
     @property
     def name(self) -> str:
-        return f"engines-{self.engines}-learners-{self.learners}" + (f"-zero-{self.zero}" if self.zero else "")
+        options = {"zero": self.zero, "staleness": self.staleness}
+        named = "".join(f"-{option}-{value}" for option, value in options.items() if value)
+        return f"engines-{self.engines}-learners-{self.learners}{named}"
 
 
-CASES = tuple(Case(engines, *learners) for engines in (1, 2) for learners in ((1, 0), (2, 0), (2, 2)))
+CASES = (Case(1, 1), Case(1, 1, staleness=1), Case(1, 2), Case(1, 2, 2), Case(2, 1), Case(2, 2), Case(2, 2, 2))
 
 
 def arguments(case: Case, *, steps: int, questions: int) -> list[str]:
@@ -57,6 +64,7 @@ def arguments(case: Case, *, steps: int, questions: int) -> list[str]:
         f"--rollout.engines={case.engines}",
         f"--learner.learners={case.learners}",
         f"--learner.zero={case.zero}",
+        f"--rollout.max_staleness={case.staleness}",
         "--rollout.samples=5",
         "--data.test_questions=4",
         "--evaluation.every=1000",
@@ -86,6 +94,7 @@ def measured(
         "engines": case.engines,
         "learners": case.learners,
         "zero": case.zero,
+        "staleness": case.staleness,
         "arguments": list(given),
         "steps": len(steps),
         **{f"{part}_s": value for part, value in seconds.items()},
@@ -107,6 +116,7 @@ def rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         [
             str(result["engines"]),
             str(result["learners"]) + (f", zero = {result['zero']}" if result["zero"] else ""),
+            str(result["staleness"]),
             *(f"{result[f'{part}_s']:.2f}" for part in ("rollout", "learn", "sync", "step")),
             f"{result['step_s'] / results[0]['step_s']:.2f}",
             f"{result['tokens_per_s']:,.0f}",
