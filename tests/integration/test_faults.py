@@ -1,11 +1,10 @@
-"""Learners that die: the group ends at once, and the run starts again by itself and becomes the run that it would be.
+"""Learners that die: the group ends at once. What becomes of the run: test_resume.py.
 
 Engines that die or hang: test_engine_faults.py; the search: test_search_faults.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -16,36 +15,13 @@ import psutil
 import pytest
 
 from calibadv.rllib.learner_group import LearnersLost, PolicyLearnerGroup
-from tests.integration.commands import ended, start
 from tests.integration.test_learner_group import GROUPS, learner_group, train
 from tests.integration.test_learner_group import model_folder as model_folder
-from tests.integration.test_resume import assert_same_run
-from tests.integration.test_training import Place, lines
 from tests.integration.test_training import place as place
 
 pytestmark = pytest.mark.integration
 
 FOREVER_S = 3600
-# `train.py` with a learner that is killed, once in all, in the middle of the fourth step: of its second mini-batch.
-DIES = """
-import os, signal, sys
-from pathlib import Path
-import calibadv.rllib.config
-from calibadv.rllib.learner import PolicyLearner
-from workflows.train import _cli
-
-KILLED = Path(sys.argv.pop(1))
-
-class Dies(PolicyLearner):
-    def _update_minibatch(self, *arguments, **options):
-        if self._updates_done == 7 and not KILLED.exists():
-            KILLED.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        super()._update_minibatch(*arguments, **options)
-
-calibadv.rllib.config.PolicyLearner = Dies
-sys.exit(_cli())
-"""
 
 
 def alive(pids: list[int]) -> list[int]:
@@ -96,30 +72,3 @@ def check_gone(learners: PolicyLearnerGroup, words: str) -> None:
     with pytest.raises(LearnersLost, match=words):
         train(learners, GROUPS)
     learners.shutdown()
-
-
-def test_a_run_whose_learner_is_killed_in_an_update_is_the_run_that_was_never_hurt(
-    place: Place, tmp_path: Path
-) -> None:
-    options = {"run__steps": "4", "data__test_questions": "4", "learner__learners": "1", "checkpoint__every": "2"}
-    code, output = place.run("straight", **options)
-    assert code == 0, output
-    code, output = run_with_a_death(place, "hurt", tmp_path, **options)
-    assert code == 0, output
-    assert "learner 0 was lost" in output
-    assert "the run starts again by itself, restart 1 of 3" in output
-    assert "made again: step 3 and what of a step was under way, from the checkpoint of step 2" in output
-    (restart,) = lines(place.runs / "hurt" / "restarts.jsonl")
-    assert "learner 0 was lost" in restart["why"]
-    summary = place.runs / "hurt" / "summary.json"
-    values = json.loads(summary.read_text())
-    assert values["restarts"] == 1
-    summary.write_text(json.dumps(values | {"restarts": 0}))
-    assert_same_run(place.runs / "hurt", place.runs / "straight", steps=4)
-
-
-def run_with_a_death(place: Place, name: str, folder: Path, **more: str) -> tuple[int, str]:
-    script = folder / "dies.py"
-    script.write_text(DIES, encoding="utf-8")
-    arguments = place.arguments(name, **more)
-    return ended(start(script, str(folder / "killed"), *arguments, cwd=place.runs.parent, ray=place.ray))

@@ -19,7 +19,7 @@ import torch
 from mlflow import MlflowClient
 
 from calibadv.data.pocket import write_pocket_world
-from tests.integration.commands import ended, killed_on_error, wait_for
+from tests.integration.commands import ended, killed_on_error, start, wait_for
 from tests.integration.test_training import CLOCKED, Place, lines, weights
 from tests.integration.test_training import place as place
 
@@ -27,6 +27,33 @@ pytestmark = pytest.mark.integration
 
 STEPS = 6
 SIX = {"run__steps": str(STEPS), "data__test_questions": "4", "checkpoint__keep_last": "1"}
+WATCHED = {
+    **SIX,
+    "checkpoint__every": "3",
+    "sentinel__action": "rollback",
+    "sentinel__snapshot_every": "2",
+    "sentinel__baseline_steps": "1",
+}
+# `train.py` with a learner that is killed, once in all, in the middle of the fifth step: in its second mini-batch.
+DIES = """
+import os, signal, sys
+from pathlib import Path
+import calibadv.rllib.config
+from calibadv.rllib.learner import PolicyLearner
+from workflows.train import _cli
+
+KILLED = Path(sys.argv.pop(1))
+
+class Dies(PolicyLearner):
+    def _update_minibatch(self, *arguments, **options):
+        if self._updates_done == 9 and not KILLED.exists():
+            KILLED.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._update_minibatch(*arguments, **options)
+
+calibadv.rllib.config.PolicyLearner = Dies
+sys.exit(_cli())
+"""
 
 
 def attempt(
@@ -59,10 +86,10 @@ def measured(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if not name.startswith(CLOCKED)} for row in rows]
 
 
-def assert_same_run(resumed: Path, straight: Path, *, steps: int = STEPS) -> None:
+def assert_same_run(resumed: Path, straight: Path) -> None:
     """Weights, trajectories with their log-probs' consequences, metrics, answers and figures."""
     records = lines(straight / "rollouts.jsonl")
-    assert {record["step"] for record in records} == set(range(steps))
+    assert {record["step"] for record in records} == set(range(STEPS))
     assert lines(resumed / "rollouts.jsonl") == records
     assert measured(resumed) == measured(straight)
     assert lines(resumed / "predictions.jsonl") == lines(straight / "predictions.jsonl")
@@ -88,24 +115,47 @@ def assert_logged_once(folder: Path) -> None:
     assert len(traces) == len(lines(folder / "rollouts.jsonl"))
 
 
-def test_three_steps_a_kill_and_three_more_are_six_steps(place: Place) -> None:
-    watched = {"sentinel__action": "rollback", "sentinel__snapshot_every": "2", "sentinel__baseline_steps": "1"}
-    options = {**SIX, **watched, "checkpoint__every": "3"}
-    code, output = place.run("straight", **options)
+@pytest.fixture(scope="module")
+def straight(place: Place) -> Path:
+    """The folder of a run of six steps that nothing happened to."""
+    code, output = place.run("straight", **WATCHED)
     assert code == 0, output
+    return place.runs / "straight"
 
-    attempt(place, "killed", checkpoint_of(3), signal.SIGKILL, **options)
-    code, output = place.run("killed", "--resume", **{**options, "run__seed": "4"})
+
+def test_three_steps_a_kill_and_three_more_are_six_steps(place: Place, straight: Path) -> None:
+    attempt(place, "killed", checkpoint_of(3), signal.SIGKILL, **WATCHED)
+    code, output = place.run("killed", "--resume", **{**WATCHED, "run__seed": "4"})
     assert code == 2, output
     assert "cannot go on from step 3: run.seed was 3, now 4" in output
-    code, output = place.run("killed", "--resume", **options)
+    code, output = place.run("killed", "--resume", **WATCHED)
     assert code == 0, output
     assert "going on from step 3" in output
-    assert_same_run(place.runs / "killed", place.runs / "straight")
+    assert_same_run(place.runs / "killed", straight)
     assert_logged_once(place.runs / "killed")
 
-    code, output = place.run("killed", "--resume", **options)
+    code, output = place.run("killed", "--resume", **WATCHED)
     assert (code, "there is nothing to go on with" in output) == (0, True), output
+
+
+def test_a_run_whose_learner_is_killed_in_an_update_is_the_run_that_was_never_hurt(
+    place: Place, straight: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "dies.py"
+    script.write_text(DIES, encoding="utf-8")
+    arguments = place.arguments("hurt", **WATCHED, learner__learners="1")
+    code, output = ended(start(script, str(tmp_path / "killed"), *arguments, cwd=place.runs.parent, ray=place.ray))
+    assert code == 0, output
+    assert "learner 0 was lost" in output
+    assert "the run starts again by itself, restart 1 of 3" in output
+    assert "made again: step 4 and what of a step was under way, from the checkpoint of step 3" in output
+    (restart,) = lines(place.runs / "hurt" / "restarts.jsonl")
+    assert "learner 0 was lost" in restart["why"]
+    summary = place.runs / "hurt" / "summary.json"
+    values = json.loads(summary.read_text())
+    assert values["restarts"] == 1
+    summary.write_text(json.dumps(values | {"restarts": 0}))
+    assert_same_run(place.runs / "hurt", straight)
 
 
 def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(place: Place, tmp_path: Path) -> None:
