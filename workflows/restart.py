@@ -22,15 +22,31 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import NoReturn, TypeVar
 
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
 
 from calibadv.rllib.learner_group import LearnersLost
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-# ObjectLostError: of weights or questions whose owner is gone.
-_LOST = (LearnersLost, LocalRayletDiedError, NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError)
+# ObjectLostError: of weights or questions whose owner is gone. ActorUnschedulableError: Ray Data pins actors of its own to
+# a node, which Ray may not know at that moment.
+_LOST = (
+    LearnersLost,
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
 _PASSED_ON = "CALIBADV_RESTART"  # from a process to itself after `exec`
 
 

@@ -39,7 +39,14 @@ GONE = LearnersLost("learner 0 was lost")
 
 @pytest.mark.parametrize(
     "error",
-    [GONE, RayActorError(), ActorDiedError(), ActorUnavailableError("it is gone", b"a" * 16), NodeDiedError("a node")],
+    [
+        GONE,
+        RayActorError(),
+        ActorDiedError(),
+        ActorUnavailableError("it is gone", b"a" * 16),
+        NodeDiedError("a node"),
+        ActorUnschedulableError("a node"),
+    ],
 )
 def test_a_restart_mends_what_is_lost(error: Exception) -> None:
     assert mends(error)
