@@ -36,7 +36,7 @@ from calibadv.rllib.learner_group import LearnersLost
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-# ObjectLostError: of weights or questions whose owner is gone. ActorUnschedulableError: Ray Data pins actors of its own to
+# ObjectLostError: of weights or questions whose owner is gone. ActorUnschedulableError: Ray Data pins its own actors to
 # a node, which Ray may not know at that moment.
 _LOST = (
     LearnersLost,

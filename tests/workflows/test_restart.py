@@ -16,6 +16,7 @@ import pytest
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    ActorUnschedulableError,
     NodeDiedError,
     OutOfMemoryError,
     OwnerDiedError,
