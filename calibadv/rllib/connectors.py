@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
-from calibadv.advantages.gae import gae, moments, whiten
-from calibadv.batching import GroupShard, Row, micro_batches, padding, to_row
+from calibadv.advantages.gae import moments, whiten
+from calibadv.batching import GroupShard, Row, micro_batches, padding
 from calibadv.methods import Method
 from calibadv.methods.method import Critic
+from calibadv.methods.rows import credit_rows, critic_rewards, critic_row
 from calibadv.rllib.ranks import most_of_ranks, sum_over_ranks
 from calibadv.rllib.tensors import to_tensors
 from calibadv.types import FloatArray
@@ -38,23 +39,8 @@ class AddAdvantages(ConnectorV2):  # type: ignore[misc]
     def __call__(
         self, *, batch: dict[str, Any], episodes: Sequence[GroupShard], shared_data: dict[str, Any], **_: Any
     ) -> dict[str, Any]:
-        batch[ROWS] = [row for shard in episodes for row in self._rows(shard, shared_data[FACTS])]
+        batch[ROWS] = [row for shard in episodes for row in credit_rows(shard, self._method, shared_data[FACTS])]
         return batch
-
-    def _rows(self, shard: GroupShard, facts: Any) -> list[Row]:
-        group, method = shard.group, self._method
-        credit = method.advantages(group)
-        weights = method.weights(group) if method.weights else [None] * len(credit)
-        rows = [
-            to_row(trajectory, advantages_N, minibatch, weights_N)
-            for trajectory, advantages_N, minibatch, weights_N in zip(
-                group.trajectories, credit, shard.minibatch_G, weights, strict=True
-            )
-        ]
-        if (extra := method.extra_loss) is None:
-            return rows
-        terms = zip(rows, extra.weights(group, credit, facts), extra.counts(group, credit), strict=True)
-        return [replace(row, extra_weights_N=weights_N, extra_counts_N=counts_N) for row, weights_N, counts_N in terms]
 
 
 class RecomputeLogprobs(ConnectorV2):  # type: ignore[misc]
@@ -82,15 +68,10 @@ class CriticAdvantages(ConnectorV2):  # type: ignore[misc]
     def __call__(
         self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[GroupShard], **_: Any
     ) -> dict[str, Any]:
-        critic, rows = self._critic, []
-        rewards = [rewards_N for shard in episodes for rewards_N in critic.rewards(shard.group)]
+        critic = self._critic
         outputs = _forward(rl_module, batch[ROWS], self._token_budget)
-        for row, rewards_N, out in zip(batch[ROWS], rewards, outputs, strict=True):
-            if critic.kl_reward:
-                rewards_N = rewards_N - critic.kl_reward * (row.old_logprobs_N - out["reference_logprobs_N"])
-            values_N = out["values_N"]
-            advantages_N = gae(rewards_N, values_N, gamma=critic.gamma, lam=critic.lam)
-            rows.append(replace(row, advantages_N=advantages_N, values_N=values_N, returns_N=advantages_N + values_N))
+        rewards = critic_rewards(episodes, critic)
+        rows = [critic_row(*given, critic) for given in zip(batch[ROWS], rewards, outputs, strict=True)]
         batch[ROWS] = _whitened(rl_module, rows) if critic.whiten else rows
         return batch
 

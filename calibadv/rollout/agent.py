@@ -14,8 +14,16 @@ import numpy as np
 
 from calibadv.rewards.answer import best_over_golden
 from calibadv.rewards.format import format_reward
-from calibadv.rollout.dialogue import Dialogue, parse_action
-from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, SearchFailed, SearchFn, StopReason
+from calibadv.rollout.dialogue import parse_action
+from calibadv.rollout.protocols import (
+    DialogueFormat,
+    GenerateFn,
+    Generation,
+    Sampling,
+    SearchFailed,
+    SearchFn,
+    StopReason,
+)
 from calibadv.types import IntArray, Question, Trajectory, Turn, TurnKind
 
 EMPTY = np.zeros(0, dtype=np.int64)
@@ -46,7 +54,7 @@ class Limits:
 class Agent:
     """Rolls out one question at a time; holds nothing between rollouts."""
 
-    dialogue: Dialogue
+    dialogue: DialogueFormat
     generate: GenerateFn
     search: SearchFn
     limits: Limits = Limits()

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from calibadv.rewards.turns import TurnScorer, with_turn_rewards
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
-from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.plans import Plan, Prefix, chains
-from calibadv.rollout.protocols import GenerateFn, SearchFn
+from calibadv.rollout.protocols import DialogueFormat, GenerateFn, SearchFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.types import Document, Group, Question, Trajectory
 
@@ -30,7 +29,7 @@ class RolledGroup:
 class GroupRoller:
     """Rolls out a question's group by a plan; greedy once per question in evaluation."""
 
-    dialogue: Dialogue
+    dialogue: DialogueFormat
     search: SearchFn
     plan: Plan
     run_seed: int

@@ -1,7 +1,8 @@
-"""What a rollout needs from outside: a function that generates tokens and one that searches."""
+"""What a rollout needs from outside: a dialogue's words as tokens, a function that generates and one that searches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -53,3 +54,23 @@ class SearchFn(Protocol):
     """A query in, ranked documents out, best first. Raises `SearchFailed`."""
 
     async def __call__(self, query: str) -> tuple[Document, ...]: ...
+
+
+class DialogueFormat(Protocol):
+    """A dialogue's prompts and observations as token ids, and what was sampled as text (`rollout.dialogue`)."""
+
+    @property
+    def prefill(self) -> str:
+        """Ends the prompt and every observation; never trained."""
+
+    def prompt_ids(self, question: str) -> IntArray:
+        """[P]"""
+
+    def observation_ids(self, documents: Sequence[Document], max_tokens: int) -> IntArray:
+        """[O <= max_tokens]"""
+
+    def retry_ids(self) -> IntArray:
+        """What a void turn is answered with where the rollout goes on."""
+
+    def text(self, ids: IntArray) -> str:
+        """For reading and parsing only, never encoded again."""

@@ -1,0 +1,48 @@
+"""A group's rows with what the method gives them: credit, weights, its own loss term's, and a critic's advantages.
+
+N action tokens of a trajectory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from calibadv.advantages.gae import gae
+from calibadv.batching import GroupShard, Row, to_row
+from calibadv.methods.method import Critic, Method, StepFacts
+from calibadv.types import FloatArray
+
+
+def credit_rows(shard: GroupShard, method: Method, facts: StepFacts) -> list[Row]:
+    """One row a trajectory with the method's credit and weights, computed on the whole group."""
+    group = shard.group
+    credit = method.advantages(group)
+    weights = method.weights(group) if method.weights else [None] * len(credit)
+    rows = [
+        to_row(trajectory, advantages_N, minibatch, weights_N)
+        for trajectory, advantages_N, minibatch, weights_N in zip(
+            group.trajectories, credit, shard.minibatch_G, weights, strict=True
+        )
+    ]
+    if (extra := method.extra_loss) is None:
+        return rows
+    terms = zip(rows, extra.weights(group, credit, facts), extra.counts(group, credit), strict=True)
+    return [replace(row, extra_weights_N=weights_N, extra_counts_N=counts_N) for row, weights_N, counts_N in terms]
+
+
+def critic_row(row: Row, rewards_N: FloatArray, out: Mapping[str, FloatArray], critic: Critic) -> Row:
+    """The row with GAE's advantages and returns from the critic's values at the step's start, not yet whitened.
+
+    `out` has `values_N`, and `reference_logprobs_N` where the critic takes a KL off the rewards.
+    """
+    if critic.kl_reward:
+        rewards_N = rewards_N - critic.kl_reward * (row.old_logprobs_N - out["reference_logprobs_N"])
+    values_N = out["values_N"]
+    advantages_N = gae(rewards_N, values_N, gamma=critic.gamma, lam=critic.lam)
+    return replace(row, advantages_N=advantages_N, values_N=values_N, returns_N=advantages_N + values_N)
+
+
+def critic_rewards(shards: Sequence[GroupShard], critic: Critic) -> list[FloatArray]:
+    """Token rewards [N] of every trajectory, in the order of the groups' rows."""
+    return [rewards_N for shard in shards for rewards_N in critic.rewards(shard.group)]
