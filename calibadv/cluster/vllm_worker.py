@@ -6,6 +6,7 @@ Shapes: B requests of a step, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import linear
 from vllm.model_executor.layers import utils as vllm_layers
 from vllm.platforms import current_platform
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 
 def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:  # noqa: ARG001 (vLLM's signature)
@@ -34,12 +36,42 @@ def _sample_seeded(
     return sampled_B1[:, 0].clamp(max=cdf_BV.shape[1] - 1), None
 
 
+class _Unread(torch.Generator):
+    """Draws for a row whose sample nobody reads. vLLM takes such a draw back by its offset, which no CPU has."""
+
+    def get_offset(self) -> int:
+        return 0
+
+    def set_offset(self, offset: int) -> torch.Generator:  # noqa: ARG002
+        return self
+
+
+def _spare_generators(sample_tokens: Callable[..., Any]) -> Callable[..., Any]:
+    """`sample_tokens` of a model runner that draws nothing from rows whose prompt goes on in the next step.
+
+    A prompt that the step's token budget cuts is sampled all the same, and its token thrown away.
+    """
+
+    def spared(self: Any, *arguments: Any, **named: Any) -> Any:
+        generators: dict[int, torch.Generator] = self.input_batch.generators
+        cut_B = self.discard_request_mask.np[: self.input_batch.num_reqs]
+        held = {row: generators[row] for row in cut_B.nonzero()[0].tolist() if row in generators}
+        generators.update({row: _Unread() for row in held})
+        try:
+            return sample_tokens(self, *arguments, **named)
+        finally:
+            generators.update(held)
+
+    return spared
+
+
 if current_platform.is_cpu():
     # vLLM packs every linear weight for oneDNN and drops the original: a weight loaded later would never be read, and
     # a tied lm_head would keep a packed copy of the old embedding.
     vllm_layers.dispatch_cpu_unquantized_gemm = _keep_weight
     # vLLM draws an exponential number per vocabulary entry and request: a tenth of a small model's step.
     TopKTopPSampler.forward_cpu = _sample_seeded
+    GPUModelRunner.sample_tokens = _spare_generators(GPUModelRunner.sample_tokens)  # the CPU's runner is a child of it
 
 
 class WeightReceiver:
