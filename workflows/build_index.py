@@ -7,6 +7,11 @@ and says where it is. Exact search (`flat`) needs no index beside the embeddings
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("build_index")  # before what takes seconds to import
+
 import argparse
 import logging
 import os

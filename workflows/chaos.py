@@ -6,6 +6,11 @@ itself with as many trained questions as the run of the same configuration that 
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("chaos")  # before what takes seconds to import
+
 import argparse
 import json
 import logging

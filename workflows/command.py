@@ -7,10 +7,13 @@ import signal
 import sys
 from collections.abc import Callable
 
+from calibadv.tracking.starting import draws, said_starting
+
 
 def run_command(main: Callable[[], int]) -> int:
     """The exit code of `main`: its own, 2 for input that was refused (said in one line), 130 for an interruption."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    said_starting()
+    logging.basicConfig(level=logging.WARNING, handlers=[_log_handler()], force=True)
     for ours in ("calibadv", "serve", "workflows"):
         logging.getLogger(ours).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves what was learned, as Ctrl-C does
@@ -21,3 +24,11 @@ def run_command(main: Callable[[], int]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _log_handler() -> logging.Handler:
+    """To stderr; where nobody watches it as it comes (a job, a file), each line has its time of day."""
+    handler = logging.StreamHandler()
+    watched = draws(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s" if watched else "%(asctime)s %(message)s", "%H:%M:%S"))
+    return handler

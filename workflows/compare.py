@@ -7,6 +7,11 @@ is. What a study file holds: `workflows/comparison/study.py`; an example: `workf
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("compare")  # before what takes seconds to import
+
 import argparse
 import logging
 import shutil

@@ -6,6 +6,11 @@ only, or joined where `cluster.address` names a cluster.
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("doctor")  # before what takes seconds to import
+
 import argparse
 import logging
 import os

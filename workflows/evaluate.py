@@ -8,6 +8,11 @@ answered is kept. `--set pocket=pocket --corpus pocket` is the pocket world's te
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("evaluate")  # before what takes seconds to import
+
 import logging
 import sys
 import time

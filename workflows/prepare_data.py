@@ -6,6 +6,11 @@ are refused with their file and line; `--skip-bad` counts and lists them instead
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("prepare_data")  # before what takes seconds to import
+
 import argparse
 import logging
 import sys

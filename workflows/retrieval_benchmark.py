@@ -8,6 +8,11 @@ indexes  size, recall and speed of flat, fp16, HNSW and IVF-PQ; sets larger than
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("retrieval_benchmark")  # before what takes seconds to import
+
 import argparse
 import os
 import sys

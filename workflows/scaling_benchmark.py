@@ -7,6 +7,11 @@ measure  the pocket step with 1 and 2 engines and 1 and 2 learners on this machi
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("scaling_benchmark")  # before what takes seconds to import
+
 import argparse
 import json
 import sys

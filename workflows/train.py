@@ -5,6 +5,11 @@ Without arguments it trains the pocket policy on the pocket world, on this machi
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("train")  # before what takes seconds to import
+
 import argparse
 import logging
 import os

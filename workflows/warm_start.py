@@ -10,6 +10,11 @@ rollouts will be.
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("warm_start")  # before what takes seconds to import
+
 import argparse
 import dataclasses
 import sys

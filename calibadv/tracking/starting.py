@@ -1,0 +1,83 @@
+"""A command's first sign of life, seen before what takes seconds to import: needs the standard library alone.
+
+On a terminal a line with a spinner and the seconds, which goes away; elsewhere, once, a log line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TextIO
+
+_FRAMES, _ASCII_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "-\\|/"
+_EVERY_S = 0.1
+_CLEAR_LINE = "\r\x1b[2K"
+_shown: list[_Line] = []
+
+
+class _Line:
+    """Redraws itself on a terminal until `clear`."""
+
+    def __init__(self, terminal: TextIO, words: str) -> None:
+        self._terminal, self._words, self._began_s = terminal, words, time.monotonic()
+        self._frames = _FRAMES if (terminal.encoding or "").lower().replace("-", "") == "utf8" else _ASCII_FRAMES
+        self._over = threading.Event()
+        self._draw(0)
+        self._thread = threading.Thread(target=self._turn, name="starting", daemon=True)
+        self._thread.start()
+
+    def clear(self) -> None:
+        """Takes the line away."""
+        self._over.set()
+        self._thread.join()
+        self._terminal.write(_CLEAR_LINE)
+        self._terminal.flush()
+
+    def _turn(self) -> None:
+        number = 0
+        while not self._over.wait(_EVERY_S):
+            number += 1
+            self._draw(number)
+
+    def _draw(self, number: int) -> None:
+        spent_s = time.monotonic() - self._began_s
+        frame = self._frames[number % len(self._frames)]
+        self._terminal.write(f"{_CLEAR_LINE}{frame} {self._words}  {spent_s:.0f} s")
+        self._terminal.flush()
+
+
+def say_starting(command: str) -> None:
+    """Says that `command` is there and loads its libraries, until `said_starting`."""
+    words = f"{command}: loading its libraries"
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)  # there is nothing to save, and a traceback of an import says nothing
+    if draws(sys.stdout):
+        _shown.append(_Line(sys.stdout, words))
+    else:
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')} {words}\n")
+        sys.stderr.flush()
+
+
+def said_starting() -> None:
+    """What was to be loaded is loaded: the terminal is free for whoever comes next."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    while _shown:
+        _shown.pop().clear()
+
+
+def _end(*_: object) -> None:
+    """Ctrl-C while libraries are loaded."""
+    if _shown:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    os._exit(130)
+
+
+def draws(stream: TextIO) -> bool:
+    """Whether what is written to the stream may be drawn over again: a terminal that can, and no CI."""
+    dumb = os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
+    return stream.isatty() and not dumb and not os.environ.get("CI")
