@@ -145,7 +145,7 @@ def _from_hub(name: str) -> dict[str, Any]:
         )
         return dict(answer.raise_for_status().json())
     except (httpx.HTTPError, OSError, ValueError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"{where}, and the hub could not be asked: {reason}") from None
 
 

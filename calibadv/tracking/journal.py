@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from calibadv.json_lines import json_line
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class Journal:
     def append(self, values: Iterable[Mapping[str, Any]]) -> None:
         """One line an object. Raises nothing for the disk: it is said once, and again when all is written."""
         refused = bool(self._waiting)
-        self._waiting += b"".join(json.dumps(value, ensure_ascii=False).encode() + b"\n" for value in values)
+        self._waiting += "".join(map(json_line, values)).encode()
         try:
             self._write()
         except OSError as error:

@@ -177,4 +177,4 @@ def _batches(values: Sequence[_T], size: int) -> Iterator[list[_T]]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -8,7 +8,6 @@ An operation may be delivered twice (a crash between delivery and the spool's re
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from calibadv.json_lines import json_line
 from calibadv.tracking.run_folder import read_json_lines
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Outbox:
             if left:
                 draft = self._spool.with_suffix(".tmp")
                 with contextlib.suppress(OSError):  # then it is delivered twice, which does no harm
-                    draft.write_text("".join(map(_line, left)), encoding="utf-8")
+                    draft.write_text("".join(map(json_line, left)), encoding="utf-8")
                     draft.replace(self._spool)
             else:
                 self._spool.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ class Outbox:
     def _append(self, operation: Operation) -> None:
         try:
             with self._spool.open("a", encoding="utf-8") as file:
-                file.write(_line(operation))
+                file.write(json_line(operation))
         except OSError as error:
             if not self._lost:
                 log.warning(
@@ -161,7 +161,3 @@ class Outbox:
             self._lost += 1
             return
         self._spooled += 1
-
-
-def _line(operation: Operation) -> str:
-    return json.dumps(operation, ensure_ascii=False) + "\n"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from calibadv.json_lines import json_line, whole_lines
 from calibadv.tracking.folder_lock import FolderLock, FolderLocked
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.record import RolloutRecord
@@ -114,7 +115,7 @@ class RunFolder:
     def write_predictions(self, predictions: Iterable[Mapping[str, Any]]) -> None:
         """The latest evaluation's answers, a JSON object a line; an earlier one's are replaced."""
         draft = self.predictions.with_suffix(".tmp")
-        text = "".join(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
+        text = "".join(map(json_line, predictions))
         try:
             draft.write_text(text, encoding="utf-8")
             draft.replace(self.predictions)
@@ -186,9 +187,10 @@ def _by_step(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 def _parsed(content: bytes, path: Path) -> list[dict[str, Any]]:
     values = []
-    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
+    lines, torn = whole_lines(content)
+    for number, line in enumerate([*lines, torn] if torn else lines, start=1):
         try:
-            values.append(json.loads(line))
+            values.append(json.loads(line.decode("utf-8", errors="replace")))
         except json.JSONDecodeError:
             log.warning("%s: line %d is not JSON (cut by a crash?), skipped", path, number)
     return values

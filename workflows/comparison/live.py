@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from calibadv.json_lines import whole_lines
 from calibadv.tracking.live_logging import live_with_logging
 from workflows.comparison.grid import Plan, PlannedRun
 from workflows.comparison.results import State
@@ -79,11 +80,11 @@ class Tail:
                 self._read, self.values = 0, {}
             file.seek(self._read)
             added = file.read()
-        whole = added[: added.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.splitlines():
+        lines, torn = whole_lines(added)  # what is torn is still being written
+        self._read += len(added) - len(torn)
+        for line in lines:
             self.values |= json.loads(line)
-        return bool(whole)
+        return bool(lines)
 
 
 class LiveProgress:
@@ -173,7 +174,7 @@ class PlainProgress:
         *_, began = self._running.pop(run.name)
         spent = time.monotonic() - began
         if failure:
-            log.error("%s: failed after %.0f s: %s", run.name, spent, failure.strip().splitlines()[-1])
+            log.error("%s: failed after %.0f s: %s", run.name, spent, failure.strip().rpartition("\n")[2])
         else:
             log.info("%s: done in %.0f s", run.name, spent)
 

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from calibadv.data.errors import DataError
 from calibadv.evaluation.prediction import Prediction
+from calibadv.json_lines import json_line, whole_lines
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class PredictionFile:
     def append(self, prediction: Prediction) -> None:
         """Write one line, so that it survives this process."""
         assert self._file is not None, "append belongs into the with block"
-        self._file.write(_line(prediction))
+        self._file.write(json_line(prediction.to_dict()))
         self._file.flush()
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +57,7 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
     if not path.exists():
         return {}
     found = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):  # a crash may tear a character, too
+    for number, line in enumerate(whole_lines(path.read_bytes())[0], start=1):
         try:
             prediction = Prediction.from_dict(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
@@ -73,19 +74,15 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """The whole file anew, in one move: a reader never meets half of it."""
     draft = path.with_suffix(".tmp")
-    draft.write_text("".join(map(_line, predictions)), encoding="utf-8")
+    draft.write_text("".join(json_line(prediction.to_dict()) for prediction in predictions), encoding="utf-8")
     draft.replace(path)
 
 
 def _drop_torn_line(path: Path) -> None:
     """Cut the file after its last whole line: what is appended then does not run into a torn one."""
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
+    _, torn = whole_lines(content)
+    if torn:
         log.warning("%s: the last line was torn by a crash, its question is asked again", path)
         with path.open("r+b") as file:
-            file.truncate(whole)
-
-
-def _line(prediction: Prediction) -> str:
-    return json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n"
+            file.truncate(len(content) - len(torn))

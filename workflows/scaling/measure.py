@@ -117,7 +117,7 @@ def learner_peaks(pid: int) -> Iterator[dict[int, int]]:
 
 def resident_peak(status: str) -> int:
     """Bytes of VmHWM in the text of a /proc/<pid>/status; 0 for a process that has ended."""
-    found = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+    found = next((line for line in status.split("\n") if line.startswith("VmHWM:")), "VmHWM: 0 kB")
     return 1024 * int(found.split()[1])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from calibadv.data.pocket.chains import Chain, ChainSampler
 from calibadv.data.pocket.world import Half, World, build_world
+from calibadv.json_lines import json_line
 
 VERSION = 2
 NUM_QUESTIONS: Mapping[Half, int] = {Half.TRAIN: 4000, Half.TEST: 500}
@@ -83,7 +84,7 @@ def _digest(path: Path) -> str:
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    _write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _write_text(path, "".join(map(json_line, rows)))
 
 
 def _write_text(path: Path, text: str) -> None:
