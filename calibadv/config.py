@@ -11,11 +11,21 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from calibadv.collapse import Limits
+from calibadv.config_names import suggestion
 from calibadv.config_secrets import secret_keys
 from calibadv.data.errors import shown
 from calibadv.methods import make_method
@@ -24,18 +34,37 @@ from calibadv.rollout.dialogue import PROMPT_TEMPLATE
 POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
 
 
-class Section(BaseModel):
-    """A frozen part of the configuration that knows no extra keys."""
+# Bounds above which a number is a slip (a unit, an exponent, a digit too many), however large the machine.
+Steps = Annotated[int, Field(ge=1, le=10**7)]
+Rollouts = Annotated[int, Field(ge=1, le=10**6)]  # or questions, passages, sequences
+Tokens = Annotated[int, Field(ge=1, le=10**8)]
+Processes = Annotated[int, Field(ge=1, le=10**4)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Coefficient = Annotated[float, Field(ge=0, le=100)]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows no extra keys, and takes neither `inf` nor `true` for a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+            raise PydanticCustomError("number_wanted", "Input should be a number")
+        return value
 
 
 class Run(Section):
     name: str = ""  # "" = <method>-seed<seed>
     folder: Path = Path("runs")
     cache: Path = Path(".cache")  # pocket world, embeddings; on every node of a cluster
-    seed: int = 0
-    steps: int = Field(205, ge=1)  # one epoch of HotpotQA + 2Wiki
+    seed: int = Field(0, ge=0, lt=2**32)  # what numpy takes
+    steps: Steps = 205  # one epoch of HotpotQA + 2Wiki
     overwrite: bool = False
 
     @field_validator("name")
@@ -50,8 +79,8 @@ class Data(Section):
     train: str = POCKET  # a file of questions, or "pocket"
     test: str = POCKET
     corpus: str = POCKET
-    questions_per_step: int = Field(512, ge=1)
-    test_questions: int | None = Field(None, ge=1)  # None = all
+    questions_per_step: Rollouts = 512
+    test_questions: Rollouts | None = None  # None = all
 
 
 class Model(Section):
@@ -70,43 +99,45 @@ class Search(Section):
     reranker: Literal["late", "cross", "none"] = "late"  # the paper: cross (needs a model hub)
     late_scores: Literal["weighted", "colbert"] = "weighted"
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
-    top_k_retrieve: int = Field(20, ge=1)
-    top_k: int = Field(3, ge=1)
+    top_k_retrieve: int = Field(20, ge=1, le=10_000)
+    top_k: int = Field(3, ge=1, le=10_000)
     device: str = "cpu"
-    replicas: int = Field(1, ge=1)
-    shards: int = Field(1, ge=1)  # of faiss_index: deployments that it is spread over
-    http_port: int | None = None  # None = no HTTP: training goes through Serve handles
+    replicas: Processes = 1
+    shards: Processes = 1  # of faiss_index: deployments that it is spread over
+    http_port: int | None = Field(None, ge=1, le=65_535)  # None = no HTTP: training goes through Serve handles
     url: str = ""  # of a retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started
     url_shape: Literal["search_r1", "calibadv"] = "search_r1"  # of its requests
     token_env: str = ""  # environment variable with the bearer token of `url`, or of http_port's callers
-    timeout_s: float = Field(30.0, gt=0)
-    patience_s: float = Field(120.0, ge=0)  # a query is asked again for so long, then given up (infra_failed)
+    timeout_s: Seconds = 30.0
+    patience_s: float = Field(
+        120.0, ge=0, le=7 * 86_400
+    )  # a query is asked again for so long, then given up (infra_failed)
 
 
 class Rollout(Section):
     engine: Literal["vllm", "torch"] = "vllm"
     torch_dtype: Literal["float64", "float32"] = "float64"  # float32: faster, tokens may depend on what is batched
-    engines: int = Field(8, ge=1)
-    tensor_parallel: int = Field(1, ge=1)
-    samples: int = Field(5, ge=1)  # rollouts a question, n
-    temperature: float = Field(1.0, gt=0)
+    engines: Processes = 8
+    tensor_parallel: int = Field(1, ge=1, le=1024)
+    samples: int = Field(5, ge=1, le=10_000)  # rollouts a question, n
+    temperature: float = Field(1.0, gt=0, le=100)
     template: str = PROMPT_TEMPLATE
-    max_turns: int = Field(4, ge=0)
-    max_prompt_tokens: int = Field(2048, ge=1)
-    max_turn_tokens: int = Field(1024, ge=1)
-    max_observation_tokens: int = Field(2048, ge=1)
-    max_tokens: int = Field(16384, ge=2)
+    max_turns: int = Field(4, ge=0, le=1000)
+    max_prompt_tokens: Tokens = 2048
+    max_turn_tokens: Tokens = 1024
+    max_observation_tokens: Tokens = 2048
+    max_tokens: int = Field(16384, ge=2, le=10**8)
     require_search: bool = True
     on_void_turn: Literal["stop", "retry"] = "stop"
-    infra_retries: int = Field(2, ge=0)  # rollouts whose search failed are sampled again this often
+    infra_retries: int = Field(2, ge=0, le=100)  # rollouts whose search failed are sampled again this often
     max_staleness: int = Field(0, ge=0, le=1)  # 1: the next step's rollouts run while a step is learned
     placement: Literal["separate", "colocated"] = "separate"  # colocated: an engine and a learner take turns on a GPU
-    engine_timeout_s: float = Field(600.0, gt=0)  # an engine that answers nothing for so long is replaced
+    engine_timeout_s: Seconds = 600.0  # an engine that answers nothing for so long is replaced
     # auto: by CUDA IPC where an engine and a learner share a GPU, through the object store elsewhere
     weight_transfer: Literal["auto", "object_store", "cuda_ipc"] = "auto"
-    max_concurrent: int = Field(256, ge=1)  # sequences an engine batches
+    max_concurrent: Rollouts = 256  # sequences an engine batches
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
-    kv_cache_gb: float = Field(1.0, gt=0)  # CPU engines only
+    kv_cache_gb: float = Field(1.0, gt=0, le=10**5)  # CPU engines only
 
     @model_validator(mode="after")
     def _room(self) -> Rollout:
@@ -138,27 +169,27 @@ class MethodChoice(Section):
 
 
 class LearnerSection(Section):
-    learners: int = Field(0, ge=0)  # 0 = in the driver process
-    gpus_per_learner: float = Field(0, ge=0)
+    learners: int = Field(0, ge=0, le=10_000)  # 0 = in the driver process
+    gpus_per_learner: float = Field(0, ge=0, le=1024)
     zero: Literal[0, 1, 2, 3] = 0  # what learners share out (DeepSpeed): 1 moments, 2 and gradients, 3 and weights
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast over fp32 master weights
-    lr: float = Field(5e-7, gt=0)
-    lr_final: float = Field(0.0, ge=0)  # the cosine's end
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.01, ge=0)
-    grad_clip: float = Field(1.0, gt=0)
-    minibatch_rollouts: int = Field(256, ge=1)
-    token_budget: int = Field(16384, ge=1)  # padded tokens a micro-batch
-    clip: float = Field(0.2, gt=0)
-    kl_coef: float = Field(0.0, ge=0)  # low-variance KL against the frozen start
-    entropy_coef: float = Field(0.0, ge=0)
+    lr: float = Field(5e-7, gt=0, le=1)
+    lr_final: Share = 0.0  # the cosine's end
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: Coefficient = 0.01
+    grad_clip: float = Field(1.0, gt=0, le=10**9)
+    minibatch_rollouts: Rollouts = 256
+    token_budget: Tokens = 16384  # padded tokens a micro-batch
+    clip: float = Field(0.2, gt=0, le=10**6)
+    kl_coef: Coefficient = 0.0  # low-variance KL against the frozen start
+    entropy_coef: Coefficient = 0.0
     old_logprobs: Literal["sampler", "recompute"] = "sampler"
-    importance_cap: float | None = Field(None, gt=0)  # truncated importance sampling; needs recompute
+    importance_cap: float | None = Field(None, gt=0, le=10**6)  # truncated importance sampling; needs recompute
     gradient_checkpointing: bool = False
     # Adapters beside frozen weights (Hu et al. 2022); without dropout, for the ratio compares with an engine without
-    lora_rank: int = Field(0, ge=0)  # 0 = all weights are trained
-    lora_alpha: float = Field(16.0, gt=0)  # an adapter's part of a weight is alpha / rank times B A
+    lora_rank: int = Field(0, ge=0, le=10**5)  # 0 = all weights are trained
+    lora_alpha: float = Field(16.0, gt=0, le=10**6)  # an adapter's part of a weight is alpha / rank times B A
     lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # of the decoder's blocks, or some by name
 
     @field_validator("lora_targets", mode="before")
@@ -191,15 +222,17 @@ class LearnerSection(Section):
 
 
 class Evaluation(Section):
-    every: int | None = Field(None, ge=1)  # steps; None = before and after training only
-    questions: int = Field(128, ge=1)  # of the evaluations in between; before and after use all
+    every: Steps | None = None  # steps; None = before and after training only
+    questions: Rollouts = 128  # of the evaluations in between; before and after use all
 
 
 _LIMITS = Limits()
 
 
 class SentinelSection(Section):
-    """The collapse sentinel; `calibadv.collapse.Limits` says what each limit means."""
+    """The collapse sentinel; `calibadv.collapse.Limits` says what each limit means. Here `inf` turns a limit off."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     action: Literal["off", "warn", "stop", "rollback"] = "warn"
     high_ppl_ratio: float = _LIMITS.high_ppl_ratio
@@ -208,11 +241,11 @@ class SentinelSection(Section):
     entropy_floor: float = _LIMITS.entropy_floor
     repetition: float = _LIMITS.repetition
     neg_pos_ratio: float = _LIMITS.neg_pos_ratio
-    baseline_steps: int = _LIMITS.baseline_steps
-    patience: int = _LIMITS.patience
-    snapshot_every: int = Field(5, ge=1)  # steps; rollback only
+    baseline_steps: Steps = _LIMITS.baseline_steps
+    patience: Steps = _LIMITS.patience
+    snapshot_every: Steps = 5  # steps; rollback only
     lr_scale: float = Field(0.5, gt=0, le=1)  # of learning rates after each roll-back
-    max_rollbacks: int = Field(3, ge=1)  # one more ends the run
+    max_rollbacks: int = Field(3, ge=1, le=10**6)  # one more ends the run
 
     @model_validator(mode="after")
     def _limits_make_sense(self) -> SentinelSection:
@@ -228,11 +261,13 @@ class SentinelSection(Section):
 class CheckpointSection(Section):
     """What a run is resumed from (docs/resume.md)."""
 
-    every: int = Field(10, ge=0)  # steps, and after the last one; 0 = none, so that the run cannot be resumed
-    keep_last: int = Field(2, ge=1)
+    every: int = Field(10, ge=0, le=10**7)  # steps, and after the last one; 0 = none, so that the run cannot be resumed
+    keep_last: int = Field(2, ge=1, le=10**6)
     keep_best: bool = True  # by eval/f1: an evaluated version that beats all before it is kept as well
     uri: str = ""  # a folder or fsspec URI (s3://…), below which the run's name is added; "" = in the run folder
-    max_restarts: int = Field(3, ge=0)  # after a lost learner or node (docs/reliability.md), in one command; 0 = never
+    max_restarts: int = Field(
+        3, ge=0, le=10**6
+    )  # after a lost learner or node (docs/reliability.md), in one command; 0 = never
 
     @field_validator("uri")
     @classmethod
@@ -244,13 +279,13 @@ class CheckpointSection(Section):
 
 class Cluster(Section):
     address: str = "local"  # "auto" joins the running cluster
-    logical_cpus: int | None = None  # local only; None = enough for all actors
-    cpus_per_engine: float = Field(1.0, ge=0)
-    gpus_per_engine: float = Field(1.0, ge=0)  # for each of its tensor-parallel ranks
+    logical_cpus: int | None = Field(None, ge=1, le=10**6)  # local only; None = enough for all actors
+    cpus_per_engine: float = Field(1.0, ge=0, le=1024)
+    gpus_per_engine: float = Field(1.0, ge=0, le=1024)  # for each of its tensor-parallel ranks
     gpu: Literal["", "A100", "H100", "H200", "H20"] = ""  # their kind: a dry run then models a step's time
-    search_cpus: float = Field(0.5, ge=0)  # a replica
-    search_gpus: float = Field(0.0, ge=0)
-    stall_after_s: float = Field(120.0, gt=0)  # a run that waits says for what, each time this has passed
+    search_cpus: float = Field(0.5, ge=0, le=1024)  # a replica
+    search_gpus: float = Field(0.0, ge=0, le=1024)
+    stall_after_s: Seconds = 120.0  # a run that waits says for what, each time this has passed
     # Custom resources of Ray nodes: an actor goes only to nodes that have its own, e.g. engines to spot nodes. "" = any
     engines_on: str = ""
     learners_on: str = ""
@@ -275,8 +310,8 @@ def role(resource: str) -> dict[str, float]:
 class Tracking(Section):
     mlflow_uri: str = ""  # "" = SQLite beside the runs
     experiment: str = "calibadv"
-    sampled_rollouts: int = Field(4, ge=0)  # groups a logged step, written as traces and to rollouts.jsonl
-    sample_every: int = Field(5, ge=1)
+    sampled_rollouts: int = Field(4, ge=0, le=10**6)  # groups a logged step, written as traces and to rollouts.jsonl
+    sample_every: Steps = 5
 
 
 class Config(Section):
@@ -422,7 +457,8 @@ def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
     while waiting:
         flag = waiting.pop(0)
         if not flag.startswith("--"):
-            raise ConfigError(f"unexpected argument {flag!r}: overrides are --section.key value")
+            near = suggestion(flag.partition("=")[0], _every_key()) if "=" in flag else ""
+            raise ConfigError(f"unexpected argument {flag!r}{near}: overrides are --section.key value")
         key, equals, value = flag[2:].partition("=")
         if not equals:
             if not waiting or (waiting[0].startswith("--") and "." in waiting[0]):
@@ -435,7 +471,7 @@ def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
 def _assign(tree: dict[str, Any], dotted: str, text: str) -> None:
     *parents, leaf = dotted.split(".")
     if not parents:
-        raise ConfigError(f"--{dotted} names no section{_suggest(dotted, _every_key())}: use --section.key value")
+        raise ConfigError(f"--{dotted} names no section{suggestion(dotted, _every_key())}: use --section.key value")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
@@ -467,17 +503,20 @@ def _type_of(dotted: str) -> Any:
 def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{_suggest(where, _every_key())}"
+        known = _every_key()
+        misspelt = "." in where or difflib.get_close_matches(where, list(Config.model_fields), cutoff=0.8)
+        wrong = [where] if misspelt else _leaves(where, problem["input"])
+        return "\n".join(f"unknown key {key!r}{suggestion(key, known)}" for key in wrong)
     message = problem["msg"].removeprefix("Value error, ")
     # Our own validators name the key themselves.
     return message if problem["type"] == "value_error" else f"{where} = {shown(problem['input'])}: {message}"
 
 
-def _suggest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    same_leaf = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
-    best = same_leaf or close
-    return f" (did you mean {best[0]!r}?)" if best else ""
+def _leaves(where: str, value: Any) -> list[str]:
+    """The dotted names below an unknown section, such as another trainer's; itself where it holds none."""
+    if not isinstance(value, dict) or not value:
+        return [where]
+    return [leaf for key, below in value.items() for leaf in _leaves(f"{where}.{key}", below)]
 
 
 def _every_key() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -68,8 +68,6 @@ def test_run_is_named_after_method_and_seed_unless_it_has_a_name() -> None:
     ("override", "key", "value"),
     [
         ("--run.seed 3", "run.seed", 3),
-        ("--run.seed=-3", "run.seed", -3),
-        ("--run.seed -3", "run.seed", -3),
         ("--learner.lr 1e-6", "learner.lr", 1e-6),
         ("--learner.betas [0.8,0.95]", "learner.betas", (0.8, 0.95)),
         ("--learner.gradient-checkpointing true", "learner.gradient_checkpointing", True),
@@ -150,6 +148,44 @@ def test_wrong_override_is_named_with_value_and_expectation(overrides: list[str]
     assert re.search(message, said), said
 
 
+NUMBERS = [
+    pytest.param(section, key, field, id=f"{section}.{key}")
+    for section, part in Config.model_fields.items()
+    for key, field in getattr(part.annotation, "model_fields", {}).items()
+    if {int, float} & {field.annotation, *get_args(field.annotation)}
+]
+
+
+@pytest.mark.parametrize(("section", "key", "field"), NUMBERS)
+def test_every_number_has_a_lower_and_an_upper_bound(section: str, key: str, field: Any) -> None:
+    turned_off_by_inf = section == "sentinel" and float in (field.annotation, *get_args(field.annotation))
+    for nonsense in ("-1", "nan", "true") if turned_off_by_inf else ("-1", "1e400", "nan", "true", "9" * 30):
+        said = refused(f"--{section}.{key}", nonsense)  # a bound is `Field(ge=…, le=…)`, see the top of config.py
+        assert key in said, said
+        assert "\n" not in said
+
+
+def test_numbers_of_every_section_were_found() -> None:
+    assert len(NUMBERS) > 50
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--learner.lr", "1e400"], "learner.lr = inf: Input should be a finite number"),
+        (["--learner.lr", "5"], "learner.lr = 5: Input should be less than or equal to 1"),
+        (["--learner.betas", "[0.9, 1.0]"], "learner.betas.1 = 1.0: Input should be less than 1"),
+        (["--run.seed", "-1"], "run.seed = -1: Input should be greater than or equal to 0"),
+        (["--run.steps", "true"], "run.steps = True: Input should be a number"),
+        (["--data.questions_per_step", "0"], "data.questions_per_step = 0: Input should be greater than or equal to 1"),
+        (["--method.params.lam", "1e400"], "method 'calibadv': lam is inf: expected a finite number"),
+        (["--method.params.correct_threshold", "nan"], "correct_threshold is nan: expected a finite number"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(overrides: list[str], message: str) -> None:
+    assert message in refused(*overrides)
+
+
 def test_mini_batches_that_do_not_divide_get_a_suggestion_that_does() -> None:
     said = refused("--data.questions_per_step", "32", "--learner.minibatch_rollouts", "50")
     assert "= 160 rollouts do not divide into mini-batches of learner.minibatch_rollouts = 50" in said
@@ -214,13 +250,13 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 changes = st.fixed_dictionaries(
     {},
     optional={
-        "run": st.fixed_dictionaries({"seed": st.integers(-(2**40), 2**40), "overwrite": st.booleans()}),
+        "run": st.fixed_dictionaries({"seed": st.integers(0, 2**32 - 1), "overwrite": st.booleans()}),
         "data": st.fixed_dictionaries({"train": text, "test_questions": st.none() | st.integers(1, 10**6)}),
         "learner": st.fixed_dictionaries(
             {
-                "lr": st.floats(min_value=0, exclude_min=True),
-                "betas": st.tuples(st.floats(0, 1), st.floats(0, 1)),
-                "token_budget": st.integers(1, 10**9),
+                "lr": st.floats(min_value=0, max_value=1, exclude_min=True),
+                "betas": st.tuples(*2 * (st.floats(0, 1, exclude_max=True),)),
+                "token_budget": st.integers(1, 10**8),
             }
         ),
         "method": st.fixed_dictionaries(

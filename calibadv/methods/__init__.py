@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,8 @@ def make_method(name: str, params: dict[str, Any]) -> Method:
                 f"method {name!r} has no parameter {param!r}{_nearest(param, known)}; "
                 f"parameters: {', '.join(known) or 'none'}"
             )
+        if isinstance(params[param], float) and not math.isfinite(params[param]):
+            raise ValueError(f"method {name!r}: {param} is {params[param]}: expected a finite number")
     try:
         # Checked and converted by their annotations: `--method.params.pre_think False` is the text "False", and true.
         return validate_call(METHODS[name])(**params)

@@ -215,9 +215,9 @@ def test_dry_run_needs_no_files(run: Run) -> None:
 def test_flags_may_stand_anywhere_among_the_overrides(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text("[run]\nsteps = 3\n")
-    config, dry_run = train.parse(["--run.seed", "-4", "--dry-run", "--learner.lr=1e-6", "--config", str(recipe)])
+    config, dry_run = train.parse(["--run.seed", "4", "--dry-run", "--learner.lr=1e-6", "--config", str(recipe)])
     assert dry_run
-    assert (config.run.seed, config.run.steps, config.learner.lr) == (-4, 3, 1e-6)
+    assert (config.run.seed, config.run.steps, config.learner.lr) == (4, 3, 1e-6)
 
 
 def test_without_arguments_it_is_the_pocket_recipe() -> None:
