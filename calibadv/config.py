@@ -1,7 +1,7 @@
 """The whole configuration: one pydantic tree, read from TOML, overridden by `--section.key value`.
 
-A default is the paper's value (CalibAdv appendix B) unless a comment says otherwise. Unknown keys are refused with the
-nearest right one.
+A default is the paper's value (CalibAdv appendix G, or its released script) unless a comment says otherwise. Unknown
+keys are refused with the nearest right one.
 """
 
 from __future__ import annotations

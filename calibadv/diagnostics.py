@@ -18,7 +18,7 @@ import numpy as np
 from calibadv.rewards.answer import best_over_golden, exact_match
 from calibadv.types import Credit, FloatArray, Group, IntArray, Trajectory, TurnKind
 
-HIGH_PPL = 50.0  # an output of higher perplexity counts as degenerate (CalibAdv sec. 5)
+HIGH_PPL = 50.0  # an output of higher perplexity counts as degenerate (CalibAdv sec. 4.3)
 SCORE_BINS = (0.0, 1 / 3, 2 / 3, 1.0)  # what c can be with three documents a query
 _BIN_NAMES = ("0", "0.33", "0.67", "1")
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a hash is lost by multiplying

@@ -93,7 +93,7 @@ def clipped_surrogate(
     clip: float = 0.2,
     weights_N: Tensor | None = None,
 ) -> Surrogate:
-    """-Σ w · min(ratio·A, clip(ratio, 1 ± clip)·A) with log-ratios clamped to ±20 (CalibAdv sec. 3.1, PPO).
+    """-Σ w · min(ratio·A, clip(ratio, 1 ± clip)·A) with log-ratios clamped to ±20 (PPO; CalibAdv sec. 2).
 
     Zero advantages give exactly zero loss and gradient.
     """

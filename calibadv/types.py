@@ -64,6 +64,9 @@ class Turn:
     doc_ids: tuple[str, ...] = ()  # reranked documents, best first
     node: int = -1  # equal nodes in a group are one shared prefix turn
     reward: float = 0.0  # step reward
+    answer_span: tuple[int, int] | None = (
+        None  # first and one past the last token of <answer>…</answer>, if it is known
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Group-relative advantages, the base of every GRPO-like method (CalibAdv sec. 3.1)."""
+"""Group-relative advantages, the base of every GRPO-like method (Shao et al. 2024; CalibAdv sec. 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rebalancing at the final-answer step: positive mass becomes lambda times the negative mass (CalibAdv sec. 4.2)."""
+"""Rebalancing at the final-answer step: positive mass becomes lambda times the negative mass (CalibAdv sec. 3.3)."""
 
 from __future__ import annotations
 

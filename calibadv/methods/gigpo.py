@@ -1,29 +1,42 @@
 """GiGPO: the outcome advantage plus an advantage among turns that answer to the same state.
 
-A = A_E + omega * A_S;   A_S: R_t = sum over k >= t of gamma^(k - t) r_k, normalised among turns of one anchor
+A = A_E + omega * A_S;   A_S: R_t = gamma^(turns to come) * reward, normalised among turns of one anchor
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
-from calibadv.advantages.anchor import anchor_states, step_returns
-from calibadv.advantages.group import outcome_credit
-from calibadv.advantages.turns import add_to_turns, relative_to_peers
+import numpy as np
+
+from calibadv.advantages.anchor import anchor_states, step_returns, void_penalties
+from calibadv.advantages.group import group_advantages, outcome_credit
+from calibadv.advantages.turns import add_to_turns, relative_to_peers, spread
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
 from calibadv.types import Credit, Group
 
 
-def gigpo(*, omega: float = 1.0, gamma: float = 0.95, invalid_penalty: float = 0.01, similarity: float = 0.9) -> Method:
+def gigpo(
+    *,
+    omega: float = 1.0,
+    gamma: float = 0.95,
+    invalid_penalty: float = 0.01,
+    similarity: float = 0.9,
+    episode_statistics: Literal["rollouts", "turns"] = "rollouts",
+    autojunk: bool = False,
+) -> Method:
     """Group-in-group policy optimization (Feng et al. 2025), ported to concatenated chains.
 
     Theirs writes the prompt anew each turn; here a turn sees the whole dialogue, and its anchor is what it read last.
-    `similarity` is the share of token ids from which two information blocks are one anchor (1: the same ids).
-    `invalid_penalty` is taken off the return at each void turn and discounted backwards with it; A_E is of the outcome
-    alone. A turn whose anchor no other has gets A_S = 0, so that a group without repeated anchors but the question's
-    differs from GRPO at first turns only. With `gamma` < 1 shorter rollouts of equal reward rank higher; `gamma` = 1 is
-    an ablation. ValueError for a negative weight or penalty, or for gamma or similarity outside (0, 1].
+    `similarity` is the share of token ids from which two information blocks are one anchor (1: the same ids), with
+    difflib's `autojunk` or without. `invalid_penalty` is taken off the return of each void turn alone.
+    `episode_statistics` is what the mean and std of A_E count: "rollouts", as the paper's formula, so that A_E is
+    GRPO's, or "turns", as the official code: each rollout once a turn, void turns less their penalty. A turn whose
+    anchor no other has gets A_S = 0, so that a group without repeated anchors but the question's differs from GRPO at
+    first turns only. With `gamma` < 1 shorter rollouts of equal reward rank higher; `gamma` = 1 is an ablation.
+    ValueError for a negative weight or penalty, for gamma or similarity outside (0, 1], or for unknown statistics.
     """
     for name, value in (("omega", omega), ("invalid_penalty", invalid_penalty)):
         if value < 0:
@@ -31,11 +44,20 @@ def gigpo(*, omega: float = 1.0, gamma: float = 0.95, invalid_penalty: float = 0
     for name, value in (("gamma", gamma), ("similarity", similarity)):
         if not 0 < value <= 1:
             raise ValueError(f"{name} is {value}, expected a number above 0 and at most 1")
+    if episode_statistics not in ("rollouts", "turns"):
+        raise ValueError(f"episode_statistics is {episode_statistics!r}, expected 'rollouts' or 'turns'")
 
     def advantages(group: Group) -> Credit:
         returns = step_returns(group, gamma, invalid_penalty)
-        return add_to_turns(
-            outcome_credit(group), relative_to_peers(returns, anchor_states(group, similarity)), group, omega
-        )
+        states = anchor_states(group, similarity, autojunk=autojunk)
+        episode = outcome_credit(group) if episode_statistics == "rollouts" else turn_credit(group, invalid_penalty)
+        return add_to_turns(episode, relative_to_peers(returns, states), group, omega)
 
     return replace(grpo(), name="gigpo", advantages=advantages)
+
+
+def turn_credit(group: Group, invalid_penalty: float) -> Credit:
+    """A_E with a mean and std that count each rollout once a turn, void turns less their penalty. One row [N] each."""
+    rewards = [t.reward - void_penalties(t, invalid_penalty) for t in group.trajectories]
+    ends = np.cumsum([len(rewards_S) for rewards_S in rewards])
+    return spread(np.split(group_advantages(np.concatenate(rewards)), ends[:-1]), group)

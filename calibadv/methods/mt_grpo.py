@@ -25,7 +25,7 @@ TURN_STD_EPSILON = 1e-4  # official code
 
 
 def mt_grpo(*, form: Literal["chains", "tree"] = "chains", lam: float = 1.0) -> Method:
-    """Multi-turn GRPO (Zeng et al. 2025).
+    """Multi-turn GRPO (Wei et al. 2025).
 
     `form` "tree" rolls out a trunk and branches along it, so that actions have siblings. A_O keeps the epsilon that all
     methods share, so that `lam` = 0 is GRPO (our decision; the official code adds 1e-4 to both stds). ValueError for an

@@ -1,26 +1,34 @@
 """SimpleTIR: GRPO whose loss leaves out every trajectory with a void turn.
 
-w = 0 if any turn is void, else 1;   loss = sum of w * surrogate / sum of w
+w = 0 if any turn is void, else 1;   loss = sum of w * surrogate / sum of w, and so for KL and entropy terms
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
+from calibadv.advantages.group import broadcast, group_advantages
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
-from calibadv.types import Credit, Group, TurnKind
+from calibadv.types import Credit, FloatArray, Group, Trajectory, TurnKind
 
 
-def simpletir() -> Method:
+def simpletir(variant: Literal["official", "calibadv_paper"] = "official") -> Method:
     """Void-turn filtering (SimpleTIR; Xue et al. 2025).
 
-    A trajectory with a void turn stays in the group's mean and std, and none of its tokens trains. The rest of its
-    recipe (clip-higher, dual clip, oversampling) is no part of this baseline.
+    "official": a trajectory with a void turn stays in the group's mean and std, and none of its tokens trains, neither
+    in the surrogate nor in a KL or entropy term. "calibadv_paper", the baseline of the CalibAdv paper (Table 1,
+    appendix A), drops it before mean and std. The rest of the recipe (clip-higher, dual clip, oversampling) is no part
+    of this baseline. ValueError for an unknown variant.
     """
-    return replace(grpo(), name="simpletir", weights=without_void_turns)
+    if variant not in ("official", "calibadv_paper"):
+        raise ValueError(f"variant is {variant!r}, expected 'official' or 'calibadv_paper'")
+    if variant == "official":
+        return replace(grpo(), name="simpletir", weights=without_void_turns)
+    return replace(grpo(), name="simpletir", weights=without_void_turns, advantages=among_sound)
 
 
 def without_void_turns(group: Group) -> Credit:
@@ -29,6 +37,23 @@ def without_void_turns(group: Group) -> Credit:
     A search where only an answer was left is a search, hence not void (our decision).
     """
     return [
-        np.full(trajectory.num_actions, all(turn.kind is not TurnKind.VOID for turn in trajectory.turns), np.float32)
-        for trajectory in group.trajectories
+        np.full(trajectory.num_actions, not has_void_turn(trajectory), np.float32) for trajectory in group.trajectories
     ]
+
+
+def among_sound(group: Group) -> Credit:
+    """GRPO's credit among the trajectories without a void turn, 0 on the others. One row [N] a trajectory.
+
+    One that is left alone is a group of one: it keeps its reward.
+    """
+    sound_G = np.array([not has_void_turn(trajectory) for trajectory in group.trajectories])
+    advantages_G: FloatArray = np.zeros(len(sound_G), dtype=np.float32)
+    if sound_G.any():
+        rewards_G = np.array([trajectory.reward for trajectory in group.trajectories])
+        advantages_G[sound_G] = group_advantages(rewards_G[sound_G])
+    return broadcast(advantages_G, group)
+
+
+def has_void_turn(trajectory: Trajectory) -> bool:
+    """Whether any turn has neither a complete search nor a complete answer."""
+    return any(turn.kind is TurnKind.VOID for turn in trajectory.turns)

@@ -16,7 +16,7 @@ from calibadv.types import Credit, Group
 
 
 def tree_grpo(*, trees: int = 2, nodes: int = 2, rounds: int = 1, train_prefix_once: bool = False) -> Method:
-    """Tree-based group relative policy optimization (Ji et al. 2025).
+    """Tree-based group relative policy optimization (Ji et al. 2026).
 
     `trees` chains, then `rounds` times `nodes` branches a tree: trees * (rounds * nodes + 1) leaves a question, 6 by
     default. The configuration's number of samples is not read. One advantage a leaf, on its whole chain, shared

@@ -1,4 +1,4 @@
-"""Answer scores: bag-of-words F1, exact and cover match after SQuAD normalisation (CalibAdv sec. 3, Search-R1)."""
+"""Answer scores: bag-of-words F1, exact and cover match after SQuAD normalisation (CalibAdv sec. 2, Search-R1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Format reward: 1 only for `think (search information think)+ answer`, nothing else around (CalibAdv sec. 3)."""
+"""Format reward: 1 only for `think (search information think)+ answer`, nothing else around (CalibAdv sec. 2)."""
 
 from __future__ import annotations
 

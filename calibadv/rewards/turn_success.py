@@ -1,6 +1,6 @@
 """MT-GRPO's turn rewards: did a search return something, and does a golden answer stand in what it returned.
 
-S turns of a trajectory. 0.2 for success + 0.5 for an answer among the documents (Zeng et al. 2025, official code).
+S turns of a trajectory. 0.2 for success + 0.5 for an answer among the documents (Wei et al. 2025, official code).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ UNSPECIFIC = ("yes", "no")  # stand in most texts, whatever was asked
 def first_search_rewards(group: Group, documents: Mapping[str, Document]) -> TurnRewards:
     """0.2 * share of the trajectory's calls that succeeded + 0.5 if its first search found an answer. Rows [S].
 
-    At the first search, 0 at all other turns. A call is a turn that does not answer; void turns and searches without
-    any document failed. No search: all 0.
+    At the first search, 0 at all other turns. A call is a search that was carried out, as in the official code: neither
+    void turns nor a search where only an answer was left are calls. One without any document failed. No call: all 0.
     """
     answering = answer_documents(group.question, documents)
     return [_first_search_row(trajectory, answering) for trajectory in group.trajectories]
@@ -37,8 +37,8 @@ def each_search_rewards(group: Group, documents: Mapping[str, Document]) -> Turn
 
 
 def first_search(trajectory: Trajectory) -> int | None:
-    """Index of the trajectory's first search turn; None if it never searches."""
-    return next((s for s, turn in enumerate(trajectory.turns) if turn.kind is TurnKind.SEARCH), None)
+    """Index of the trajectory's first search that was carried out; None if there is none."""
+    return next((s for s in range(len(trajectory.turns)) if _carried_out(trajectory, s)), None)
 
 
 def answer_documents(question: Question, documents: Mapping[str, Document]) -> frozenset[str]:
@@ -64,10 +64,17 @@ def _first_search_row(trajectory: Trajectory, answering: Set[str]) -> list[float
     rewards_S = [0.0] * len(trajectory.turns)
     first = first_search(trajectory)
     if first is not None:
-        calls = [turn for turn in trajectory.turns if turn.kind is not TurnKind.ANSWER]
+        calls = [turn for s, turn in enumerate(trajectory.turns) if _carried_out(trajectory, s)]
         succeeded = sum(map(_succeeded, calls)) / len(calls)
         rewards_S[first] = SUCCESS_REWARD * succeeded + ANSWER_REWARD * _found(trajectory.turns[first], answering)
     return rewards_S
+
+
+def _carried_out(trajectory: Trajectory, step: int) -> bool:
+    turn = trajectory.turns[step]
+    if turn.kind is not TurnKind.SEARCH or (trajectory.forced_final and step == len(trajectory.turns) - 1):
+        return False
+    return bool(turn.doc_ids) or len(turn.observation_ids) > 0
 
 
 def _succeeded(turn: Turn) -> bool:

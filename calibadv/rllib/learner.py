@@ -151,8 +151,9 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> Tensor:
         """The loss of a micro-batch that is a mini-batch by itself, as RLlib asks for it."""
-        actions = float(len(batch["advantages_N"]))
-        divisors = Divisors(float(batch["weights_N"].sum()), actions, float(batch["extra_counts_N"].sum()))
+        weights_N, actions = batch["weights_N"], float(len(batch["advantages_N"]))
+        kept = float((weights_N > 0).sum())
+        divisors = Divisors(float(weights_N.sum()), kept, actions, float(batch["extra_counts_N"].sum()))
         return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
 
     def _cosine_lr(self) -> float:

@@ -26,7 +26,8 @@ class Divisors:
     """Counts of a mini-batch over all ranks."""
 
     tokens: float  # Σ weights in the surrogate: the number of action tokens where every weight is 1
-    actions: float  # action tokens, whatever they weigh: for the critic and for KL and entropy terms
+    kept: float  # action tokens that weigh more than 0: for KL and entropy terms
+    actions: float  # action tokens, whatever they weigh: for the critic
     extra: float  # tokens that the method's own term counts
 
 
@@ -34,6 +35,7 @@ def count(minibatch: Sequence[MicroBatch], device: torch.device) -> Divisors:
     """The divisors of a mini-batch of which each rank holds a part. Collective."""
     local = [
         sum(float(micro.tokens["weights_N"].sum()) for micro in minibatch),
+        float(sum(int((micro.tokens["weights_N"] > 0).sum()) for micro in minibatch)),
         float(sum(micro.num_actions for micro in minibatch)),
         sum(float(micro.tokens["extra_counts_N"].sum()) for micro in minibatch),
     ]
@@ -48,19 +50,21 @@ def loss_terms(
     `batch` as `to_tensors` makes it, `out` as the module's `forward_train`.
     """
     logprobs_N, old_logprobs_N, weights_N = out["logprobs_N"], batch["old_logprobs_N"], batch["weights_N"]
+    kept_N = weights_N > 0  # what a method takes out of the surrogate trains in no other term of the policy either
     if settings.importance_cap is not None:
         cap = settings.importance_cap
         weights_N = weights_N * importance_weights(old_logprobs_N, batch["sampler_logprobs_N"], cap)
     surrogate = clipped_surrogate(
         logprobs_N, old_logprobs_N, batch["advantages_N"], clip=settings.clip, weights_N=weights_N
     )
-    out["clipped_N"] = surrogate.clipped_N & (weights_N > 0)
+    out["clipped_N"] = surrogate.clipped_N & kept_N
     terms = {"surrogate": surrogate.loss_sum / max(divisors.tokens, _NO_TOKENS)}
     if settings.kl_coef:
-        kl_sum = low_variance_kl(logprobs_N, out["reference_logprobs_N"])
-        terms["kl"] = settings.kl_coef * kl_sum / divisors.actions
+        kl_sum = low_variance_kl(logprobs_N[kept_N], out["reference_logprobs_N"][kept_N])
+        terms["kl"] = settings.kl_coef * kl_sum / max(divisors.kept, _NO_TOKENS)
     if settings.entropy_coef:
-        terms["entropy"] = -settings.entropy_coef * out["entropy_N"].sum() / divisors.actions
+        entropy_sum = out["entropy_N"][kept_N].sum()
+        terms["entropy"] = -settings.entropy_coef * entropy_sum / max(divisors.kept, _NO_TOKENS)
     if (extra := method.extra_loss) is not None and divisors.extra:
         tokens = LossTokens(
             logprobs_N, old_logprobs_N, batch["extra_weights_N"], row_N=batch["row_N"], turn_N=batch["turn_N"]

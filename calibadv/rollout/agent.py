@@ -14,7 +14,7 @@ import numpy as np
 
 from calibadv.rewards.answer import best_over_golden
 from calibadv.rewards.format import format_reward
-from calibadv.rollout.dialogue import parse_action
+from calibadv.rollout.dialogue import answer_characters, parse_action
 from calibadv.rollout.protocols import (
     DialogueFormat,
     GenerateFn,
@@ -24,6 +24,7 @@ from calibadv.rollout.protocols import (
     SearchFn,
     StopReason,
 )
+from calibadv.rollout.spans import token_span
 from calibadv.types import IntArray, Question, Trajectory, Turn, TurnKind
 
 EMPTY = np.zeros(0, dtype=np.int64)
@@ -32,7 +33,7 @@ OnVoidTurn = Literal["stop", "retry"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Token and turn limits of a rollout (defaults: CalibAdv appendix B)."""
+    """Token and turn limits of a rollout (defaults: CalibAdv's released script)."""
 
     max_turns: int = 4  # searches; the turn after the last one can only answer
     max_prompt_tokens: int = 2048
@@ -99,7 +100,9 @@ class Agent:
     def _turn(self, generation: Generation) -> Turn:
         text = self.dialogue.text(generation.ids)
         action = parse_action(text)
-        return Turn(action.kind, generation.ids, generation.logprobs, EMPTY, text, action.query)
+        characters = answer_characters(text) if action.kind is TurnKind.ANSWER else None
+        span = token_span(generation.ids, *characters, self.dialogue.text) if characters else None
+        return Turn(action.kind, generation.ids, generation.logprobs, EMPTY, text, action.query, answer_span=span)
 
     async def _observe(self, turn: Turn, context_tokens: int, *, may_continue: bool) -> tuple[Turn, bool]:
         """The turn with what the environment answers (nothing: the rollout ends), and whether that did not fit."""

@@ -59,6 +59,12 @@ def parse_action(text: str) -> Action:
     return Action(TurnKind.SEARCH, query=content) if content else Action(TurnKind.VOID)
 
 
+def answer_characters(turn_text: str) -> tuple[int, int] | None:
+    """Where the turn's answer stands in its text, both tags included; None if `parse_action` finds no answer."""
+    match = _ACTION.search(turn_text)
+    return match.span() if match is not None and match.group(1) == "answer" else None
+
+
 def think_text(turn_text: str) -> str:
     """The reasoning of a turn, whether its opening tag was written or prefilled; '' if it is never closed."""
     head, closed, _ = turn_text.partition("</think>")
@@ -81,7 +87,7 @@ def neutralise(text: str, forbidden: Sequence[str] = ()) -> str:
 class Dialogue:
     """Writes prompts and observations as token ids with one tokenizer.
 
-    `prefill` (PreThink, CalibAdv sec. 4.3) ends the prompt and every observation, so that it is conditioned on and
+    `prefill` (PreThink, CalibAdv sec. 3.4) ends the prompt and every observation, so that it is conditioned on and
     never trained.
     """
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Work:
     """A step's questions and the shape of its mean rollout, and of its longest. Tokens are the model's own.
 
-    The counts of questions and samples are the paper's (CalibAdv appendix B); it does not publish the rest. A prompt is
-    Search-R1's of 190 tokens with a question; a search returns three Wikipedia passages of 100 words, 450 tokens with
-    titles and tags; two searches and an answer, 100 tokens each, are what questions of two hops take.
+    The counts of questions and samples are the paper's (CalibAdv appendix G, and its released script); it does not
+    publish the rest. A prompt is Search-R1's of 190 tokens with a question; a search returns three passages of 100
+    words, 450 tokens with titles and tags; two searches and an answer, 100 tokens each, are what questions of two hops
+    take.
     """
 
     questions: int = 512

@@ -21,7 +21,7 @@ def series(history: History, metric: str) -> tuple[NDArray[np.float64], NDArray[
 
 
 def collapse_point(history: History) -> int | None:
-    """The training step at which F1 in training falls clearly and for good (CalibAdv sec. 5); None without such."""
+    """The training step at which F1 in training falls clearly and for good (CalibAdv sec. 4.1.1); None without such."""
     steps, values = series([row for row in history if row["step"] > 0], "reward/f1")
     index = collapse_step(values.tolist())
     return None if index is None else int(steps[index])

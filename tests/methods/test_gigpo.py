@@ -43,13 +43,45 @@ def test_one_rollout_may_come_back_to_an_anchor() -> None:
     np.testing.assert_allclose(row - row[0], [0, -HALF, HALF], atol=5e-5)
 
 
-def test_a_void_turn_costs_and_the_cost_is_discounted_backwards() -> None:
-    # No reward at all. After the same information: R = 0 and -0.01; at the question 0 and -0.0095.
+def test_a_void_turn_costs_at_that_turn_alone() -> None:
+    # No reward at all. After the same information R = 0 and -0.01; at the question both are 0.
     fine, void = gigpo().advantages(group(reading(0.0, 7), reading(0.0, 7, void=True)))
-    np.testing.assert_allclose(fine, [HALF, HALF], atol=2e-4)
-    np.testing.assert_allclose(void, [-HALF, -HALF], atol=2e-4)
+    np.testing.assert_allclose(fine, [0, HALF], atol=2e-4)
+    np.testing.assert_allclose(void, [0, -HALF], atol=2e-4)
     free = gigpo(invalid_penalty=0.0).advantages(group(reading(0.0, 7), reading(0.0, 7, void=True)))
     assert all(not row.any() for row in free)
+
+
+def test_an_all_wrong_group_without_void_turns_has_nothing() -> None:
+    assert all(not row.any() for row in gigpo().advantages(group(reading(0.0, 7), reading(0.0, 7, 8), reading(0.0))))
+
+
+def test_official_episode_statistics_count_a_rollout_once_a_turn() -> None:
+    # Rewards a turn: 1, 1, 1, 0. Mean 0.75, unbiased deviation 0.5: 0.5 and -1.5. Counted by rollouts: ±0.7071.
+    g = group(reading(1.0, 7, 8), reading(0.0))
+    long, short = gigpo(omega=0, episode_statistics="turns").advantages(g)
+    np.testing.assert_allclose(long, [0.5, 0.5, 0.5], atol=5e-6)
+    np.testing.assert_allclose(short, [-1.5], atol=5e-6)
+    long, short = gigpo(omega=0).advantages(g)
+    np.testing.assert_allclose([long[0], short[0]], [HALF, -HALF], atol=5e-6)
+
+
+def test_official_episode_statistics_take_the_penalty_off_void_turns() -> None:
+    # Rewards a turn: 0, 0, 0, -0.01. Mean -0.0025, unbiased deviation 0.005: 0.5 and -1.5, a little less by epsilon.
+    g = group(reading(0.0, 7), reading(0.0, 7, void=True))
+    fine, void = gigpo(omega=0, episode_statistics="turns").advantages(g)
+    np.testing.assert_allclose(fine, [0.5, 0.5], atol=2e-4)
+    np.testing.assert_allclose(void, [0.5, -1.5], atol=5e-4)
+
+
+def test_autojunk_is_difflibs() -> None:
+    # 250 ids of five kinds: with the heuristic none of them may begin a match, so that only equal blocks are similar.
+    text = np.arange(250) % 5
+    near = replace(turn(1), observation_ids=np.concatenate([[9], text[1:]]))
+    far = replace(turn(1), observation_ids=text)
+    rollouts = [replace(reading(r, 7), turns=(s, turn(1, kind=TurnKind.ANSWER))) for r, s in ((1.0, near), (0.0, far))]
+    assert gigpo().advantages(group(*rollouts))[0][1] == pytest.approx(2 * HALF, abs=1e-5)
+    assert gigpo(autojunk=True).advantages(group(*rollouts))[0][1] == pytest.approx(HALF, abs=1e-5)
 
 
 def test_of_equal_rewards_the_shorter_rollout_ranks_higher_unless_gamma_is_one() -> None:
@@ -74,6 +106,7 @@ def test_similarity_decides_what_is_one_anchor() -> None:
         ({"invalid_penalty": -0.1}, "invalid_penalty is -0.1"),
         ({"gamma": 0.0}, "gamma is 0.0, expected a number above 0"),
         ({"similarity": 1.1}, "similarity is 1.1"),
+        ({"episode_statistics": "steps"}, "episode_statistics is 'steps'"),
     ],
 )
 def test_wrong_parameters_are_refused(params: dict, message: str) -> None:

@@ -47,14 +47,40 @@ def test_divisor_all_counts_every_token() -> None:
     assert [r.tolist() for r in extra(divisor="all").counts(GROUP, lld().advantages(GROUP))] == [[1, 1, 1]] * 3
 
 
-def test_masked_answers_weigh_half_the_mean_searches_and_at_most_one() -> None:
-    credit = lld().advantages(GROUP)
-    weights = extra(mask_answer=True).weights(GROUP, credit, FACTS)
-    assert [r.tolist() for r in weights] == [[1, 1, 0.5], [0, 0, 0], [1, 0.5, 0.5]]
-    weights = extra(mask_answer=True).weights(GROUP, credit, StepFacts(mean_searches=3.0))
-    assert [r.tolist() for r in weights] == [[1, 1, 1], [0, 0, 0], [1, 1, 1]]
+@pytest.mark.parametrize(("searches", "weight"), [(0.0, 0.0), (1.0, 0.0), (1.25, 0.25), (2.0, 1.0), (3.5, 1.0)])
+def test_masked_answers_weigh_the_mean_searches_above_one(searches: float, weight: float) -> None:
+    # Official rule: min(max(V - 1, 0), 1).
+    credit, term = lld().advantages(GROUP), extra(mask_answer=True)
+    weights = term.weights(GROUP, credit, StepFacts(mean_searches=searches))
+    assert [r.tolist() for r in weights] == [[1, 1, weight], [0, 0, 0], [1, weight, weight]]
     # The divisor counts tokens, whatever they weigh.
-    assert extra(mask_answer=True).counts(GROUP, credit)[0].tolist() == [1, 1, 1]
+    assert term.counts(GROUP, credit)[0].tolist() == [1, 1, 1]
+
+
+def test_of_an_answer_turn_only_the_tokens_of_the_answer_span_are_masked() -> None:
+    thinking = trajectory(1.0, [2, 5])
+    answer = replace(thinking.turns[1], answer_span=(2, 4))  # think, think, <answer>Ada, </answer>, end of sequence
+    g = group(replace(thinking, turns=(thinking.turns[0], answer)), trajectory(0.0, [1, 1]))
+    weights = extra(mask_answer=True).weights(g, lld().advantages(g), StepFacts(mean_searches=1.5))
+    assert weights[0].tolist() == [1, 1, 1, 1, 0.5, 0.5, 1]
+
+
+def test_the_calibadv_papers_baseline_has_a_tenth_a_token_gate_and_positive_advantages_only() -> None:
+    term, credit = extra(variant="calibadv_paper"), lld(variant="calibadv_paper").advantages(GROUP)
+    assert term.coef == 0.1
+    assert [r.tolist() for r in term.weights(GROUP, credit, FACTS)] == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert [r.tolist() for r in term.counts(GROUP, credit)] == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    wrong = group(trajectory(0.0, [1, 1]), trajectory(0.0, [2, 1]))
+    assert not any(row.any() for row in term.counts(wrong, lld().advantages(wrong)))
+    assert term.loss(tokens([3, -1, 1, -2], [0, 0, 0, 0], [0, 0, 1, 1])).item() == 3 + 1  # each token its own gate
+
+
+def test_what_is_given_overrides_the_variant() -> None:
+    assert extra().coef == 0.2
+    term = extra(variant="calibadv_paper", coef=0.3, gate="response")
+    assert term.coef == 0.3
+    assert term.loss(tokens([3, -1], [0, 0], [0, 0])).item() == 3
+    assert term.loss(tokens([1, -3], [0, 0], [0, 0])).item() == 0
 
 
 def test_a_last_turn_that_is_no_answer_is_not_masked() -> None:
@@ -93,6 +119,9 @@ def test_the_gradient_raises_the_tokens_that_fell() -> None:
     assert logprobs.grad.tolist() == [-0.5, 0]
 
 
-def test_a_negative_coefficient_is_refused() -> None:
-    with pytest.raises(ValueError, match="coef is -1"):
-        make_method("lld", {"coef": -1})
+@pytest.mark.parametrize(
+    ("params", "message"), [({"coef": -1}, "coef is -1"), ({"variant": "paper"}, "variant is 'paper'")]
+)
+def test_wrong_parameters_are_refused(params: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_method("lld", params)

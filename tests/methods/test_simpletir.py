@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from calibadv.methods.grpo import grpo
 from calibadv.methods.simpletir import simpletir
@@ -47,3 +48,34 @@ def test_void_trajectories_stay_in_the_mean_and_the_std() -> None:
 def test_a_group_of_void_trajectories_has_no_weight() -> None:
     void = replace(trajectory(0.0, [1]), turns=(VOID,))
     assert sum(row.sum() for row in weights(group(void, void))) == 0
+
+
+def test_the_calibadv_papers_baseline_drops_void_rollouts_before_mean_and_deviation() -> None:
+    # Among rewards 1 and 0.5 the mean is 0.75 and the unbiased deviation 0.25 * sqrt(2): ±0.707107.
+    method = simpletir("calibadv_paper")
+    first, void, forced = method.advantages(GROUP)
+    np.testing.assert_allclose(first, [np.sqrt(0.5)] * 3, atol=5e-6)
+    assert void.tolist() == [0] * 5
+    np.testing.assert_allclose(forced, [-np.sqrt(0.5)] * 3, atol=5e-6)
+    assert method.weights is not None
+    assert [row.tolist() for row in method.weights(GROUP)] == [row.tolist() for row in weights(GROUP)]
+
+
+def test_the_only_sound_rollout_is_a_group_of_one() -> None:
+    void = replace(trajectory(0.0, [1]), turns=(VOID,))
+    alone, *others = simpletir("calibadv_paper").advantages(group(trajectory(0.5, [2, 1]), void, void))
+    np.testing.assert_allclose(alone, [0.5] * 3, atol=1e-6)
+    assert not any(row.any() for row in others)
+    assert not any(row.any() for row in simpletir("calibadv_paper").advantages(group(void, void)))
+
+
+def test_without_void_turns_both_variants_are_grpo() -> None:
+    sound = group(trajectory(1.0, [2, 1]), trajectory(0.5, [1, 1]), trajectory(0.0, [1]))
+    for variant in ("official", "calibadv_paper"):
+        for row, plain in zip(simpletir(variant).advantages(sound), grpo().advantages(sound), strict=True):
+            np.testing.assert_array_equal(row, plain)
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    with pytest.raises(ValueError, match="variant is 'paper'"):
+        simpletir("paper")  # type: ignore[arg-type]

@@ -47,11 +47,10 @@ def test_each_new_gold_passage_is_half_of_the_gain_where_there_are_two() -> None
     assert rewards_of(searched(["fox"], ["hen"]))[:2] == pytest.approx([0.5, 0.5])
 
 
-def test_a_found_gold_passage_is_known_by_title_and_text() -> None:
-    question = replace(QUESTION, gold_passages=("Reynard\nred fox",))
-    documents = {"fox": Document("fox", "Reynard", "red fox")}
-    [row] = step_search_rewards(group(searched(["fox"]), question=question), documents)
-    assert row[0] == pytest.approx(1.0)
+def test_titles_have_no_part_in_it() -> None:
+    documents = {"fox": Document("fox", "white hen", "red fox")}
+    [row] = step_search_rewards(group(searched(["fox"]), question=QUESTION), documents)
+    assert row[0] == pytest.approx(0.5)
 
 
 def test_finding_the_same_again_gains_nothing_and_is_redundant() -> None:
@@ -64,7 +63,7 @@ def test_a_search_without_documents_or_without_a_related_one_has_nothing() -> No
 
 def test_the_answer_has_f1_and_the_weighed_key_score() -> None:
     rolled = searched(["fox"], ["hen"], queries=("who wrote Faust", "Marx"), reward=0.8)
-    # The first sub-query is asked word for word; "Marx" is one of the three words of the second: F1 = 0.5.
+    # The first sub-query is asked word for word; of "Marx" and the second's three words one is common: F1 = 0.5.
     assert rewards_of(rolled)[-1] == pytest.approx(0.8 + 0.618 * 0.75)
     assert rewards_of(rolled, key_weight=0.0)[-1] == 0.8
 
@@ -87,15 +86,24 @@ def test_a_void_turn_in_between_has_nothing() -> None:
     )
 
 
-def test_a_question_without_gold_keeps_the_answer_and_the_redundancy() -> None:
+def test_a_question_without_gold_keeps_the_answer_alone() -> None:
     bare = replace(QUESTION, sub_queries=(), gold_passages=())
-    assert rewards_of(searched(["fox"], ["fox"], reward=0.8), bare) == [0.0, -1.0, 0.8]
+    assert rewards_of(searched(["fox"], ["fox"], reward=0.8), bare) == [0.0, 0.0, 0.8]
 
 
-def test_key_score_is_the_mean_of_each_sub_querys_best_query() -> None:
-    assert key_score(["who wrote Faust", "sea"], QUESTION.sub_queries) == pytest.approx((1 + 1 / 3) / 2)
+def test_each_query_goes_to_the_sub_query_it_fits_best() -> None:
+    # "who wrote Faust" has F1 1 with the first and 1/3 with the second, where it does not count; "sea" fits neither.
+    assert key_score(["who wrote Faust", "sea"], QUESTION.sub_queries) == pytest.approx(1 / 2)
+    # "Marx" has F1 1/2 with the second; "Faust" 1/2 with the first.
+    assert key_score(["Marx", "Faust"], QUESTION.sub_queries) == pytest.approx((0.5 + 0.5) / 2)
     assert key_score([], QUESTION.sub_queries) == 0.0
     assert key_score(["sea"], []) == 0.0
+
+
+def test_a_later_query_overwrites_an_earlier_ones_key_score() -> None:
+    assert key_score(["paris river", "paris lake"], ["paris river"]) == pytest.approx(0.5)
+    assert key_score(["paris lake", "paris river"], ["paris river"]) == pytest.approx(1.0)
+    assert key_score(["paris river", "sea"], ["paris river"]) == pytest.approx(1.0)  # it fits none and goes nowhere
 
 
 def test_gain_is_the_rise_of_the_running_best_cosine() -> None:
@@ -114,6 +122,21 @@ def test_cosines_weigh_words_by_smoothed_idf() -> None:
     shared = 1 / (1 + (np.log(1.5) + 1) ** 2)
     np.testing.assert_allclose(tfidf_cosines(["red hen"], ["red fox"]), [[shared]], rtol=1e-6)
     np.testing.assert_allclose(tfidf_cosines(["Red, fox!", "deep sea"], ["red fox"]), [[1.0], [0.0]], rtol=1e-6)
+
+
+def test_a_document_is_fitted_with_the_gold_passages_alone() -> None:
+    # Beside two golds "red" is in two texts of three and the others in one: as if no other document were there.
+    golds = ["red fox", "white hen"]
+    (alone,) = tfidf_cosines(["red hen"], golds)
+    np.testing.assert_array_equal(tfidf_cosines(["red sea", "red hen", "red red red"], golds)[1], alone)
+    # "red" and "hen" stand in two texts of three each, ln(4/3) + 1; "fox" and "white" in one, ln(4/2) + 1.
+    twice, once = np.log(4 / 3) + 1, np.log(2) + 1
+    shared = twice**2 / (np.hypot(twice, twice) * np.hypot(twice, once))
+    np.testing.assert_allclose(alone, [shared, shared], rtol=1e-6)
+
+
+def test_texts_are_normalised_as_answers_are() -> None:
+    np.testing.assert_allclose(tfidf_cosines(["The U.S. fox"], ["an us fox"]), [[1.0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("texts", "passages"), [([], ["a fox"]), (["a fox"], []), (["", "?"], ["a"])])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from calibadv.rewards.turn_success import contains_answer, each_search_rewards, first_search_rewards
+from calibadv.rewards.turn_success import contains_answer, each_search_rewards, first_search, first_search_rewards
 from calibadv.types import Document, Trajectory, Turn, TurnKind
 from tests.build import group, trajectory, turn
 
@@ -58,9 +59,26 @@ def test_an_answer_in_a_later_search_does_not_count_for_the_first() -> None:
     assert row == pytest.approx([0.2, 0, 0])
 
 
-def test_void_turns_are_failed_calls() -> None:
-    (row,) = first_search_rewards(group(rollout(VOID, search("titled"), ANSWER)), DOCUMENTS)
-    assert row == pytest.approx([0, 0.2 / 2 + 0.5, 0])
+def test_void_turns_are_no_calls() -> None:
+    # Official rule: the share is of the calls that were made, of which there is one.
+    rows = first_search_rewards(
+        group(rollout(VOID, search("titled"), ANSWER), rollout(search("other"), VOID)), DOCUMENTS
+    )
+    assert rows[0] == pytest.approx([0, 0.2 + 0.5, 0])
+    assert rows[1] == pytest.approx([0.2, 0])
+
+
+def test_a_search_that_was_not_carried_out_is_no_call() -> None:
+    left_over = replace(turn(), observation_ids=np.zeros(0, np.int64))  # where only an answer was left
+    forced = replace(rollout(search("other"), search()), forced_final=True)
+    rows = first_search_rewards(group(rollout(search("other"), left_over), forced, rollout(left_over)), DOCUMENTS)
+    assert rows == [pytest.approx([0.2, 0]), pytest.approx([0.2, 0]), [0]]
+    assert first_search(rollout(left_over)) is None
+
+
+def test_a_call_that_found_nothing_failed() -> None:
+    (row,) = first_search_rewards(group(rollout(search("other"), search(), ANSWER)), DOCUMENTS)
+    assert row == pytest.approx([0.2 / 2, 0, 0])
 
 
 def test_no_search_has_no_turn_reward() -> None:
