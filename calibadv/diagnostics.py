@@ -149,6 +149,8 @@ class _Query:
     before: float
     after: float
     score: float
+    documents: frozenset[str]
+    silver: AbstractSet[str]  # of its group
 
     @property
     def softened(self) -> bool:
@@ -157,13 +159,23 @@ class _Query:
         return self.before < 0 < self.score and math.isclose(self.after, expected, rel_tol=1e-4, abs_tol=1e-6)
 
 
-def penalised_likely_correct(advantages_and_scores: Iterable[tuple[float, float]]) -> float | None:
-    """Share of penalised intermediate queries (advantage < 0) that are likely correct (c > 0).
+def all_silver(documents: AbstractSet[str], silver: AbstractSet[str]) -> bool:
+    """Whether a query found documents, each of them silver: *likely correct* in the paper (sec. 3.1, figure 2)."""
+    return bool(documents) and documents <= silver
 
-    A query is likely correct when it retrieved a silver document at all; the paper reports 43.97 % for Qwen2.5-7B
-    under plain GRPO, so pass the advantages before calibration. None when nothing is penalised.
+
+def some_silver(documents: AbstractSet[str], silver: AbstractSet[str]) -> bool:
+    """Whether a query found a silver document at all."""
+    return not documents.isdisjoint(silver)
+
+
+def penalised_share(advantages_and_facts: Iterable[tuple[float, bool]]) -> float | None:
+    """Share of penalised intermediate queries (advantage < 0) of which a fact is true.
+
+    Of `all_silver` the paper reports 43.97 % for Qwen2.5-7B under plain GRPO, so pass the advantages before
+    calibration. None when nothing is penalised.
     """
-    return _mean(float(score > 0) for advantage, score in advantages_and_scores if advantage < 0)
+    return _mean(float(fact) for advantage, fact in advantages_and_facts if advantage < 0)
 
 
 def group_metrics(
@@ -188,7 +200,16 @@ def group_metrics(
     trajectories = [group.trajectories[i] for (group, *_), i in sound]
     before = [rows[i] for (_, rows, _, _), i in sound]
     after = [rows[i] for (_, _, rows, _), i in sound]
-    queries = list(_intermediate_queries(trajectories, before, after, [rows[i] for (_, _, _, rows), i in sound]))
+    silver_of = {id(group): documents for group, documents in zip(groups, silver, strict=True)}
+    queries = list(
+        _intermediate_queries(
+            trajectories,
+            before,
+            after,
+            [rows[i] for (_, _, _, rows), i in sound],
+            [silver_of[id(group)] for (group, *_), _ in sound],
+        )
+    )
     shares = score_distribution(q.score for q in queries) or ()
     sampled, reused = token_budget(groups)
     everything: dict[str, float | None] = {
@@ -205,7 +226,12 @@ def group_metrics(
         "advantage/neg_pos_ratio_final": neg_pos_ratio(
             turn_rows(t, row_N)[-1] for t, row_N in zip(trajectories, after, strict=True) if t.turns
         ),
-        "advantage/penalised_likely_correct": penalised_likely_correct((q.before, q.score) for q in queries),
+        "advantage/penalised_all_silver": penalised_share(
+            (q.before, all_silver(q.documents, q.silver)) for q in queries
+        ),
+        "advantage/penalised_some_silver": penalised_share(
+            (q.before, some_silver(q.documents, q.silver)) for q in queries
+        ),
         "advantage/zero_share": _mean(float(not any(np.any(row) for row in credit)) for credit in credits_after),
         "silver/empty_share": _mean(float(not documents) for documents in silver),
         "silver/size": _mean(float(len(documents)) for documents in silver if documents),
@@ -250,13 +276,15 @@ def _intermediate_queries(
     before: Sequence[FloatArray],
     after: Sequence[FloatArray],
     scores: Sequence[Sequence[float] | FloatArray],
+    silver: Sequence[AbstractSet[str]],
 ) -> Iterator[_Query]:
-    for trajectory, before_N, after_N, scores_S in zip(trajectories, before, after, scores, strict=True):
+    for trajectory, before_N, after_N, scores_S, known in zip(trajectories, before, after, scores, silver, strict=True):
         rows_before, rows_after = turn_rows(trajectory, before_N), turn_rows(trajectory, after_N)
         steps = zip(trajectory.turns[:-1], rows_before[:-1], rows_after[:-1], scores_S, strict=True)
         for turn, before_L, after_L, score in steps:
             if turn.kind is TurnKind.SEARCH and len(turn.action_ids):
-                yield _Query(float(before_L.mean()), float(after_L.mean()), float(score))
+                documents = frozenset(turn.doc_ids)
+                yield _Query(float(before_L.mean()), float(after_L.mean()), float(score), documents, known)
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -15,7 +15,7 @@ from calibadv.diagnostics import (
     group_metrics,
     high_ppl_ratio,
     neg_pos_ratio,
-    penalised_likely_correct,
+    penalised_share,
     perplexity,
     repetition,
     score_distribution,
@@ -101,9 +101,24 @@ def test_token_probability_is_the_mean_of_probabilities_not_of_logs() -> None:
     assert token_probability(row()) is None
 
 
-def test_penalised_likely_correct_looks_at_negative_advantages_alone() -> None:
-    assert penalised_likely_correct([(-1, 0.0), (-1, 1 / 3), (-1, 1.0), (1, 1.0), (0, 1.0)]) == pytest.approx(2 / 3)
-    assert penalised_likely_correct([(1, 1.0)]) is None
+def test_the_penalised_share_looks_at_negative_advantages_alone() -> None:
+    assert penalised_share([(-1, False), (-1, True), (-1, True), (1, True), (0, True)]) == pytest.approx(2 / 3)
+    assert penalised_share([(1, True)]) is None
+
+
+def test_likely_correct_in_the_paper_is_every_document_silver() -> None:
+    silver = frozenset("ab")
+    found = [("a", "b"), ("a", "x"), ("x",), ()]
+    queries = tuple(trajectory(turn(TurnKind.SEARCH, 1, docs), turn(TurnKind.ANSWER, 1), f1=0.0) for docs in found)
+    credit, group = [row(-1, -1)] * 4, Group(Question("q", "?", ("x",)), queries)
+    scores = [[1.0], [0.5], [0.0], [0.0]]
+    metrics = group_metrics([group], [credit], [credit], [scores], [silver])
+    assert metrics["advantage/penalised_all_silver"] == 1 / 4
+    assert metrics["advantage/penalised_some_silver"] == 2 / 4
+    # By documents, whatever score the method has of them: the uniform control's is 0.5 everywhere.
+    uniform = group_metrics([group], [credit], [credit], [[[0.5]] * 4], [silver])
+    assert uniform["advantage/penalised_all_silver"] == 1 / 4
+    assert uniform["advantage/penalised_some_silver"] == 2 / 4
 
 
 def test_score_distribution_uses_the_nearest_bin() -> None:
@@ -175,7 +190,8 @@ def test_group_metrics_of_the_specification_example() -> None:
     assert metrics["advantage/neg_pos_ratio_before"] == pytest.approx(4 / 3)
     assert metrics["advantage/neg_pos_ratio"] == pytest.approx((2 + 2 / 3) / 4)
     assert metrics["advantage/neg_pos_ratio_final"] == pytest.approx(1.0)
-    assert metrics["advantage/penalised_likely_correct"] == 1.0
+    assert metrics["advantage/penalised_all_silver"] == 1.0
+    assert metrics["advantage/penalised_some_silver"] == 1.0
     assert metrics["advantage/zero_share"] == 0.0
     assert metrics["silver/empty_share"] == 0.0
     assert metrics["silver/size"] == 3
@@ -245,5 +261,6 @@ def test_rollouts_that_the_environment_failed_are_counted_and_left_out() -> None
 def test_the_last_turn_is_no_intermediate_query_even_when_it_searches() -> None:
     group = Group(Question("q", "?", ("x",)), (trajectory(turn(TurnKind.SEARCH, 2, ("a",)), f1=0.0),))
     metrics = group_metrics([group], [[row(-1, -1)]], [[row(-1, -1)]], [[[]]], [frozenset({"a"})])
-    assert "advantage/penalised_likely_correct" not in metrics
+    assert "advantage/penalised_all_silver" not in metrics
+    assert "advantage/penalised_some_silver" not in metrics
     assert metrics["rollout/searches"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,18 +21,35 @@ def rebalance_answers(credit: Credit, group: Group, *, lam: float = 1.0, one_sid
     advantage of the group to 0 (reference).
     """
     finals = [step_slices(trajectory)[-1] for trajectory in group.trajectories]
-    final_tokens = np.concatenate([row[tokens] for row, tokens in zip(credit, finals, strict=True)], dtype=np.float64)
-    positive = final_tokens[final_tokens > 0].sum()
-    negative = -final_tokens[final_tokens < 0].sum()
+    return _balanced(credit, finals, lam, one_sided)
+
+
+def rebalance_every_step(credit: Credit, group: Group, *, lam: float = 1.0, one_sided: OneSided = "keep") -> Credit:
+    """`rebalance_answers` at each step index of the group: the first turns together, the second ones, and so on.
+
+    The sweep of lambda in the paper (sec. 4.4, figure 6). A trajectory that ended earlier has no part in an index.
+    """
+    steps = [step_slices(trajectory) for trajectory in group.trajectories]
+    for index in range(max(map(len, steps))):
+        at_index = [slices[index] if index < len(slices) else slice(0) for slices in steps]
+        credit = _balanced(credit, at_index, lam, one_sided)
+    return credit
+
+
+def _balanced(credit: Credit, tokens: Sequence[slice], lam: float, one_sided: OneSided) -> Credit:
+    """The credit with positives among `tokens`, a slice a trajectory, times lam * N / P."""
+    values = np.concatenate([row_N[some] for row_N, some in zip(credit, tokens, strict=True)], dtype=np.float64)
+    positive = values[values > 0].sum()
+    negative = -values[values < 0].sum()
     defined = positive > 0 and negative > 0
     if not defined and one_sided == "keep":
         return [row.copy() for row in credit]
     scale = lam * negative / positive if defined else 0.0
-    return [_scale_final(row, tokens, scale, keep_negative=defined) for row, tokens in zip(credit, finals, strict=True)]
+    return [_scaled(row_N, some, scale, keep_negative=defined) for row_N, some in zip(credit, tokens, strict=True)]
 
 
-def _scale_final(row_N: FloatArray, tokens: slice, scale: float, *, keep_negative: bool) -> FloatArray:
+def _scaled(row_N: FloatArray, tokens: slice, scale: float, *, keep_negative: bool) -> FloatArray:
     result = row_N.copy()
-    final = result[tokens]
-    final[(final > 0) | (not keep_negative)] *= scale
+    chosen = result[tokens]
+    chosen[(chosen > 0) | (not keep_negative)] *= scale
     return result

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from calibadv.advantages.group import outcome_credit
-from calibadv.advantages.rebalance import OneSided, rebalance_answers
+from calibadv.advantages.rebalance import OneSided, rebalance_answers, rebalance_every_step
 from calibadv.advantages.silver import StepScores, silver_documents, soften_negative, step_scores, uniform_scores
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
@@ -43,6 +43,7 @@ def calibadv(
     *,
     soft_pen: SoftPen = "silver",
     adv_reb: bool = True,
+    adv_reb_at: Literal["answer", "every_step"] = "answer",
     pre_think: bool = True,
     lam: float = 1.0,
     correct_threshold: float = 0.7,
@@ -62,12 +63,16 @@ def calibadv(
     `soft_pen = "uniform"` is the paper's control (c = 0.5 everywhere); "judge" has c from a judge model, asked during
     the rollout (`rewards.judge`; the presets' switches on scores have no part in it), and needs `judge_url` and
     `judge_model`. `lam` is the ratio of positive to negative mass at the answer (the released code's knob is 1 / lam).
+    `adv_reb_at` "every_step" rebalances at each step index of the group, as the paper's sweep of lambda does (sec. 4.4;
+    it has `soft_pen` "none" and no `pre_think`).
     ValueError for an unknown preset, soft penalty or `lam` <= 0, and for a judge that cannot be asked.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}, expected one of {sorted(PRESETS)}")
     if soft_pen not in ("silver", "uniform", "judge", "none"):
         raise ValueError(f"soft_pen is {soft_pen!r}, expected 'silver', 'uniform', 'judge' or 'none'")
+    if adv_reb_at not in ("answer", "every_step"):
+        raise ValueError(f"adv_reb_at is {adv_reb_at!r}, expected 'answer' or 'every_step'")
     if lam <= 0:
         raise ValueError(f"lam is {lam}, expected a positive ratio (1 balances the two masses)")
     given: dict[str, Any] = {
@@ -100,7 +105,8 @@ def calibadv(
         credit = outcome_credit(group)
         if soft_pen != "none":
             credit = soften_negative(credit, group, scores(group))
-        return rebalance_answers(credit, group, lam=lam, one_sided=switch.one_sided) if adv_reb else credit
+        rebalance = rebalance_answers if adv_reb_at == "answer" else rebalance_every_step
+        return rebalance(credit, group, lam=lam, one_sided=switch.one_sided) if adv_reb else credit
 
     return replace(
         grpo(),

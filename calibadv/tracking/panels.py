@@ -128,9 +128,10 @@ def searches_panel(axes: Axes, history: History) -> None:
 
 
 def penalty_panel(axes: Axes, history: History) -> None:
-    """Penalised steps that are likely correct, softened queries, and groups without a silver document."""
+    """Penalised steps with all documents silver or some, softened queries, and groups without a silver document."""
     axes.set_title("Who is penalised")
-    _line(axes, history, "advantage/penalised_likely_correct", "penalised queries likely correct", RED)
+    _line(axes, history, "advantage/penalised_all_silver", "penalised queries, all documents silver", RED)
+    _line(axes, history, "advantage/penalised_some_silver", "penalised queries, some silver", ORANGE)
     _line(axes, history, "silver/softened_share", "softened queries", BLUE)
     _line(axes, history, "silver/empty_share", "groups without silver documents", MUTED)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -178,7 +179,15 @@ PANELS: dict[str, tuple[Panel, Sequence[str]]] = {
     "neg_pos_ratio": (neg_pos_panel, ["advantage/neg_pos_ratio", "advantage/neg_pos_ratio_before"]),
     "silver": (silver_panel, ["silver/score_mean", "silver/score_bin_0"]),
     "silver_set": (silver_set_panel, ["silver/size", "silver/empty_share"]),
-    "penalty": (penalty_panel, ["advantage/penalised_likely_correct", "silver/softened_share", "silver/empty_share"]),
+    "penalty": (
+        penalty_panel,
+        [
+            "advantage/penalised_all_silver",
+            "advantage/penalised_some_silver",
+            "silver/softened_share",
+            "silver/empty_share",
+        ],
+    ),
     "searches": (searches_panel, ["rollout/searches", "eval/searches"]),
     "tokens": (tokens_panel, ["rollout/tokens_sampled"]),
     "updates": (updates_panel, ["learner/grad_norm", "learner/clipped_share"]),

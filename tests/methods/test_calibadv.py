@@ -42,6 +42,29 @@ def test_golden_vector_scales_long_positive_answers_down() -> None:
     np.testing.assert_allclose(r0, [1, 1, 1 / 3, 1 / 3, 1 / 3], atol=1e-5)
 
 
+SWEEP = {"soft_pen": "none", "pre_think": False, "adv_reb_at": "every_step"}
+
+
+def test_the_papers_sweep_of_lambda_rebalances_every_step_index() -> None:
+    # A = +1, -1, 0. First turns: P = 2 of two tokens, N = 3 of three; second turns: P = 1, N = 2; third turns: none.
+    g = group(trajectory(1.0, [2, 1]), trajectory(0.0, [3, 2]), trajectory(0.5, [1, 1, 2]))
+    r0, r1, r2 = METHODS["calibadv"](**SWEEP).advantages(g)
+    np.testing.assert_allclose(r0, [1.5, 1.5, 2], atol=1e-5)
+    np.testing.assert_allclose(r1, [-1] * 5, atol=1e-5)
+    np.testing.assert_array_equal(r2, np.zeros(4))
+    r0, _, _ = METHODS["calibadv"](**SWEEP, lam=2).advantages(g)
+    np.testing.assert_allclose(r0, [3, 3, 4], atol=1e-5)
+    assert METHODS["calibadv"](**SWEEP).prefill == ""
+
+
+def test_a_step_index_that_only_one_side_reaches_keeps_its_credit() -> None:
+    # Second turns: r0 alone, P = 2 and N = 0.
+    g = group(trajectory(1.0, [1, 2]), trajectory(0.0, [4]), trajectory(0.5, [1]))
+    np.testing.assert_allclose(METHODS["calibadv"](**SWEEP).advantages(g)[0], [4, 1, 1], atol=1e-5)
+    zeroed = METHODS["calibadv"](**SWEEP, one_sided="zero").advantages(g)[0]
+    np.testing.assert_allclose(zeroed, [4, 0, 0], atol=1e-5)
+
+
 def test_uniform_penalty_halves_every_negative_intermediate_advantage() -> None:
     _, r1, _ = METHODS["calibadv"](soft_pen="uniform").advantages(GOLDEN)
     np.testing.assert_allclose(r1, [-0.5, -0.5, -1, -1], atol=1e-5)
@@ -128,6 +151,18 @@ def rollouts(draw: st.DrawFn) -> Group:
         reward = draw(st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]))
         trajectories.append(trajectory(reward, lengths, docs, format_reward=draw(st.sampled_from([0.0, 1.0]))))
     return group(*trajectories)
+
+
+@given(rollouts(), st.sampled_from([0.5, 1.0, 2.0]))
+def test_the_sweep_gives_each_step_index_lambda_times_its_negative_mass(g: Group, lam: float) -> None:
+    credit = METHODS["calibadv"](**SWEEP, lam=lam).advantages(g)
+    for index in range(max(len(t.turns) for t in g.trajectories)):
+        rows = [
+            row[step_slices(t)[index]] for row, t in zip(credit, g.trajectories, strict=True) if index < len(t.turns)
+        ]
+        tokens = np.concatenate(rows, dtype=np.float64)
+        positive, negative = tokens[tokens > 0].sum(), -tokens[tokens < 0].sum()
+        assert positive == pytest.approx(lam * negative, rel=1e-4) or 0 in (positive, negative)
 
 
 def final_masses(g: Group, credit: list[np.ndarray]) -> tuple[float, float]:

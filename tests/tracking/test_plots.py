@@ -69,7 +69,7 @@ def test_what_the_paper_measures_has_a_figure() -> None:
     drawn = {metric for _, metrics in PANELS.values() for metric in metrics}
     assert {
         "eval/f1_mean", "reward/f1", "rollout/high_ppl_ratio", "policy/entropy", "policy/token_probability",
-        "policy/ppl", "advantage/neg_pos_ratio", "advantage/penalised_likely_correct", "silver/score_mean",
+        "policy/ppl", "advantage/neg_pos_ratio", "advantage/penalised_all_silver", "silver/score_mean",
         "silver/score_bin_0", "reward/format", "rollout/searches", "silver/empty_share", "silver/softened_share",
         "silver/size", "learner/clipped_share", "rollout/tokens_sampled",
     } <= drawn  # fmt: skip
