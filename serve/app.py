@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import ray
 from ray import serve
 
 from calibadv.cluster.local_ray import init_local_ray
+from calibadv.http_client import is_loopback
 from calibadv.search.settings import SearchSettings
 from serve.application import Corpus, SearchAppOptions, search_application
 
@@ -58,7 +58,7 @@ def _start_serve(options: SearchAppOptions) -> None:
         return
     if not running:
         _check_port_free(options.http_host, options.http_port)
-    if not _is_loopback(options.http_host) and not options.token_env:
+    if not is_loopback(options.http_host) and not options.token_env:
         logger.warning("search: %s is open to the network without a token: set token_env", options.http_host)
     http = {"host": options.http_host, "port": options.http_port, "request_timeout_s": REQUEST_TIMEOUT_S}
     serve.start(proxy_location="HeadOnly", http_options=http)
@@ -74,13 +74,6 @@ def _why(name: str) -> str:
     app = serve.status().applications.get(name)
     serve.delete(name)
     return " ".join(deployment.message for deployment in app.deployments.values()) if app else "no status is known"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
 
 
 def _check_port_free(host: str, port: int) -> None:

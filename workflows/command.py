@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from calibadv.http_client import keep_direct
 from calibadv.tracking.starting import draws, said_starting
 
 
@@ -16,6 +17,7 @@ def run_command(main: Callable[[], int]) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[_log_handler()], force=True)
     for ours in ("calibadv", "serve", "workflows"):
         logging.getLogger(ours).setLevel(logging.INFO)
+    keep_direct()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves what was learned, as Ctrl-C does
     try:
         return main()

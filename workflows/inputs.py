@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from calibadv.data.overlap import shared_questions
 from calibadv.data.pocket import policy_path, write_pocket_world
 from calibadv.data.questions import load_questions, with_gold_passages
 from calibadv.methods import make_method
+from calibadv.model_source import find_model
 from calibadv.rllib.stream import Inputs
 from calibadv.types import Question
+from workflows.servers import check_routes
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def resolve_inputs(config: Config) -> Inputs:
         given: str = getattr(config.data, name)
         return getattr(pocket, name) if given == POCKET and pocket else Path(given).absolute()
 
+    check_routes(config)
     inputs = Inputs(
         train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
     )
@@ -59,24 +61,15 @@ def _check_folder(config: Config) -> None:
 
 
 def model_folder(name: str) -> Path:
-    """The model's folder: the pocket policy, a local folder, or a hub model that is downloaded (and cached) now."""
+    """The model's folder: the pocket policy's, or a whole one as `find_model` finds or fetches it."""
     if name == POCKET:
         return policy_path()
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise ValueError(f"model.path = {name!r} holds no config.json: it is no folder of save_pretrained")
-        return Path(name).absolute()
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise ValueError(f"model.path = {name!r} is neither a folder nor a hub name like Qwen/Qwen2.5-7B-Instruct")
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise ValueError(f"model.path = {name!r} is no folder here, and HF_HUB_OFFLINE=1 forbids to fetch it")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"model.path = {name!r} is no folder here and could not be fetched: {error}") from None
+    found = find_model(name)
+    if not found.whole:
+        raise ValueError(
+            f"model.path = {name!r}: {found.path} does not hold all of its weights: fetch or save the model whole"
+        )
+    return found.path
 
 
 def check_prompts(config: Config, model: Path, questions: Sequence[Question]) -> None:

@@ -22,6 +22,7 @@ from calibadv.rllib.stream import Inputs, RolloutStream
 from calibadv.tracking.view import TerminalView
 from serve.app import stop_search
 from workflows.searching import open_search, search_factory
+from workflows.servers import server_in_use
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -60,7 +61,7 @@ def started(
         view.stage_done(f"{config.learner.learners or 'one local'} learner")
 
         where = f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
-        view.stage("Search", config.search.url or where)
+        view.stage("Search", server_in_use(config) or where)
         if search_app is None:
             if not local:  # a local cluster is stopped whole
                 stack.callback(stop_search, app)

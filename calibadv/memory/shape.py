@@ -7,11 +7,13 @@ that order: what the recipes name is known without a network.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+from calibadv.http_client import client_options
+from calibadv.model_source import cached_folder, is_hub_name, offline
 
 HUB_TIMEOUT_S = 10.0
 Kind = Literal["causal", "encoder"]
@@ -119,30 +121,27 @@ def _fields(name: str) -> dict[str, Any]:
         if not (Path(name) / "config.json").is_file():
             raise ValueError(f"{name} holds no config.json: it is no folder of save_pretrained")
         return _read(Path(name) / "config.json")
-    if name.count("/") != 1 or name.startswith((".", "/")):
+    if not is_hub_name(name):
         raise ValueError(f"{name} is not a folder on this machine, and no hub name like Qwen/Qwen2.5-7B")
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(name, "config.json")
-    if isinstance(cached, str):
-        return _read(Path(cached))
+    cached = cached_folder(name)
+    if cached is not None and (cached / "config.json").is_file():
+        return _read(cached / "config.json")
     return KNOWN.get(name) or _from_hub(name)
 
 
 def _from_hub(name: str) -> dict[str, Any]:
     where = f"{name} is not a folder on this machine, not in its hub cache and not among the known shapes"
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise ValueError(f"{where}, and HF_HUB_OFFLINE=1 forbids to ask the hub")
+    if switch := offline():
+        raise ValueError(f"{where}, and {switch} forbids to ask the hub")
     import httpx
     from huggingface_hub import get_token, hf_hub_url
 
     token = get_token()  # gated models, such as Llama, are given to who may have them
-    headers = {"authorization": f"Bearer {token}"} if token else {}
+    headers, url = {"authorization": f"Bearer {token}"} if token else {}, hf_hub_url(name, "config.json")
     try:
         # One request of our own: the library's download repeats a failed one for half a minute.
-        answer = httpx.get(
-            hf_hub_url(name, "config.json"), headers=headers, timeout=HUB_TIMEOUT_S, follow_redirects=True
-        )
+        options = client_options(url, token=bool(token))
+        answer = httpx.get(url, headers=headers, timeout=HUB_TIMEOUT_S, follow_redirects=True, **options)
         return dict(answer.raise_for_status().json())
     except (httpx.HTTPError, OSError, ValueError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from calibadv.http_client import client_options, route_to
 from calibadv.rewards.turns import TurnScorer, TurnScores
 from calibadv.rewards.verdicts import (
     judged_searches_of,
@@ -83,17 +84,20 @@ class Judge:
     """Asks one endpoint, at most `concurrency` prompts at a time, and never raises for what the endpoint does."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         self._endpoint = endpoint
+        key = os.environ.get(endpoint.api_key_env, "").strip()
         self._places = asyncio.Semaphore(endpoint.concurrency)
         self._warned = False
         self._client = AsyncOpenAI(
             base_url=endpoint.url,
-            api_key=os.environ.get(endpoint.api_key_env, "").strip() or "none",
+            api_key=key or "none",
             timeout=endpoint.timeout_s,
             max_retries=endpoint.retries,
+            http_client=DefaultAsyncHttpxClient(**client_options(endpoint.url, token=bool(key))),
         )
+        self._route = route_to(endpoint.url, token=bool(key))
 
     async def ask(self, prompts: Iterable[str]) -> dict[str, Reply]:
         """The reply to each distinct prompt."""
@@ -124,9 +128,10 @@ class Judge:
         if not self._warned:
             self._warned = True
             log.warning(
-                "the judge %s at %s failed (%s: %.200s); such calls count 0, see judge/failed",
+                "the judge %s at %s%s failed (%s: %.200s); such calls count 0, see judge/failed",
                 self._endpoint.model,
                 self._endpoint.url,
+                self._route,
                 type(error).__name__,
                 error,
             )

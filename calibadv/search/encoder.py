@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from calibadv.model_source import loadable
 from calibadv.types import Document, FloatArray, IntArray
 
 _E5 = re.compile(r"(^|-)e5-(small|base|large)")
@@ -73,9 +74,10 @@ class Encoder:
         if threads is not None:
             torch.set_num_threads(threads)
         source = resolve_model(name)
+        place = loadable(source)
         # A folder is complete: a hub look-up for it would only add time-outs on a machine without network.
         self._model: Any = SentenceTransformer(
-            source, device=device, trust_remote_code=False, local_files_only=Path(source).is_dir()
+            place, device=device, trust_remote_code=False, local_files_only=Path(place).is_dir()
         )
         self._model.eval()
         own_limit = self._model.max_seq_length or max_tokens

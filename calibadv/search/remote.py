@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from calibadv.data.corpus import passage_id
+from calibadv.http_client import client_options, route_to
 from calibadv.search.client import RetryingSearch, RetryPolicy
 from calibadv.types import Document
 
@@ -39,7 +40,7 @@ def http_search(
     """A `SearchFn` over `POST url`, retried as `policy` says; then `SearchFailed`.
 
     `token_env` names the environment variable whose value is sent as a bearer token. Raises `ValueError` for an unknown
-    shape, and for a variable that is not set. `transport` is for tests.
+    shape, for a variable that is not set, and as `http_client.route_to` does. `transport` is for tests.
     """
     if shape not in SHAPES:
         raise ValueError(f"request shape {shape!r} is not known; expected one of {SHAPES}")
@@ -50,13 +51,19 @@ def http_search(
         )
     policy = policy or RetryPolicy()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    client = httpx.AsyncClient(headers=headers, timeout=policy.timeout_s, transport=transport)
+    options = client_options(url, token=bool(token)) if transport is None else {}
+    asked = f"{url}{route_to(url, token=bool(token))}"
+    client = httpx.AsyncClient(headers=headers, timeout=policy.timeout_s, transport=transport, **options)
 
     async def call(query: str) -> tuple[Document, ...]:
-        async with client.stream("POST", url, json=retrieve_request(shape, query, top_k_retrieve, top_k)) as reply:
-            body = await _read(reply)
+        request = retrieve_request(shape, query, top_k_retrieve, top_k)
+        try:
+            async with client.stream("POST", url, json=request) as reply:
+                body = await _read(reply)
+        except httpx.HTTPError as error:
+            raise RuntimeError(f"{asked} did not answer ({type(error).__name__} {error})") from error
         if reply.status_code != httpx.codes.OK:
-            raise RuntimeError(f"{url} answered {reply.status_code}: {body[:200].decode('utf-8', 'replace')}")
+            raise RuntimeError(f"{asked} answered {reply.status_code}: {body[:200].decode('utf-8', 'replace')}")
         found = parse_result(json.loads(body))
         if len(found) != 1:
             raise ValueError(f"{url} answered {len(found)} lists of documents to one query; expected 1")

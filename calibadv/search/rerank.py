@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from calibadv.model_source import loadable
 from calibadv.search.embeddings import CorpusEmbeddings
 from calibadv.search.encoder import TextEncoder, passage_text
 from calibadv.search.ordering import best_first
@@ -122,8 +123,9 @@ class CrossEncoder:
     def __init__(self, name: str, *, max_tokens: int = 512, batch_size: int = 32, device: str = "cpu") -> None:
         import sentence_transformers
 
+        place = loadable(name)
         self._model: Any = sentence_transformers.CrossEncoder(
-            name, max_length=max_tokens, device=device, trust_remote_code=False, local_files_only=Path(name).is_dir()
+            place, max_length=max_tokens, device=device, trust_remote_code=False, local_files_only=Path(place).is_dir()
         )
         self._batch_size = batch_size
 

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from calibadv.http_client import route_to
 from calibadv.tracking.outbox import Operation, Rejected
 from calibadv.tracking.traces import write_trace
 
@@ -81,7 +82,9 @@ class MlflowStore:
         except MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":
                 raise Rejected(str(error)) from error
-            raise RuntimeError(f"MLflow at {self.uri} does not answer: {_first_line(error)}") from error
+            raise RuntimeError(
+                f"MLflow at {self.uri}{_route(self.uri)} does not answer: {_first_line(error)}"
+            ) from error
         except FileNotFoundError as error:
             raise Rejected(str(error)) from error
 
@@ -174,6 +177,11 @@ def _batches(values: Sequence[_T], size: int) -> Iterator[list[_T]]:
     iterator = iter(values)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _route(uri: str) -> str:
+    """The proxy between, in words, or "". MLflow's client, requests, reads the environment as `route_to` does."""
+    return str(route_to(uri, socks="sys")) if uri.startswith(("http://", "https://")) else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import huggingface_hub
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -23,9 +22,9 @@ TINY_PARAMETERS = 512 + 2 * (192 + 384 + 16) + 8
 
 
 @pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing cached, and no network: a test that wants one brings it."""
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
@@ -125,9 +124,10 @@ def test_shipped_policy_has_the_parameters_of_its_weights() -> None:
 # ---- where it is looked up ---------------------------------------------------------------------------------------
 
 
-def test_the_hubs_cache_comes_before_the_known_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder(tmp_path)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "config.json"))
+def test_the_hubs_cache_comes_before_the_known_shapes(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--Qwen--Qwen2.5-7B" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    folder(snapshot)
     assert "Qwen/Qwen2.5-7B" in KNOWN
     assert model_shape("Qwen/Qwen2.5-7B").parameters == TINY_PARAMETERS
 

@@ -11,12 +11,14 @@ from packaging.specifiers import SpecifierSet
 
 from calibadv.config import Config, load_config
 from calibadv.memory.plan import gpus_wanted
+from calibadv.model_source import ModelFolder
 from workflows.doctor import RECIPES
 from workflows.examination import disk, hardware, ports, versions
 from workflows.examination.finding import State
 from workflows.examination.hardware import Gpu, engine_fits, enough_gpus, enough_ram, learner_fits, parse_gpus
 from workflows.examination.needs import Needs, needs_of, ram_gib
-from workflows.examination.subject import ModelFolder, Subject, find_model
+from workflows.examination.subject import Subject, model_here
+from workflows.servers import Server, servers_of
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 QWEN_7B = (
@@ -229,15 +231,15 @@ def test_a_disk_that_ray_calls_full_fails(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_model_is_whole_when_every_file_of_weights_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_model("pocket").whole
+    assert model_here("pocket").whole
     (tmp_path / "config.json").write_text("{}")
-    assert find_model(str(tmp_path)) == ModelFolder(tmp_path, whole=False)
+    assert model_here(str(tmp_path)) == ModelFolder(tmp_path, whole=False)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert find_model(str(tmp_path)).whole
+    assert model_here(str(tmp_path)).whole
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, message in (("/nowhere", "neither a folder nor a hub name"), ("a/b/c", "neither a folder")):
         with pytest.raises(ValueError, match=message):
-            find_model(name)
+            model_here(name)
 
 
 def test_a_hub_model_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +249,7 @@ def test_a_hub_model_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(name)
         raise ValueError("it could not be fetched")
 
-    monkeypatch.setattr("workflows.examination.subject.find_model", refuse)
+    monkeypatch.setattr("workflows.examination.subject.model_here", refuse)
     subject = Subject(recipe("--model.path=someone/model"))
     for _ in range(2):
         with pytest.raises(ValueError, match="could not be fetched"):
@@ -275,8 +277,8 @@ def test_a_port_that_the_run_opens_must_be_free(listening: int) -> None:
 
 
 def test_a_server_that_the_run_calls_must_listen(listening: int) -> None:
-    assert ports.reachable("judge", f"http://127.0.0.1:{listening}/v1").state is PASS
-    finding = ports.reachable("judge", f"http://127.0.0.1:{closed_port()}/v1")
+    assert ports.reachable(Server("judge", f"http://127.0.0.1:{listening}/v1", token=False)).state is PASS
+    finding = ports.reachable(Server("judge", f"http://127.0.0.1:{closed_port()}/v1", token=False))
     assert (finding.state, "refused" in finding.said) == (FAIL, True)
 
 
@@ -289,7 +291,7 @@ def test_the_servers_of_a_recipe_are_those_with_an_address() -> None:
             "--method.params.judge_url=http://127.0.0.1:2/v1",
         ],
     )
-    assert list(ports.servers(Subject(config))) == ["search server", "judge"]
+    assert [server.name for server in servers_of(config)] == ["search server", "judge"]
 
 
 def test_a_cluster_is_found_where_ray_would_look(

@@ -192,6 +192,7 @@ def test_hub_models_are_told_from_folders(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "mine").mkdir(parents=True)
     (tmp_path / "models" / "mine" / "config.json").write_text("{}")
+    (tmp_path / "models" / "mine" / "model.safetensors").write_bytes(b"")
     assert model_folder("models/mine") == tmp_path / "models" / "mine"
     for name in ("./models/other", "a/b/c", "mine"):
         with pytest.raises(ValueError, match="is neither a folder nor a hub name"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from calibadv.data.errors import DataError
 from calibadv.data.reading import stem_of
+from calibadv.model_source import hub_cache, offline
 
 HUB_REPOSITORY = "RUC-NLPIR/FlashRAG_datasets"
 _SPLITS = frozenset({"train", "dev", "test", "validation", "valid"})
@@ -50,10 +50,17 @@ def hub_file(dataset: str, split: str, download: Download | None = None) -> Path
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(fetch(HUB_REPOSITORY, f"{dataset}/{split}.jsonl", repo_type="dataset"))
+        return Path(
+            fetch(
+                HUB_REPOSITORY,
+                f"{dataset}/{split}.jsonl",
+                repo_type="dataset",
+                cache_dir=hub_cache(),
+                local_files_only=bool(offline()),
+            )
+        )
     except LocalEntryNotFoundError as error:  # an EntryNotFoundError too: it is not here, and the hub was not asked
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
-        why = "HF_HUB_OFFLINE forbids to fetch it" if offline else "the hub cannot be reached"
+        why = f"{offline()} forbids to fetch it" if offline() else "the hub cannot be reached"
         raise DataError(place, f"it is not in the hub's cache and {why}", "the file or the hub", f"{local}.") from error
     except EntryNotFoundError as error:
         raise DataError(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from calibadv.config import Config
+from calibadv.model_source import hub_cache
 from workflows.examination.finding import Finding, failed, passed, warned
 from workflows.examination.needs import Needs, needs_of
 from workflows.examination.subject import Subject
@@ -28,7 +29,7 @@ def disks(subject: Subject) -> Iterator[Finding]:
     fetched = 0.0 if subject.model.whole else 2 * needs.parameters / GIB
     yield room("disk for the cache", run.cache, CACHE_GIB)
     if fetched:
-        yield room("disk for the model", _hub_cache(), fetched)
+        yield room("disk for the model", hub_cache(), fetched)
     if not subject.joins_cluster:
         yield shared_memory(2 * needs.weights_gib, _free_gib(SHARED))
         yield not_full(Path(os.environ.get("RAY_TMPDIR", "/tmp")))
@@ -87,9 +88,3 @@ def nearest(folder: Path) -> Path:
 
 def _free_gib(folder: Path) -> float:
     return shutil.disk_usage(folder).free / GIB if folder.is_dir() else 0.0
-
-
-def _hub_cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE)

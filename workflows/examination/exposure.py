@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import stat
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from calibadv.config import Config
 from calibadv.config_secrets import secret_keys
+from calibadv.http_client import is_loopback
 from workflows.examination.finding import Finding, failed, passed, warned
 from workflows.examination.subject import Subject
 
@@ -74,14 +74,6 @@ def ray_token(path: Path) -> Finding:
         said = f"{path} has the rights {rights:03o}: others on this machine can read it, and run code as you"
         return warned("Ray token", said, f"chmod 600 {path}")
     return passed("Ray token", f"{path} is yours alone")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether what is sent to the host stays on this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
 
 
 def _hidden(path: Path) -> bool:

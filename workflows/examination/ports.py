@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from calibadv.http_client import without_password
 from workflows.examination.finding import Finding, failed, passed, warned
 from workflows.examination.subject import Subject
+from workflows.servers import Server, servers_of, spared
 
 RAY_AGENT_PORT = 52365  # Ray's dashboard agent has a fixed one, also of clusters that otherwise take any free port
 RAY_ADDRESS_FILE = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
@@ -25,19 +28,7 @@ def ports(subject: Subject) -> Iterator[Finding]:
     else:
         yield free_port("search port", config.search.http_port, "choose another search.http_port, or leave it out")
     yield ray_port(config.cluster.address)
-    for name, url in servers(subject).items():
-        yield reachable(name, url)
-
-
-def servers(subject: Subject) -> dict[str, str]:
-    """The HTTP servers that the run will call, by what they are."""
-    judge = subject.config.method.params.get("judge_url", "")
-    named = {
-        "search server": subject.config.search.url,
-        "MLflow server": subject.config.tracking.mlflow_uri,
-        "judge": judge,
-    }
-    return {name: url for name, url in named.items() if url.startswith(("http://", "https://"))}
+    yield from (reachable(server) for server in servers_of(config))
 
 
 def ray_port(address: str) -> Finding:
@@ -84,11 +75,24 @@ def is_free(host: str, port: int) -> bool:
         return True
 
 
-def reachable(name: str, url: str) -> Finding:
-    """Whether something listens where the URL points; what it answers is another check's."""
-    parts = urlsplit(url)
+def reachable(server: Server) -> Finding:
+    """Whether something listens where a request goes first, the server or a proxy; its answer is another check's."""
+    try:
+        route = server.route()
+    except ValueError as error:
+        return failed(server.name, str(error), "see there: loopback and what NO_PROXY names are asked directly")
+    if route.proxy:
+        remedy = f"mend {route.variable}, or add {urlsplit(server.url).hostname} to NO_PROXY"
+        found = _listens(server.name, route.proxy, remedy)
+        return replace(found, said=f"{without_password(server.url)} is asked{route}: {found.said}")
     remedy = "start it, mend the address, or open the way to it (an ssh tunnel ends on loopback)"
-    return answers(name, parts.hostname or "", parts.port or _PORT_OF[parts.scheme], remedy)
+    found = _listens(server.name, server.url, remedy)
+    return replace(found, said=f"{found.said}; {spared(server, route)}") if route.spared else found
+
+
+def _listens(name: str, url: str, remedy: str) -> Finding:
+    parts = urlsplit(url)
+    return answers(name, parts.hostname or "", parts.port or _PORT_OF.get(parts.scheme, 1080), remedy)
 
 
 def answers(name: str, host: str, port: int, remedy: str) -> Finding:

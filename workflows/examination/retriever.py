@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calibadv.config import Config
+from calibadv.model_source import cached_folder
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document
@@ -118,9 +119,7 @@ def _here(model: str) -> bool:
     """Whether an encoder can be loaded without fetching it."""
     if "/" not in model or Path(model).is_dir():
         return True
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    return cached_folder(model) is not None
 
 
 def _said(documents: Sequence[Document]) -> str:

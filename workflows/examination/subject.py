@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,17 +9,8 @@ from pathlib import Path
 
 from calibadv.config import POCKET, Config
 from calibadv.data.pocket import PocketPaths, policy_path, write_pocket_world
+from calibadv.model_source import SMALL_FILES, ModelFolder, find_model
 from workflows.examination.finding import Finding, passed, warned
-
-_SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model")  # of a hub model: all but its weights
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """A folder with a model's configuration and tokenizer, and whether its weights are there too."""
-
-    path: Path
-    whole: bool
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class Subject:
     @cached_property
     def _model(self) -> ModelFolder | ValueError:
         try:
-            return find_model(self.config.model.path)
+            return model_here(self.config.model.path)
         except ValueError as error:  # kept: nobody waits twice for a hub that does not answer
             return error
 
@@ -76,36 +65,6 @@ def model(subject: Subject) -> Iterator[Finding]:
         yield warned("model", f"{name}: its weights are not on this machine", remedy)
 
 
-def find_model(name: str) -> ModelFolder:
+def model_here(name: str) -> ModelFolder:
     """The pocket policy, a local folder, or a hub model as far as it is here; see `Subject.model`."""
-    if name == POCKET:
-        return ModelFolder(policy_path(), whole=True)
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise ValueError(f"model.path = {name!r} holds no config.json: it is no folder of save_pretrained")
-        return ModelFolder(Path(name).absolute(), whole=any(Path(name).glob("*.safetensors")))
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise ValueError(f"model.path = {name!r} is neither a folder nor a hub name like Qwen/Qwen2.5-7B-Instruct")
-    return _of_hub(name)
-
-
-def _of_hub(name: str) -> ModelFolder:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=list(_SMALL_FILES), local_files_only=offline))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        why = "HF_HUB_OFFLINE=1 forbids to fetch it" if offline else f"it could not be fetched: {error}"
-        raise ValueError(f"model.path = {name!r} is no folder here, and {why}") from None
-    return ModelFolder(folder, whole=_has_weights(folder))
-
-
-def _has_weights(folder: Path) -> bool:
-    """Whether every file of weights that the index names is there; without an index, whether there is one."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return any(folder.glob("*.safetensors"))
-    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return all((folder / file).is_file() for file in named)
+    return ModelFolder(policy_path(), whole=True) if name == POCKET else find_model(name, SMALL_FILES)

@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from calibadv.config import Config
+from calibadv.http_client import without_password
 from workflows.examination.disk import nearest
 from workflows.examination.finding import Finding, failed, passed
 from workflows.examination.subject import Subject
+from workflows.servers import check_routes
 
 EXPERIMENT, RUN = "calibadv-doctor", "doctor"
 NAME = "MLflow"
@@ -25,6 +26,7 @@ def tracking(subject: Subject) -> Iterator[Finding]:
     if uri.startswith("sqlite:///") and not database.exists():
         yield folder_writable(database)
         return
+    check_routes(subject.config)
     yield written(uri)
 
 
@@ -61,11 +63,5 @@ def written(uri: str) -> Finding:
             MlflowClient(uri).delete_run(store.target.run_id)
         except Exception as error:  # whatever a store may answer with
             remedy = "start the server, mend tracking.mlflow_uri, or leave it out to write beside the runs"
-            return failed(NAME, " ".join(str(error).replace(uri, shown(uri)).split())[:300], remedy)
-    return passed(NAME, f"a run can be written to {shown(uri)}")
-
-
-def shown(uri: str) -> str:
-    """The address without user name and password."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+            return failed(NAME, " ".join(str(error).replace(uri, without_password(uri)).split())[:300], remedy)
+    return passed(NAME, f"a run can be written to {without_password(uri)}")
