@@ -36,9 +36,11 @@ def make_attempt(
     `resume`: the command was told to go on. `restart`: whether it goes on by itself.
     """
     begun_s, again = time.time(), resume or restart.number > 0
+    view.stage("Files", "model, questions and corpus are read")
     inputs = resolve_inputs(config)
     identity = run_identity(config, inputs) if again or config.checkpoint.every else Identity({}, {})
     with RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=again) as folder:
+        view.keep_output(folder.output)
         storage = storage_of(config, folder.path)
         checkpoints = Checkpoints(config.checkpoint, identity, folder, Snapshots(storage))
         resumed = None

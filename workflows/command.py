@@ -31,6 +31,6 @@ def run_command(main: Callable[[], int]) -> int:
 def _log_handler() -> logging.Handler:
     """To stderr; where nobody watches it as it comes (a job, a file), each line has its time of day."""
     handler = logging.StreamHandler()
-    watched = draws(sys.stderr)
+    watched = draws(sys.stderr.isatty())
     handler.setFormatter(logging.Formatter("%(message)s" if watched else "%(asctime)s %(message)s", "%H:%M:%S"))
     return handler

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import ray
 import transformers
@@ -18,7 +19,9 @@ from calibadv.cluster.local_ray import init_local_ray
 from calibadv.config import Config
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
+from calibadv.rllib.stall import START
 from calibadv.rllib.stream import Inputs, RolloutStream
+from calibadv.search.embeddings import embedding_progress
 from calibadv.tracking.view import TerminalView
 from serve.app import stop_search
 from workflows.searching import open_search, search_factory
@@ -58,6 +61,7 @@ def started(
         stream = RolloutStream(config, inputs, board_name, search_factory(config, app))
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
+        view.follow(algorithm.stall.now)
         view.stage_done(f"{config.learner.learners or 'one local'} learner")
 
         where = f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
@@ -65,7 +69,8 @@ def started(
         if search_app is None:
             if not local:  # a local cluster is stopped whole
                 stack.callback(stop_search, app)
-            with algorithm.waiting("the search app's start"):
+            embedded = partial(embedding_progress, config.run.cache / "search")
+            with algorithm.waiting("the search app's start", progress=embedded, patience=START):
                 open_search(config, inputs.corpus, app)
         view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
 

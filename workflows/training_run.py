@@ -23,6 +23,7 @@ from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.plots import write_plots
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
+from calibadv.tracking.time_left import TimeLeft
 from calibadv.tracking.view import RunSummary, TerminalView
 from workflows.checkpointing import Checkpoints
 from workflows.interruption import Interruption
@@ -69,6 +70,9 @@ class TrainingRun:
         self.sentinel = Sentinel(self.config.sentinel, self.checkpoints.snapshots)
         self.booked = 0  # version up to which every step is written down
         self.compared_f1 = 0.0  # of the last evaluation, on the questions that every evaluation asks
+        steps, between = self.config.run.steps, self.config.evaluation.questions
+        asked = {v: None if v in (0, steps) else between for v in evaluation_versions(self.config)}
+        self.time_left = TimeLeft(steps, asked)
         if (resumed := self.resumed) is not None:
             self.evaluations = {version: dict(metrics) for version, metrics in resumed.evaluations.items()}
             self.clipped = Counter(resumed.clipped)
@@ -156,7 +160,8 @@ class TrainingRun:
         metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
         records = sampled_records(algorithm.sample, self.method, algorithm.credit, step)
         self._log(algorithm.version, metrics)
-        self.view.step({"step": float(algorithm.version), **metrics})
+        self.time_left.stepped(metrics["time/step_s"] - metrics["time/eval_s"])
+        self.view.step({"step": float(algorithm.version), **metrics}, self.time_left.after(algorithm.version))
         self.folder.append_rollouts(records)
         self.mlflow.log_traces(records)
         self.clipped.update(algorithm.clipped)
@@ -220,6 +225,7 @@ class TrainingRun:
 
     def _evaluate(self, algorithm: CalibAdvAlgorithm) -> dict[str, float]:
         sample = algorithm.evaluate_greedy()
+        self.time_left.evaluated(len(sample.groups), sample.seconds)
         metrics = evaluation_metrics(sample.groups) | benchmark_f1(sample.groups)
         metrics |= algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
         self.compared_f1 = evaluation_metrics(sample.groups[: self.config.evaluation.questions])["eval/f1"]

@@ -11,8 +11,8 @@ import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from calibadv.cluster.processes import EngineProcess, signal_engine
 from calibadv.cluster.roll_call import EngineReport, RollCall
 from calibadv.cluster.weights import PackedWeights
+from calibadv.rollout.tally import Counts, Step
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,15 @@ class Published:
     weights: PackedWeights
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How far a step is. Two that are equal saw nothing move in between."""
+
+    counts: Counts = field(default_factory=Counts)
+    versions: tuple[tuple[str, int], ...] = ()  # that each engine last took
+    learned: tuple[int, int] = (0, 0)  # micro-batches of the update under way, and of how many
+
+
 class PolicyBoard:
     """Holds the newest weights' references, never the weights. Create it with `create_board`.
 
@@ -53,6 +63,7 @@ class PolicyBoard:
         self._ended: set[str] = set()
         self._roll = RollCall()
         self._resting = False
+        self._learned = (0, 0)
         self._clock, self._signal = clock, send_signal
         self._tasks: set[asyncio.Task[None]] = set()  # else they may be collected while they run
         self._listening = False
@@ -67,6 +78,7 @@ class PolicyBoard:
             self._published = Published(version, weights)
             self._roll.in_a_row = 0
             self._resting = False
+            self._learned = (0, 0)
             self._news.notify_all()
 
     async def wait(self, version: int) -> int:
@@ -112,9 +124,9 @@ class PolicyBoard:
         for stream in list(self._actors):
             await self.end(stream)
 
-    async def beat(self, engine: str) -> None:
-        """An engine is up and moves. From its first beat on, its silence is noticed."""
-        self._roll.beat(engine, self._clock())
+    async def beat(self, engine: str, counts: Mapping[Step, Counts] | None = None) -> None:
+        """An engine is up and moves, and has done so much. From its first beat on, its silence is noticed."""
+        self._roll.beat(engine, self._clock(), counts)
         if not self._listening:
             self._listening = True
             self._start(self._listen())
@@ -131,6 +143,14 @@ class PolicyBoard:
     async def engines(self) -> EngineReport:
         """Who is there, for people who wait."""
         return self._roll.report(self._clock())
+
+    async def done(self, step: Step) -> Done:
+        """How far rollouts and update of a step are, for people who wait."""
+        return Done(self._roll.counts(step), tuple(sorted(self._roll.versions().items())), self._learned)
+
+    async def learned(self, micro_batches: int, of: int) -> None:
+        """A learner says how far its update is."""
+        self._learned = (micro_batches, of)
 
     async def _listen(self) -> None:
         while True:

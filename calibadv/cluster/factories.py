@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer
 
 from calibadv.cluster.engine import Engine
-from calibadv.cluster.stage import RollGroupFn
 from calibadv.config import Config
 from calibadv.methods import make_method
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.protocols import GenerateFn, SearchFn
+from calibadv.rollout.tally import Tally
 from calibadv.types import Question
 
 
@@ -69,7 +69,7 @@ def make_limits(config: Config) -> Limits:
     )
 
 
-def make_roller(config: Config, model_folder: str, search: SearchFn) -> GroupRoller:
+def make_roller(config: Config, model_folder: str, search: SearchFn, tally: Tally | None = None) -> GroupRoller:
     """Rolls out groups as configured."""
     method = make_method(config.method.name, config.method.params)
     return GroupRoller(
@@ -83,20 +83,23 @@ def make_roller(config: Config, model_folder: str, search: SearchFn) -> GroupRol
         on_void_turn=config.rollout.on_void_turn,
         infra_retries=config.rollout.infra_retries,
         score_turns=method.score_turns() if method.score_turns else None,
+        tally=tally or Tally(),
     )
 
 
-def make_roll_group(config: Config, model_folder: str, search_factory: Callable[[], SearchFn]) -> RollGroupFn:
-    """The stage's rollout function: a row of `rllib.schedule` in, `pickle((phase, RolledGroup))` out."""
+class RollGroup:
+    """The stage's rollout function: a row of `rllib.schedule` in, `pickle((phase, RolledGroup))` out; with a tally."""
 
-    @cache
-    def roller() -> GroupRoller:  # at the first rollout: the search app may start while engines do
-        return make_roller(config, model_folder, search_factory())
+    def __init__(self, config: Config, model_folder: str, search_factory: Callable[[], SearchFn]) -> None:
+        self._config, self._model_folder, self._search_factory = config, model_folder, search_factory
+        self.tally = Tally()
 
-    async def roll_group(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
+    @cached_property
+    def _roller(self) -> GroupRoller:  # at the first rollout: the search app may start while engines do
+        return make_roller(self._config, self._model_folder, self._search_factory(), self.tally)
+
+    async def __call__(self, row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
         question: Question = pickle.loads(row["question"])
-        roll = roller().train if row["phase"] == "train" else roller().evaluate
+        roll = self._roller.train if row["phase"] == "train" else self._roller.evaluate
         rolled: RolledGroup = await roll(question, generate, step=row["step"], version=version)
         return pickle.dumps((row["phase"], rolled if row["sampled"] else without_documents(rolled)))
-
-    return roll_group

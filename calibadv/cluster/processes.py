@@ -13,7 +13,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_MOST_BETWEEN_BEATS_S = 5.0
+_MOST_BETWEEN_BEATS_S = 2.0  # beats carry what is shown to people
 _BORN_TOGETHER_S = 5.0  # processes with one pid and birth times this close are the same one: clocks are adjusted
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from calibadv.cluster.processes import EngineProcess
+from calibadv.rollout.tally import Counts, Step
 
 SILENT_S = 15.0  # without a beat: worth telling whoever waits
 
@@ -39,6 +41,7 @@ class _Engine:
     beat_s: float | None = None  # of the last one; None while it starts
     awake: bool = False  # colocated: it holds memory of its GPU, or may
     slept: bool = False  # it has started and gone to sleep at least once
+    counts: Mapping[Step, Counts] = field(default_factory=dict)  # of its rollouts, as it last said
 
 
 class RollCall:
@@ -68,10 +71,18 @@ class RollCall:
         self.deaths.append(f"{name}: {words}")
         self.in_a_row += 1
 
-    def beat(self, name: str, now_s: float) -> None:
-        """The engine is up and moves. Of one that was given up nothing is heard."""
+    def beat(self, name: str, now_s: float, counts: Mapping[Step, Counts] | None = None) -> None:
+        """The engine is up and moves, and has done so much. Of one that was given up nothing is heard."""
         if (engine := self._engines.get(name)) is not None:
             engine.beat_s = now_s
+            engine.counts = counts or {}
+
+    def counts(self, step: Step) -> Counts:
+        """What the engines that are there have done of a step; what died with an engine is done again."""
+        total = Counts()
+        for engine in self._engines.values():
+            total = total.plus(engine.counts.get(step, Counts()))
+        return total
 
     def excuse(self, now_s: float) -> None:
         """No silence so far counts: the listener itself stood still."""

@@ -29,12 +29,13 @@ from calibadv.cluster.processes import Beats, this_process
 from calibadv.cluster.watched import Answers, WatchedGenerate, within
 from calibadv.cluster.weights import fetch
 from calibadv.rollout.protocols import GenerateFn
+from calibadv.rollout.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 RollGroupFn = Callable[[dict[str, Any], GenerateFn, int], Awaitable[bytes]]
 """(row, generate, policy version) -> the group as bytes. Handles its own environment's failures; what it raises is a
-bug and ends the run."""
+bug and ends the run. One that has a `tally` is followed while it works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class RolloutStage:
         self._bedtime: asyncio.Task[None] | None = None
         # Of weights taken from the board; there the engine's own start does not count.
         self._version: int | None = 0 if settings.weights == "own" else None
-        self._beats = Beats(lambda: self._board.beat.remote(self._name), settings.engine_timeout_s)
+        tally: Tally = getattr(self._roll_group, "tally", None) or Tally()
+        self._beats = Beats(lambda: self._board.beat.remote(self._name, tally.now()), settings.engine_timeout_s)
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Roll out the batch's rows side by side; one output row each."""

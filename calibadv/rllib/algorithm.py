@@ -20,7 +20,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from calibadv.batching import GroupShard, shard_groups
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
-from calibadv.cluster.board import find_board
+from calibadv.cluster.board import Done, find_board
 from calibadv.config import Config
 from calibadv.methods.method import StepFacts
 from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
@@ -29,7 +29,7 @@ from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.publish import publish_weights
 from calibadv.rllib.schedule import Phase
-from calibadv.rllib.stall import StallWatch
+from calibadv.rllib.stall import START, Progress, StallWatch
 from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.seeds import sampling_seed
@@ -60,7 +60,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """
         self.settings: Config = config.calibadv
         self.stall = StallWatch(self.settings.cluster.stall_after_s)
-        with self.waiting("engines and learners to start", self._engines):
+        with self.waiting("engines and learners to start", self._engines, patience=START):
             super().setup(config)
         self.version = 0  # training steps made, and the policy version that they led to
         self.whole = True  # the learners stand between two steps: their state is that of `version`
@@ -80,7 +80,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def training_step(self) -> None:
         """One step at version v: its rollouts were sampled by v, its updates make v + 1."""
-        with self.timed("rollout"), self.waiting(f"the rollouts of step {self.version}", self._rollouts(Phase.TRAIN)):
+        with self.timed("rollout"), self._rolling_out(Phase.TRAIN, f"the rollouts of step {self.version + 1}"):
             self.sample = self.env_runner.sample(phase=Phase.TRAIN, step=self.version)
         self.sample.engine_deaths = self._count_deaths()
         if not self.sample.groups:
@@ -101,7 +101,8 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def learn(self) -> dict[str, float]:
         """Updates the policy on the step's rollouts; the learners' metrics."""
-        with self.timed("learn"), self.waiting(f"the learners' update of step {self.version}"):
+        what = f"the learners' update of step {self.version + 1}"
+        with self.timed("learn"), self.waiting(what, progress=self._learned):
             updates = self.settings.updates_per_step
             totals = self.learner_group.update_shards(
                 self.shards(updates), num_minibatches=updates, facts=step_facts(self.sample.groups)
@@ -129,7 +130,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
     def evaluate_greedy(self) -> StepSample:
         """Greedy rollouts of the scheduled test questions by the current version, through the same engines."""
         what = f"the evaluation of version {self.version}"
-        with self.timed("eval"), self.waiting(what, self._rollouts(Phase.EVAL)):
+        with self.timed("eval"), self._rolling_out(Phase.EVAL, what):
             sample: StepSample = self.env_runner.sample(phase=Phase.EVAL, step=self.version)
         return sample
 
@@ -179,13 +180,35 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             self.learner_group.call_all(free_cached_memory)
             ray.get(self._board().rouse.remote())
 
-    def waiting(self, what: str, detail: Callable[[], str] | None = None) -> AbstractContextManager[None]:
-        """Around what may stall: after `cluster.stall_after_s`, and each time again, a warning says what it is."""
-        return self.stall.waiting(what, detail)
+    def waiting(
+        self,
+        what: str,
+        detail: Callable[[], str] | None = None,
+        progress: Progress | None = None,
+        patience: float = 1.0,
+    ) -> AbstractContextManager[None]:
+        """Around what may stall: after `cluster.stall_after_s` (times `patience`) in which nothing moves, and each time
+        again, a warning says what it is."""
+        return self.stall.waiting(what, detail, progress, patience)
 
-    def _rollouts(self, phase: Phase) -> Callable[[], str]:
-        step = self.version
-        return lambda: f"{self.env_runner.progress(phase, step)}; {self._engines()}"
+    def _rolling_out(self, phase: Phase, what: str) -> AbstractContextManager[None]:
+        step, runner = self.version, self.env_runner
+        return self.waiting(
+            what,
+            detail=lambda: f"{runner.progress(phase, step)}; {self._engines()}",
+            progress=lambda: runner.progress(phase, step, self._done(phase, step)),
+            patience=1.0 if runner.engines_are_up else START,
+        )
+
+    def _learned(self) -> str | None:
+        done, of = self._done(Phase.TRAIN, self.version).learned
+        return f"{done} of {of} micro-batches" if of else None
+
+    def _done(self, phase: Phase, step: int) -> Done:
+        if not ray.is_initialized():  # to ask would start a new Ray
+            return Done()
+        done: Done = ray.get(self._board().done.remote((str(phase), step)), timeout=STATE_TIMEOUT_S)
+        return done
 
     def _engines(self) -> str:
         if not ray.is_initialized():  # to ask would start a new Ray

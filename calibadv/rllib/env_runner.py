@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.rllib.env.env_runner import EnvRunner
 
-from calibadv.cluster.board import find_board
+from calibadv.cluster.board import Done, find_board
 from calibadv.rllib.schedule import Phase
 from calibadv.rllib.stream import FinishedRow, RolloutStream
 from calibadv.types import Document, Group
@@ -38,6 +38,7 @@ class StepSample:
     engine_rows: Counter[str] = field(default_factory=Counter)  # engine -> questions it rolled out
     step: int = 0  # the policy version that the step belongs to
     engine_deaths: int = 0  # of the whole run so far
+    seconds: float = 0.0  # from the first rollout's start to the last one's end
 
     @property
     def staleness(self) -> list[int]:
@@ -52,12 +53,15 @@ class SampleProgress:
     done: int
     of: int  # 0 while the stream is being opened
     infra_failed: int  # rollouts among them whose search failed
+    engines: Done | None = None  # what the engines say of the step
 
     def __str__(self) -> str:
         if not self.of:
             return "the stream of questions is being opened"
         lost = f", in which {self.infra_failed} rollouts lost their search" if self.infra_failed else ""
-        return f"{self.done} of {self.of} questions are in{lost}"
+        counts = self.engines.counts if self.engines else None
+        said = f", {counts.rollouts:,} rollouts done, {counts.searches:,} searches" if counts else ""
+        return f"{self.done:,} of {self.of:,} questions are in{said}{lost}"
 
 
 class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
@@ -67,6 +71,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         super().__init__(**kwargs)
         self._rows: queue.SimpleQueue[FinishedRow | BaseException] = queue.SimpleQueue()
         self._finished: dict[tuple[str, int], list[FinishedRow]] = defaultdict(list)
+        self.engines_are_up = False  # a row has come out
         self._expected: Counter[tuple[str, int]] = Counter()
         self._stopped = threading.Event()
         self._ready = threading.Event()
@@ -83,11 +88,12 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         while self._reader.is_alive() and not ray.wait([settled], timeout=1.0)[0]:
             pass  # of a stream that could not start `sample` tells
 
-    def progress(self, phase: Phase, step: int) -> SampleProgress:
-        """How much of (phase, step) has come in; for any thread."""
+    def progress(self, phase: Phase, step: int, engines: Done | None = None) -> SampleProgress:
+        """How much of (phase, step) has come in, and what the `engines` say they have done of it; for any thread."""
         key = (str(phase), step)
         rows = list(self._finished.get(key, ()))
-        return SampleProgress(len(rows), self._expected[key], sum(row.rolled.infra_failed for row in rows))
+        failed = sum(row.rolled.infra_failed for row in rows)
+        return SampleProgress(len(rows), self._expected[key], failed, engines)
 
     def sample(self, *, phase: Phase, step: int) -> StepSample:
         """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early."""
@@ -101,6 +107,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
                 self._failure = row  # for whoever asks again: nothing more will come
                 continue
             self._finished[row.phase, row.step].append(row)
+            self.engines_are_up = True
         return _collect(sorted(self._finished.pop(key), key=lambda row: row.index), step)
 
     def _drain(self, stream: RolloutStream) -> None:
@@ -144,6 +151,8 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
 
 def _collect(rows: list[FinishedRow], step: int) -> StepSample:
     sample = StepSample(step=step)
+    if rows:
+        sample.seconds = max(row.finished_s for row in rows) - min(row.started_s for row in rows)
     for row in rows:
         rolled = row.rolled
         sample.infra_failed += rolled.infra_failed

@@ -32,6 +32,7 @@ from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ran
 from calibadv.rllib.sharded_model import write_sharded
 from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals
+from calibadv.rllib.update_progress import UpdateProgress
 from calibadv.rllib.updater import PlainUpdater, Updater
 
 POLICY, CRITIC = "default_policy", "critic"
@@ -55,6 +56,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         super().build()
         self._updater = self._make_updater()
         self._copy = copy_of_learner(self.config.calibadv, self._device)
+        self._progress = UpdateProgress(self.config.stream.board if rank() == 0 else None)
 
     def _make_module(self) -> Any:
         spec = self._module_spec.rl_module_specs[POLICY]
@@ -115,6 +117,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self._weights_seq_no += 1
         rows = iter(batch[CREDIT])
         totals = UpdateTotals(credit={s.group.question.id: [next(rows) for _ in s.minibatch_G] for s in episodes})
+        self._progress.begin(sum(len(minibatch) for minibatch in batch[MINIBATCHES]))
         for index, minibatch in enumerate(batch[MINIBATCHES]):
             self._update_minibatch(minibatch, totals, fresh=index == 0)
         return totals.as_dict()
@@ -133,6 +136,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
                 part = total(terms)
             if trains:
                 self._updater.backward(part)
+            self._progress.step()
             totals.add_tokens(batch, out, fresh=fresh)
             totals.add_losses({name: float(term.detach()) for name, term in terms.items()})
             loss += float(part.detach())

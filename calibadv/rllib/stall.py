@@ -1,4 +1,7 @@
-"""Says what a run waits for, whenever that lasts: a stalled run must not be a silent one."""
+"""Says what a run waits for and how far that is: always for whoever looks, and as a warning where nothing moves.
+
+A wait that moves is no stall, however long it lasts: a step of a large model takes many minutes.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,38 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from calibadv.tracking.view import Activity
+
 logger = logging.getLogger(__name__)
+
+START = 5.0  # times as patient: engines that load a large model, or an index that is built, say little of how far it is
+_LOOK_S = 1.0  # between two looks: how fresh `now` is
+_NEVER = object()
 
 Detail = Callable[[], str]
 """What is known of the wait by now. It must come back in a few seconds; what it raises is said in its place."""
+Progress = Callable[[], object]
+"""How far the wait is: as text for people, and equal to what it was as long as nothing moves. None: not known. It may
+take seconds; what it raises counts as nothing moved."""
 
 
 @dataclass(slots=True)
 class _Wait:
     what: str
     detail: Detail | None
+    progress: Progress | None
+    limit_s: float
     begun_s: float
-    said: int = 0  # times
+    moved_s: float
+    seen: object = _NEVER  # progress of the last look
+    said: int = 0  # times since something moved
 
 
 class StallWatch:
-    """A warning after `after_s` of one wait, and each time as long again. Waits may be nested: the innermost is told.
+    """A warning after `after_s` of one wait in which nothing moves, and each time as long again.
 
-    `clock` gives seconds. With `thread` False nothing looks by itself: `check` does.
+    Waits may be nested: the innermost is told. `clock` gives seconds. With `thread` False nothing looks by itself:
+    `check` does.
     """
 
     def __init__(self, after_s: float, *, clock: Callable[[], float] = time.monotonic, thread: bool = True) -> None:
@@ -36,9 +53,12 @@ class StallWatch:
         self._started = False
 
     @contextmanager
-    def waiting(self, what: str, detail: Detail | None = None) -> Iterator[None]:
-        """The body waits for `what`, e.g. "the rollouts of step 7"."""
-        wait = _Wait(what, detail, self._clock())
+    def waiting(
+        self, what: str, detail: Detail | None = None, progress: Progress | None = None, patience: float = 1.0
+    ) -> Iterator[None]:
+        """The body waits for `what`, e.g. "the rollouts of step 7"; it stalls after `patience` times `after_s`."""
+        begun_s = self._clock()
+        wait = _Wait(what, detail, progress, patience * self._after_s, begun_s, begun_s)
         with self._lock:
             self._waits.append(wait)
             if self._thread and not self._started:
@@ -49,23 +69,48 @@ class StallWatch:
         finally:
             with self._lock:
                 self._waits.remove(wait)
+                if self._waits:  # the end of a wait within another one moved that
+                    self._waits[-1].moved_s, self._waits[-1].said = self._clock(), 0
+
+    def now(self) -> Activity | None:
+        """What the run waits for at this moment, as the last look found it; None if it waits for nothing."""
+        with self._lock:
+            wait = self._waits[-1] if self._waits else None
+        if wait is None:
+            return None
+        progress = "" if wait.seen in (None, _NEVER) else str(wait.seen)
+        return Activity(wait.what, self._clock() - wait.begun_s, progress)
 
     def check(self) -> None:
-        """Says what is due to be said."""
+        """Looks how far the wait is, and says what is due to be said."""
         with self._lock:
             wait = self._waits[-1] if self._waits else None
         if wait is None:
             return
-        waited_s = self._clock() - wait.begun_s
-        if waited_s < (wait.said + 1) * self._after_s:
+        self._look_at(wait)
+        still_s = self._clock() - wait.moved_s
+        if still_s < (wait.said + 1) * wait.limit_s:
             return
-        wait.said = int(waited_s // self._after_s)
-        logger.warning("for %.0f s the run has waited for %s%s", waited_s, wait.what, _told(wait.detail))
+        wait.said = int(still_s // wait.limit_s)
+        waited_s = self._clock() - wait.begun_s
+        still = f", and nothing has moved for {still_s:.0f} s" if waited_s - still_s >= 1 else ""
+        logger.warning("for %.0f s the run has waited for %s%s%s", waited_s, wait.what, still, _told(wait.detail))
+
+    def _look_at(self, wait: _Wait) -> None:
+        if wait.progress is None:
+            return
+        try:
+            seen = wait.progress()
+        except Exception:  # the part that is asked may be the one that hangs
+            return
+        if wait.seen is not _NEVER and seen != wait.seen:
+            wait.moved_s, wait.said = self._clock(), 0
+        wait.seen = seen
 
     def _look(self) -> None:
         pause = threading.Event()
         while True:
-            pause.wait(min(5.0, self._after_s / 4))
+            pause.wait(min(_LOOK_S, self._after_s / 4))
             self.check()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.checkpoints.folders import Stored
-from calibadv.cluster.factories import make_engine, make_roll_group
+from calibadv.cluster.factories import RollGroup, make_engine
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import Config, role
@@ -52,6 +52,8 @@ class FinishedRow:
     index: int
     engine: str
     rolled: RolledGroup
+    started_s: float = 0.0  # Unix time
+    finished_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class RolloutStream:
         expected = Counter((row["phase"], row["step"]) for row in rows)
         stage = StageSettings(
             engine_factory=partial(make_engine, config, str(self.inputs.model)),
-            rollout_factory=partial(make_roll_group, config, str(self.inputs.model), self.search_factory),
+            rollout_factory=partial(RollGroup, config, str(self.inputs.model), self.search_factory),
             board=self.board,
             max_staleness=config.rollout.max_staleness,
             engine_timeout_s=config.rollout.engine_timeout_s,
@@ -99,4 +101,5 @@ class RolloutStream:
 
 def _finished(row: dict[str, Any]) -> FinishedRow:
     phase, rolled = pickle.loads(row["payload"])
-    return FinishedRow(phase, int(row["step"]), int(row["index"]), str(row["engine"]), rolled)
+    times = float(row["started_s"]), float(row["finished_s"])
+    return FinishedRow(phase, int(row["step"]), int(row["index"]), str(row["engine"]), rolled, *times)

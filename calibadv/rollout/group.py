@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from calibadv.rewards.turns import TurnScorer, with_turn_rewards
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
 from calibadv.rollout.plans import Plan, Prefix, chains
-from calibadv.rollout.protocols import DialogueFormat, GenerateFn, SearchFn
+from calibadv.rollout.protocols import DialogueFormat, GenerateFn, Generation, Sampling, SearchFn
 from calibadv.rollout.seeds import sampling_seed
-from calibadv.types import Document, Group, Question, Trajectory
+from calibadv.rollout.tally import Tally
+from calibadv.types import Document, Group, IntArray, Question, Trajectory
 
 PLAN_STREAM = -1  # in place of a sample's index: the plan's own draws
 
@@ -39,10 +40,11 @@ class GroupRoller:
     on_void_turn: OnVoidTurn = "stop"
     infra_retries: int = 2
     score_turns: TurnScorer | None = None  # of training groups
+    tally: Tally = field(default_factory=Tally, compare=False)  # told of everything that is done
 
     async def train(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
         """The method's plan at the run's temperature, seeded by (run seed, step, question, sample), turns scored."""
-        rolled = await self._roll(question, generate, self.plan, self.temperature, step, version)
+        rolled = await self._roll(question, generate, self.plan, self.temperature, "train", step, version)
         if self.score_turns is None or rolled.group is None:
             return rolled
         assert rolled.documents is not None
@@ -51,10 +53,17 @@ class GroupRoller:
 
     async def evaluate(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
         """One greedy rollout."""
-        return await self._roll(question, generate, chains(1), 0.0, step, version)
+        return await self._roll(question, generate, chains(1), 0.0, "eval", step, version)
 
     async def _roll(
-        self, question: Question, generate: GenerateFn, plan: Plan, temperature: float, step: int, version: int
+        self,
+        question: Question,
+        generate: GenerateFn,
+        plan: Plan,
+        temperature: float,
+        phase: str,
+        step: int,
+        version: int,
     ) -> RolledGroup:
         seen: dict[str, Document] = {}
         failures = 0
@@ -62,9 +71,15 @@ class GroupRoller:
         async def search(query: str) -> tuple[Document, ...]:
             documents = await self.search(query)
             seen.update((document.id, document) for document in documents)
+            self.tally.add((phase, step), searches=1)
             return documents
 
-        agent = Agent(self.dialogue, generate, search, self.limits, self.require_search, self.on_void_turn)
+        async def counted(prompt_ids: IntArray, sampling: Sampling) -> Generation:
+            generation = await generate(prompt_ids, sampling)
+            self.tally.add((phase, step), turns=1)
+            return generation
+
+        agent = Agent(self.dialogue, counted, search, self.limits, self.require_search, self.on_void_turn)
 
         async def roll(sample: int, prefix: Prefix = ()) -> Trajectory:
             nonlocal failures
@@ -79,6 +94,7 @@ class GroupRoller:
                 if not trajectory.infra_failed:
                     break
                 failures += 1
+            self.tally.add((phase, step), rollouts=1)
             return trajectory
 
         trajectories = await plan(roll, sampling_seed(self.run_seed, step, question.id, PLAN_STREAM))

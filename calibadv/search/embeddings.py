@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 HalfArray = NDArray[np.float16]
 _CHUNK = 1024  # documents held in memory at a time
+_PROGRESS = "progress"  # a file beside those that are being written
 _FORMAT = 2  # of the files below; in the fingerprint, so that a new format never meets old files
 
 
@@ -85,6 +86,15 @@ def load_or_embed(
     return _open(folder)
 
 
+def embedding_progress(cache_dir: Path) -> str | None:
+    """How far the newest embedding in `cache_dir` is, by whatever process; None where none is under way."""
+    try:
+        newest = max(cache_dir.glob(f"embeddings-*.partial/{_PROGRESS}"), key=lambda path: path.stat().st_mtime)
+        return f"{newest.read_text()} documents are embedded"
+    except (ValueError, OSError):  # none, or it has ended meanwhile
+        return None
+
+
 @contextmanager
 def once_at_a_time(folder: Path) -> Iterator[None]:
     """Hold `folder`'s lock. The kernel drops it when its process dies, so that a crash never blocks the next run."""
@@ -112,6 +122,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def _embed(documents: Sequence[Document], encoder: TextEncoder, folder: Path, tokens: bool) -> None:
     starts = [0]
     frequencies_V = np.zeros(0, dtype=np.int64)
+    (folder / _PROGRESS).write_text(f"0 of {len(documents):,}")
     with (folder / "vectors.f32").open("wb") as vectors_file, (folder / "tokens.f16").open("wb") as tokens_file:
         for first in range(0, len(documents), _CHUNK):
             rows = range(first, min(first + _CHUNK, len(documents)))
@@ -122,6 +133,8 @@ def _embed(documents: Sequence[Document], encoder: TextEncoder, folder: Path, to
                 starts.append(starts[-1] + len(tokens_TD))
             frequencies_V = _counted(frequencies_V, encoded.token_ids)
             logger.info("search: embedded %d of %d documents", rows.stop, len(documents))
+            (folder / _PROGRESS).write_text(f"{rows.stop:,} of {len(documents):,}")
+    (folder / _PROGRESS).unlink()
     np.save(folder / "starts.npy", np.asarray(starts, dtype=np.int64))
     np.save(folder / "frequencies.npy", frequencies_V)
     _close(folder, len(documents), encoder.dim, starts[-1], tokens)

@@ -14,17 +14,22 @@ from calibadv.tracking.record import RolloutRecord, TurnRecord
 from calibadv.tracking.view import RunSummary
 
 _ROWS = (("F1", "f1"), ("exact match", "em"), ("format", "format"), ("searches", "searches"))
+LEGEND = (
+    "● silver: a document that a correct rollout of the question retrieved too; c: the share of a search's documents "
+    "that are silver; a → b: the advantage before and after calibration"
+)
 _MAX_TEXT = 400  # characters of a think or a void turn
 
 
 def summary_text(summary: RunSummary) -> RenderableType:
-    """The whole end of a run: table, a rollout, where things lie."""
-    parts: list[RenderableType] = [comparison_table(summary)]
+    """The whole end of a run: a rollout, where things lie, and last, where it stays in sight, the table."""
+    parts: list[RenderableType] = []
     if summary.rollout is not None:
-        parts += [Text(), rollout_panel(summary.rollout)]
-    parts += [Text(), Text.assemble(("results  ", "dim"), str(summary.folder))]
-    parts += [Text.assemble(("next     ", "dim"), (hint, "cyan")) for hint in summary.hints]
-    return Group(*parts)
+        parts += [rollout_panel(summary.rollout), Text(LEGEND, "dim"), Text()]
+    # Folded anywhere, so that a path or a command that is longer than a line can be copied whole.
+    parts += [Text.assemble(("results  ", "dim"), str(summary.folder), overflow="fold", no_wrap=False)]
+    parts += [Text.assemble(("next     ", "dim"), (hint, "cyan"), overflow="fold") for hint in summary.hints]
+    return Group(*parts, Text(), comparison_table(summary))
 
 
 def comparison_table(summary: RunSummary) -> Table:
@@ -33,7 +38,7 @@ def comparison_table(summary: RunSummary) -> Table:
     table = Table(title=f"{summary.steps} steps in {minutes} min {seconds:02d} s", title_justify="left", box=None)
     table.add_column("held-out questions", style="bold")
     for name in ("before", "after", "change"):
-        table.add_column(name, justify="right", min_width=8)
+        table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for label, key in _ROWS:
         if key in summary.before or key in summary.after:
             table.add_row(label, *_cells(summary.before, summary.after, key))

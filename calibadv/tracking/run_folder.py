@@ -79,6 +79,11 @@ class RunFolder:
         return self.path / "predictions.jsonl"
 
     @property
+    def output(self) -> Path:
+        """What libraries wrote to the terminal while the live view had it."""
+        return self.path / "output.log"
+
+    @property
     def plots(self) -> Path:
         return self.path / "plots"
 

@@ -54,7 +54,7 @@ def say_starting(command: str) -> None:
     words = f"{command}: loading its libraries"
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)  # there is nothing to save, and a traceback of an import says nothing
-    if draws(sys.stdout):
+    if draws(sys.stdout.isatty()):
         _shown.append(_Line(sys.stdout, words))
     else:
         sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')} {words}\n")
@@ -77,7 +77,7 @@ def _end(*_: object) -> None:
     os._exit(130)
 
 
-def draws(stream: TextIO) -> bool:
-    """Whether what is written to the stream may be drawn over again: a terminal that can, and no CI."""
+def draws(on_terminal: bool) -> bool:
+    """Whether what is written may be drawn over again: on a terminal that can do so, and not in CI."""
     dumb = os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
-    return stream.isatty() and not dumb and not os.environ.get("CI")
+    return on_terminal and not dumb and not os.environ.get("CI")

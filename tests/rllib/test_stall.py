@@ -8,6 +8,7 @@ import time
 import pytest
 
 from calibadv.rllib.stall import StallWatch
+from calibadv.tracking.view import Activity
 
 
 class Clock:
@@ -88,3 +89,55 @@ def test_the_thread_looks_by_itself(caplog: pytest.LogCaptureFixture) -> None:
         while not caplog.messages:
             time.sleep(0.005)
     assert "waited for the end of a test" in caplog.messages[0]
+
+
+def test_a_wait_that_moves_is_no_stall_however_long_it_lasts(
+    watch: StallWatch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = 0
+    with watch.waiting("the rollouts of step 7", lambda: "3 of 8 questions are in", lambda: f"{turns} turns"):
+        for _ in range(100):  # 1,000 s, something moves every 100 s
+            clock.now_s += 10
+            turns += clock.now_s % 100 == 0
+            watch.check()
+        assert caplog.messages == []
+        for _ in range(12):
+            clock.now_s += 10
+            watch.check()
+    assert caplog.messages == [
+        "for 1120 s the run has waited for the rollouts of step 7, and nothing has moved for 120 s: "
+        "3 of 8 questions are in"
+    ]
+
+
+def test_a_start_is_waited_for_with_patience(watch: StallWatch, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with watch.waiting("engines and learners to start", patience=5):
+        for _ in range(59):
+            clock.now_s += 10
+            watch.check()
+        assert caplog.messages == []
+        clock.now_s += 10
+        watch.check()
+    assert caplog.messages == ["for 600 s the run has waited for engines and learners to start"]
+
+
+def test_progress_that_cannot_be_asked_counts_as_nothing_moved(
+    watch: StallWatch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hangs() -> str:
+        raise TimeoutError
+
+    with watch.waiting("the rollouts", progress=hangs):
+        clock.now_s += 130
+        watch.check()
+    assert caplog.messages == ["for 130 s the run has waited for the rollouts"]
+
+
+def test_what_the_run_waits_for_can_be_asked_at_any_moment(watch: StallWatch, clock: Clock) -> None:
+    assert watch.now() is None
+    with watch.waiting("the learners' update of step 3", progress=lambda: "4 of 40 micro-batches"):
+        assert watch.now() == Activity("the learners' update of step 3", 0.0, "")
+        clock.now_s += 7
+        watch.check()
+        assert watch.now() == Activity("the learners' update of step 3", 7.0, "4 of 40 micro-batches")
+    assert watch.now() is None

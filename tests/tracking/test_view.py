@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import re
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ from rich.console import Console
 
 from calibadv.tracking.live_view import LiveView, sparkline
 from calibadv.tracking.plain_view import PlainView
-from calibadv.tracking.view import RunSummary, TerminalView, open_view, time_shares
+from calibadv.tracking.rollout_text import summary_text
+from calibadv.tracking.view import Activity, RunSummary, TerminalView, open_view, time_shares
 from tests.tracking.fake_run import history, record
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
@@ -108,10 +112,11 @@ def test_the_plain_view_is_log_lines_without_escape_codes(caplog: pytest.LogCapt
     assert lines[0] == "engine: vLLM loads the policy"
     assert lines[1].startswith("engine: done in")
     assert lines[2] == (
-        "step 1/12  reward 0.050  F1 0.060  entropy 1.90  searches 1.10  tokens/s 1500  "
+        "step 1/12  reward 0.050  F1 0.060  entropy 1.90  searches 1.10  tokens/s 1,500  "
         "rollout 60%, learn 30%, other 10%"
     )
     assert "advantage -1.00 → -0.50  c = 0.50" in lines[-1]
+    assert lines[-1].splitlines()[-1].split() == ["searches", "–", "2.000"]  # the table is the last of all
     assert "\x1b" not in caplog.text
 
 
@@ -122,15 +127,104 @@ def test_a_stage_that_fails_is_said_in_plain_mode_too(caplog: pytest.LogCaptureF
     assert "engine: failed after" in caplog.text
 
 
-@pytest.mark.parametrize("variable", ["NO_COLOR", "CI"])
-def test_the_plain_view_is_taken_off_a_terminal_and_where_colour_is_unwanted(
-    variable: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("TERM", ""), ("CI", "1")])
+def test_the_plain_view_is_taken_off_a_terminal_and_where_nothing_can_be_drawn_over(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(open_view(1, console=Console(file=io.StringIO())), PlainView)
     assert isinstance(open_view(1, console=terminal()), LiveView)
-    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv(variable, value)
     assert isinstance(open_view(1, console=terminal()), PlainView)
     assert isinstance(open_view(1, console=terminal(), plain=False), LiveView)
+
+
+def screen(view: LiveView, console: Console) -> str:
+    """What the view draws at this moment, without styles."""
+    paper = Console(file=io.StringIO(), width=console.width)  # not the one that its timer draws on
+    paper.print(view._draw())
+    return written(paper)
+
+
+def drawn(width: int, height: int = 40) -> str:
+    """A run in the middle of a step, on a terminal of that size."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, color_system="truecolor")
+    with LiveView(205, console) as view:
+        for number in range(8):
+            view.stage(f"stage {number}", "what takes the time")
+            view.stage_done("what came of it, in a note that is longer than sixty columns are wide")
+        view.follow(lambda: Activity("the rollouts of step 13", 72.0, "130 of 512 questions are in, 731 rollouts done"))
+        for metrics in history():
+            view.step(metrics | {"time/step_s": 809.0, "eval/f1": 0.6}, left_s=150_000.0)
+        return screen(view, console)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_number_is_there_at_any_width(width: int) -> None:
+    text = drawn(width)
+    flat = " ".join(text.split())
+    for expected in (
+        *("12/205", "41:40:00 left", "the rollouts of step 13", "1:12", "130 of 512 questions", "731 rollouts"),
+        *("reward", "F1", "held-out F1", "entropy", "searches", "s a step", "tokens/s", "F1 so far"),
+        *("0.600", "0.720", "0.80", "2.20", "809.0", "1,500", "rollout 60%", "learn 30%", "other 10%"),
+    ):
+        assert expected in flat, expected
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text[text.index("12/205") :]  # a note of the start may be cut
+
+
+def test_a_low_terminal_loses_start_up_stages_and_no_numbers() -> None:
+    text = drawn(80, height=18)
+    assert "stage 7" in text
+    assert "stage 1" not in text
+    assert len(text.splitlines()) <= 18
+    assert "tokens/s" in text
+
+
+def test_no_color_keeps_the_live_view_and_everything_that_colour_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    view = open_view(12, console=console)
+    assert isinstance(view, LiveView)
+    run(view)
+    text = written(console)
+    assert "rollout 60%" in text
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", text)  # no colour of letters
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_end_keeps_commands_whole_the_legend_and_the_table_last(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    link = "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef0123456789abcdef"
+    console.print(summary_text(replace(SUMMARY, hints=("make mlflow", link))))
+    text = written(console)
+    assert link in text.replace("\n", "")
+    assert "silver: a document that a correct rollout" in " ".join(text.split())
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[0] for line in lines[-3:]] == ["F1", "format", "searches"]
+    assert lines[-3] == ["F1", "0.200", "0.500", "+0.300"]
+
+
+def test_a_start_up_stage_shows_how_far_it_is() -> None:
+    console = terminal()
+    with LiveView(3, console) as view:
+        view.follow(lambda: Activity("the search app's start", 4.0, "1,024 of 2,408 documents are embedded"))
+        view.stage("Search", "dense index of the corpus")
+        assert "1,024 of 2,408 documents are embedded" in screen(view, console)
+
+
+def test_the_plain_view_says_what_happens_when_nothing_else_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with PlainView(3, quiet_s=0.01) as view:
+        view.follow(lambda: Activity("the rollouts of step 1", 65.0, "3 of 8 questions are in"))
+        while len(caplog.messages) < 2:
+            time.sleep(0.005)
+    assert caplog.messages[0] == "the rollouts of step 1, for 1:05: 3 of 8 questions are in"
+
+
+def test_a_step_in_a_job_log_has_its_seconds_and_the_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    PlainView(16).step({"step": 1.0, "reward/f1": 0.25, "time/step_s": 41.25}, left_s=3725.0)
+    assert caplog.messages == ["step 1/16  1:02:05 left  F1 0.250  s a step 41.2"]
 
 
 def test_sampled_escape_codes_do_not_reach_the_terminal(caplog: pytest.LogCaptureFixture) -> None:

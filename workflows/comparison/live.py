@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from calibadv.json_lines import whole_lines
 from calibadv.tracking.live_logging import live_with_logging
+from calibadv.tracking.starting import draws
 from workflows.comparison.grid import Plan, PlannedRun
 from workflows.comparison.results import State
 
@@ -56,11 +58,9 @@ class Progress(Protocol):
 
 def open_progress(plan: Plan, finished: set[str], console: Console | None = None) -> Progress:
     """The view that fits the terminal; `finished` names the runs that were done before."""
-    console = console or Console()
-    unwanted = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
-    if not console.is_terminal or console.is_dumb_terminal or unwanted:
-        return PlainProgress(plan)
-    return LiveProgress(plan, finished, console)
+    if draws(console.is_terminal if console else sys.stdout.isatty()):
+        return LiveProgress(plan, finished, console or Console())
+    return PlainProgress(plan)
 
 
 @dataclass

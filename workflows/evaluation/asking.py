@@ -62,7 +62,7 @@ def ask_model(
     """Asks each question once, greedily: an `AskOnce` of the model. Its engines live as long as the iterator."""
     # Ray and torch: seconds that a wrong command, or one with nothing left to ask, need not wait.
     from calibadv.cluster.board import create_board
-    from calibadv.cluster.factories import make_engine, make_roll_group
+    from calibadv.cluster.factories import RollGroup, make_engine
     from calibadv.cluster.stage import StageSettings
     from calibadv.cluster.stream import stream_rollouts
 
@@ -70,7 +70,7 @@ def ask_model(
     board = create_board(name)  # counts engines that die; nothing is published on it
     stage = StageSettings(
         engine_factory=partial(make_engine, model.config, str(model.folder)),
-        rollout_factory=partial(make_roll_group, model.config, str(model.folder), search_factory),
+        rollout_factory=partial(RollGroup, model.config, str(model.folder), search_factory),
         board=name,
         weights="own",
         engine_timeout_s=model.config.rollout.engine_timeout_s,
