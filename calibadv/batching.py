@@ -27,6 +27,7 @@ class GroupShard:
 
     group: Group
     minibatch_G: tuple[int, ...]
+    later_PG: tuple[tuple[int, ...], ...] = ()  # the same of each further pass over the step, numbered on
 
     def __len__(self) -> int:
         """Tokens of the group (RLlib calls `len` on an episode)."""
@@ -49,6 +50,7 @@ class Row:
     extra_counts_N: FloatArray  # 1 where that term's divisor counts the token
     values_N: FloatArray  # the critic's, before the step
     returns_N: FloatArray  # what the critic is trained towards
+    later_minibatches: tuple[int, ...] = ()  # of further passes over the step
 
 
 TOKEN_FIELDS = tuple(field.name for field in fields(Row) if field.name.endswith("_N"))
@@ -70,22 +72,25 @@ class MicroBatch:
 
 
 def shard_groups(
-    groups: Sequence[Group], *, num_minibatches: int, num_shards: int, seed: int
+    groups: Sequence[Group], *, num_minibatches: int, num_shards: int, seed: int, passes: int = 1
 ) -> list[list[GroupShard]]:
     """Whole groups dealt to `num_shards` learners, balanced by tokens, with a mini-batch drawn for each rollout.
 
-    The draw depends on `seed` and the number of rollouts alone, and mini-batches differ by one rollout at most. A shard
-    may be empty: its learner still takes part in every update, with no rows.
+    The draw depends on `seed` and the number of rollouts alone, and mini-batches differ by one rollout at most. Each of
+    the `passes` draws anew; pass p has mini-batches p * num_minibatches and on. A shard may be empty: its learner still
+    takes part in every update, with no rows.
     """
     total = sum(len(group.trajectories) for group in groups)
-    order = np.random.default_rng(seed).permutation(total)
-    minibatch_of = np.empty(total, dtype=np.int64)
-    minibatch_of[order] = np.arange(total) * num_minibatches // max(total, 1)
+    random = np.random.default_rng(seed)
+    drawn = np.empty((passes, total), dtype=np.int64)
+    for index, minibatch_of in enumerate(drawn):
+        minibatch_of[random.permutation(total)] = np.arange(total) * num_minibatches // max(total, 1)
+        minibatch_of += index * num_minibatches
     starts = np.cumsum([0, *(len(group.trajectories) for group in groups)])
-    items = [
-        GroupShard(group, tuple(minibatch_of[start : start + len(group.trajectories)].tolist()))
-        for group, start in zip(groups, starts[:-1], strict=True)
-    ]
+    items = []
+    for group, start in zip(groups, starts[:-1], strict=True):
+        first, *later = map(tuple, drawn[:, start : start + len(group.trajectories)].tolist())
+        items.append(GroupShard(group, first, tuple(later)))
     shards: list[list[GroupShard]] = [[] for _ in range(num_shards)]
     loads = [0] * num_shards
     for item in sorted(items, key=len, reverse=True):
@@ -142,7 +147,7 @@ def micro_batches(rows: Sequence[Row], token_budget: int) -> list[MicroBatch]:
 def padding() -> MicroBatch:
     """One token that is no action: a pass that trains and reports nothing, for a rank that has to keep step."""
     nothing_N = np.empty(0, np.float32)
-    tokens: dict[str, NDArray[Any]] = dict.fromkeys(TOKEN_FIELDS, nothing_N) | {"turn_N": np.empty(0, np.int64)}
+    tokens: dict[str, Any] = dict.fromkeys(TOKEN_FIELDS, nothing_N) | {"turn_N": np.empty(0, np.int64)}
     return _stack([Row(np.full(1, PAD_ID, np.int64), np.zeros(1, np.bool_), 0, **tokens)])
 
 

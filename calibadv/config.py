@@ -121,6 +121,9 @@ class Rollout(Section):
     tensor_parallel: int = Field(1, ge=1, le=1024)
     samples: int = Field(5, ge=1, le=10_000)  # rollouts a question, n
     temperature: float = Field(1.0, gt=0, le=100)
+    # Of training rollouts; 1 = all tokens. Log-probs stay those of the full distribution at temperature 1, sampled or
+    # recomputed, as in trainers that recompute them. The paper's released script: 0.95
+    top_p: float = Field(1.0, gt=0, le=1)
     template: str = PROMPT_TEMPLATE
     max_turns: int = Field(4, ge=0, le=1000)
     max_prompt_tokens: Tokens = 2048
@@ -176,10 +179,14 @@ class LearnerSection(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast over fp32 master weights
     lr: float = Field(5e-7, gt=0, le=1)
     lr_final: Share = 0.0  # the cosine's end
+    warmup_steps: int = Field(0, ge=0, le=10**7)  # training steps over which the policy's rate rises, then the cosine
+    critic_warmup_steps: int = Field(0, ge=0, le=10**7)  # and the critic's, which is constant then
+    critic_only_steps: int = Field(0, ge=0, le=10**7)  # first steps, in which the policy stays as it is
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: Coefficient = 0.01
     grad_clip: float = Field(1.0, gt=0, le=10**9)
     minibatch_rollouts: Rollouts = 256
+    passes: int = Field(1, ge=1, le=1000)  # over a step's rollouts, each with mini-batches of its own draw
     token_budget: Tokens = 16384  # padded tokens a micro-batch
     clip: float = Field(0.2, gt=0, le=10**6)
     kl_coef: Coefficient = 0.0  # low-variance KL against the frozen start
@@ -358,6 +365,7 @@ class Config(Section):
                 "trains a critic beside it: set learner.zero to 0"
             )
         critic = make_method(self.method.name, self.method.params).critic
+        self._warm_up(has_critic=critic is not None)
         if self.learner.lora_rank and critic is not None and critic.kind == "model":
             raise ValueError(
                 f"learner.lora_rank = {self.learner.lora_rank} trains adapters, and the critic of method "
@@ -370,6 +378,23 @@ class Config(Section):
                 "learner.old_logprobs 'recompute', or sample at temperature 1 as the paper does"
             )
         return self
+
+    def _warm_up(self, *, has_critic: bool) -> None:
+        """Raises ValueError where a rate never gets where it is to rise to, or where there is no critic to warm up."""
+        learner, steps = self.learner, self.run.steps
+        if learner.warmup_steps and learner.critic_only_steps + learner.warmup_steps >= steps:
+            raise ValueError(
+                f"learner.critic_only_steps = {learner.critic_only_steps} and learner.warmup_steps = "
+                f"{learner.warmup_steps} leave none of run.steps = {steps} at learner.lr: lower them"
+            )
+        for name in ("critic_warmup_steps", "critic_only_steps"):
+            value = getattr(learner, name)
+            if value and not has_critic:
+                raise ValueError(
+                    f"learner.{name} = {value} is of a critic, and method {self.method.name!r} has none: set it to 0"
+                )
+            if value and value >= steps:
+                raise ValueError(f"learner.{name} = {value} leaves none of run.steps = {steps}: lower it")
 
     def _colocation(self) -> None:
         """Raises ValueError where engines and learners are to share GPUs and cannot."""
@@ -416,8 +441,12 @@ class Config(Section):
         return self.data.questions_per_step * self.rollout.samples
 
     @property
-    def updates_per_step(self) -> int:
+    def minibatches_per_pass(self) -> int:
         return self.rollouts_per_step // self.learner.minibatch_rollouts
+
+    @property
+    def updates_per_step(self) -> int:
+        return self.minibatches_per_pass * self.learner.passes
 
 
 class ConfigError(ValueError):

@@ -32,6 +32,17 @@ def plan_table(config: Config) -> RenderableType:
     return Group(Syntax(to_toml(config), "toml", background_color="default"), table, *memory_tables(config))
 
 
+def _rate_words(config: Config) -> str:
+    learner, updates = config.learner, config.updates_per_step
+    first = (learner.critic_only_steps + learner.warmup_steps) * updates
+    rises = (
+        f"up to {learner.lr:g} over {learner.warmup_steps * updates:,} updates, then " if learner.warmup_steps else ""
+    )
+    rests = f"0 for {learner.critic_only_steps * updates:,} updates, then " if learner.critic_only_steps else ""
+    over = f"cosine over {config.run.steps * updates - first:,} updates"
+    return f"{rests}{rises}{learner.lr:g} to {learner.lr_final:g}, {over}"
+
+
 def consequences(config: Config) -> dict[str, str]:
     """What the run will do and hold, by name. Token counts are upper bounds; memory needs the model's shape."""
     rollout, learner = config.rollout, config.learner
@@ -39,13 +50,14 @@ def consequences(config: Config) -> dict[str, str]:
     turns = rollout.max_turns + 1
     facts = {
         "rollouts a step": f"{config.data.questions_per_step:,} questions x {rollout.samples} = {rollouts:,}",
-        "updates a step": f"{updates:,} of {learner.minibatch_rollouts:,} rollouts",
+        "updates a step": f"{updates:,} of {learner.minibatch_rollouts:,} rollouts"
+        + (f", {learner.passes} passes" if learner.passes > 1 else ""),
         "updates in all": f"{config.run.steps * updates:,}",
         "rollouts in all": f"{config.run.steps * rollouts:,}",
         "sampled tokens a step": f"at most {rollouts * min(turns * rollout.max_turn_tokens, rollout.max_tokens):,}",
         "tokens a step": f"at most {rollouts * rollout.max_tokens:,} with prompts and documents",
         "searches a step": f"at most {rollouts * rollout.max_turns:,}",
-        "learning rate": f"{learner.lr:g} to {learner.lr_final:g}, cosine over {config.run.steps * updates:,} updates",
+        "learning rate": _rate_words(config),
         "processes": f"{rollout.engines} engines, {max(learner.learners, 1)} learners, "
         f"{config.search.replicas} retrievers",
     }

@@ -75,3 +75,19 @@ def test_padding_is_a_pass_over_one_token_with_the_fields_of_any_other_and_nothi
     assert {name: (array.size, array.dtype) for name, array in empty.tokens.items()} == {
         name: (0, array.dtype) for name, array in real.tokens.items()
     }
+
+
+def test_each_pass_draws_mini_batches_of_its_own_and_the_first_draw_stays() -> None:
+    gs = [group(*(trajectory(1.0, [1, 1]) for _ in range(5))) for _ in range(8)]
+
+    def drawn(passes: int) -> list[tuple[int, ...]]:
+        shards = shard_groups(gs, num_minibatches=4, num_shards=2, seed=7, passes=passes)
+        of = {id(item.group): (item.minibatch_G, *item.later_PG) for shard in shards for item in shard}
+        return [tuple(index for g in gs for index in of[id(g)][p]) for p in range(passes)]
+
+    (single,), (first, second, third) = drawn(1), drawn(3)
+    assert first == single
+    for index, draw in enumerate((first, second, third)):
+        assert sorted(draw) == [m + 4 * index for m in range(4) for _ in range(10)]
+    assert [m - 4 for m in second] != list(first)
+    assert [m - 8 for m in third] != [m - 4 for m in second]

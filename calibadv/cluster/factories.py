@@ -78,6 +78,7 @@ def make_roller(config: Config, model_folder: str, search: SearchFn, tally: Tall
         plan=method.plan(config.rollout.samples),
         run_seed=config.run.seed,
         temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
         limits=make_limits(config),
         require_search=config.rollout.require_search,
         on_void_turn=config.rollout.on_void_turn,

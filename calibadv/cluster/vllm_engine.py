@@ -263,6 +263,7 @@ def _sampling_params(sampling: Sampling) -> Any:
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
+        top_p=sampling.top_p,
         seed=sampling.seed % 2**63,
         stop=list(sampling.stop),
         include_stop_str_in_output=True,

@@ -25,6 +25,9 @@ def credit_rows(shard: GroupShard, method: Method, facts: StepFacts) -> list[Row
             group.trajectories, credit, shard.minibatch_G, weights, strict=True
         )
     ]
+    if shard.later_PG:
+        later_GP = zip(*shard.later_PG, strict=True)
+        rows = [replace(row, later_minibatches=later) for row, later in zip(rows, later_GP, strict=True)]
     if (extra := method.extra_loss) is None:
         return rows
     terms = zip(rows, extra.weights(group, credit, facts), extra.counts(group, credit), strict=True)

@@ -105,18 +105,19 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         with self.timed("learn"), self.waiting(what, progress=self._learned):
             updates = self.settings.updates_per_step
             totals = self.learner_group.update_shards(
-                self.shards(updates), num_minibatches=updates, facts=step_facts(self.sample.groups)
+                self.shards(), num_minibatches=updates, facts=step_facts(self.sample.groups)
             )
         self.clipped, self.credit = clipped_tokens(totals), trained_credit(totals)
         return step_metrics(totals)
 
-    def shards(self, num_minibatches: int) -> list[list[GroupShard]]:
+    def shards(self) -> list[list[GroupShard]]:
         """The step's groups dealt to the learners; the same draw of mini-batches for every number of learners."""
         return shard_groups(
             self.sample.groups,
-            num_minibatches=num_minibatches,
+            num_minibatches=self.settings.minibatches_per_pass,
             num_shards=self.learner_group.num_shards,
             seed=sampling_seed(self.settings.run.seed, self.version, "minibatches", 0),
+            passes=self.settings.learner.passes,
         )
 
     def publish(self) -> None:

@@ -96,7 +96,11 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
                 micro
                 for credited in (True, False)
                 for micro in micro_batches(
-                    [row for row in rows if row.minibatch == index and row.advantages_N.any() == credited],
+                    [
+                        row
+                        for row in rows
+                        if index in (row.minibatch, *row.later_minibatches) and row.advantages_N.any() == credited
+                    ],
                     self._token_budget,
                 )
             ]

@@ -29,6 +29,7 @@ from calibadv.rllib.objective import Divisors, count, loss_terms, total
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
 from calibadv.rllib.random_state import random_state, set_random_state
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
+from calibadv.rllib.rates import critic_rate, policy_rate
 from calibadv.rllib.sharded_model import write_sharded
 from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals
@@ -44,7 +45,6 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
     def build(self) -> None:
         self._settings: LearnerSection = self.config.calibadv.learner
         self._method: Method = self.config.method
-        self._total_updates = self.config.calibadv.run.steps * self.config.calibadv.updates_per_step
         self._updates_done = 0
         self._lr_scale = 1.0
         critic = self._method.critic
@@ -103,7 +103,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         timesteps: Any = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """One pass over the step's mini-batches: this rank's token sums and the state that all ranks share."""
+        """An update for each of the step's mini-batches, all passes: this rank's token sums and what ranks share."""
         training_data.validate()
         training_data.solve_refs()
         episodes: list[GroupShard] = training_data.episodes
@@ -142,7 +142,9 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             loss += float(part.detach())
         # Clamps stop a nan on its way to the gradient, so that the loss is looked at too.
         (loss,) = sum_over_ranks([loss], self._device)
-        lrs = {"policy": self._lr_scale * self._cosine_lr(), CRITIC: self._lr_scale * self._critic_lr}
+        config, done = self.config.calibadv, self._updates_done
+        rates = {"policy": policy_rate(config, done), CRITIC: critic_rate(config, self._critic_lr, done)}
+        lrs = {name: self._lr_scale * rate for name, rate in rates.items()}
         update = self._updater.step(lrs, finite=math.isfinite(loss))
         totals.add_update(update.grad_norms, lrs["policy"], skipped=not update.made)
         self._updates_done += 1
@@ -159,11 +161,6 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         kept = float((weights_N > 0).sum())
         divisors = Divisors(float(weights_N.sum()), kept, actions, float(batch["extra_counts_N"].sum()))
         return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
-
-    def _cosine_lr(self) -> float:
-        progress = min(self._updates_done / max(self._total_updates, 1), 1.0)
-        low, high = self._settings.lr_final, self._settings.lr
-        return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._settings.dtype == "float32":

@@ -40,7 +40,10 @@ class Updater(Protocol):
         """Adds the gradient of a micro-batch's part of the loss; the loss is the sum over micro-batches and ranks."""
 
     def step(self, lrs: Mapping[str, float], *, finite: bool) -> Update:
-        """Steps along the clipped gradient with a learning rate for each optimizer; `finite`: whether the loss is."""
+        """Steps along the clipped gradient with a learning rate for each optimizer; `finite`: whether the loss is.
+
+        An optimizer at rate 0 rests: its moments stay too.
+        """
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight of the policy under its first name, each to be copied before the next is asked for.
@@ -84,7 +87,7 @@ class PlainUpdater:
         for name, optimizer in self._optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = lrs[name]
-            if made:
+            if made and lrs[name]:
                 optimizer.step()
         return Update(norms, made)
 

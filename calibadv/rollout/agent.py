@@ -68,6 +68,7 @@ class Agent:
         *,
         temperature: float,
         seed_of_turn: Callable[[int], int],
+        top_p: float = 1.0,
         policy_version: int = 0,
         prefix: tuple[Turn, ...] = (),
     ) -> Trajectory:
@@ -84,7 +85,7 @@ class Agent:
             assert room > 0, (
                 "observations that leave no room are not appended, and the prompt budget is below max_tokens"
             )
-            generation = await self.generate(context, Sampling(room, temperature, seed_of_turn(index)))
+            generation = await self.generate(context, Sampling(room, temperature, seed_of_turn(index), top_p=top_p))
             turn, cut = self._turn(generation), False
             try:
                 turn, cut = await self._observe(turn, len(context), may_continue=index < self.limits.max_turns)

@@ -35,6 +35,7 @@ class GroupRoller:
     plan: Plan
     run_seed: int
     temperature: float = 1.0
+    top_p: float = 1.0  # of training rollouts; greedy ones need none
     limits: Limits = field(default_factory=Limits)
     require_search: bool = True
     on_void_turn: OnVoidTurn = "stop"
@@ -87,6 +88,7 @@ class GroupRoller:
                 trajectory = await agent.roll(
                     question,
                     temperature=temperature,
+                    top_p=self.top_p if temperature > 0 else 1.0,
                     seed_of_turn=self._seeds(question, step, sample, attempt),
                     policy_version=version,
                     prefix=prefix,

@@ -26,13 +26,14 @@ class Sampling:
     temperature: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ("</search>", "</answer>")
+    top_p: float = 1.0  # only the fewest most likely tokens that have so much probability at the temperature; 1: all
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """The tokens of one turn, the stop string's and a sampled end-of-sequence token included.
 
-    `logprobs` [L], nats, of the *raw* distribution (temperature 1), whatever `Sampling.temperature` was.
+    `logprobs` [L], nats, of the *raw* distribution: all tokens at temperature 1, whatever `Sampling` says of either.
     """
 
     ids: IntArray  # [L]

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
+from calibadv.rollout.nucleus import nucleus
 from calibadv.rollout.protocols import Generation, Sampling, StopReason
 from calibadv.types import IntArray
 
@@ -231,7 +232,10 @@ class TorchEngine:
         temperature_B1 = torch.tensor([[row.sampling.temperature] for row in rows], dtype=torch.float64)
         logits_BV = logits_BV.double()
         logprobs_BV = logits_BV.log_softmax(-1)
-        cdf_BV = (logits_BV / temperature_B1.clamp(min=1e-6)).softmax(-1).cumsum(-1)
+        probs_BV = (logits_BV / temperature_B1.clamp(min=1e-6)).softmax(-1)
+        if any(row.sampling.top_p < 1 for row in rows):
+            probs_BV = nucleus(probs_BV, torch.tensor([[row.sampling.top_p] for row in rows], dtype=torch.float64))
+        cdf_BV = probs_BV.cumsum(-1)
         noise_B1 = torch.stack([torch.rand(1, generator=row.noise, dtype=torch.float64) for row in rows])
         sampled_B1 = torch.searchsorted(cdf_BV, noise_B1 * cdf_BV[:, -1:], right=True).clamp(max=cdf_BV.shape[1] - 1)
         chosen_B1 = torch.where(temperature_B1 > 0, sampled_B1, logits_BV.argmax(-1, keepdim=True))

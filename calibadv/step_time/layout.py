@@ -37,7 +37,8 @@ class Learners:
     zero: Literal[0, 1, 2, 3] = 3
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of matrix products: weights are fp32
     checkpointing: bool = True
-    updates: int = 10  # optimizer steps of a training step
+    updates: int = 10  # optimizer steps of a pass over a training step's rollouts
+    passes: int = 1
     token_budget: int = 16_384  # of a micro-batch
     models: int = 1  # that are trained: 2 with a critic that is a model
     adapters: bool = False  # alone are trained (LoRA): frozen weights have no gradients

@@ -17,17 +17,18 @@ ADAMW_BYTES = 28  # a parameter: weights, gradient and two moments are read, all
 def learning_phase(shape: ModelShape, gpu: Gpu, work: Work, learners: Learners, assumed: Assumptions) -> Phase:
     """All updates of a step. Nothing of what is sent is hidden behind arithmetic (`overlap_comm` is off)."""
     rate = learners.number * gpu.flops_per_s(learners.dtype) * assumed.learner_mfu
-    trained_s = training_flops(shape, work, learners) / rate
+    trained_s = learners.passes * training_flops(shape, work, learners) / rate
     slowest = slowest_share(learners.number, work.rollouts, learners.updates)
     micro = micro_batches(work, learners)
-    sent = learners.updates * sent_bytes(shape, learners, micro)
+    updates = learners.passes * learners.updates
+    sent = updates * sent_bytes(shape, learners, micro)
     stepped = learners.models * shape.parameters / (learners.number if learners.zero else 1) * (not learners.adapters)
     parts = {
         "training passes": trained_s,
         "further forward passes": learners.forwards * forward_flops(shape, work) / rate,
         "waiting for the slowest learner": trained_s * (slowest - 1),
         "gradients and weights sent": sent / (gpu.bus_bytes_per_s(learners.number) * assumed.links),
-        "AdamW": learners.updates * ADAMW_BYTES * stepped / (gpu.hbm_tb_s * TERA * assumed.bandwidth),
+        "AdamW": updates * ADAMW_BYTES * stepped / (gpu.hbm_tb_s * TERA * assumed.bandwidth),
     }
     bounds = {
         "training passes": "arithmetic",

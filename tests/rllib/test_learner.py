@@ -126,6 +126,32 @@ def test_cosine_ends_at_the_final_rate(model_folder: Path) -> None:
     assert rates == pytest.approx(by_hand)
 
 
+def test_while_the_critic_learns_alone_the_policy_rests(model_folder: Path) -> None:
+    options = ("--method.name=ppo", "--learner.critic_only_steps=1", "--method.params.critic=head")
+    learner = make_learner(model_folder, settings(*options))
+    before, head = weights(learner), learner.policy.value_head.weight.detach().clone()
+    train(learner, GROUPS)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
+    assert not learner.get_optimizer(POLICY, "policy").state  # no moments of gradients that it did not follow
+    assert not torch.equal(head, learner.policy.value_head.weight)
+    train(learner, GROUPS)
+    assert any(not torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
+
+
+def test_a_second_pass_trains_every_rollout_again_on_the_credit_and_log_probs_of_the_first(model_folder: Path) -> None:
+    def trained(passes: int) -> dict[str, Any]:
+        learner = make_learner(model_folder, settings(f"--learner.passes={passes}", "--learner.old_logprobs=recompute"))
+        (shard,) = shard_groups(GROUPS, num_minibatches=2, num_shards=1, seed=0, passes=passes)
+        return learner.update(TrainingData(episodes=shard), num_minibatches=2 * passes)
+
+    once, twice = trained(1), trained(2)
+    assert (once["updates"], twice["updates"]) == (2, 4)
+    assert twice["sums"]["tokens"] == 2 * once["sums"]["tokens"]
+    assert [row.tolist() for row in twice["credit"]["test/q"]] == [row.tolist() for row in once["credit"]["test/q"]]
+    # Clipping is against the step's start: the second pass, three and more updates away from it, is clipped more.
+    assert sum(twice["clipped"].values()) > 2 * sum(once["clipped"].values())
+
+
 def test_recomputed_old_logprobs_make_the_first_ratio_one(model_folder: Path) -> None:
     # The sampler's log-probs are far off; recomputed, nothing is clipped in the first update.
     options = ("--learner.old_logprobs=recompute", "--learner.minibatch_rollouts=6", "--learner.importance_cap=2.0")

@@ -139,6 +139,30 @@ async def test_tokens_are_drawn_from_the_tempered_distribution(engine: Any, mode
     assert deviation_V.max() < 4.5  # standard deviations
 
 
+async def test_a_nucleus_is_sampled_renormalised_and_reports_the_full_distributions_logprobs(
+    engine: Any, model: Any
+) -> None:
+    draws, top_p = 500, 0.6
+    sampled = await asyncio.gather(
+        *(engine(prompt(0), Sampling(1, seed=s, stop=(), top_p=top_p)) for s in range(draws))
+    )
+    with torch.no_grad():
+        logprobs_V = model(torch.tensor([prompt(0).tolist()])).logits[0, -1].log_softmax(-1).numpy()
+    order_V = np.argsort(-logprobs_V)
+    kept = int(np.searchsorted(np.exp(logprobs_V)[order_V].cumsum(), top_p)) + 1
+    inside_V = np.zeros(len(logprobs_V), dtype=bool)
+    inside_V[order_V[:kept]] = True
+    assert 1 < kept < len(logprobs_V)
+    ids = [int(g.ids[0]) for g in sampled]
+    assert inside_V[ids].all()
+    probs_V = np.where(inside_V, np.exp(logprobs_V), 0)
+    probs_V /= probs_V.sum()
+    counts_V = np.bincount(ids, minlength=len(probs_V))
+    deviation_V = np.abs(counts_V - draws * probs_V) / np.sqrt(draws * probs_V * (1 - probs_V) + 1)
+    assert deviation_V.max() < 4.5  # standard deviations
+    np.testing.assert_allclose([g.logprobs[0] for g in sampled], logprobs_V[ids], atol=TOLERANCE)
+
+
 async def test_sixteen_interleaved_requests_each_get_their_own_answer(engine: Any, model: Any) -> None:
     async def late(seed: int) -> Generation:
         await asyncio.sleep(0.002 * seed)

@@ -37,6 +37,14 @@ async def test_a_group_has_one_trajectory_a_sample_with_its_own_seeds() -> None:
     assert rolled.infra_failed == 0
 
 
+async def test_a_nucleus_is_for_training_alone() -> None:
+    trained, greedy = Script([ANSWER]), Script([ANSWER])
+    await roll(trained, Library(), top_p=0.95)
+    await roll(greedy, Library(), top_p=0.95, evaluate=True)
+    assert [s.top_p for s in trained.samplings] == [0.95]
+    assert [(s.temperature, s.top_p) for s in greedy.samplings] == [(0.0, 1.0)]
+
+
 async def test_every_retrieved_document_is_collected_once() -> None:
     other = Document("oslo", "Oslo", "A town.")
     rolled = await roll(Script([SEARCH, SEARCH, ANSWER]), Library((ADA, other)))
