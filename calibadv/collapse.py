@@ -13,6 +13,7 @@ from statistics import median
 import numpy as np
 
 LEAST_F1 = 0.1  # our decision: below it a step's sampling error is about as large as the value itself
+NO_ADVANTAGE = "advantage/zero_share"  # of a step's groups, those whose advantages are all 0
 CALM_ENTROPY = 0.5  # nats; our decision: however low the baseline, a rise up to here is an ordinary policy's
 
 
@@ -61,6 +62,7 @@ class Limits:
     entropy_floor: float = 0.001  # nats: a dead policy, whose rollouts of a question are all alike and teach nothing
     repetition: float = 0.4  # share of 4-grams that repeat one: healthy runs have 0.1 at most, a loop nears 1
     neg_pos_ratio: float = 5.0  # |negative| / positive advantage: healthy ones are near 1, at most 1.3 for plain GRPO
+    no_advantage_steps: int = 3  # consecutive steps without a group that has an advantage, from the first on; 0: off
     baseline_steps: int = 5  # no alarm before these
     patience: int = 3  # consecutive steps beyond a limit: a single one can be a bad batch
 
@@ -68,6 +70,10 @@ class Limits:
         if self.baseline_steps < 1 or self.patience < 1:
             raise ValueError(
                 f"baseline_steps = {self.baseline_steps}, patience = {self.patience}: expected 1 step at least each"
+            )
+        if self.no_advantage_steps < 0:
+            raise ValueError(
+                f"no_advantage_steps is {self.no_advantage_steps}, expected steps, 0 or more (0 turns it off)"
             )
         for name in ("ppl_factor", "entropy_factor"):
             if not getattr(self, name) > 1:
@@ -91,16 +97,18 @@ class Alarm:
 
 
 def alarms(history: Sequence[Mapping[str, float]], limits: Limits) -> list[Alarm]:
-    """The alarms in force after the last step of `history`; [] within its first `baseline_steps` steps.
+    """The alarms in force after the last step of `history`; within its first `baseline_steps` steps only idle ones.
+
+    An idle alarm says that for `no_advantage_steps` steps no group had an advantage.
 
     A row a step with "step", as in metrics.jsonl. A step that did not measure a metric neither continues nor breaks
     its run; a value that is not a number is beyond every limit. Rows without a watched metric (evaluations) are no
     steps. After a roll-back, pass the history without the steps that were undone.
     """
     rows = _steps(history)
+    raised = _idle(rows, limits.no_advantage_steps)
     if len(rows) <= limits.baseline_steps:
-        return []
-    raised = []
+        return raised
     for bound in _bounds(rows, limits):
         measured = [row for row in rows if bound.metric in row]
         run = 0
@@ -110,6 +118,22 @@ def alarms(history: Sequence[Mapping[str, float]], limits: Limits) -> list[Alarm
             value, since = float(measured[-1][bound.metric]), int(measured[-run]["step"])
             raised.append(Alarm(bound.metric, value, bound.limit, since, bound.text(value, run, since)))
     return raised
+
+
+def _idle(rows: Sequence[Mapping[str, float]], steps: int) -> list[Alarm]:
+    """The alarm of a policy that is taught nothing: [] before the last `steps` steps had no advantage at all."""
+    measured = [row for row in rows if NO_ADVANTAGE in row]
+    run = 0
+    while run < len(measured) and measured[-1 - run][NO_ADVANTAGE] >= 1:
+        run += 1
+    if not 0 < steps <= run:
+        return []
+    since = int(measured[-run]["step"])
+    text = (
+        f"no group had an advantage in the last {run} {'step' if run == 1 else 'steps'}, since step {since}: all "
+        "rollouts of a question have the same reward, and nothing is learned"
+    )
+    return [Alarm(NO_ADVANTAGE, 1.0, 1.0, since, text)]
 
 
 def healthy(row: Mapping[str, float], history: Sequence[Mapping[str, float]], limits: Limits) -> bool:
@@ -150,6 +174,7 @@ _WATCHED = (
     "policy/entropy",
     "rollout/repetition",
     "advantage/neg_pos_ratio",
+    NO_ADVANTAGE,
 )
 
 

@@ -241,13 +241,17 @@ class SentinelSection(Section):
 
     model_config = ConfigDict(allow_inf_nan=True)
 
-    action: Literal["off", "warn", "stop", "rollback"] = "warn"
+    # Of a policy that cannot learn: few well-formed rollouts in the first evaluation, or no advantage in the first step
+    unready: Literal["off", "warn", "stop"] = "stop"
+    format_floor: float = Field(0.05, ge=0, le=1)  # share of well-formed rollouts that it needs at its start
+    action: Literal["off", "warn", "stop", "rollback"] = "warn"  # of the alarms below
     high_ppl_ratio: float = _LIMITS.high_ppl_ratio
     ppl_factor: float = _LIMITS.ppl_factor
     entropy_factor: float = _LIMITS.entropy_factor
     entropy_floor: float = _LIMITS.entropy_floor
     repetition: float = _LIMITS.repetition
     neg_pos_ratio: float = _LIMITS.neg_pos_ratio
+    no_advantage_steps: int = Field(_LIMITS.no_advantage_steps, ge=0, le=10**6)  # 0 = off
     baseline_steps: Steps = _LIMITS.baseline_steps
     patience: Steps = _LIMITS.patience
     snapshot_every: Steps = 5  # steps; rollback only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Where several processes share the tests, the longest files come first, so that none is left alone at the end."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.path.parent.name != "integration")
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_our_loggers() -> Iterator[None]:
+    """A command sets them for its process: what a later test looks for in the log must not depend on it."""
+    loggers = [logging.getLogger(name) for name in ("calibadv", "serve", "workflows")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")

@@ -178,6 +178,25 @@ def test_each_metric_alarms_after_patience_steps_beyond_its_limit(metric: str, b
     assert not healthy(history[-1], history, LIMITS)
 
 
+def test_steps_without_any_advantage_alarm_from_the_first_step_on() -> None:
+    history = steps({"advantage/zero_share": [1.0, 1.0, 1.0, 1.0]})
+    assert alarms(history[:3], LIMITS) == []
+    [alarm] = alarms(history, LIMITS)
+    assert (alarm.metric, alarm.since_step) == ("advantage/zero_share", 1)
+    assert alarm.text.startswith(
+        "no group had an advantage in the last 4 steps, since step 1: all rollouts of a question"
+    )
+    assert alarms(history, replace(LIMITS, no_advantage_steps=5)) == []
+    assert alarms(history, replace(LIMITS, no_advantage_steps=0)) == []
+
+
+def test_one_group_with_an_advantage_ends_such_steps() -> None:
+    assert alarms(steps({"advantage/zero_share": [1.0, 1.0, 0.998, 1.0, 1.0]}), LIMITS) == []
+    rows = steps(HEALTHY | {"advantage/zero_share": [0.2] * 7 + [1.0] * 3})
+    assert [alarm.since_step for alarm in alarms(rows, LIMITS)] == [8]
+    assert alarms(rows[:-1], LIMITS) == []
+
+
 def test_a_value_at_its_limit_is_not_beyond_it() -> None:
     assert alarms(run("rollout/high_ppl_ratio", [0.2] * 5), LIMITS) == []
     assert alarms(run("policy/entropy", [0.001] * 5), LIMITS) == []

@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str] | None = None) -> Subject:
     parser.add_argument("--config", type=Path, default=RECIPES / "pocket.toml", help="a recipe (default: pocket.toml)")
     parser.add_argument("--deep", action="store_true", help="start Ray too, read all data, and try a model of any size")
     known, overrides = parser.parse_known_args(arguments)
-    return Subject(load_config(known.config, overrides), known.deep)
+    return Subject(load_config(known.config, overrides), known.deep, ("--config", str(known.config), *overrides))
 
 
 def _cli() -> int:

@@ -27,6 +27,7 @@ from calibadv.tracking.view import RunSummary, TerminalView, open_view
 from workflows.attempt import make_attempt
 from workflows.command import run_command
 from workflows.interruption import Interruption, Preempted
+from workflows.readiness import Unready
 from workflows.restart import Restart, RestartsUsedUp, after, mends, restarted, start_again, started_again
 from workflows.resume import finished_steps
 from workflows.sentinel import Collapsed
@@ -37,6 +38,7 @@ RECIPES = Path(__file__).parent / "recipes"
 RUNS = Path("runs")  # where --resume looks for a name
 PREEMPTED = os.EX_TEMPFAIL  # 75, "try again later": what sysexits.h calls it
 Again = Callable[[Restart], int]
+UNREADY = 5  # the policy cannot learn
 LOST = 4  # processes, more often than the run starts again by itself
 
 
@@ -44,8 +46,9 @@ def main(arguments: Sequence[str] | None = None, again: Again | None = None) -> 
     """0: trained, or there was nothing left to train. 1: trained, but the last checkpoint could not be written.
 
     2: the input was wrong, or what was to be resumed is another run, and nothing was started. 3: the sentinel stopped
-    it. 4: a learner or a node was lost once more than `checkpoint.max_restarts`. 75: SIGTERM. 130: Ctrl-C. In the last
-    four cases what was learned is saved, and the same command with --resume goes on (docs/resume.md).
+    it. 4: a learner or a node was lost once more than `checkpoint.max_restarts`. 5: ended at its start, for its policy
+    cannot learn. 75: SIGTERM. 130: Ctrl-C. Of 3, 4, 75 and 130 what was learned is saved, and the same command with
+    --resume goes on (docs/resume.md).
     """
     config, dry_run = parse(arguments)
     if dry_run:
@@ -108,6 +111,9 @@ def train(config: Config, *, resume: bool = False, restart: Restart | None = Non
         except Collapsed as collapse:
             logger.error("%s", collapse)
             return 3
+        except Unready as unready:
+            logger.error("%s", unready)
+            return UNREADY
         except CheckpointFailed as failure:
             logger.error("%s", failure)
             return 1

@@ -15,6 +15,7 @@ from calibadv.diagnostics import ClippedTokens, benchmark_f1
 from calibadv.methods import Method, make_method
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Inputs
@@ -25,8 +26,10 @@ from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.tracking.time_left import TimeLeft
 from calibadv.tracking.view import RunSummary, TerminalView
+from calibadv.types import Group
 from workflows.checkpointing import Checkpoints
 from workflows.interruption import Interruption
+from workflows.readiness import LOOK, Readiness, Unready, teach, well_formed
 from workflows.report import (
     evaluation_metrics,
     most_telling,
@@ -68,6 +71,7 @@ class TrainingRun:
     def __post_init__(self) -> None:
         self.method: Method = make_method(self.config.method.name, self.config.method.params)
         self.sentinel = Sentinel(self.config.sentinel, self.checkpoints.snapshots)
+        self.readiness = Readiness(self.config.sentinel, self._remedy)
         self.booked = 0  # version up to which every step is written down
         self.compared_f1 = 0.0  # of the last evaluation, on the questions that every evaluation asks
         steps, between = self.config.run.steps, self.config.evaluation.questions
@@ -129,13 +133,16 @@ class TrainingRun:
     def _first_evaluation(self, algorithm: CalibAdvAlgorithm) -> None:
         """Before training, or of the version at which a run was interrupted while it was evaluated."""
         self.view.stage("First evaluation", "the engines' start, then greedy answers to the test questions")
-        metrics = self._evaluate(algorithm)
+        begins = algorithm.version == 0
+        metrics, groups = self._evaluate(algorithm, look=begins)
         self.view.stage_done(f"F1 {metrics['eval/f1']:.3f}")
         with self.interruption.held():
             self._log(algorithm.version, metrics)
             self.evaluations[algorithm.version] = metrics
             if algorithm.version > 0 and self.checkpoints.settings.every:
                 self._checkpoint(algorithm, self.checkpoints.improved(algorithm.version, self.compared_f1))
+        if begins:
+            self.readiness.evaluated(groups)
 
     def _step(self, algorithm: CalibAdvAlgorithm, evaluated: set[int]) -> None:
         start, step = time.monotonic(), algorithm.version
@@ -144,11 +151,13 @@ class TrainingRun:
         try:
             algorithm.train()
             if algorithm.version in evaluated:
-                evaluation = self._evaluate(algorithm)
+                evaluation, _ = self._evaluate(algorithm)
         finally:
             if algorithm.version > step:  # learned, whatever may have ended the evaluation
                 with self.interruption.held():
                     self._book(algorithm, step, evaluation, start)
+        if step == 0:
+            self.readiness.stepped(self.inspected, algorithm.sample.groups)
         best = self.checkpoints.improved(algorithm.version, self.compared_f1) if evaluation else None
         last = algorithm.version == self.config.run.steps
         if best is not None or self.checkpoints.due(algorithm.version, last=last):
@@ -186,7 +195,7 @@ class TrainingRun:
     def _save_last_step(self, algorithm: CalibAdvAlgorithm, error: BaseException) -> None:
         """A checkpoint of the last step that was made, if the learners still hold it; says where the run goes on."""
         version, checkpoints = algorithm.version, self.checkpoints
-        if not checkpoints.settings.every or version == 0:
+        if not checkpoints.settings.every or version == 0 or isinstance(error, Unready):
             return
         held = algorithm.whole and not isinstance(error, LearnersLost)
         if held and self.booked == version > checkpoints.saved and not self.interruption.forced:
@@ -223,14 +232,30 @@ class TrainingRun:
         metrics = {**learned, **sample_metrics(algorithm.sample, self.method, algorithm.credit)}
         self.inspected = metrics | self.sentinel.inspect(algorithm, metrics)
 
-    def _evaluate(self, algorithm: CalibAdvAlgorithm) -> dict[str, float]:
-        sample = algorithm.evaluate_greedy()
+    def _evaluate(self, algorithm: CalibAdvAlgorithm, *, look: bool = False) -> tuple[dict[str, float], list[Group]]:
+        """Metrics and answers of the current version. `look`: ends early where the first answers show no format."""
+        sample = algorithm.evaluate_greedy(LOOK, self._look) if look else algorithm.evaluate_greedy()
         self.time_left.evaluated(len(sample.groups), sample.seconds)
         metrics = evaluation_metrics(sample.groups) | benchmark_f1(sample.groups)
         metrics |= algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
         self.compared_f1 = evaluation_metrics(sample.groups[: self.config.evaluation.questions])["eval/f1"]
         self.folder.write_predictions(predictions(sample.groups))
-        return metrics
+        return metrics, sample.groups
+
+    def _look(self, sample: StepSample) -> None:
+        if not well_formed(sample.groups):
+            self.folder.write_predictions(predictions(sample.groups))
+        self.readiness.look(sample.groups)
+
+    def _remedy(self) -> str:
+        folder = self.config.run.folder / self.config.run_name
+        return teach(
+            ["--config", str(folder / "config.toml")],
+            model=self.config.model.path,
+            questions=self.inputs.train,
+            corpus=self.inputs.corpus,
+            out=folder.with_name(f"{folder.name}-warm"),
+        )
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:
         self.folder.append_metrics(step, metrics)

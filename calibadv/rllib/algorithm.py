@@ -25,7 +25,7 @@ from calibadv.config import Config
 from calibadv.methods.method import StepFacts
 from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.config import CalibAdvConfig
-from calibadv.rllib.env_runner import StepSample
+from calibadv.rllib.env_runner import Look, StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.publish import publish_weights
 from calibadv.rllib.schedule import Phase
@@ -128,11 +128,14 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
                 self.learner_group.call_all(free_cached_memory)
             publish_weights(self.learner_group, self.config.stream.board, self.version, dtype)
 
-    def evaluate_greedy(self) -> StepSample:
-        """Greedy rollouts of the scheduled test questions by the current version, through the same engines."""
+    def evaluate_greedy(self, first: int = 0, look: Look = lambda _: None) -> StepSample:
+        """Greedy rollouts of the scheduled test questions by the current version, through the same engines.
+
+        `look` is shown the `first` of them as soon as they are in, and may raise.
+        """
         what = f"the evaluation of version {self.version}"
         with self.timed("eval"), self._rolling_out(Phase.EVAL, what):
-            sample: StepSample = self.env_runner.sample(phase=Phase.EVAL, step=self.version)
+            sample: StepSample = self.env_runner.sample(phase=Phase.EVAL, step=self.version, first=first, look=look)
         return sample
 
     def logprob_diff(self, groups: Sequence[Group]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import contextlib
 import queue
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ from calibadv.cluster.board import Done, find_board
 from calibadv.rllib.schedule import Phase
 from calibadv.rllib.stream import FinishedRow, RolloutStream
 from calibadv.types import Document, Group
+
+Look = Callable[["StepSample"], None]
 
 STOP_TIMEOUT_S = 30.0  # for the stream to notice that its engines are gone
 
@@ -95,11 +98,19 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         failed = sum(row.rolled.infra_failed for row in rows)
         return SampleProgress(len(rows), self._expected[key], failed, engines)
 
-    def sample(self, *, phase: Phase, step: int) -> StepSample:
-        """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early."""
+    def sample(self, *, phase: Phase, step: int, first: int = 0, look: Look = lambda _: None) -> StepSample:
+        """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early.
+
+        `look` is shown the `first` questions as soon as all of them are in (not those that are done first: they are the
+        shortest), and may raise.
+        """
         key = (str(phase), step)
         self._ready.wait()
+        looked = first == 0
         while not self._expected or len(self._finished[key]) < self._expected[key]:
+            if not looked and len(early := self._early(key, first)) == first:
+                look(_collect(early, step))
+                looked = True
             if self._failure is not None:
                 raise self._failure
             row = self._rows.get()
@@ -109,6 +120,10 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
             self._finished[row.phase, row.step].append(row)
             self.engines_are_up = True
         return _collect(sorted(self._finished.pop(key), key=lambda row: row.index), step)
+
+    def _early(self, key: tuple[str, int], first: int) -> list[FinishedRow]:
+        """The rows of the first questions that are in, in order."""
+        return sorted((row for row in self._finished[key] if row.index < first), key=lambda row: row.index)
 
     def _drain(self, stream: RolloutStream) -> None:
         try:

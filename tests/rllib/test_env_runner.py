@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.rllib.env_runner import RolloutEnvRunner, SampleProgress
+from calibadv.rllib.env_runner import RolloutEnvRunner, SampleProgress, StepSample
 from calibadv.rllib.schedule import Phase
 from calibadv.rllib.stream import FinishedRow
 from calibadv.rollout.group import RolledGroup, without_documents
@@ -146,3 +146,23 @@ def test_a_stream_that_cannot_be_opened_says_why() -> None:
 def test_a_stream_that_ends_early_is_an_error_and_never_a_short_step() -> None:
     with pytest.raises(RuntimeError, match="the rollout stream ended before all of its steps were complete"):
         runner([row(T, 0, 0)], missing=1).sample(phase=T, step=0)
+
+
+def test_the_first_questions_are_shown_once_they_are_all_in_and_not_those_that_are_done_first() -> None:
+    seen: list[tuple[list[str], int]] = []
+    env_runner = runner([row(E, 0, index) for index in (4, 3, 1, 2, 0, 5)])
+
+    def look(sample: StepSample) -> None:
+        seen.append((names(sample.groups), env_runner.progress(E, 0).done))
+
+    env_runner.sample(phase=E, step=0, first=2, look=look)
+    assert seen == [(["test/eval-0-0", "test/eval-0-1"], 5)]
+
+
+def test_what_looking_raises_ends_the_wait() -> None:
+    def stop(_: StepSample) -> None:
+        raise ValueError("enough")
+
+    env_runner = runner([row(E, 0, 0)], missing=5)  # the others never come
+    with pytest.raises(ValueError, match="enough"):
+        env_runner.sample(phase=E, step=0, first=1, look=stop)

@@ -21,8 +21,9 @@ from calibadv.types import Document
 from tests.build import group, trajectory
 from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_dialogue import byte_tokenizer
+from tests.workflows.untaught import untaught
 from workflows.doctor import RECIPES
-from workflows.examination import cluster, data, exposure, retriever, rollout, tokenizer, tracking
+from workflows.examination import cluster, data, exposure, format_check, retriever, rollout, tokenizer, tracking
 from workflows.examination.cluster import Node
 from workflows.examination.examine import Check, examine
 from workflows.examination.finding import Finding, State
@@ -442,6 +443,42 @@ def test_a_question_is_rolled_out_and_learned_from(tmp_path: Path) -> None:
     rolled, learned = looked(rollout.rollout, subject(tmp_path, f"--model.path={model}", *short))
     assert (rolled.name, rolled.state) == ("rollout", PASS)
     assert (learned.name, learned.state) == ("update", PASS), learned
+
+
+# ---- the share of well-formed rollouts -------------------------------------------------------------------------------
+
+
+def test_the_pocket_policy_writes_the_format(tmp_path: Path) -> None:
+    (finding,) = looked(format_check.well_formed, subject(tmp_path, "--data.test=pocket"))
+    assert (finding.name, finding.state) == ("format", PASS), finding
+    good = int(finding.said.partition(" of 16 rollouts of test questions are well-formed")[0])
+    assert good >= 12
+
+
+def test_a_policy_that_cannot_write_the_format_is_warned_of_with_the_command_that_teaches_it(tmp_path: Path) -> None:
+    given = replace(subject(tmp_path, f"--model.path={untaught(tmp_path)}"), given=("--config", "mine.toml"))
+    (finding,) = looked(format_check.well_formed, given)
+    assert (finding.state, finding.said.startswith("0 of 1 rollouts of test questions")) == (WARN, True), finding
+    assert "warm_start.py gold --config mine.toml" in finding.remedy
+    assert "which train.jsonl has not" in finding.remedy  # no gold sub-queries
+
+
+def test_a_machine_on_which_a_look_takes_too_long_leaves_it_to_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(format_check, "PATIENCE_S", 0.0)
+    (finding,) = looked(format_check.well_formed, subject(tmp_path))
+    assert (finding.state, "its first evaluation" in finding.remedy) == (WARN, True)
+
+
+def test_a_large_model_is_not_asked_without_deep(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    about = json.loads((policy_path() / "config.json").read_text("utf-8"))
+    (model / "config.json").write_text(json.dumps(about | {"vocab_size": 2_000_000}))
+    (model / "model.safetensors").write_bytes(b"")
+    (finding,) = looked(format_check.well_formed, subject(tmp_path, f"--model.path={model}"))
+    assert (finding.name, finding.state, "--deep" in finding.said) == ("format", PASS, True)
 
 
 # ---- the cluster -------------------------------------------------------------------------------------------------

@@ -30,7 +30,17 @@ from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.stream import Inputs
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.tracking.plain_view import PlainView
-from tests.workflows.test_training_run import STEPS, Script, Scripted, Untracked, lines, merged
+from tests.workflows.test_training_run import (
+    MUTE,
+    STEPS,
+    Script,
+    Scripted,
+    Untracked,
+    answers,
+    lines,
+    merged,
+    questions_file,
+)
 from workflows import attempt, train, training_run
 from workflows.interruption import Interruption
 from workflows.restart import Restart, RestartsUsedUp, mends, restarted
@@ -160,7 +170,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(name: str, *scripts: Script, more: tuple[str, ...] = (), resume: bool = False) -> int:
         config = settings(tmp_path, name, *more)
-        waiting = list(scripts)
+        waiting, questions = list(scripts), questions_file(tmp_path)
 
         @contextmanager
         def started(_: Any, inputs: Inputs, *__: Any) -> Iterator[Any]:
@@ -169,7 +179,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         monkeypatch.setattr(training_run, "started", started)
         monkeypatch.setattr(training_run.TrainingRun, "_write_diagnostics", lambda _: None)
         monkeypatch.setattr(attempt, "MlflowRun", Told)
-        monkeypatch.setattr(attempt, "resolve_inputs", lambda _: Inputs(Path(), Path(), Path(), Path()))
+        monkeypatch.setattr(attempt, "resolve_inputs", lambda _: Inputs(questions, Path(), Path(), Path()))
         monkeypatch.setattr(attempt, "run_identity", lambda c, _: Identity(flat(c.model_dump(mode="json")), {}))
         monkeypatch.setattr(train, "open_view", lambda steps: view(steps))
         Told.tags = {}
@@ -315,6 +325,16 @@ def test_updates_that_were_left_out_are_said(run: Any, caplog: pytest.LogCapture
 
     assert run("poisoned", {("learn", 1): poison}) == 0
     assert "step 2: 2 updates had a loss or a gradient that is not finite and were left out" in caplog.text
+
+
+def test_a_policy_that_cannot_learn_ends_with_an_exit_code_of_its_own_and_is_not_started_again(
+    run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run("mute", {("evaluate", 0): answers(MUTE)}) == train.UNREADY == 5
+    assert run.anew == 0
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "warm_start.py gold" in said
+    assert not (tmp_path / "mute" / "summary.json").exists()
 
 
 def test_let_in_raises_only_what_waits() -> None:

@@ -6,8 +6,9 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.plain_view import PlainView
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.types import Group
 from tests.build import group, trajectory
 from tests.workflows.fake_algorithm import FakeAlgorithm
 from workflows import training_run
 from workflows.checkpointing import Checkpoints
 from workflows.interruption import Interruption, Preempted
+from workflows.readiness import Unready
 from workflows.resume import resume_run, storage_of
 from workflows.snapshots import Snapshots
 from workflows.training_run import TrainingRun
@@ -45,6 +48,7 @@ class Scripted(FakeAlgorithm):
         super().__init__(version)
         self.script, self.whole = script, True
         self.sample = StepSample(groups=[GROUP], sampled=[0], engine_rows=Counter({"e": 1}))
+        self.answers = [GROUP]
         self.credit = {GROUP.question.id: METHOD.advantages(GROUP)}
         self.clipped: Counter[int] = Counter({7: 1})
         self.seconds: dict[str, float] = {}
@@ -65,9 +69,10 @@ class Scripted(FakeAlgorithm):
             self.whole = True
         self.at("publish")
 
-    def evaluate_greedy(self) -> StepSample:
+    def evaluate_greedy(self, first: int = 0, look: Callable[[StepSample], None] = lambda _: None) -> StepSample:
         self.at("evaluate")
-        return StepSample(groups=[GROUP])
+        look(StepSample(groups=self.answers[:first]))
+        return StepSample(groups=self.answers)
 
     def logprob_diff(self, _: Any) -> dict[str, float]:
         return {"eval/logprob_diff_mean": 0.0}
@@ -85,6 +90,12 @@ class Untracked:
         return lambda *_, **__: None
 
 
+def questions_file(folder: Path) -> Path:
+    path = folder / "train.jsonl"
+    path.write_text('{"id": "1", "question": "who?", "golden_answers": ["Ada"]}\n', encoding="utf-8")
+    return path
+
+
 def settings(*more: str) -> Config:
     small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=4"]
     return load_config(None, [*small, *more])
@@ -97,7 +108,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fa
     def call(name: str, script: Script | None = None, *more: str, resume: bool = False) -> FakeAlgorithm:
         config = settings(*more)
         identity = Identity(flat(config.model_dump(mode="json")), {})
-        inputs = Inputs(Path(), Path(), Path(), Path())
+        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), Path())
         with RunFolder(tmp_path / name, resume=resume) as folder, Interruption().installed() as interruption:
             storage = storage_of(config, folder.path)
             storage.prepare()
@@ -242,3 +253,80 @@ def test_a_run_without_checkpoints_saves_none_at_all(attempt: Any) -> None:
 def test_the_best_evaluated_version_is_saved_although_none_is_due(attempt: Any) -> None:
     attempt("a", None, "--checkpoint.keep_best=true", "--checkpoint.every=50")
     assert attempt.saved == [2, 5]  # 4 was no better than 2
+
+
+# ---- a policy that cannot learn --------------------------------------------------------------------------------------
+
+MUTE = group(*(trajectory(0.0, [2], format_reward=0.0, texts=["As an AI"]) for _ in range(2)))
+
+
+def answers(*groups: Group) -> Callable[[Scripted], None]:
+    def act(algorithm: Scripted) -> None:
+        algorithm.answers = list(groups)
+
+    return act
+
+
+def samples(*groups: Group) -> Callable[[Scripted], None]:
+    def act(algorithm: Scripted) -> None:
+        algorithm.sample = StepSample(groups=list(groups), sampled=[0], engine_rows=Counter({"e": 1}))
+        algorithm.credit = {each.question.id: METHOD.advantages(each) for each in groups}
+
+    return act
+
+
+def numbered(shape: Group, count: int) -> list[Group]:
+    return [Group(replace(shape.question, id=f"test/{n}"), shape.trajectories) for n in range(count)]
+
+
+def greedy(groups: Sequence[Group]) -> list[Group]:
+    return [Group(each.question, each.trajectories[:1]) for each in groups]
+
+
+def test_a_policy_that_never_writes_the_format_is_stopped_by_the_first_answers(attempt: Any, tmp_path: Path) -> None:
+    with pytest.raises(Unready, match="does not write the format: 0 of 64 rollouts are well-formed") as caught:
+        attempt("a", {("evaluate", 0): answers(*greedy(numbered(MUTE, 70)))})
+    assert "\n" not in str(caught.value)
+    assert "one began with 'As an AI'. Teach it first: " in str(caught.value)
+    assert "warm_start.py gold --config runs/calibadv-seed0/config.toml" in str(caught.value)
+    assert attempt.saved == []
+    assert not (tmp_path / "a" / "metrics.jsonl").exists()  # so that the same command with another model may use it
+    assert len(lines(tmp_path / "a", "predictions.jsonl")) == 64
+
+
+def test_a_whole_evaluation_below_the_floor_stops_it_too_and_is_written_down(attempt: Any, tmp_path: Path) -> None:
+    with pytest.raises(Unready, match="1 of 71 rollouts"):
+        attempt("a", {("evaluate", 0): answers(*greedy([GROUP, *numbered(MUTE, 70)]))})
+    assert [row["step"] for row in lines(tmp_path / "a")] == [0]
+
+
+def test_a_first_step_without_any_advantage_stops_it_with_its_rollouts_written(
+    attempt: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Unready, match="no group of the first step has an advantage: the policy does not write"):
+        attempt("a", {("rollout", 0): samples(MUTE)}, "--checkpoint.every=1")
+    assert attempt.saved == []  # nothing was learned: --resume would go on with what cannot learn
+    assert "--resume" not in caplog.text
+    assert len(lines(tmp_path / "a", "rollouts.jsonl")) == 2
+
+
+def test_a_later_step_without_any_advantage_stops_nothing(attempt: Any) -> None:
+    assert attempt("a", {("rollout", 1): samples(MUTE)}).version == STEPS
+
+
+def test_told_to_warn_it_trains_on_and_told_nothing_it_says_nothing(
+    attempt: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = {("evaluate", 0): answers(MUTE), ("rollout", 0): samples(MUTE), ("evaluate", 2): answers(GROUP)}
+    assert attempt("a", dict(script), "--sentinel.unready=warn").version == STEPS
+    assert caplog.text.count("it will learn nothing: ") == 3  # the first answers, all of them, the first step
+    caplog.clear()
+    assert attempt("b", dict(script), "--sentinel.unready=off").version == STEPS
+    assert "learn nothing" not in caplog.text
+
+
+def test_a_run_that_goes_on_is_not_judged_again(attempt: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        attempt("a", {("rollout", 2): send(signal.SIGTERM)})
+    algorithm = attempt("a", {("evaluate", 2): answers(MUTE), ("rollout", 2): samples(MUTE)}, resume=True)
+    assert algorithm.version == STEPS

@@ -23,7 +23,9 @@ from workflows.comparison.grid import Plan, PlannedRun
 from workflows.comparison.results import failure_file
 from workflows.comparison.tracked import child_tags, log_final
 from workflows.inputs import resolve_inputs
+from workflows.readiness import Unready
 from workflows.searching import open_search
+from workflows.sentinel import Collapsed
 from workflows.session import init_ray, wanted_cpus
 from workflows.train import train_run
 
@@ -131,6 +133,9 @@ def _trial(assignment: dict[str, str], plan: Plan, parent_id: str | None, app: s
         with open_view(run.config.run.steps, plain=True) as view:
             train_run(run.config, view, tags=tags, search_app=app if shares_search(run.config, shared) else None)
         log_final(run, tags)
+    except (Collapsed, Unready) as end:
+        _write_failure(plan, run, str(end))
+        raise
     except Exception:  # not an interruption: that run is unfinished, not failed
         _write_failure(plan, run, traceback.format_exc())
         raise

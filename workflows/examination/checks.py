@@ -7,6 +7,7 @@ from workflows.examination.data import data
 from workflows.examination.disk import disks
 from workflows.examination.examine import Check
 from workflows.examination.exposure import exposure
+from workflows.examination.format_check import well_formed
 from workflows.examination.hardware import gpu_memory, gpus, ram
 from workflows.examination.ports import ports
 from workflows.examination.retriever import retriever
@@ -31,5 +32,6 @@ CHECKS = (
     Check("MLflow", tracking, 180),
     Check("search", retriever, 600),
     Check("rollout", rollout, 1800),
+    Check("format", well_formed, 3600),
     Check("cluster", cluster, 600),
 )

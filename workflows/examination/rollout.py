@@ -15,7 +15,7 @@ from calibadv.config import Config
 from calibadv.types import Document, Group, Question
 from workflows.examination.data import first_documents, first_questions
 from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.hardware import available_gib
+from workflows.examination.hardware import GIB, available_gib
 from workflows.examination.needs import PROCESS_GIB, needs_of
 from workflows.examination.subject import Subject
 
@@ -26,25 +26,33 @@ _SAME = 1e-2  # nats: the engine here and the learner both compute in fp32 or be
 
 def rollout(subject: Subject) -> Iterator[Finding]:
     """The rollouts of a question and one update with them, unless the model is too large for a mere look."""
-    config, model = subject.config, subject.model
-    needs = needs_of(config, model.path)
-    if not model.whole:
-        yield warned(
-            "rollout", "the weights are not here yet: only the tokenizer was looked at", "run it again once they are"
-        )
-        return
-    if needs.parameters >= SMALL and not subject.deep:
-        said = f"{needs.parameters / 1e6:,.0f} M parameters: only the tokenizer was looked at"
-        yield passed("rollout", f"{said}; --deep rolls out and updates with it")
-        return
-    wanted, free = 3 * needs.state_gib / 4 + needs.learner_gib + PROCESS_GIB, available_gib()
-    if wanted > free:
-        said = f"a trial in this process takes about {wanted:.1f} GiB, {free:.1f} GiB are free"
-        yield warned("rollout", said, "run the doctor on a larger machine")
+    if (hindrance := hindrance_of(subject, updates=True)) is not None:
+        yield hindrance
         return
     group = roll(subject)
     yield rolled(group)
-    yield learned(update(config, subject.model.path, group))
+    yield learned(update(subject.config, subject.model.path, group))
+
+
+def hindrance_of(subject: Subject, name: str = "rollout", *, updates: bool) -> Finding | None:
+    """Why the model is not tried here: without weights, too large for a mere look, or for this machine's memory."""
+    config, model = subject.config, subject.model
+    needs = needs_of(config, model.path)
+    if not model.whole:
+        return warned(
+            name, "the weights are not here yet: only the tokenizer was looked at", "run it again once they are"
+        )
+    if needs.parameters >= SMALL and not subject.deep:
+        said = f"{needs.parameters / 1e6:,.0f} M parameters: only the tokenizer was looked at"
+        return passed(name, f"{said}; --deep rolls out and updates with it")
+    held = (
+        3 * needs.state_gib / 4 + needs.learner_gib if updates else 8 * needs.parameters / GIB
+    )  # fp32, as it is loaded
+    wanted, free = held + PROCESS_GIB, available_gib()
+    if wanted > free:
+        said = f"a trial in this process takes about {wanted:.1f} GiB, {free:.1f} GiB are free"
+        return warned(name, said, "run the doctor on a larger machine")
+    return None
 
 
 def roll(subject: Subject) -> Group:
@@ -55,7 +63,7 @@ def roll(subject: Subject) -> Group:
     from calibadv.rollout.torch_engine import TorchEngine
 
     config = shortened(subject.config)
-    found = tuple(_documents(subject)[: config.search.top_k])
+    found = tuple(any_documents(subject)[: config.search.top_k])
     (question,) = first_questions(subject.files["train"], 1)
 
     async def search(query: str) -> tuple[Document, ...]:
@@ -140,7 +148,8 @@ def learned(metrics: dict[str, Any]) -> Finding:
     return passed("update", f"gradient norm {norm:.3g}, log-probs of engine and learner {difference:.1g} nats apart")
 
 
-def _documents(subject: Subject) -> list[Document]:
+def any_documents(subject: Subject) -> list[Document]:
+    """What a search of a trial finds: the corpus's first passages."""
     if subject.config.search.url:  # its corpus need not be here
         return [Document("doctor", "Oslo", "Oslo is the capital of Norway.")]
     return first_documents(subject.files["corpus"], subject.config.search.top_k)

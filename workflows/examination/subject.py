@@ -19,6 +19,7 @@ class Subject:
 
     config: Config
     deep: bool = False
+    given: tuple[str, ...] = ()  # the recipe and the overrides as the command line has them, for commands that follow
 
     @property
     def joins_cluster(self) -> bool:

@@ -1,0 +1,68 @@
+"""A policy that cannot write the format, through the whole command: it ends at once, and says how to teach it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.integration.commands import ROOT, ended, ray_folder, start
+from tests.workflows.untaught import untaught
+from workflows import train, warm_start
+
+pytestmark = pytest.mark.integration
+
+PASSAGES = [
+    {"id": "d1", "title": "Ada", "text": "Ada was born in Oslo."},
+    {"id": "d2", "title": "Oslo", "text": "Oslo is a town in Norway."},
+]
+SMALL = {
+    "run.steps": "50",
+    "data.questions_per_step": "4",
+    "rollout.engine": "torch",
+    "rollout.engines": "1",
+    "rollout.samples": "3",
+    "learner.minibatch_rollouts": "6",
+    "search.retriever": "bm25",
+    "search.reranker": "none",
+}
+
+
+def jsonl(path: Path, records: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path.name
+
+
+def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(tmp_path: Path) -> None:
+    questions = [
+        {
+            "id": str(n),
+            "question": f"In which country was person {n} born?",
+            "golden_answers": ["Norway"],
+            "sub_queries": [f"person {n} born", "country of Oslo"],
+        }
+        for n in range(100)
+    ]
+    given = {
+        "model.path": str(untaught(tmp_path).relative_to(tmp_path)),
+        "data.train": jsonl(tmp_path / "train.jsonl", questions[:20]),
+        "data.test": jsonl(tmp_path / "test.jsonl", questions[20:]),
+        "data.corpus": jsonl(tmp_path / "corpus.jsonl", PASSAGES),
+    }
+    arguments = [part for key, value in (SMALL | given).items() for part in (f"--{key}", value)]
+    with ray_folder() as ray:
+        process = start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray)
+        code, output = ended(process)
+    assert code == train.UNREADY, output
+    (said,) = [line for line in output.splitlines() if "Teach it first: " in line]
+    assert "0 of 64 rollouts are well-formed" in said
+    _, script, *taught = shlex.split(said.partition("Teach it first: ")[2].partition("; then train")[0])
+    assert Path(script) == ROOT / "workflows" / "warm_start.py"
+    known, overrides = warm_start._parser().parse_known_args(taught)
+    assert (known.questions, known.corpus, overrides) == (Path("train.jsonl"), Path("corpus.jsonl"), [])
+    assert (tmp_path / known.config).is_file()
+    assert "Traceback" not in output
+    asked = (tmp_path / "runs" / "calibadv-seed0" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(asked) == 64  # of 80: it did not wait for the others

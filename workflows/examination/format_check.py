@@ -1,0 +1,81 @@
+"""Whether the policy writes the format: real test questions, answered greedily within the recipe's own limits.
+
+A rollout that is not well-formed has no reward, so that a policy without the format learns nothing. What a search finds
+is the corpus's first passages: right answers are not looked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any
+
+from calibadv.data.errors import shown
+from calibadv.rollout.group import RolledGroup
+from calibadv.types import Document, Group
+from workflows.examination.data import first_questions
+from workflows.examination.finding import Finding, passed, warned
+from workflows.examination.rollout import any_documents, hindrance_of
+from workflows.examination.subject import Subject
+from workflows.readiness import teach
+from workflows.readiness import well_formed as count
+
+ASKED = 16  # test questions
+PATIENCE_S = 1200.0
+
+
+def well_formed(subject: Subject) -> Iterator[Finding]:
+    """The share of well-formed rollouts, unless the model is too large for a mere look."""
+    if (hindrance := hindrance_of(subject, "format", updates=False)) is not None:
+        yield hindrance
+        return
+    try:
+        yield judged(subject, answered(subject))
+    except TimeoutError:
+        said = f"not one look is done after {PATIENCE_S / 60:.0f} minutes on this CPU"
+        yield warned("format", said, "let the run tell: its first evaluation stops it where the format is not written")
+
+
+def answered(subject: Subject) -> list[Group]:
+    """Greedy rollouts of the first test questions, as an evaluation makes them, with the torch engine."""
+    import torch
+
+    from calibadv.cluster.factories import make_roller
+    from calibadv.rollout.torch_engine import TorchEngine
+
+    config, folder = subject.config, str(subject.model.path)
+    found = tuple(any_documents(subject)[: config.search.top_k])
+
+    async def search(query: str) -> tuple[Document, ...]:
+        return found if query else ()
+
+    engine = TorchEngine.from_folder(folder, max_batch=ASKED, compute_dtype=torch.float32)
+    try:
+        roller = make_roller(config, folder, search)
+        questions = first_questions(subject.files["test"], ASKED)
+        rolled = asyncio.run(_all(roller.evaluate(each, engine, step=0, version=0) for each in questions))
+    finally:
+        engine.close()
+    return [each.group for each in rolled if each.group is not None]
+
+
+async def _all(rollouts: Iterable[Coroutine[Any, Any, RolledGroup]]) -> list[RolledGroup]:
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.gather(*rollouts)
+
+
+def judged(subject: Subject, groups: list[Group]) -> Finding:
+    """How many are well-formed, against what a run's first evaluation asks for."""
+    good, settings = count(groups), subject.config.sentinel
+    said = f"{good} of {len(groups)} rollouts of test questions are well-formed ({good / len(groups):.0%})"
+    if good >= settings.format_floor * len(groups):
+        return passed("format", said)
+    written = next(t.turns[0].text for group in groups for t in group.trajectories if not t.format_reward)
+    remedy = teach(
+        subject.given,
+        model=subject.config.model.path,
+        questions=subject.files["train"],
+        corpus=subject.files["corpus"],
+        out=subject.config.run.folder / f"{subject.config.run_name}-warm",
+    )
+    return warned("format", f"{said}, and nothing else has a reward; one began with {shown(written)}", remedy)
