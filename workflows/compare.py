@@ -1,8 +1,9 @@
-"""Compare methods: `python workflows/compare.py STUDY.toml [--report] [--section.key value …]`.
+"""Compare methods: `python workflows/compare.py STUDY.toml [--report | --dry-run] [--section.key value …]`.
 
 Runs every cell of the study over its seeds, side by side on Ray Tune, then writes its tables and figures below
 runs/<study>/. Called again it goes on: finished runs are kept. `--report` only writes tables and figures, of what there
-is. What a study file holds: `workflows/comparison/study.py`; an example: `workflows/studies/smoke.toml`.
+is; `--dry-run` checks every cell, says which of its files are not here, and runs nothing. What a study file holds:
+`workflows/comparison/study.py`; an example: `workflows/studies/smoke.toml`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from rich.console import Console
+
 from calibadv.config import Config
 from calibadv.methods import make_method
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.run_folder import RunFolder
 from workflows.command import run_command
+from workflows.comparison.dry_run import plan_page
 from workflows.comparison.grid import Plan, PlannedRun, check_finished, plan_study
 from workflows.comparison.live import open_progress
 from workflows.comparison.report import Report, write_report
@@ -46,8 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("study", type=Path, help="the study's TOML file")
     parser.add_argument("--report", action="store_true", help="only write tables and figures from the runs' folders")
+    parser.add_argument("--dry-run", action="store_true", help="check the study, say what it would run, run nothing")
     known, overrides = parser.parse_known_args(arguments)
     plan = plan_study(load_study(known.study), overrides)
+    if known.dry_run:
+        Console().print(plan_page(plan))
+        return 0
     if not known.report:
         return compare(plan, known.study)
     report = write_report(plan)
