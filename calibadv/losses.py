@@ -25,13 +25,42 @@ class TokenStats:
     entropy_N: Tensor
 
 
-def token_stats(hidden_NH: Tensor, head_VH: Tensor, targets_N: Tensor, chunk_tokens: int = CHUNK_TOKENS) -> TokenStats:
-    """Log-probs of `targets_N` and entropies under softmax(hidden @ head.T), in fp32.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """From hidden states h to logits: z = scale · (W h + b), then cap · tanh(z / cap) where there is a cap.
+
+    The steps after the product are those of the model's own forward pass (Gemma's soft cap, Cohere's and Granite's
+    multipliers); most models have none.
+    """
+
+    weight_VH: Tensor
+    bias_V: Tensor | None = None
+    scale: float = 1.0
+    cap: float | None = None
+
+    def logits(self, hidden_CH: Tensor) -> Tensor:
+        """Logits [C, V] in fp32 or better, the product itself in the hidden states' dtype."""
+        dtype = hidden_CH.dtype
+        bias_V = None if self.bias_V is None else self.bias_V.to(dtype)
+        product_CV = torch.nn.functional.linear(hidden_CH, self.weight_VH.to(dtype), bias_V)
+        logits_CV = product_CV if dtype == torch.float64 else product_CV.float()
+        if self.scale != 1.0:
+            logits_CV = logits_CV * self.scale
+        return logits_CV if self.cap is None else self.cap * torch.tanh(logits_CV / self.cap)
+
+
+def token_stats(
+    hidden_NH: Tensor, head: Head | Tensor, targets_N: Tensor, chunk_tokens: int = CHUNK_TOKENS
+) -> TokenStats:
+    """Log-probs of `targets_N` and entropies under the softmax of the head's logits (a tensor: its weight alone).
 
     The logits exist for `chunk_tokens` tokens at a time, in the backward pass too (they are computed again), so that
     memory does not grow with tokens x vocabulary. No tokens: empty tensors.
     """
-    logprobs_N, entropy_N = _ChunkedStats.apply(hidden_NH, head_VH, targets_N, chunk_tokens)  # type: ignore[no-untyped-call]
+    head = Head(head) if isinstance(head, Tensor) else head
+    logprobs_N, entropy_N = _ChunkedStats.apply(  # type: ignore[no-untyped-call]
+        hidden_NH, head.weight_VH, head.bias_V, targets_N, head.scale, head.cap, chunk_tokens
+    )
     return TokenStats(logprobs_N, entropy_N)
 
 
@@ -39,37 +68,52 @@ class _ChunkedStats(torch.autograd.Function):
     """log p_target and H with d/dlogits = g_logp (1_target - p) - g_H p (log p + H), a chunk at a time."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, head_VH: Tensor, targets_N: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        scale: float,
+        cap: float | None,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        head = Head(weight_VH, bias_V, scale, cap)
         logprobs_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
         entropy_N = torch.empty_like(logprobs_N)
         for rows in _chunks(len(hidden_NH), chunk):
-            logp_CV = _log_softmax(hidden_NH[rows], head_VH)
+            logp_CV = head.logits(hidden_NH[rows]).log_softmax(dim=-1)
             logprobs_N[rows] = logp_CV.gather(-1, targets_N[rows, None])[:, 0]
             entropy_N[rows] = -(logp_CV.exp() * logp_CV).sum(dim=-1)
-        ctx.save_for_backward(hidden_NH, head_VH, targets_N, entropy_N)
-        ctx.chunk = chunk
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, entropy_N)
+        ctx.scale, ctx.cap, ctx.chunk = scale, cap, chunk
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden_NH, head_VH, targets_N, entropy_N = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, bias_V, targets_N, entropy_N = ctx.saved_tensors
         from_logprobs_N, from_entropy_N = gradients
+        head = Head(weight_VH, bias_V, ctx.scale, ctx.cap)
         d_hidden_NH = torch.empty_like(hidden_NH)
-        d_head_VH = torch.zeros_like(head_VH) if ctx.needs_input_grad[1] else None  # a frozen head has none
+        d_weight_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None  # a frozen head has none
+        d_bias_V = torch.zeros_like(bias_V) if ctx.needs_input_grad[2] else None
         for rows in _chunks(len(hidden_NH), ctx.chunk):
-            logp_CV = _log_softmax(hidden_NH[rows], head_VH)
+            logits_CV = head.logits(hidden_NH[rows])
+            logp_CV = logits_CV.log_softmax(dim=-1)
             weight_CV = from_logprobs_N[rows, None] + from_entropy_N[rows, None] * (logp_CV + entropy_N[rows, None])
             d_logits_CV = logp_CV.exp_().mul_(weight_CV).neg_()
             d_logits_CV.scatter_add_(-1, targets_N[rows, None], from_logprobs_N[rows, None])
+            if head.cap is not None:  # d tanh(x) = 1 - tanh(x)²
+                d_logits_CV.mul_(1 - (logits_CV / head.cap) ** 2)
+            if head.scale != 1.0:
+                d_logits_CV.mul_(head.scale)
+            if d_bias_V is not None:
+                d_bias_V += d_logits_CV.sum(dim=0)
             d_logits_CV = d_logits_CV.to(hidden_NH.dtype)
-            d_hidden_NH[rows] = d_logits_CV @ head_VH.to(hidden_NH.dtype)
-            if d_head_VH is not None:
-                d_head_VH += d_logits_CV.T @ hidden_NH[rows]
-        return d_hidden_NH, d_head_VH, None, None
-
-
-def _log_softmax(hidden_CH: Tensor, head_VH: Tensor) -> Tensor:
-    return torch.log_softmax((hidden_CH @ head_VH.to(hidden_CH.dtype).T).float(), dim=-1)
+            d_hidden_NH[rows] = d_logits_CV @ weight_VH.to(hidden_NH.dtype)
+            if d_weight_VH is not None:
+                d_weight_VH += d_logits_CV.T @ hidden_NH[rows]
+        return d_hidden_NH, d_weight_VH, d_bias_V, None, None, None, None
 
 
 def _chunks(length: int, size: int) -> Iterator[slice]:

@@ -14,7 +14,9 @@ from calibadv.data.pocket import policy_path, write_pocket_world
 from calibadv.data.questions import load_questions, with_gold_passages
 from calibadv.methods import make_method
 from calibadv.model_source import find_model
+from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Inputs
+from calibadv.rollout.torch_engine import check_folder
 from calibadv.types import Question
 from workflows.servers import check_routes
 
@@ -41,6 +43,9 @@ def resolve_inputs(config: Config) -> Inputs:
         with_gold_passages(train, corpus)
     _check_overlap(train, test)
     _check_folder(config)
+    check_architecture(str(inputs.model))
+    if config.rollout.engine == "torch":
+        check_folder(inputs.model)
     check_prompts(config, inputs.model, [*train, *test])
     if len(train) < config.data.questions_per_step:
         raise ValueError(

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from calibadv.losses import TokenStats, token_stats
+from calibadv.rllib.head import check_own_logits, head_of
 from calibadv.rllib.lora import Lora, adapters_off, add_adapters
-
-# Heads that do more than a matrix product: the chunked log-probs would be wrong without a word.
-_UNSUPPORTED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
@@ -81,17 +79,27 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
 
 
 def load_causal_lm(path: str) -> PreTrainedModel:
-    """The causal LM in `path` (a folder or a hub name) in fp32, dropout off. ValueError for a missing or odd one."""
+    """The causal LM in `path` (a folder or a hub name) in fp32, without dropout and router noise.
+
+    ValueError for a missing one, and for one whose own log-probs are not those of `policy_pass`.
+    """
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        for name, value in config.to_dict().items():
-            if "drop" in name and isinstance(value, float):
-                setattr(config, name, 0.0)  # the ratio compares with an engine that has no dropout
-            if name in _UNSUPPORTED and value not in (None, 1, 1.0):
-                raise ValueError(f"its {name} = {value} changes the logits, and the chunked head has no such step")
-        return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+        _without_noise(config)
+        model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+        check_own_logits(model, lambda batch: policy_pass(model, batch)[1].logprobs_N)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot train the model at {path!r}: {error}") from None
+    return model
+
+
+def _without_noise(config: PreTrainedConfig) -> None:
+    """Sets every dropout and jitter to 0, in place: the ratio compares with an engine that has none."""
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            _without_noise(value)
+        elif isinstance(value, float) and ("drop" in name or "jitter" in name):
+            setattr(config, name, 0.0)
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -126,7 +134,7 @@ def action_hidden(trunk: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def action_stats(model: PreTrainedModel, hidden_NH: Tensor, batch: dict[str, Tensor]) -> TokenStats:
     """Log-probs and entropies [N] of a micro-batch's action tokens under the model's head."""
-    return token_stats(hidden_NH, model.get_output_embeddings().weight, batch["ids_BT"][batch["action_BT"]])
+    return token_stats(hidden_NH, head_of(model), batch["ids_BT"][batch["action_BT"]])
 
 
 def save_pretrained(model: PreTrainedModel, source: str, folder: Path, dtype: torch.dtype) -> None:

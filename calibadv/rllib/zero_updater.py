@@ -23,6 +23,7 @@ from calibadv.batching import MicroBatch, padding
 from calibadv.checkpoints.tree import Tree
 from calibadv.config import LearnerSection
 from calibadv.losses import TokenStats, token_stats
+from calibadv.rllib.head import head_of
 from calibadv.rllib.lora import merged
 from calibadv.rllib.module import CausalLMModule, action_hidden
 from calibadv.rllib.ranks import most_of_ranks
@@ -141,7 +142,7 @@ class _Policy(nn.Module):
     def __init__(self, model: PreTrainedModel, device: torch.device, *, cache_casts: bool) -> None:
         super().__init__()
         self.language_model = model
-        self.head = _Head(model.get_output_embeddings())
+        self.head = _Head(model)
         self._device_type, self._cache_casts = device.type, cache_casts
 
     def forward(self, batch: dict[str, Tensor], autocast: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,12 +159,12 @@ class _Policy(nn.Module):
 class _Head(nn.Module):
     """Log-probs and entropies [N] from hidden states; the head's weight is needed here and not before."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self._linear = (linear,)  # in a tuple, for it is the language model's module and must have one parent
+        self._model = (model,)  # in a tuple: its layers are the language model's modules and must have one parent
 
     def forward(self, hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-        stats = token_stats(hidden_NH, self._linear[0].weight, targets_N)
+        stats = token_stats(hidden_NH, head_of(self._model[0]), targets_N)
         return stats.logprobs_N, stats.entropy_N
 
 

@@ -20,12 +20,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from calibadv.rollout.nucleus import nucleus
 from calibadv.rollout.protocols import Generation, Sampling, StopReason
 from calibadv.types import IntArray
 
+_TRIED = ((3, 1, 4), (1, 5, 9, 2, 6, 5, 3))  # prompts of the trial at the start
+_SAME = {torch.float64: 1e-6, torch.float32: 1e-3}  # nats between a row in a batch and alone
+_OTHERWISE = "set rollout.engine to 'vllm', or use another model"
+_UNBOUNDED = 2**31  # positions of a model that says no number of them
 _STOP_MARGIN = 8  # tokens decoded before the longest stop string: they may decode to nothing
 
 
@@ -59,9 +71,12 @@ class TorchEngine:
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}")
         self._model = model.to(compute_dtype).eval()
+        if "grouped" in str(getattr(model.config, "_experts_implementation", "")):
+            model.set_experts_implementation("eager")  # the grouped product has no float64
         self._tokenizer = tokenizer
         self._max_batch = max_batch
-        self._max_len = int(self._model.config.max_position_embeddings)
+        text = self._model.config.get_text_config(decoder=True)
+        self._max_len = int(getattr(text, "max_position_embeddings", None) or _UNBOUNDED)
         self._eos = _eos_ids(self._model, tokenizer)
         self._version = version
         self._inbox: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
@@ -73,12 +88,16 @@ class TorchEngine:
         self._rows: list[_Row] = []
         self._cache: Any = None
         self._mask_BT = torch.zeros((0, 0), dtype=torch.long)
+        self._try_batches(_SAME.get(compute_dtype, 0.1))
         self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
         self._thread.start()
 
     @classmethod
     def from_folder(cls, folder: str | Path, **kwargs: Any) -> TorchEngine:
-        """An engine over a model saved with `save_pretrained`, its tokenizer beside it."""
+        """An engine over a model saved with `save_pretrained`, its tokenizer beside it.
+
+        ValueError by the architecture's name for a model whose rows would not be the same in a batch as alone.
+        """
         if not (Path(folder) / "config.json").is_file():
             raise ValueError(f"model folder {str(folder)!r} has no config.json: save a model there first")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -148,6 +167,41 @@ class TorchEngine:
         self._inbox.put(None)
         self._thread.join()
 
+    def _try_batches(self, tolerance: float) -> None:
+        """Two rows, the second joined while the first runs, must have the log-probs of the model's plain forward pass.
+
+        ValueError naming the architecture if they do not, or if the model cannot be run so.
+        """
+        check_layers(self._model.config)
+        rows = [_Row(prompt, Sampling(8, 0.0, 0, ()), Future()) for prompt in _TRIED]
+        name = type(self._model).__name__
+        try:
+            with torch.inference_mode():
+                for row in rows:
+                    self._prefill([row])
+                    self._advance()
+                plain = [self._plain_logprobs(row) for row in rows]
+        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError) as error:
+            raise ValueError(f"the torch engine cannot run {name} ({error}): {_OTHERWISE}") from error
+        finally:
+            self._clear()
+        difference = max(float(np.abs(np.subtract(row.logprobs, p)).max()) for row, p in zip(rows, plain, strict=True))
+        if not difference <= tolerance:
+            raise ValueError(
+                f"the torch engine cannot serve {name}: in a batch its log-probs are up to {difference:.2g} nats from "
+                f"those of a row alone: {_OTHERWISE}"
+            )
+
+    def _plain_logprobs(self, row: _Row) -> list[float]:
+        ids_1T = torch.tensor([[*row.prompt_ids, *row.ids]])
+        logprobs_TV = self._model(input_ids=ids_1T, use_cache=False).logits[0].log_softmax(-1)
+        start = len(row.prompt_ids)
+        taken: list[float] = logprobs_TV[start - 1 : -1].gather(1, ids_1T[0, start:, None])[:, 0].tolist()
+        return taken
+
+    def _clear(self) -> None:
+        self._rows, self._cache, self._mask_BT = [], None, torch.zeros((0, 0), dtype=torch.long)
+
     # ---- in the worker thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -165,7 +219,7 @@ class TorchEngine:
         for row in unanswered:
             if not row.answer.done():
                 row.answer.set_exception(RuntimeError(f"the torch engine is gone: {failure!r}"))
-        self._rows, self._cache = [], None
+        self._clear()
 
     def _admit(self) -> bool:
         """Take in what waits, as far as there is room; wait for a request when none runs. False: close."""
@@ -188,7 +242,7 @@ class TorchEngine:
         length = max(map(len, prompts))
         ids_BT = torch.tensor([[0] * (length - len(p)) + list(p) for p in prompts])
         mask_BT = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-        cache = DynamicCache(config=self._model.config)
+        cache = _whole_cache(self._model.config)
         logits_BV = self._forward(ids_BT, mask_BT, cache)
         which_B = torch.tensor([prompts.index(row.prompt_ids) for row in new])
         cache.batch_select_indices(which_B)
@@ -203,8 +257,9 @@ class TorchEngine:
         length = max(mask_BT.shape[1], self._mask_BT.shape[1])
         self._mask_BT = torch.cat([_left_pad(self._mask_BT, length, 1), _left_pad(mask_BT, length, 1)])
         for old, fresh in zip(self._cache.layers, cache.layers, strict=True):
-            old.keys = torch.cat([_left_pad(old.keys, length, 2), _left_pad(fresh.keys, length, 2)])
-            old.values = torch.cat([_left_pad(old.values, length, 2), _left_pad(fresh.values, length, 2)])
+            if old.is_initialized:  # a layer may have nothing of its own (Gemma 3n)
+                old.keys = torch.cat([_left_pad(old.keys, length, 2), _left_pad(fresh.keys, length, 2)])
+                old.values = torch.cat([_left_pad(old.values, length, 2), _left_pad(fresh.values, length, 2)])
 
     def _advance(self) -> list[_Row]:
         """One token for every running row; the rows that are done."""
@@ -284,10 +339,37 @@ class TorchEngine:
             self._cache.batch_select_indices(keep_B)
             self._mask_BT = self._mask_BT[keep_B]
         else:
-            self._cache, self._mask_BT = None, torch.zeros((0, 0), dtype=torch.long)
+            self._clear()
         with self._door:
             for row in done:
                 self._open.pop(id(row), None)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Looks at the configuration in a model's folder alone. ValueError for layers that this engine cannot join."""
+    check_layers(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+
+
+def check_layers(config: PreTrainedConfig) -> None:
+    """ValueError naming the model for layers that keep a state instead of each position's keys and values."""
+    try:
+        layers = DynamicCache(config=config).layers
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"the torch engine cannot run a model of type {config.model_type!r}: {_OTHERWISE}") from error
+    known = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+    chunked = "chunked_attention" in (getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
+    if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in known}) or ["chunks"] * chunked:
+        raise ValueError(
+            f"the torch engine joins the caches of rows position by position, and a model of type "
+            f"{config.model_type!r} has layers that keep something else ({', '.join(other)}): {_OTHERWISE}"
+        )
+
+
+def _whole_cache(config: PreTrainedConfig) -> DynamicCache:
+    """A cache whose layers keep every position: sliding windows are the mask's, and rows of any lengths can be joined."""
+    cache = DynamicCache(config=config)
+    cache.layers = [DynamicLayer() if type(layer) is DynamicSlidingWindowLayer else layer for layer in cache.layers]
+    return cache
 
 
 def _left_pad(x: torch.Tensor, length: int, dim: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from calibadv.config import POCKET, Config
 from calibadv.data.pocket import PocketPaths, policy_path, write_pocket_world
 from calibadv.model_source import SMALL_FILES, ModelFolder, find_model
-from workflows.examination.finding import Finding, passed, warned
+from workflows.examination.finding import Finding, failed, passed, warned
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,25 @@ def _paths(given: dict[str, str], pocket: PocketPaths | None) -> Iterator[tuple[
 
 
 def model(subject: Subject) -> Iterator[Finding]:
-    """Whether the model is here, weights and all."""
+    """Whether the model is here, weights and all, and one that the learner can train."""
     found, name = subject.model, subject.config.model.path
     if found.whole:
         yield passed("model", f"{name}: whole")
     else:
         remedy = "fetch it before (`hf download`), on every node: the first run otherwise waits for it"
         yield warned("model", f"{name}: its weights are not on this machine", remedy)
+    yield head(found.path)
+
+
+def head(folder: Path) -> Finding:
+    """Whether the learner's log-probs will be the model's own, as far as its code says so without weights."""
+    from calibadv.rllib.head import check_architecture
+
+    try:
+        check_architecture(str(folder))
+    except ValueError as error:
+        return failed("head", str(error), "set model.path to another model")
+    return passed("head", "the learner makes the model's own logits")
 
 
 def model_here(name: str) -> ModelFolder:
