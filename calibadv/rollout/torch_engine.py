@@ -366,7 +366,7 @@ def check_layers(config: PreTrainedConfig) -> None:
 
 
 def _whole_cache(config: PreTrainedConfig) -> DynamicCache:
-    """A cache whose layers keep every position: sliding windows are the mask's, and rows of any lengths can be joined."""
+    """A cache whose layers keep every position: sliding windows are the mask's, and rows can be joined."""
     cache = DynamicCache(config=config)
     cache.layers = [DynamicLayer() if type(layer) is DynamicSlidingWindowLayer else layer for layer in cache.layers]
     return cache

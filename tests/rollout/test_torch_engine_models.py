@@ -41,10 +41,8 @@ TINY = {
     "max_position_embeddings": 256,
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0),
 }
-SLIDING_AND_FULL = {
-    "sliding_window": WINDOW,
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-}
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+SLIDING_AND_FULL = {"sliding_window": WINDOW, "layer_types": LAYERS}
 SERVED: dict[str, PreTrainedConfig] = {
     "a window in every layer": MistralConfig(**TINY, sliding_window=WINDOW),
     "a window in some layers": Qwen2Config(**TINY, **SLIDING_AND_FULL, use_sliding_window=True),
