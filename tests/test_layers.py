@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("calibadv.dry_run",),
     ("calibadv.cluster",),
     ("calibadv.rllib",),
+    ("calibadv.lab",),
     ("serve",),
     ("workflows",),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError, validate_call
@@ -36,11 +36,11 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 
 
-def make_method(name: str, params: dict[str, Any]) -> Method:
-    """`METHODS[name](**params)`; ValueError with the nearest right name for an unknown one, or with a wrong value."""
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}{_nearest(name, list(METHODS))}; methods: {', '.join(METHODS)}")
-    known = list(inspect.signature(METHODS[name]).parameters)
+def make_method(name: str, params: dict[str, Any], methods: Mapping[str, Callable[..., Method]] = METHODS) -> Method:
+    """`methods[name](**params)`; ValueError with the nearest right name for an unknown one, or with a wrong value."""
+    if name not in methods:
+        raise ValueError(f"unknown method {name!r}{_nearest(name, list(methods))}; methods: {', '.join(methods)}")
+    known = list(inspect.signature(methods[name]).parameters)
     for param in params:
         if param not in known:
             raise ValueError(
@@ -51,7 +51,7 @@ def make_method(name: str, params: dict[str, Any]) -> Method:
             raise ValueError(f"method {name!r}: {param} is {params[param]}: expected a finite number")
     try:
         # Checked and converted by their annotations: `--method.params.pre_think False` is the text "False", and true.
-        return validate_call(METHODS[name])(**params)
+        return validate_call(methods[name])(**params)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -1,0 +1,207 @@
+"""One laboratory run in one process: sample, assign credit, update, measure. Resumable, and equal bit by bit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibadv.lab.diagnostics import step_diagnostics
+from calibadv.lab.language import LabDialogue, language
+from calibadv.lab.learner import LabLearner
+from calibadv.lab.policy import Policy
+from calibadv.lab.sampler import Measures, Sampler
+from calibadv.lab.settings import LabRun
+from calibadv.lab.warm_start import load_start
+from calibadv.lab.world import World
+from calibadv.rollout.agent import Limits
+from calibadv.rollout.group import GroupRoller, RolledGroup
+from calibadv.types import Group, Question
+
+CHECKPOINT_EVERY = 20  # steps
+METRICS, SETTINGS, STATE, DONE = "metrics.jsonl", "settings.json", "state.pt", "done.json"
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended."""
+
+    steps: int
+    reason: str  # "complete", or "zeros": no reward for so long that nothing was left to learn from
+    cpu_seconds: float
+
+
+class Laboratory:
+    """World, policy, sampler and learner of one run; `step` makes one after the other."""
+
+    def __init__(self, run: LabRun, start: Policy | None = None) -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(run.seed)
+        self._run, self._lang, self._world = run, language(), World(run.world)
+        self._method = run.make_method()
+        policy = start or load_start()
+        self._learner = LabLearner(policy, self._method, run.learner())
+        self._sampling = Policy()  # what the engine holds: weights that may be older, or rounded
+        self._versions: deque[dict[str, torch.Tensor]] = deque(maxlen=run.staleness + 1)
+        rows = max(run.questions * max(run.samples, 6), run.evaluation_questions)
+        self._sampler = Sampler(self._sampling, self._lang, rows=rows)
+        self._roller = GroupRoller(
+            LabDialogue(self._lang, self._method.prefill),
+            self._world.search,
+            self._method.plan(run.samples),
+            run.seed,
+            run.temperature,
+            Limits(run.max_searches, 64, run.max_turn_tokens, 64, run.max_tokens),
+            top_p=run.top_p,
+            score_turns=self._method.score_turns() if self._method.score_turns else None,
+        )
+        self._held_out = self._world.questions(run.evaluation_questions, "held out")
+        self._publish()
+
+    def step(self, number: int) -> Metrics:
+        """Rolls out one step's questions, updates the policy and returns what there is to know of it."""
+        started = time.process_time()
+        stream = f"train {self._run.seed} {number}"
+        texts = frozenset(question.text for question in self._held_out)
+        questions = self._world.questions(self._run.questions, stream, without=texts)
+        self._sampler.measures = Measures()
+        groups = self._roll(questions, self._roller.train, number)
+        measured, self._sampler.measures = self._sampler.measures.means(), None
+        rolled = time.process_time()
+        updated = self._learner.update(
+            groups, updates=self._run.updates, passes=self._run.passes, seed=self._run.seed * 100_003 + number
+        )
+        self._publish()
+        metrics = step_diagnostics(groups, updated.credit, self._method, self._lang) | updated.metrics | measured
+        spent = {"time/rollout_cpu_s": rolled - started, "time/step_cpu_s": time.process_time() - started}
+        return {"step": float(number), **metrics, **spent}
+
+    def evaluate(self, number: int) -> Metrics:
+        """Greedy F1, format and searches on the held-out questions, by the learner's newest weights."""
+        self._sampling.load_state_dict(self._learner.policy.state_dict())
+        groups = self._roll(self._held_out, self._roller.evaluate, number)
+        self._load_sampling()
+        finished = [group.trajectories[0] for group in groups]
+        return {
+            "eval/f1": float(np.mean([t.reward for t in finished])),
+            "eval/format": float(np.mean([t.format_reward for t in finished])),
+            "eval/searches": float(np.mean([len(t.turns) - 1 for t in finished])),
+        }
+
+    def _roll(self, questions: Sequence[Question], roll: Callable[..., Any], step: int) -> list[Group]:
+        async def all_of_them() -> list[RolledGroup]:
+            return list(await asyncio.gather(*(roll(q, self._sampler, step=step, version=step) for q in questions)))
+
+        groups = [rolled.group for rolled in asyncio.run(all_of_them())]
+        assert all(groups), "the laboratory's search does not fail"
+        return [group for group in groups if group]
+
+    def _publish(self) -> None:
+        """The newest weights join the versions, and the oldest of those that may sample does."""
+        self._versions.append({name: value.clone() for name, value in self._learner.policy.state_dict().items()})
+        self._load_sampling()
+
+    def _load_sampling(self) -> None:
+        dtype = getattr(torch, self._run.sampler_dtype)
+        self._sampling.load_state_dict({name: value.to(dtype).float() for name, value in self._versions[0].items()})
+
+    def state(self) -> dict[str, Any]:
+        """What `load` goes on from. Everything else is a function of the seed and the step."""
+        return {"learner": self._learner.state(), "versions": list(self._versions)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on exactly where `state` was taken."""
+        self._learner.load(state["learner"])
+        self._versions.clear()
+        self._versions.extend(state["versions"])
+        self._load_sampling()
+
+
+def run_in(folder: Path, run: LabRun, tell: Callable[[Metrics], None] = lambda _: None) -> Ended:
+    """Makes the run in `folder`, or goes on where its newest checkpoint is; a finished one is only read.
+
+    ValueError where the folder holds a run of other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = run.model_dump_json(indent=1)
+    written = folder / SETTINGS
+    if written.exists() and LabRun.model_validate_json(written.read_text("utf-8")) != run:
+        raise ValueError(f"{folder} holds a run of other settings: name the cell or the study anew, or remove it")
+    _replace(written, settings)
+    if (folder / DONE).exists():
+        return Ended(**json.loads((folder / DONE).read_text("utf-8")))
+    lab = Laboratory(run)
+    rows = _resumed(folder, lab)
+    cpu = rows[-1]["time/run_cpu_s"] if rows else 0.0
+    before = time.process_time() - cpu
+    reason = "complete"
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        for number in range(len(rows) + 1, run.steps + 1):
+            row = lab.step(number)
+            if number == run.steps or number % run.evaluate_every == 0:
+                row |= lab.evaluate(number)
+            row["time/run_cpu_s"] = time.process_time() - before
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            rows.append(row)
+            tell(row)
+            if all(r["reward/mean"] == 0 for r in rows[-run.stop_after_zeros :]) and len(rows) >= run.stop_after_zeros:
+                reason = "zeros"
+                break
+            if number % CHECKPOINT_EVERY == 0:
+                _save(folder / STATE, {"step": number, "lab": lab.state()})
+    ended = Ended(len(rows), reason, round(time.process_time() - before, 1))
+    _replace(folder / DONE, json.dumps({"steps": ended.steps, "reason": reason, "cpu_seconds": ended.cpu_seconds}))
+    (folder / STATE).unlink(missing_ok=True)
+    return ended
+
+
+def read_metrics(folder: Path) -> list[Metrics]:
+    """The rows of a run's metrics, one a step; a line that a crash has torn ends them."""
+    path = folder / METRICS
+    return list(_rows(path.read_text("utf-8"))) if path.exists() else []
+
+
+def _rows(text: str) -> Iterator[Metrics]:
+    for line in text.split("\n"):
+        if line:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+
+def _resumed(folder: Path, lab: Laboratory) -> list[Metrics]:
+    """Rows up to the newest checkpoint, which the laboratory takes up; later ones are cut off, to be made again."""
+    state = folder / STATE
+    rows: list[Metrics] = []
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        lab.load(saved["lab"])
+        rows = read_metrics(folder)[: saved["step"]]
+        assert len(rows) == saved["step"], f"{folder / METRICS} is shorter than its checkpoint"
+    _replace(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    draft = path.with_suffix(".draft")
+    torch.save(state, draft)
+    os.replace(draft, path)
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, "utf-8")
+    os.replace(draft, path)

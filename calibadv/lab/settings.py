@@ -1,0 +1,67 @@
+"""What a laboratory run is made of, as one checked value."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from calibadv.config import LearnerSection
+from calibadv.lab.controls import lab_method
+from calibadv.methods.method import Method
+
+
+class LabRun(BaseModel):
+    """One run: a method, a seed, a learning rate, and whatever differs between the engine and the learner."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = "grpo"  # of the registry, or one of the controls
+    params: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(0, ge=0)
+    world: int = Field(7, ge=0)
+    steps: int = Field(200, ge=1)
+    questions: int = Field(12, ge=1)  # a step
+    samples: int = Field(5, ge=1)  # rollouts a question
+    updates: int = Field(4, ge=1)  # a pass over the step's rollouts
+    passes: int = Field(1, ge=1)
+    lr: float = Field(5e-4, gt=0, allow_inf_nan=False)  # constant
+    clip: float = Field(0.2, gt=0)
+    kl_coef: float = Field(0.0, ge=0)
+    entropy_coef: float = Field(0.0, ge=0)
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0, le=1)  # cuts what is sampled from; log-probs are of the full distribution
+    sampler_dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights that sample; arithmetic is float32
+    old_logprobs: Literal["sampler", "recompute"] = "sampler"
+    importance_cap: float | None = Field(None, gt=0)  # needs recompute
+    staleness: int = Field(0, ge=0, le=4)  # how many steps older than the learner's the weights are that sample
+    max_searches: int = Field(4, ge=1)
+    max_turn_tokens: int = Field(110, ge=8)
+    max_tokens: int = Field(500, ge=64)  # of a whole rollout
+    evaluate_every: int = Field(100, ge=1)  # steps; the last one is evaluated too
+    evaluation_questions: int = Field(300, ge=1)  # held out, greedy, the same for all runs of a world
+    stop_after_zeros: int = Field(15, ge=1)  # steps without any reward: nothing is left to learn from
+
+    @model_validator(mode="after")
+    def _exists(self) -> LabRun:
+        self.make_method()
+        self.learner()
+        return self
+
+    def make_method(self) -> Method:
+        """The method, new. ValueError for one that does not exist or a parameter that it does not have."""
+        return lab_method(self.method, self.params)
+
+    def learner(self) -> LearnerSection:
+        """The project's learner settings of this run."""
+        return LearnerSection(
+            lr=self.lr,
+            lr_final=self.lr,
+            weight_decay=0.0,
+            minibatch_rollouts=max(self.questions * self.samples // self.updates, 1),
+            clip=self.clip,
+            kl_coef=self.kl_coef,
+            entropy_coef=self.entropy_coef,
+            old_logprobs=self.old_logprobs,
+            importance_cap=self.importance_cap,
+        )

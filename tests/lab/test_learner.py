@@ -1,0 +1,102 @@
+"""The laboratory's learner against hand-made gradients of the same loss."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from calibadv.config import LearnerSection
+from calibadv.lab.learner import LabLearner
+from calibadv.lab.policy import Policy
+from calibadv.methods import make_method
+from calibadv.types import Group, Trajectory
+from tests.build import group, trajectory
+
+SETTINGS = LearnerSection(lr=1e-3, lr_final=1e-3, weight_decay=0.0, grad_clip=1e9)
+
+
+def small_policy() -> Policy:
+    torch.manual_seed(0)
+    return Policy()
+
+
+def sampled_by(policy: Policy, given: Trajectory) -> Trajectory:
+    """The trajectory with the policy's own log-probs, as if it had sampled it."""
+    ids = np.concatenate([given.prompt_ids, *(x for t in given.turns for x in (t.action_ids, t.observation_ids))])
+    with torch.no_grad():
+        logp_TV = torch.log_softmax(policy(torch.tensor(ids)[None])[0] @ policy.embed.weight.T, dim=-1)
+    turns, at = [], len(given.prompt_ids)
+    for turn in given.turns:
+        places = np.arange(at, at + len(turn.action_ids))
+        turns.append(replace(turn, logprobs=logp_TV[places - 1, turn.action_ids].numpy()))
+        at += len(turn.action_ids) + len(turn.observation_ids)
+    return replace(given, turns=tuple(turns))
+
+
+def pair(policy: Policy) -> Group:
+    return group(sampled_by(policy, trajectory(1.0, (3, 2))), sampled_by(policy, trajectory(0.0, (4, 2))))
+
+
+def test_one_update_follows_the_policy_gradient_over_all_tokens() -> None:
+    policy = small_policy()
+    twin = copy.deepcopy(policy)
+    of = pair(policy)
+    metrics = LabLearner(policy, make_method("grpo", {}), SETTINGS).update([of], updates=1, seed=0).metrics
+    # By hand: at ratio 1 the surrogate's gradient is that of -sum A log p / 11 tokens, with A = ±1/sqrt(2).
+    loss = torch.zeros(())
+    for t, advantage in zip(of.trajectories, (2**-0.5, -(2**-0.5)), strict=True):
+        ids = np.concatenate([t.prompt_ids, *(x for u in t.turns for x in (u.action_ids, u.observation_ids))])
+        logp_TV = torch.log_softmax(twin(torch.tensor(ids)[None])[0] @ twin.embed.weight.T, dim=-1)
+        at = len(t.prompt_ids)
+        for turn in t.turns:
+            places = np.arange(at, at + len(turn.action_ids))
+            loss = loss - advantage * logp_TV[places - 1, turn.action_ids].sum() / 11
+            at += len(turn.action_ids) + len(turn.observation_ids)
+    torch.autograd.backward(loss)
+    grads = [p.grad for p in twin.parameters() if p.grad is not None]
+    norm = float(torch.sqrt(sum((g**2).sum() for g in grads)))
+    assert abs(metrics["learner/grad_norm"] - norm) < 1e-3 * norm
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-3, betas=SETTINGS.betas, weight_decay=0.0)
+    optimizer.step()
+    moved = torch.cat([(a - b).detach().flatten() for a, b in zip(policy.parameters(), twin.parameters(), strict=True)])
+    assert float(moved.abs().median()) < 1e-6
+
+
+def test_groups_without_credit_change_nothing() -> None:
+    policy = small_policy()
+    before = copy.deepcopy(policy.state_dict())
+    equal = group(sampled_by(policy, trajectory(1.0, (2, 2))), sampled_by(policy, trajectory(1.0, (2, 2))))
+    updated = LabLearner(policy, make_method("grpo", {}), SETTINGS).update([equal], updates=2, seed=0)
+    assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
+    assert not any(row_N.any() for row_N in updated.credit[0])
+
+
+def test_recomputed_log_probs_are_the_learner_s_own() -> None:
+    policy = small_policy()
+    off = group(trajectory(1.0, (3, 2), logprob=-9.0), trajectory(0.0, (4, 2), logprob=-9.0))  # no policy's log-probs
+    sampler, recompute = (
+        LabLearner(copy.deepcopy(policy), make_method("grpo", {}), SETTINGS.model_copy(update={"old_logprobs": old}))
+        for old in ("sampler", "recompute")
+    )
+    assert sampler.update([off], updates=1, seed=0).metrics["learner/clipped_share"] > 0
+    assert recompute.update([off], updates=1, seed=0).metrics["learner/clipped_share"] == 0
+
+
+def test_credit_comes_back_in_the_groups_order() -> None:
+    policy = small_policy()
+    first, second = pair(policy), pair(policy)
+    second = replace(second, question=replace(second.question, id="test/other"))
+    longer = Group(second.question, (*second.trajectories, sampled_by(policy, trajectory(0.5, (9, 9)))))
+    credit = LabLearner(policy, make_method("grpo", {}), SETTINGS).update([first, longer], updates=3, seed=1).credit
+    assert [[len(row_N) for row_N in rows] for rows in credit] == [[5, 6], [5, 6, 18]]
+
+
+def test_a_critic_learns_what_the_rewards_are() -> None:
+    policy = small_policy()
+    learner = LabLearner(policy, make_method("ppo", {"critic_lr": 3e-3}), SETTINGS.model_copy(update={"lr": 1e-9}))
+    of = pair(policy)
+    losses = [learner.update([of], updates=1, seed=0).metrics["learner/value_loss"] for _ in range(40)]
+    assert losses[-1] < 0.5 * losses[0]

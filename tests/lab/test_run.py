@@ -1,0 +1,104 @@
+"""Laboratory runs: every method, resume, and what a folder may hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from calibadv.lab import run as lab_run
+from calibadv.lab.run import DONE, METRICS, Laboratory, read_metrics, run_in
+from calibadv.lab.settings import LabRun
+from calibadv.lab.warm_start import load_start
+from calibadv.methods import METHODS
+
+TINY = {"questions": 3, "samples": 3, "updates": 2, "lr": 1e-3, "evaluation_questions": 5, "evaluate_every": 10}
+
+
+def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ten_steps_of_every_method_train(method: str, tmp_path: Path) -> None:
+    run = LabRun(method=method, steps=10, **TINY)
+    ended = run_in(tmp_path / "run", run)
+    rows = read_metrics(tmp_path / "run")
+    assert (ended.steps, ended.reason) == (10, "complete")
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert any(row["reward/mean"] > 0 for row in rows)
+    assert any(row["learner/grad_norm"] > 0 for row in rows if "learner/grad_norm" in row)
+    assert {"eval/f1", "eval/format", "eval/searches"} <= rows[-1].keys()
+    assert all(0 <= row["policy/tail_mass"] <= 1 and row["policy/entropy"] > 0 for row in rows)
+
+
+def test_the_sampler_s_log_probs_are_the_learner_s() -> None:
+    lab = Laboratory(LabRun(steps=1, **TINY))
+    row = lab.step(1)
+    assert row["sync/logprob_diff_max"] < 1e-4
+
+
+def test_recomputed_log_probs_of_rounded_weights_differ() -> None:
+    row = Laboratory(LabRun(steps=1, sampler_dtype="bfloat16", old_logprobs="recompute", **TINY)).step(1)
+    assert 1e-5 < row["sync/logprob_diff_mean"] < 0.1
+
+
+def test_stale_weights_sample_as_the_start_did() -> None:
+    fresh, stale = (Laboratory(LabRun(steps=3, staleness=s, **TINY)) for s in (0, 1))
+    fresh_rows, stale_rows = ([lab.step(n) for n in (1, 2)] for lab in (fresh, stale))
+    assert without_times(fresh_rows)[0] == without_times(stale_rows)[0]  # both sampled by the start
+    assert fresh_rows[1]["sync/logprob_diff_max"] < 1e-4
+    assert stale_rows[1]["sync/logprob_diff_max"] > 1e-3  # the learner has moved on, the sampler has not
+
+
+def test_a_run_goes_on_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab_run, "CHECKPOINT_EVERY", 2)
+    run = LabRun(method="lld", steps=6, staleness=1, **TINY)
+    run_in(tmp_path / "straight", run)
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path / "broken", run, stop)
+    assert len(read_metrics(tmp_path / "broken")) == 5
+    with (tmp_path / "broken" / METRICS).open("a") as file:
+        file.write('{"step": 6, "rew')  # as a crash leaves it
+    made = []
+    run_in(tmp_path / "broken", run, lambda row: made.append(row["step"]))
+    assert made == [5, 6]  # from the checkpoint of step 4
+    assert without_times(read_metrics(tmp_path / "broken")) == without_times(read_metrics(tmp_path / "straight"))
+
+
+def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
+    run = LabRun(steps=1, **TINY)
+    first = run_in(tmp_path, run)
+    assert run_in(tmp_path, run, lambda _: pytest.fail("made again")) == first
+    assert json.loads((tmp_path / DONE).read_text())["steps"] == 1
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    run_in(tmp_path, LabRun(steps=1, **TINY))
+    with pytest.raises(ValueError, match="run of other settings"):
+        run_in(tmp_path, LabRun(steps=2, **TINY))
+
+
+def test_a_run_without_any_reward_ends(tmp_path: Path) -> None:
+    ended = run_in(tmp_path, LabRun(steps=30, stop_after_zeros=2, max_turn_tokens=8, **TINY))  # no turn fits
+    assert (ended.steps, ended.reason) == (2, "zeros")
+
+
+def test_top_p_never_samples_the_unlikely() -> None:
+    full, cut = (Laboratory(LabRun(steps=1, top_p=p, **TINY)).step(1) for p in (1.0, 0.5))
+    assert cut["policy/ppl"] < full["policy/ppl"]
+
+
+def test_the_shipped_start_has_the_form_and_room_to_learn() -> None:
+    lab = Laboratory(LabRun(evaluation_questions=100))
+    assert torch.isfinite(load_start().embed.weight).all()
+    figures = lab.evaluate(0)
+    assert figures["eval/format"] > 0.8
+    assert 0.1 < figures["eval/f1"] < 0.6

@@ -1,0 +1,80 @@
+"""A study file becomes runs; what is wrong with it is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibadv.lab.study import load_study, run_study, unfinished
+
+ROOT = Path(__file__).parents[2]
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_cells_vary_and_seeds_come_first(tmp_path: Path) -> None:
+    study = load_study(
+        written(
+            tmp_path,
+            """
+            name = "x"
+            seeds = [0, 1]
+            [run]
+            steps = 5
+            [[cell]]
+            name = "GRPO"
+            [[cell]]
+            name = "neg"
+            method = "scaled"
+            seeds = [1]
+            vary = { "params.negative" = [0.5, 2.0], top_p = [0.9] }
+            """,
+        )
+    )
+    assert [(p.cell, p.run.seed) for p in study.runs] == [
+        ("GRPO", 0),
+        ("GRPO", 1),
+        ("neg negative=0.5 top_p=0.9", 1),
+        ("neg negative=2.0 top_p=0.9", 1),
+    ]
+    assert study.runs[3].run.params == {"negative": 2.0}
+    assert study.runs[3].run.steps == 5
+    assert study.runs[3].folder == "neg-negative=2.0-top_p=0.9-s1"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name = 'x'\nseeds = []\n[[cell]]\nname = 'a'", "seeds"),
+        ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\nmethod = 'grpoo'", "cell 'a'.*did you mean 'grpo'"),
+        ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\nlearning = 1", "learning"),
+        ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\n[[cell]]\nname = 'a'", "two runs are called 'a-s0'"),
+        ("name = '../x'\nseeds = [0]\n[[cell]]\nname = 'a'", "name"),
+        ("name = ", "study.toml"),
+    ],
+)
+def test_a_wrong_study_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_study(written(tmp_path, text))
+
+
+def test_a_study_is_made_once_and_what_fails_is_told(tmp_path: Path) -> None:
+    tiny = "steps = 1\nquestions = 1\nsamples = 2\nupdates = 1\nevaluation_questions = 1"
+    path = written(tmp_path, f"name = 'x'\nseeds = [0]\n[run]\n{tiny}\n[[cell]]\nname = 'a'\n[[cell]]\nname = 'b'")
+    study = load_study(path)
+    (tmp_path / "runs" / "b-s0").mkdir(parents=True)
+    (tmp_path / "runs" / "b-s0" / "settings.json").write_text('{"steps": 9}')
+    made = {m.planned.cell: m for m in run_study(study, tmp_path / "runs", jobs=1)}
+    assert (made["a"].steps, made["a"].error) == (1, "")
+    assert "other settings" in made["b"].error
+    assert [p.cell for p in unfinished(study, tmp_path / "runs")] == ["b"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflows" / "studies").glob("lab-*.toml")), ids=lambda p: p.name)
+def test_every_shipped_study_can_be_planned(path: Path) -> None:
+    assert load_study(path).runs
