@@ -6,6 +6,11 @@ stopped. What a study file holds: `calibadv/lab/study.py`; examples: `workflows/
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("lab")  # before what takes seconds to import
+
 import argparse
 import logging
 import sys
@@ -13,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.lab.study import load_study, run_study, unfinished
+from calibadv.lab.warm_start import make_start
 from workflows.command import run_command
 
 log = logging.getLogger("workflows.lab")
@@ -23,10 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lab.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", type=Path, help="the study's TOML file")
+    parser.add_argument("study", type=Path, nargs="?", help="the study's TOML file")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each (default 2)")
     parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="where studies are kept")
+    parser.add_argument("--make-start", type=Path, metavar="FILE", help="make the policy that runs start from, again")
     given = parser.parse_args(arguments)
+    if given.make_start:
+        make_start(given.make_start, lambda update, loss: log.info("update %d: %.3f nats a token", update, loss))
+        return 0
+    if given.study is None:
+        parser.error("a study file is needed, e.g. workflows/studies/lab-mismatch.toml")
     study = load_study(given.study)
     folder = given.folder / study.name
     left, failed = len(unfinished(study, folder)), 0

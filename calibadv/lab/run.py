@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from calibadv.lab.warm_start import load_start
 from calibadv.lab.world import World
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.group import GroupRoller, RolledGroup
+from calibadv.rollout.plans import chains
 from calibadv.types import Group, Question
 
 CHECKPOINT_EVERY = 20  # steps
@@ -57,15 +58,17 @@ class Laboratory:
         rows = max(run.questions * max(run.samples, 6), run.evaluation_questions)
         self._sampler = Sampler(self._sampling, self._lang, rows=rows)
         self._roller = GroupRoller(
-            LabDialogue(self._lang, self._method.prefill),
-            self._world.search,
-            self._method.plan(run.samples),
-            run.seed,
-            run.temperature,
-            Limits(run.max_searches, 64, run.max_turn_tokens, 64, run.max_tokens),
+            dialogue=LabDialogue(self._lang, self._method.prefill),
+            search=self._world.search,
+            plan=self._method.plan(run.samples),
+            run_seed=run.seed,
+            temperature=run.temperature,
             top_p=run.top_p,
+            limits=Limits(run.max_searches, 64, run.max_turn_tokens, 64, run.max_tokens),
             score_turns=self._method.score_turns() if self._method.score_turns else None,
         )
+        # Not greedy: of a ramble the likeliest word is never its end.
+        self._examiner = replace(self._roller, plan=chains(1), temperature=1.0, top_p=1.0, score_turns=None, run_seed=0)
         self._held_out = self._world.questions(run.evaluation_questions, "held out")
         self._publish()
 
@@ -87,10 +90,13 @@ class Laboratory:
         spent = {"time/rollout_cpu_s": rolled - started, "time/step_cpu_s": time.process_time() - started}
         return {"step": float(number), **metrics, **spent}
 
-    def evaluate(self, number: int) -> Metrics:
-        """Greedy F1, format and searches on the held-out questions, by the learner's newest weights."""
+    def evaluate(self) -> Metrics:
+        """F1, format and searches on the held-out questions, one rollout each at temperature 1, by the newest weights.
+
+        Equal seeds in every evaluation of every run.
+        """
         self._sampling.load_state_dict(self._learner.policy.state_dict())
-        groups = self._roll(self._held_out, self._roller.evaluate, number)
+        groups = self._roll(self._held_out, self._examiner.train, 0)
         self._load_sampling()
         finished = [group.trajectories[0] for group in groups]
         return {
@@ -150,7 +156,7 @@ def run_in(folder: Path, run: LabRun, tell: Callable[[Metrics], None] = lambda _
         for number in range(len(rows) + 1, run.steps + 1):
             row = lab.step(number)
             if number == run.steps or number % run.evaluate_every == 0:
-                row |= lab.evaluate(number)
+                row |= lab.evaluate()
             row["time/run_cpu_s"] = time.process_time() - before
             file.write(json.dumps(row) + "\n")
             file.flush()

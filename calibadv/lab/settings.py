@@ -39,7 +39,7 @@ class LabRun(BaseModel):
     max_turn_tokens: int = Field(110, ge=8)
     max_tokens: int = Field(500, ge=64)  # of a whole rollout
     evaluate_every: int = Field(100, ge=1)  # steps; the last one is evaluated too
-    evaluation_questions: int = Field(300, ge=1)  # held out, greedy, the same for all runs of a world
+    evaluation_questions: int = Field(300, ge=1)  # held out, the same for all runs of a world
     stop_after_zeros: int = Field(15, ge=1)  # steps without any reward: nothing is left to learn from
 
     @model_validator(mode="after")

@@ -91,14 +91,17 @@ def test_a_run_without_any_reward_ends(tmp_path: Path) -> None:
     assert (ended.steps, ended.reason) == (2, "zeros")
 
 
-def test_top_p_never_samples_the_unlikely() -> None:
-    full, cut = (Laboratory(LabRun(steps=1, top_p=p, **TINY)).step(1) for p in (1.0, 0.5))
-    assert cut["policy/ppl"] < full["policy/ppl"]
+def test_top_p_never_samples_what_is_unlikely() -> None:
+    # The start writes words of the tail, each of them unlikely; a nucleus of a half holds none.
+    lab = Laboratory(LabRun(steps=4, top_p=0.5, lr=1e-9, questions=8, evaluation_questions=1))
+    rows = [lab.step(n) for n in range(1, 5)]
+    assert all(row["language/garbled"] == 0 for row in rows)
+    assert all(row["policy/tail_mass"] > 0 for row in rows)
 
 
 def test_the_shipped_start_has_the_form_and_room_to_learn() -> None:
     lab = Laboratory(LabRun(evaluation_questions=100))
     assert torch.isfinite(load_start().embed.weight).all()
-    figures = lab.evaluate(0)
-    assert figures["eval/format"] > 0.8
-    assert 0.1 < figures["eval/f1"] < 0.6
+    figures = lab.evaluate()
+    assert figures["eval/format"] > 0.75
+    assert 0.15 < figures["eval/f1"] < 0.6
