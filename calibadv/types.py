@@ -39,8 +39,9 @@ class Question:
     golden_answers: tuple[str, ...]
     sub_queries: tuple[str, ...] = ()  # gold decomposition, in hop order
     gold_doc_ids: tuple[str, ...] = ()  # corpus ids of the supporting passages
-    gold_passages: tuple[str, ...] = ()  # their texts, read from the corpus for methods that need them
+    gold_passages: tuple[str, ...] = ()  # their texts, without titles; () where neither data set nor corpus was asked
     metadata: Mapping[str, str] = field(default_factory=dict)  # e.g. hops, type
+    gold_titles: tuple[str, ...] = ()  # one a gold passage
 
 
 class TurnKind(StrEnum):

@@ -93,7 +93,7 @@ def check_inputs(configs: Sequence[Config]) -> None:
     for config in configs:
         method = make_method(config.method.name, config.method.params)
         # A method's prefill counts against the prompt's budget.
-        key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.needs_gold)
+        key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.gold)
         if key not in seen:
             resolve_inputs(config)
             seen.add(key)

@@ -9,9 +9,10 @@ from pathlib import Path
 from calibadv.cluster.factories import make_dialogue, make_limits
 from calibadv.config import POCKET, Config
 from calibadv.data.corpus import load_corpus
+from calibadv.data.gold_passages import training_questions
 from calibadv.data.overlap import shared_questions
 from calibadv.data.pocket import policy_path, write_pocket_world
-from calibadv.data.questions import load_questions, with_gold_passages
+from calibadv.data.questions import load_questions
 from calibadv.methods import make_method
 from calibadv.model_source import find_model
 from calibadv.rllib.head import check_architecture
@@ -38,9 +39,9 @@ def resolve_inputs(config: Config) -> Inputs:
         train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
     )
     train, test = load_questions(inputs.train), load_questions(inputs.test)
-    corpus = load_corpus(inputs.corpus)
-    if make_method(config.method.name, config.method.params).needs_gold:
-        with_gold_passages(train, corpus)
+    load_corpus(inputs.corpus)  # for what is wrong in it
+    if (need := make_method(config.method.name, config.method.params).gold) is not None:
+        training_questions(inputs.train, inputs.corpus, need)  # says how much is known, and refuses too little
     _check_overlap(train, test)
     _check_folder(config)
     check_architecture(str(inputs.model))

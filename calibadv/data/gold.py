@@ -22,6 +22,9 @@ class Gold:
     titles: tuple[str, ...] = ()
     sub_queries: tuple[str, ...] = ()  # each can be searched by itself: answers stand in place of MuSiQue's "#1"
     hop_answers: tuple[str, ...] = ()  # one a sub-query, "" where unknown; () where the data set has none
+    passages: tuple[
+        tuple[str, str], ...
+    ] = ()  # title and text of each of `doc_ids`; () where the data set has no texts
 
 
 def gold_of(record: Record) -> Gold:
@@ -63,7 +66,7 @@ def _hotpot(record: Record) -> Gold:
         raise _unreadable(record, "supporting_facts", "[[title, sentence number], ...]", error) from error
     try:
         texts = {title: _passage(sentences) for title, sentences in _context(record.get("context"))}
-        doc_ids = tuple(passage_id(title, texts[title]) for title in titles if texts.get(title))
+        passages = tuple((title, texts[title]) for title in titles if texts.get(title))
     except (TypeError, ValueError, AttributeError) as error:
         raise _unreadable(record, "context", "[[title, [sentence, ...]], ...]", error) from error
     try:
@@ -73,7 +76,7 @@ def _hotpot(record: Record) -> Gold:
         hop_answers = tuple(str(entity) for _, _, entity in triples)
     except (TypeError, ValueError) as error:
         raise _unreadable(record, "evidences", "[[subject, relation, object], ...]", error) from error
-    return Gold(doc_ids, titles, sub_queries, hop_answers)
+    return Gold(tuple(passage_id(*passage) for passage in passages), titles, sub_queries, hop_answers, passages)
 
 
 def _rows(value: Any, *keys: str) -> Iterable[Sequence[Any]]:
@@ -109,7 +112,7 @@ def _musique(record: Record) -> Gold:
             supporting = [passage for passage in paragraphs if passage.get("is_supporting")]
             passages = sorted(supporting, key=lambda passage: hop_of.get(passage.get("idx"), len(hops)))
         titles = tuple(dict.fromkeys(str(passage["title"]) for passage in passages))
-        doc_ids = tuple(dict.fromkeys(passage_id(p["title"], p["paragraph_text"]) for p in passages))
+        texts = {passage_id(p["title"], p["paragraph_text"]): (p["title"], p["paragraph_text"]) for p in passages}
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(
             record.place,
@@ -117,7 +120,7 @@ def _musique(record: Record) -> Gold:
             "paragraphs of title, paragraph_text and is_supporting; hops with a question",
             "Use MuSiQue's original file, or FlashRAG's jsonl.",
         ) from error
-    return Gold(doc_ids, titles, sub_queries, hop_answers)
+    return Gold(tuple(texts), titles, sub_queries, hop_answers, tuple(texts.values()))
 
 
 def _unreadable(record: Record, key: str, expected: str, error: Exception) -> DataError:

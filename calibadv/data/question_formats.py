@@ -44,6 +44,7 @@ def question_row(record: Record, dataset: str | None, fallback: str) -> Question
         type=_type(record),
         gold_doc_ids=gold.doc_ids,
         gold_titles=gold.titles,
+        gold_passages=tuple(record.unicode("the gold passages", _passage(*passage)) for passage in gold.passages),
         sub_queries=gold.sub_queries,
         metadata={
             key: record.unicode(key, str(value))
@@ -52,6 +53,11 @@ def question_row(record: Record, dataset: str | None, fallback: str) -> Question
         }
         | ({HOP_ANSWERS: json.dumps(gold.hop_answers)} if _answers_hops(gold) else {}),
     )
+
+
+def _passage(title: str, text: str) -> str:
+    """Title and text in one, the title on the first line."""
+    return f"{' '.join(title.split())}\n{text}"
 
 
 def _answers_hops(gold: Gold) -> bool:

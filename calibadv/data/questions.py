@@ -1,19 +1,17 @@
-"""Loads question sets of every format that `question_formats` knows, and fills in gold passages from a corpus."""
+"""Loads question sets of every format that `question_formats` knows."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
-from calibadv.data.corpus_store import CorpusStore
 from calibadv.data.errors import DataError, OnBad, refuse
 from calibadv.data.question_formats import has_own_id, question_row
 from calibadv.data.reading import stem_of
 from calibadv.data.records import iter_records
 from calibadv.data.schema import QuestionRow
-from calibadv.types import Document, Question
+from calibadv.types import Question
 
 log = logging.getLogger(__name__)
 
@@ -61,33 +59,3 @@ def read_question_rows(
         raise first_wrong
     if repeated:
         log.warning("%s: left out %d questions that repeat an earlier one", path, repeated)
-
-
-def with_gold_passages(questions: Sequence[Question], corpus: Iterable[Document]) -> list[Question]:
-    """The questions with `gold_passages` filled in from the corpus, for methods whose rewards read them.
-
-    ValueError for a question without gold sub-queries or passages, or with one that the corpus does not hold.
-    """
-    texts = _texts({doc_id for question in questions for doc_id in question.gold_doc_ids}, corpus)
-    filled = []
-    for question in questions:
-        if not question.sub_queries or not question.gold_doc_ids:
-            raise ValueError(
-                f"question {question.id!r} has no gold sub-queries or no gold passages, which this method's rewards "
-                "need: use a data set that has them (MuSiQue, HotpotQA, 2Wiki, the pocket world) or another method"
-            )
-        missing = [doc_id for doc_id in question.gold_doc_ids if doc_id not in texts]
-        if missing:
-            raise ValueError(
-                f"gold passage {missing[0]!r} of question {question.id!r} is not in the corpus: use the corpus that "
-                "belongs to the questions"
-            )
-        filled.append(replace(question, gold_passages=tuple(texts[doc_id] for doc_id in question.gold_doc_ids)))
-    return filled
-
-
-def _texts(wanted: set[str], corpus: Iterable[Document]) -> dict[str, str]:
-    """Title and text of the wanted documents; the corpus may be larger than memory."""
-    if isinstance(corpus, CorpusStore):
-        corpus = [corpus.by_id(doc_id) for doc_id in wanted if corpus.has_id(doc_id)]
-    return {document.id: f"{document.title}\n{document.text}" for document in corpus if document.id in wanted}

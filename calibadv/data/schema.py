@@ -21,9 +21,11 @@ COLUMNS = (
     "type",
     "gold_doc_ids",
     "gold_titles",
+    "gold_passages",
     "sub_queries",
     "metadata",
 )
+_LATER = ("gold_passages",)  # a file without it is read: it was written before there was one
 _GROUP_ROWS = 4096  # of one parquet row group: what a writer holds in memory
 
 
@@ -41,6 +43,7 @@ class QuestionRow:
     gold_titles: tuple[str, ...] = ()  # their titles, also of those whose text the source does not give
     sub_queries: tuple[str, ...] = ()  # gold decomposition, in hop order
     metadata: Mapping[str, str] = field(default_factory=dict)  # what else the source says
+    gold_passages: tuple[str, ...] = ()  # title, line break, text of each of gold_doc_ids; none where no text is given
 
     def to_question(self) -> Question:
         """The question that trains: aliases are answers, hops and type are metadata."""
@@ -51,6 +54,8 @@ class QuestionRow:
             golden_answers=tuple(dict.fromkeys(self.golden_answers + self.aliases)),
             sub_queries=self.sub_queries,
             gold_doc_ids=self.gold_doc_ids,
+            gold_passages=tuple(passage.partition("\n")[2] for passage in self.gold_passages),
+            gold_titles=tuple(passage.partition("\n")[0] for passage in self.gold_passages),
             metadata={**self.metadata, **{key: value for key, value in said.items() if value}},
         )
 
@@ -70,6 +75,7 @@ def question_schema() -> Any:
             pa.field("type", pa.string()),
             pa.field("gold_doc_ids", strings, nullable=False),
             pa.field("gold_titles", strings, nullable=False),
+            pa.field("gold_passages", strings, nullable=False),
             pa.field("sub_queries", strings, nullable=False),
             pa.field("metadata", pa.map_(pa.string(), pa.string()), nullable=False),
         ],
@@ -103,7 +109,7 @@ def is_prepared(record: Record) -> bool:
 
 def prepared_row(record: Record) -> QuestionRow:
     """The row of a prepared record; DataError where a column is missing or of another type."""
-    missing = [column for column in COLUMNS if column not in record.fields]
+    missing = [column for column in COLUMNS if column not in record.fields and column not in _LATER]
     if missing:
         raise DataError(
             record.place,
@@ -131,6 +137,7 @@ def prepared_row(record: Record) -> QuestionRow:
         type=kind,
         gold_doc_ids=record.strings("gold_doc_ids"),
         gold_titles=record.strings("gold_titles"),
+        gold_passages=record.strings("gold_passages"),
         sub_queries=record.strings("sub_queries"),
         metadata=dict(record.get("metadata") or ()),
     )

@@ -15,6 +15,7 @@ from calibadv.advantages.turns import relative_to_peers, spread, turn_rewards
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
 from calibadv.rewards.gold_labels import gold_labels
+from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.turns import at_once
 from calibadv.types import Credit, Group, TurnKind
 
@@ -23,23 +24,26 @@ def criticsearch(
     *,
     alpha: float = 0.25,
     judge: Literal["gold", "endpoint"] = "gold",
+    min_gold: float = 0.5,
     judge_url: str = "",
     judge_model: str = "",
     judge_concurrency: int = 16,
     judge_timeout_s: float = 30.0,
     judge_retries: int = 2,
 ) -> Method:
-    """Retrospective search labels of +1 and -1 (CriticSearch, 2025; known to us by its abstract).
+    """Retrospective search labels of +1 and -1, after CriticSearch (2025), which we know by its abstract alone.
 
-    `judge` "gold" needs no model: a search is good if it finds a gold passage that is new to its rollout (our
-    stand-in). "endpoint" asks the model at `judge_url`, which speaks OpenAI's chat completions; a verdict that cannot
-    be read is a 0. ValueError for `alpha` outside [0, 1], an unknown judge, or an endpoint without url or model.
+    No number here is the paper's. `judge` "gold" needs no model: a search is good if it finds a gold passage that is
+    new to its rollout (our stand-in); training is refused where less than `min_gold` of the gold passages are found in
+    the corpus, by id or by title and text. "endpoint" asks the model at `judge_url`, which speaks OpenAI's chat
+    completions; a verdict that cannot be read is a 0. ValueError for `alpha` or `min_gold` outside [0, 1], an unknown
+    judge, or an endpoint without url or model.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}, expected a share in [0, 1] (the paper: 0.25)")
+        raise ValueError(f"alpha is {alpha}, expected a share in [0, 1]")
     if judge not in ("gold", "endpoint"):
         raise ValueError(f"judge is {judge!r}, expected 'gold' (gold passages) or 'endpoint' (a model)")
-    score_turns = at_once(gold_labels)
+    score_turns, gold = at_once(gold_labels), GoldNeed("documents", min_gold) if judge == "gold" else None
     if judge == "endpoint":
         if not (judge_url and judge_model):
             raise ValueError(
@@ -56,7 +60,7 @@ def criticsearch(
     def advantages(group: Group) -> Credit:
         return mixed_credit(group, alpha)
 
-    return replace(grpo(), name="criticsearch", advantages=advantages, score_turns=score_turns)
+    return replace(grpo(), name="criticsearch", advantages=advantages, score_turns=score_turns, gold=gold)
 
 
 def mixed_credit(group: Group, alpha: float) -> Credit:

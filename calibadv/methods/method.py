@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from calibadv.advantages.group import outcome_credit
 from calibadv.advantages.silver import StepScores, silver_documents, step_scores
+from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.turns import TurnScorer
 from calibadv.rollout.plans import Plan, chains
 from calibadv.types import Credit, Group
@@ -78,7 +79,9 @@ class Method:
     base: Callable[[Group], Credit] = outcome_credit  # the credit before calibration, to show beside `advantages`
     scores: Callable[[Group], StepScores] = silver_scores
     score_turns: Callable[[], TurnScorer] | None = None  # called once an engine; sets `Turn.reward`
-    needs_gold: bool = False  # reads `Question.sub_queries` and `gold_passages`
+    gold: GoldNeed | None = (
+        None  # what its rewards read of gold passages: filled in, and refused where too few are known
+    )
     weights: Callable[[Group], Credit] | None = None  # of each token in the surrogate and its divisor; None: 1
     extra_loss: ExtraLoss | None = None
     critic: Critic | None = None

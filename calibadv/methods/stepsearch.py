@@ -14,6 +14,7 @@ from calibadv.advantages.gae import reward_to_go
 from calibadv.advantages.steps import step_slices
 from calibadv.methods.method import Critic, Method
 from calibadv.methods.ppo import check_critic
+from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.step_search import step_search_rewards
 from calibadv.rewards.turns import at_once
 from calibadv.types import Credit, FloatArray, Group, Trajectory
@@ -23,6 +24,7 @@ def stepsearch(
     *,
     step_scale: float = 0.6,
     key_weight: float = 0.618,
+    min_gold: float = 0.5,
     gamma: float = 1.0,
     lam: float = 1.0,
     critic: Literal["model", "head"] = "model",
@@ -33,8 +35,9 @@ def stepsearch(
 
     `step_scale` 0.6 is what the released code sets; by an aliasing slip it trains with 1.6. `critic` and the rest are
     PPO's; the official recipe has `critic_lr` = 5e-7 and `kl_reward` = 0.001. Questions need gold sub-queries and
-    passages: without them the key score and the gain are 0, and redundancy is all that tells searches apart.
-    ValueError for a negative scale or weight, and for what `ppo` refuses.
+    the texts of gold passages: a question without them has no key score and no rewards at its searches, and training is
+    refused where less than `min_gold` of them are known. ValueError for a negative scale or weight, and for what `ppo`
+    refuses.
     """
     for name, value in (("step_scale", step_scale), ("key_weight", key_weight)):
         if value < 0:
@@ -51,7 +54,7 @@ def stepsearch(
         "stepsearch",
         advantages=advantages,
         score_turns=at_once(partial(step_search_rewards, key_weight=key_weight)),
-        needs_gold=True,
+        gold=GoldNeed("texts", min_gold),
         critic=Critic(rewards, kind=critic, lr=critic_lr, gamma=gamma, lam=lam, kl_reward=kl_reward),
     )
 

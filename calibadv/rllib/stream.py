@@ -15,8 +15,8 @@ from calibadv.cluster.factories import RollGroup, make_engine
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import Config, role
-from calibadv.data.corpus import load_corpus
-from calibadv.data.questions import load_questions, with_gold_passages
+from calibadv.data.gold_passages import training_questions, without_gold_texts
+from calibadv.data.questions import load_questions
 from calibadv.methods import make_method
 from calibadv.rllib.schedule import schedule
 from calibadv.rollout.group import RolledGroup
@@ -68,10 +68,9 @@ class RolloutStream:
     def open(self) -> tuple[Counter[tuple[str, int]], Iterator[FinishedRow]]:
         """How many rows each (phase, step) has, and the rows as they are finished. Starts the engines."""
         config = self.config
-        train = load_questions(self.inputs.train)
-        if make_method(config.method.name, config.method.params).needs_gold:
-            train = with_gold_passages(train, load_corpus(self.inputs.corpus))
-        test = load_questions(self.inputs.test)[: config.data.test_questions]
+        need = make_method(config.method.name, config.method.params).gold
+        train = training_questions(self.inputs.train, self.inputs.corpus, need)
+        test = without_gold_texts(load_questions(self.inputs.test)[: config.data.test_questions])
         first, evaluated = (start.version, start.evaluated) if (start := self.inputs.start) else (0, False)
         rows = list(schedule(config, train, test, start=first, evaluated=evaluated))
         expected = Counter((row["phase"], row["step"]) for row in rows)

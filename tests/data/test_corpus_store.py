@@ -18,8 +18,9 @@ from calibadv.data import corpus_store, store_files
 from calibadv.data.corpus import load_corpus
 from calibadv.data.corpus_store import CorpusStore, build_store
 from calibadv.data.errors import DataError, RepeatedId
+from calibadv.data.gold_passages import gold_in_corpus
 from calibadv.data.passages import passage_id
-from calibadv.data.questions import with_gold_passages
+from calibadv.rewards.gold_match import GoldNeed
 from calibadv.types import Document, Question
 
 DOCUMENTS = [Document(f"id{i}", f"Títle {i}", f"Text “{i}”.\n" * (i % 3)) for i in range(100)]
@@ -190,7 +191,7 @@ def test_a_store_takes_the_place_of_a_corpus_file(store: CorpusStore) -> None:
     corpus = load_corpus(store.folder)
     assert isinstance(corpus, CorpusStore)
     question = Question("q/1", "who?", ("A",), sub_queries=("s",), gold_doc_ids=("id4", "id2"))
-    (filled,) = with_gold_passages([question], corpus)
-    assert filled.gold_passages == tuple(f"{DOCUMENTS[i].title}\n{DOCUMENTS[i].text}" for i in (4, 2))
-    with pytest.raises(ValueError, match="'none' of question 'q/1' is not in the corpus"):
-        with_gold_passages([Question("q/1", "who?", ("A",), ("s",), ("none",))], corpus)
+    found = gold_in_corpus([question], corpus, GoldNeed("texts", 1.0))
+    assert found.questions[0].gold_passages == tuple(DOCUMENTS[i].text for i in (4, 2))
+    unknown = Question("q/1", "who?", ("A",), sub_queries=("s",), gold_doc_ids=("none",))
+    assert gold_in_corpus([unknown], corpus, GoldNeed("texts", 1.0)).share == 0

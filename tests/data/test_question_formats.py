@@ -70,6 +70,7 @@ def test_flashrag_keeps_hotpots_gold_in_columns(tmp_path: Path) -> None:
         type="comparison",
         gold_doc_ids=(passage_id("B", "Three."), passage_id("A", "One. Two.")),
         gold_titles=("B", "A"),
+        gold_passages=("B\nThree.", "A\nOne. Two."),
         sub_queries=("B", "A"),
         metadata={"level": "easy"},
     )

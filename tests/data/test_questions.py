@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import pytest
 
 from calibadv.data.corpus import load_corpus
 from calibadv.data.errors import DataError
-from calibadv.data.questions import load_questions, with_gold_passages
-from calibadv.types import Document, Question
+from calibadv.data.questions import load_questions
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -80,6 +78,7 @@ def test_hotpot_gold_passages_match_the_corpus(tmp_path: Path, suffix: str) -> N
     assert question.id == "hotpot/5a7"
     assert question.golden_answers == ("yes",)
     assert question.gold_doc_ids == (ids["B"], ids["A"])
+    assert (question.gold_titles, question.gold_passages) == (("B", "A"), ("Three. Four.", "One. Two."))
     assert question.sub_queries == ("B", "A", "Elsewhere")  # the titles of its supporting facts
     assert question.metadata == {"type": "comparison", "level": "easy", "hops": "3"}
 
@@ -95,16 +94,6 @@ def test_evidence_that_is_no_triple_is_refused_with_its_place(tmp_path: Path) ->
     path = write(tmp_path / "2wiki.json", [HOTPOT | {"evidences": [["A", "founded by"]]}])
     with pytest.raises(DataError, match=r"2wiki.json, line 1, row 1: 'evidences' cannot be read"):
         load_questions(path)
-
-
-def test_gold_passages_are_the_corpus_texts_in_the_questions_order() -> None:
-    question = Question("d/1", "q", ("a",), sub_queries=("s",), gold_doc_ids=("2", "1"))
-    corpus = [Document("1", "One", "first"), Document("2", "Two", "second")]
-    assert with_gold_passages([question], corpus)[0].gold_passages == ("Two\nsecond", "One\nfirst")
-    with pytest.raises(ValueError, match="'1' of question 'd/1' is not in the corpus"):
-        with_gold_passages([question], corpus[1:])
-    with pytest.raises(ValueError, match="no gold sub-queries"):
-        with_gold_passages([replace(question, sub_queries=())], corpus)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from calibadv.methods.criticsearch import criticsearch
 from calibadv.methods.grpo import grpo
 from calibadv.rewards import judge
+from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.turns import TurnScorer, at_once
 from calibadv.types import Group, Trajectory, TurnKind
 from tests.build import QUESTION, group, trajectory, turn
@@ -58,6 +59,8 @@ async def test_gold_passages_are_the_default_judge() -> None:
     score_turns = criticsearch().score_turns
     assert score_turns is not None
     assert list((await score_turns()(g, {})).rewards) == [[-1, 1, 0]]
+    assert criticsearch(min_gold=0.8).gold == GoldNeed("documents", 0.8)
+    assert criticsearch(judge="endpoint", judge_url="http://127.0.0.1:1/v1", judge_model="m").gold is None
 
 
 def test_an_endpoint_is_asked_as_it_was_configured(monkeypatch: pytest.MonkeyPatch) -> None:

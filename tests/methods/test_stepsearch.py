@@ -7,6 +7,7 @@ import pytest
 
 from calibadv.methods.method import Method
 from calibadv.methods.stepsearch import stepsearch
+from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.turns import with_turn_rewards
 from calibadv.types import Document, Group
 from tests.build import group, trajectory
@@ -48,7 +49,7 @@ async def test_the_scorer_rewards_turns_with_the_key_weight() -> None:
     assert method.score_turns is not None
     scores = await method.score_turns()(group(trajectory(0.8, [2, 1], [["d"]])), {"d": Document("d", "", "text")})
     assert scores.rewards == [[0.0, 0.8]]  # the question has no gold parts
-    assert method.needs_gold
+    assert method.gold == GoldNeed("texts", 0.5)
 
 
 def test_the_critics_settings_are_passed_on() -> None:
@@ -63,6 +64,7 @@ def test_the_critics_settings_are_passed_on() -> None:
         ({"step_scale": -1.0}, "step_scale is -1.0, expected 0 or more"),
         ({"key_weight": -0.1}, "key_weight is -0.1, expected 0 or more"),
         ({"gamma": 1.1}, "gamma is 1.1"),
+        ({"min_gold": 1.5}, "min_gold is 1.5"),
     ],
 )
 def test_what_cannot_be_trained_with_is_refused(params: dict[str, float], message: str) -> None:

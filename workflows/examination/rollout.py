@@ -161,7 +161,8 @@ def _with_gold(question: Question, found: tuple[Document, ...]) -> Question:
         question,
         sub_queries=question.sub_queries or (question.text,),
         gold_doc_ids=question.gold_doc_ids or (found[0].id,),
-        gold_passages=(f"{found[0].title}\n{found[0].text}",),
+        gold_titles=(found[0].title,),
+        gold_passages=(found[0].text,),
     )
 
 
