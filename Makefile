@@ -1,14 +1,14 @@
 # make train [ARGS="--config … --section.key value"]   trains; without ARGS the pocket world on this machine's CPU
 # make compare [ARGS="STUDY.toml"]                     runs a study of several methods, the pocket study without ARGS
 # make test [WORKERS=2]                               all tests, two files at a time
-# Both do all set-up (see scripts/setup.sh). One thread a process: the parts share the cores among themselves.
+# All do all set-up (see scripts/setup.sh). One thread a process: the parts share the cores among themselves.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 BIN := .venv/bin
 # A file of tests is one process's: its tests may share a Ray. Each process needs a core and up to 10 GB.
 TESTS = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-.PHONY: train compare test check format setup lock mlflow audit doctor chaos
+.PHONY: train compare test check format setup setup-gpu lock mlflow audit doctor chaos
 
 train: setup
 	$(BIN)/python workflows/train.py $(ARGS)
@@ -36,7 +36,7 @@ audit: setup
 doctor: setup
 	$(BIN)/python workflows/doctor.py $(ARGS)
 
-# Kills parts of a run of 50 steps at random; passes if it trains as many questions as an unhurt one. An hour or so.
+# Kills parts of a run of 50 steps at random; passes if it trains as many questions as an unhurt one.
 chaos: setup
 	$(BIN)/python workflows/chaos.py $(ARGS)
 
@@ -45,6 +45,10 @@ mlflow: setup
 
 setup:
 	@scripts/setup.sh
+
+# For one machine with NVIDIA GPUs, in place of the CPU stack; every other target then runs in it (docs/eight-gpus.md)
+setup-gpu:
+	@scripts/setup.sh gpu
 
 # Resolves again. torch keeps no hash: its CPU build is not the same file on every index.
 lock:

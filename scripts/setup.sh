@@ -1,18 +1,34 @@
 #!/usr/bin/env bash
-# Makes .venv with the locked CPU stack: nothing global, nothing by hand. Runs again only when the lock changed.
+# Makes .venv: nothing global, nothing by hand. `setup.sh`: the locked CPU stack. `setup.sh gpu`: the `gpu` extra, for one
+# machine with NVIDIA GPUs (driver 580 or later); once it is there, `setup.sh` leaves it as it is, so that every make
+# target runs in it. Runs again only when what it is made from has changed. Another kind: rm -r .venv first.
 #
 # CPU torch is not on the package registry. If pip here is set up with --find-links, the wheel is taken from there;
-# otherwise uv takes it from PyTorch's own CPU index. GPU machines use the `gpu` extra instead: see README.md.
+# otherwise uv takes it from PyTorch's own CPU index. For GPUs pip is asked, not uv: pyproject's overrides are for CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+kind=${1:-cpu}
 python=${PYTHON:-python3.11}
-stamp=.venv/.locked
-wanted=$(cat requirements-cpu.lock pyproject.toml scripts/setup.sh | sha256sum)
+if [ "$kind" = cpu ] && [ -f .venv/.gpu ]; then kind=gpu; fi
+if [ "$kind" = gpu ]; then stamp=.venv/.gpu other=.venv/.locked inputs=(pyproject.toml); else
+  stamp=.venv/.locked other=.venv/.gpu inputs=(requirements-cpu.lock pyproject.toml); fi
+wanted=$(cat "${inputs[@]}" scripts/setup.sh | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then exit 0; fi
 
+if [ -f "$other" ]; then echo "error: .venv holds the CPU stack; remove it first (rm -r .venv), then run make setup-gpu again" >&2; exit 1; fi
 command -v "$python" >/dev/null || { echo "error: $python not found; install Python 3.11, or set PYTHON=/path/to/python3.11" >&2; exit 1; }
-"$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || {
-  echo "error: $python is $("$python" --version 2>&1); Python 3.11 is needed (set PYTHON=...)" >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
+  echo "error: $python is $("$python" --version 2>&1); Python 3.11 is needed (set PYTHON=/path/to/python3.11)" >&2; exit 1; }
+if [ "$kind" = gpu ]; then
+  echo "setup: .venv with the GPU stack (once)"
+  "$python" -m venv .venv
+  # MLflow's version is the lock's, as on the nodes of a cluster.
+  mlflow=$(sed -n 's/^\(mlflow==[0-9.]*\).*/\1/p' requirements-cpu.lock)
+  .venv/bin/python -m pip install --disable-pip-version-check -e ".[gpu,dev]" "$mlflow"
+  echo "$wanted" >"$stamp"
+  echo "setup: done"
+  exit 0
+fi
 echo "setup: .venv with the locked CPU stack (about 3 GB, a few minutes; once)"
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"

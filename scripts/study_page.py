@@ -1,4 +1,4 @@
-"""Brings docs/study.md up to date: `python scripts/study_page.py runs/pocket-study`.
+"""Brings docs/study.md up to date: `scripts/study_page.py runs/pocket-study`.
 
 The study's table.md goes between the page's two markers. A figure that it shows as images/study/GROUP-NAME.png is
 copied from the study's plots/GROUP/NAME.png. The page's words are not touched: read them again.

@@ -1,4 +1,4 @@
-"""Embed a corpus and build its index: `python workflows/build_index.py CORPUS [--kind ivfpq] [--workers 8] …`.
+"""Embed a corpus and build its index: `workflows/build_index.py CORPUS [--kind ivfpq] [--workers 8] …`.
 
 Embeds in shards into the cache folder, in this process or on a Ray Data actor pool; called again after an interruption
 it embeds only the shards that are missing. Then builds the FAISS index of the kind that is asked for, with a manifest,

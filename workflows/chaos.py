@@ -1,4 +1,4 @@
-"""Hurt a training run at random and hold it to an unhurt one: `python workflows/chaos.py [--steps N] [--seed S] …`.
+"""Hurt a training run at random and hold it to an unhurt one: `workflows/chaos.py [--steps N] [--seed S] …`.
 
 Kills an engine, a search replica and a learner, each several times, with SIGKILL. The run passes if it finishes by
 itself with as many trained questions as the run of the same configuration that nobody hurt.

@@ -1,4 +1,4 @@
-"""Compare methods: `python workflows/compare.py STUDY.toml [--report | --dry-run] [--section.key value …]`.
+"""Compare methods: `workflows/compare.py STUDY.toml [--report | --dry-run] [--section.key value …]`.
 
 Runs every cell of the study over its seeds, side by side on Ray Tune, then writes its tables and figures below
 runs/<study>/. Called again it goes on: finished runs are kept. `--report` only writes tables and figures, of what there

@@ -1,4 +1,4 @@
-"""Check a machine before a long run: `python workflows/doctor.py [--config RECIPE] [--deep] [--section.key value …]`.
+"""Check a machine before a long run: `workflows/doctor.py [--config RECIPE] [--deep] [--section.key value …]`.
 
 Each line passes, warns or fails, and says what to do. Nothing is kept of what is tried. Ray is started with `--deep`
 only, or joined where `cluster.address` names a cluster.

@@ -1,4 +1,4 @@
-"""Evaluate: `python workflows/evaluate.py MODEL … --set NAME=FILE … --corpus FILE [--config RECIPE] [--section.key …]`.
+"""Evaluate: `workflows/evaluate.py MODEL … --set NAME=FILE … --corpus FILE [--config RECIPE] [--section.key …]`.
 
 MODEL is a run's folder (runs/x), a model's folder, a hub name, or "pocket"; NAME=MODEL gives its row a name. Every
 model answers every question of every set, greedily, through the engines and the search app that training uses, asked

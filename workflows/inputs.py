@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+import ray
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from calibadv.cluster.factories import make_dialogue, make_limits
 from calibadv.config import POCKET, Config
@@ -35,6 +39,7 @@ def resolve_inputs(config: Config) -> Inputs:
         return getattr(pocket, name) if given == POCKET and pocket else Path(given).absolute()
 
     check_routes(config)
+    check_job(config)
     inputs = Inputs(
         train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
     )
@@ -54,6 +59,15 @@ def resolve_inputs(config: Config) -> Inputs:
             f"{config.data.questions_per_step}: a step would ask one twice; lower it"
         )
     return inputs
+
+
+def check_job(config: Config) -> None:
+    """ValueError where a Ray of its own would be started beside the cluster that the job was submitted to."""
+    if config.cluster.address == "local" and RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ and not ray.is_initialized():
+        raise ValueError(
+            "cluster.address = 'local' in a Ray job would start a Ray of its own on this one node, without the cluster's "
+            "GPUs: give --cluster.address auto"
+        )
 
 
 def _check_folder(config: Config) -> None:

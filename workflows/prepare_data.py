@@ -1,4 +1,4 @@
-"""Prepare data: `python workflows/prepare_data.py questions|paper|corpus|benchmark …`; `--help` after each.
+"""Prepare data: `workflows/prepare_data.py questions|paper|corpus|benchmark …`; `--help` after each.
 
 Questions of any known format become one parquet schema, corpora a memory-mapped store (docs/data.md has both). Bad rows
 are refused with their file and line; `--skip-bad` counts and lists them instead.

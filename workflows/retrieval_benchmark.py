@@ -1,4 +1,4 @@
-"""Measure retrieval: `python workflows/retrieval_benchmark.py {quality,load,indexes} …`; prints a Markdown table.
+"""Measure retrieval: `workflows/retrieval_benchmark.py {quality,load,indexes} …`; prints a Markdown table.
 
 quality  recall and MRR of BM25, dense and hybrid, each with each reranker, against the questions' gold passages
 load     queries a second and latency of the Serve app, for 1, 8 and 64 callers

@@ -1,4 +1,4 @@
-"""How a step's cost grows: `python workflows/scaling_benchmark.py {model,measure} …`; prints Markdown tables.
+"""How a step's cost grows: `workflows/scaling_benchmark.py {model,measure} …`; prints Markdown tables.
 
 model    the modelled step of Qwen2.5-7B on 8 and 64 GPUs beside the paper's 809 s (docs/scaling.md); starts nothing
 measure  the pocket step with 1 and 2 engines and 1 and 2 learners on this machine, in under 12 minutes on two cores;

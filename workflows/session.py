@@ -24,6 +24,7 @@ from calibadv.rllib.stream import Inputs, RolloutStream
 from calibadv.search.embeddings import embedding_progress
 from calibadv.tracking.view import TerminalView
 from serve.app import stop_search
+from workflows.inputs import check_job
 from workflows.searching import open_search, search_factory
 from workflows.servers import server_in_use
 
@@ -91,7 +92,8 @@ def pool_cpus(config: Config) -> float:
 
 
 def init_ray(config: Config, wanted: float) -> None:
-    """Joins the configured cluster, or starts a local one of at least `wanted` logical CPUs."""
+    """Joins the configured cluster, or starts a local one of at least `wanted` logical CPUs. ValueError in a Ray job."""
+    check_job(config)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("ray.serve", "ray.data", "ray.rllib"):

@@ -1,4 +1,4 @@
-"""Train a search agent: `python workflows/train.py [--config RECIPE] [--resume] [--dry-run] [--section.key value …]`.
+"""Train a search agent: `workflows/train.py [--config RECIPE] [--resume] [--dry-run] [--section.key value …]`.
 
 Without arguments it trains the pocket policy on the pocket world, on this machine's CPU, with every real part.
 """

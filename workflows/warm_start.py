@@ -1,4 +1,4 @@
-"""Warm start: `python workflows/warm_start.py pocket|gold …`; `--help` after each.
+"""Warm start: `workflows/warm_start.py pocket|gold …`; `--help` after each.
 
 `pocket --out FOLDER` makes the pocket policy; the package ships what seed 0 writes. On one machine the same seed gives
 the same losses and weights; on another, equally good ones (tests/data/test_policy.py says what equal means).
