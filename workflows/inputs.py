@@ -65,8 +65,8 @@ def check_job(config: Config) -> None:
     """ValueError where a Ray of its own would be started beside the cluster that the job was submitted to."""
     if config.cluster.address == "local" and RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ and not ray.is_initialized():
         raise ValueError(
-            "cluster.address = 'local' in a Ray job would start a Ray of its own on this one node, without the cluster's "
-            "GPUs: give --cluster.address auto"
+            "cluster.address = 'local' in a Ray job would start a Ray of its own on this one node, without the GPUs of "
+            "the cluster: give --cluster.address auto"
         )
 
 

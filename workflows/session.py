@@ -92,7 +92,7 @@ def pool_cpus(config: Config) -> float:
 
 
 def init_ray(config: Config, wanted: float) -> None:
-    """Joins the configured cluster, or starts a local one of at least `wanted` logical CPUs. ValueError in a Ray job."""
+    """Joins the configured cluster, or starts a local one of at least `wanted` logical CPUs (ValueError in a job)."""
     check_job(config)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

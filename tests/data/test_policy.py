@@ -3,7 +3,7 @@
 Two warm starts are *equal* if the losses of their steps agree within `LOSS_TOLERANCE` nats: same demonstrations, same
 initial weights, same updates, up to the rounding of bfloat16 on another processor or number of threads. On one machine
 with one number of threads they agree exactly. The first steps are run again here; the whole recipe takes minutes:
-`.venv/bin/python workflows/warm_start.py pocket --out FOLDER`. What the shipped weights are good for is checked on themselves.
+`python workflows/warm_start.py pocket --out FOLDER`. What the shipped weights are good for is checked on themselves.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ from typing import Any
 import yaml
 from ray.autoscaler._private.util import prepare_config
 
+from calibadv.config import load_config
+from calibadv.memory.plan import parts_of
+from calibadv.memory.shape import model_shape
+
 ROOT = Path(__file__).parents[2]
 AWS, GCP, HOSTS = ROOT / "cluster.yaml", ROOT / "deploy" / "cluster-gcp.yaml", ROOT / "deploy" / "cluster-hosts.yaml"
 KUBERAY = ROOT / "deploy" / "kuberay.yaml"
@@ -20,6 +24,24 @@ AWS_MACHINES = {
     "p4de.24xlarge": {"CPU": 96, "GPU": 8},
     "g6e.12xlarge": {"CPU": 48, "GPU": 4},
 }
+
+# Memory of one GPU, as the clouds' pages of machine types have it.
+GPU_GB = {
+    "p4de.24xlarge": 80,  # A100
+    "g6e.12xlarge": 48,  # L40S
+    "a2-ultragpu-8g": 80,  # A100
+    "a2-highgpu-4g": 40,  # A100
+    "nvidia-a100-80gb": 80,  # GKE's labels
+    "nvidia-tesla-a100": 40,
+}
+
+
+def does_not_fit(recipe: str, cards_gb: dict[str, float]) -> list[str]:
+    """The parts of a recipe that the GPUs of their nodes (engines, learners: retrievers too) do not hold."""
+    config = load_config(ROOT / "workflows" / "recipes" / f"{recipe}.toml")
+    parts = parts_of(config, model_shape(config.model.path))
+    assert {part.name for part in parts} == {"engine", "learner", "search"}
+    return [part.name for part in parts if part.spare(cards_gb["engines" if part.name == "engine" else "learners"]) < 0]
 
 
 def written(path: Path) -> dict[str, Any]:

@@ -16,14 +16,15 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.scripts.scripts import start
 
-from tests.deploy.files import AWS, GCP, HOSTS, ROOT, locked, pinned, prepared, written
+from calibadv.config import load_config
+from tests.deploy.files import AWS, GCP, GPU_GB, HOSTS, ROOT, does_not_fit, locked, pinned, prepared, written
 
 FILES = pytest.mark.parametrize("path", [AWS, GCP, HOSTS], ids=lambda path: path.name)
 CLOUDS = pytest.mark.parametrize("path", [AWS, GCP], ids=lambda path: path.name)
 
 ENGINE = {"CPU": 1.0, "GPU": 1.0, "engine": 0.001}
 LEARNER = {"CPU": 1.0, "GPU": 1.0, "learner": 0.001}
-RETRIEVER = {"CPU": 0.5, "GPU": 0.5, "learner": 0.001}
+RETRIEVER = {"CPU": 0.5, "GPU": 1.0, "learner": 0.001}
 
 
 def nodes_for(path: Path, wanted: list[dict[str, float]]) -> tuple[Counter[str], int]:
@@ -55,11 +56,38 @@ def test_ray_would_refuse_a_misspelt_key(path: Path) -> None:
 
 
 @CLOUDS
-def test_a_run_of_the_7b_recipe_gets_spot_nodes_for_engines_and_one_on_demand_for_the_rest(path: Path) -> None:
-    nodes, left_over = nodes_for(path, [ENGINE] * 5 + [LEARNER] * 2 + [RETRIEVER] * 2)
+@pytest.mark.parametrize(("recipe", "spot"), [("qwen2.5-7b", 1), ("qwen2.5-3b", 2), ("llama-3.2-3b-instruct", 2)])
+def test_a_recipe_gets_spot_nodes_for_engines_and_one_on_demand_for_the_rest(
+    path: Path, recipe: str, spot: int
+) -> None:
+    config = load_config(ROOT / "workflows" / "recipes" / f"{recipe}.toml")
+    engines, learners, retrievers = config.rollout.engines, config.learner.learners, config.search.replicas
+    assert config.cluster.search_gpus == RETRIEVER["GPU"]
+    nodes, left_over = nodes_for(path, [ENGINE] * engines + [LEARNER] * learners + [RETRIEVER] * retrievers)
     assert left_over == 0
     del nodes["head"]
-    assert nodes == {"engines": 2, "learners": 1}  # five engines of one GPU on nodes of four
+    assert nodes == {"engines": spot, "learners": 1}  # engines of one GPU on nodes of four
+
+
+@CLOUDS
+@pytest.mark.parametrize("recipe", ["qwen2.5-7b", "qwen2.5-3b", "llama-3.2-3b-instruct"])
+def test_every_part_of_a_recipe_fits_the_gpu_of_its_node(
+    path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    nodes = written(path)["available_node_types"]
+    machines = {name: node["node_config"] for name, node in nodes.items()}
+    cards = {
+        name: GPU_GB[node.get("InstanceType") or node["machineType"]]
+        for name, node in machines.items()
+        if name != "head"
+    }
+    assert does_not_fit(recipe, cards) == []
+
+
+def test_an_engine_of_7b_on_a_card_of_24_gb_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert does_not_fit("qwen2.5-7b", {"engines": 24, "learners": 80}) == ["engine"]
 
 
 @CLOUDS

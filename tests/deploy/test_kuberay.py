@@ -9,7 +9,7 @@ import pytest
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from calibadv.config import Config
-from tests.deploy.files import ROOT, kubernetes, pinned
+from tests.deploy.files import GPU_GB, ROOT, does_not_fit, kubernetes, pinned
 from workflows.train import parse
 
 
@@ -85,6 +85,7 @@ def test_the_command_is_one_that_train_accepts_with_every_file_in_the_shared_fol
     config = run_config()
     assert config.cluster.address == "auto"
     places = [config.run.folder, config.run.cache, config.data.train, config.data.test, config.data.corpus]
+    places.append(config.search.faiss_index)
     assert all(str(place).startswith("/mnt/calibadv/") for place in places)
 
 
@@ -93,6 +94,15 @@ def test_the_roles_in_the_command_are_resources_of_the_groups(groups: dict[str, 
     assert cluster.engines_on in groups["engines"]["resources"]
     assert cluster.learners_on in groups["learners"]["resources"]
     assert cluster.search_on in groups["learners"]["resources"]
+
+
+def test_the_run_fits_the_gpus_of_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cards = {
+        group["groupName"]: GPU_GB[group["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-accelerator"]]
+        for group in kubernetes("RayCluster")["spec"]["workerGroupSpecs"]
+    }
+    assert does_not_fit("qwen2.5-7b", cards) == []
 
 
 def test_the_run_fits_the_groups(groups: dict[str, Any]) -> None:

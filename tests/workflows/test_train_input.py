@@ -14,7 +14,7 @@ import ray
 from calibadv.config import load_config
 from calibadv.data.pocket import policy_path
 from workflows import attempt, train, training_run
-from workflows.inputs import model_folder, resolve_inputs
+from workflows.inputs import check_job, model_folder, resolve_inputs
 
 Run = Callable[..., tuple[int, str]]
 
@@ -235,3 +235,13 @@ def test_ctrl_c_before_anything_is_started_is_130(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.setattr(attempt, "resolve_inputs", interrupted)
     assert train._cli() == 130
+
+
+def test_a_job_that_would_start_a_ray_beside_its_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ValueError, match=r"cluster\.address = 'local' in a Ray job .* give --cluster\.address auto"):
+        check_job(load_config(None))
+    check_job(load_config(None, ["--cluster.address", "auto"]))
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    check_job(load_config(None))

@@ -1,0 +1,251 @@
+"""What the pages say can be done: links lead somewhere, commands are accepted, files are made by other commands."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from calibadv.config import Config, load_config
+from calibadv.methods import METHODS
+from workflows.data_preparation.paper import TESTS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "calibadv/**/*.md", "serve/*.md", "deploy/*.md", "workflows/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+DEPLOYED = sorted([ROOT / "cluster.yaml", *ROOT.glob("deploy/*.yaml")])
+RECIPES = sorted(ROOT.glob("workflows/recipes/*.toml"))
+STUDIES = sorted(ROOT.glob("workflows/studies/*.toml"))
+SUBCOMMANDS = {
+    "prepare_data": ("questions", "paper", "corpus", "benchmark"),
+    "warm_start": ("pocket", "gold"),
+    "scaling_benchmark": ("model", "measure"),
+    "retrieval_benchmark": ("quality", "load", "indexes"),
+}
+CONFIGURED = {"train", "compare", "evaluate", "doctor", "chaos", "warm_start"}  # they take --section.key value
+OURS = r"[\w./-]*workflows/(\w+)\.py"
+BARE = re.compile(r"(?<![\w./-])python3? +(?:-m (?:pytest|serve)|(?:workflows|scripts|deploy|serve)/)")
+IN_A_JOB = re.compile(r"(?:-- |\$J |-- \\\n\s*)$")  # there python is the nodes'
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+# ---- links -----------------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    plain = re.sub(r"^```.*?^```", "", read(page), flags=re.DOTALL | re.MULTILINE)
+    found: list[str] = []
+    for heading in re.findall(r"^#+ +(.+?) *$", plain, flags=re.MULTILINE):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        found.append(anchor + (f"-{found.count(anchor)}" if anchor in found else ""))
+    return set(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+        if re.match(r"\w+://|mailto:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in anchors(target), f"{link}: {name(target)} has no such heading"
+
+
+def test_a_wrong_anchor_would_be_found() -> None:
+    assert "what-is-kept" in anchors(ROOT / "docs" / "resume.md")
+    assert "what-was-kept" not in anchors(ROOT / "docs" / "resume.md")
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES, *STUDIES, *sorted(ROOT.glob("serve/*.yaml"))], ids=name)
+def test_python_is_the_environments_everywhere_but_in_a_job(page: Path) -> None:
+    text = read(page)
+    bare = [
+        text[hit.start() :].splitlines()[0] for hit in BARE.finditer(text) if not IN_A_JOB.search(text[: hit.start()])
+    ]
+    assert bare == [], "write .venv/bin/python"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of one of our scripts as a page has it."""
+
+    page: str
+    script: str
+    arguments: tuple[str, ...]
+    synopsis: bool  # it says what may stand there, not what does
+
+    def __str__(self) -> str:
+        return f"{self.page}: {self.script}.py {' '.join(self.arguments)}"
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The shell lines of a page's blocks and of its quoted commands, or of a TOML's or YAML's comments, whole."""
+    text = read(path)
+    if path.suffix == ".md":
+        blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+        inline = re.findall(
+            r"`([^`\n]*workflows/\w+\.py[^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M)
+        )
+        text = "\n".join([*blocks, *inline])
+    else:
+        text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
+    variables: dict[str, str] = {}
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        if given := re.fullmatch(r"(\w)=(\S+)", line.strip()):
+            variables[given[1]] = given[2]
+        for variable, value in variables.items():
+            line = line.replace(f"${variable} ", f"{value} ")
+        if make := re.match(r'make train ARGS="(.*)"', line):
+            line = f".venv/bin/python workflows/train.py {make[1]}"
+        if re.match(rf"(\w+=\S* )*(\S*python\S* |.*-- python |\$J python ){OURS}", line.strip()):
+            yield line.strip()
+
+
+def commands(path: Path) -> Iterator[Command]:
+    for line in lines(path):
+        words = shlex.split(line.partition("; ")[0], comments=True)
+        at = next(index for index, word in enumerate(words) if re.fullmatch(OURS, word))
+        stem = Path(words[at]).stem
+        yield Command(name(path), stem, tuple(words[at + 1 :]), bool(re.search(r"[…\[{|]", " ".join(words))))
+
+
+COMMANDS = [command for path in (*PAGES, *RECIPES, *STUDIES) for command in commands(path)]
+
+
+def test_the_commands_were_found() -> None:
+    assert len(COMMANDS) > 50
+    assert {command.script for command in COMMANDS} >= CONFIGURED - {"chaos"} | set(SUBCOMMANDS) | {"build_index"}
+
+
+@cache
+def options(script: str, sub: str) -> frozenset[str]:
+    """The options that a script says it has."""
+    main = importlib.import_module(f"workflows.{script}").main
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+        main([*([sub] if sub else []), "--help"])
+    return frozenset(re.findall(r"--[\w-]+", said.getvalue()))
+
+
+def known_key(dotted: str) -> bool:
+    """Whether there is such a setting, or such a parameter of a method."""
+    section, _, key = dotted.partition(".")
+    if dotted.startswith("method.params."):
+        return any(
+            key.rpartition(".")[2] in method.__kwdefaults__ for method in METHODS.values() if method.__kwdefaults__
+        )
+    field = Config.model_fields.get(section)
+    return field is not None and key in getattr(field.annotation, "model_fields", {})
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_every_command_names_a_script_and_options_that_it_has(command: Command) -> None:
+    assert (ROOT / "workflows" / f"{command.script}.py").is_file()
+    subs = SUBCOMMANDS.get(command.script, ())
+    sub = next((word for word in command.arguments if word in subs), "")
+    assert bool(sub) == bool(subs) or command.synopsis or not command.arguments, f"one of {subs} must follow"
+    if subs and not sub:
+        return
+    for word in command.arguments:
+        option = re.sub(r"[\[\]…,]", "", word).partition("=")[0]
+        if not option.startswith("--") or option in ("--", "--section.key"):
+            continue
+        if "." in option:
+            assert command.script in CONFIGURED, f"{command.script}.py takes no settings"
+            assert known_key(option[2:]), f"there is no {option}"
+        else:
+            assert option in options(command.script, sub), f"{command.script}.py has no {option}"
+
+
+def is_whole(command: Command) -> bool:
+    """Whether every word is meant as it stands: nothing in capitals to put one's own in."""
+    return not command.synopsis and not any(re.fullmatch(r"[A-Z]{2,}[A-Z_]*|<\w+>", word) for word in command.arguments)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c for c in COMMANDS if c.script == "train" and "--resume" not in c.arguments and is_whole(c)],
+    ids=str,
+)
+def test_the_settings_of_every_training_command_are_accepted(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workflows.train import parse
+
+    monkeypatch.chdir(ROOT)
+    parse(command.arguments)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+DATA = re.compile(r"(?<![\w/.-])(?:/mnt/calibadv/)?data/[\w.*/-]*\w|(?<=/mnt/calibadv/)data/[\w./-]*\w")
+PAPERS = {"train.parquet", "test.parquet", *(f"test/{each.dataset}.parquet" for each in TESTS)}
+
+
+def made(command: Command) -> Iterator[str]:
+    """The data files that a command writes."""
+    given = [word for word in command.arguments if not word.startswith("--")]
+    if command.script == "prepare_data" and given[0] == "paper" and len(given) > 1:
+        yield from (f"{given[1]}/{file}" for file in PAPERS)
+    elif command.script == "prepare_data" and given[0] in ("questions", "corpus") and len(given) > 2:
+        yield given[2]
+        if "--hold-out" in command.arguments:
+            yield given[2].replace(".parquet", "-held-out.parquet")
+    elif command.script == "build_index" and "--link" in command.arguments:
+        yield command.arguments[command.arguments.index("--link") + 1]
+
+
+MADE = {file for command in COMMANDS if not command.synopsis for file in made(command)}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *DEPLOYED, *RECIPES, *STUDIES], ids=name)
+def test_every_data_file_that_is_named_is_one_that_a_command_makes(path: Path) -> None:
+    named = {hit.group(0) for hit in DATA.finditer(read(path)) if not hit.group(0).endswith(".py")}
+    folders = {str(parent) for file in MADE for parent in Path(file).parents}
+    assert named - MADE - folders - {"/mnt/calibadv/data"} == set()
+
+
+def test_an_invented_file_would_be_found() -> None:
+    assert "data/test/hotpotqa.parquet" in MADE
+    assert "/mnt/calibadv/data/wiki-18.index" in MADE
+    assert DATA.findall("--data.train /mnt/calibadv/data/hotpotqa_2wiki_train.jsonl x") == [
+        "/mnt/calibadv/data/hotpotqa_2wiki_train.jsonl"
+    ]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.script in CONFIGURED and is_whole(c)], ids=str)
+def test_no_command_tests_on_what_it_trains_on(command: Command) -> None:
+    given = dict(zip(command.arguments, command.arguments[1:], strict=False))
+    assert (
+        "--data.train" not in given
+        or given["--data.train"] != given.get("--data.test")
+        or given["--data.train"] == "pocket"
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name)
+def test_no_recipe_tests_on_what_it_trains_on(recipe: Path) -> None:
+    data = load_config(recipe).data
+    assert data.train != data.test or data.train == "pocket"
