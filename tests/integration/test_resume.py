@@ -164,7 +164,10 @@ def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(place
     few = tmp_path / "few.jsonl"
     few.write_text("".join(world.train.read_text(encoding="utf-8").splitlines(keepends=True)[:10]), encoding="utf-8")
     critic: dict[str, Any] = {"method__name": "ppo", "method__params__critic": "head"}
-    options = {**SIX, **critic, "data__train": str(few), "checkpoint__every": "2"}
+    # What other methods' recipes have: the policy warms up after the critic's first step, to step 3, over two passes.
+    recipe = {"learner__critic_only_steps": "1", "learner__warmup_steps": "2", "learner__critic_warmup_steps": "3"}
+    recipe |= {"learner__passes": "2", "rollout__top_p": "0.95"}
+    options = {**SIX, **critic, **recipe, "data__train": str(few), "checkpoint__every": "2"}
     code, output = place.run("epochs", **options)
     assert code == 0, output
 
