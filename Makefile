@@ -40,8 +40,10 @@ doctor: setup
 chaos: setup
 	$(BIN)/python workflows/chaos.py $(ARGS)
 
+# MLflow on all runs, on this machine alone: make mlflow [RUNS=FOLDER] [PORT=5001]
+mlflow: export RUNS ?= runs
 mlflow: setup
-	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///runs/mlflow.db
+	@$(BIN)/python -m calibadv.tracking.pages "$$RUNS" --port $(or $(PORT),5000)
 
 setup:
 	@scripts/setup.sh

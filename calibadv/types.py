@@ -68,6 +68,9 @@ class Turn:
     answer_span: tuple[int, int] | None = (
         None  # first and one past the last token of <answer>…</answer>, if it is known
     )
+    # What it took, for people: by the clock, so that equal turns may differ.
+    generate_s: float = field(default=0.0, compare=False)
+    search_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from calibadv.checkpoints.identity import Identity
 from calibadv.config import Config
 from calibadv.config_toml import to_toml
 from calibadv.tracking.mlflow_run import MlflowRun
+from calibadv.tracking.provenance import command_line, method_color, note
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.tracking.view import RunSummary, TerminalView
 from workflows.checkpointing import Checkpoints
@@ -18,6 +19,7 @@ from workflows.interruption import Interruption
 from workflows.restart import Restart, mends
 from workflows.resume import begin_anew, restart_run, resume_run, run_identity, storage_of
 from workflows.snapshots import Snapshots
+from workflows.summary import logged_params, title
 from workflows.training_run import TrainingRun
 
 
@@ -59,12 +61,19 @@ def make_attempt(
             experiment=config.tracking.experiment,
             run_name=config.run_name,
             uri=config.tracking.mlflow_uri or None,
-            tags={"method": config.method.name, "seed": str(config.run.seed), **tags},
+            tags={
+                "method": config.method.name,
+                "seed": str(config.run.seed),
+                "mlflow.runColor": method_color(config.method.name),
+                **tags,
+            },
             resumed=again,
         ) as mlflow:
             folder.write_config(to_toml(config))
             if resumed is None or mlflow.run_id is None:
-                mlflow.log_params(config.model_dump(mode="json"))
+                mlflow.log_params(logged_params(config))
+                mlflow.log_note(note(f"{title(config)}, not finished", {}, {}, command_line(folder.path)))
+            mlflow.log_system_metrics()
             if resumed is not None:
                 mlflow.log_tags({"resumed_from_step": str(resumed.progress.version)})
                 mlflow.log_again(read_json_lines(folder.metrics), read_json_lines(folder.rollouts))

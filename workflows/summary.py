@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from calibadv.config import Config
+from calibadv.methods import all_params
+from calibadv.tracking.mlflow_store import store_uri
+from calibadv.tracking.pages import BASE, run_page
+from calibadv.tracking.provenance import ROOT
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.series import History, collapse_point
 from calibadv.tracking.view import TIME_PARTS, RunSummary
@@ -51,16 +57,56 @@ def run_summary(
     }
 
 
+def logged_params(config: Config) -> dict[str, Any]:
+    """The configuration as MLflow's parameters, every parameter of the method among them."""
+    tree = config.model_dump(mode="json")
+    return tree | {"method": {"name": config.method.name, "params": all_params(**tree["method"])}}
+
+
+def title(config: Config) -> str:
+    """The first line of the run's description."""
+    model = Path(config.model.path).name
+    return f"**{config.method.name}**, seed {config.run.seed}, {config.run.steps} steps of {model}"
+
+
+def before_and_after(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """The held-out figures of both evaluations, by name."""
+    before, after = ({name: summary[f"{name}_{when}"] for name in _SHOWN} for when in ("before", "after"))
+    return before, after
+
+
+def next_steps(runs: Path, uri: str, experiment_id: str | None, run_id: str | None) -> tuple[str, ...]:
+    """How to see the run in MLflow: the command that opens its pages, if it is not a server's, and the run's own page.
+
+    A command works as it is, given in the current folder.
+    """
+    server = uri.startswith(("http://", "https://"))
+    page = (
+        () if experiment_id is None or run_id is None else (run_page(uri if server else BASE, experiment_id, run_id),)
+    )
+    if server:
+        return page or (uri,)
+    if uri != store_uri(runs):
+        return (f"mlflow ui --backend-store-uri {shlex.quote(uri)}", *page)
+    here = Path.cwd()
+    makefile = ROOT / "Makefile"
+    if not makefile.is_file():
+        return (shlex.join([sys.executable, "-m", "calibadv.tracking.pages", str(runs)]), *page)
+    make = ["make", *([] if here == ROOT else ["-C", str(ROOT)]), "mlflow"]
+    return (shlex.join([*make, *([] if runs == ROOT / "runs" else [f"RUNS={runs}"])]), *page)
+
+
 def view_summary(
-    summary: Mapping[str, Any], folder: Path, rollout: RolloutRecord | None, mlflow_uri: str
+    summary: Mapping[str, Any], folder: Path, rollout: RolloutRecord | None, hints: tuple[str, ...]
 ) -> RunSummary:
     """The same for the terminal."""
+    before, after = before_and_after(summary)
     return RunSummary(
-        before={name: summary[f"{name}_before"] for name in _SHOWN},
-        after={name: summary[f"{name}_after"] for name in _SHOWN},
+        before=before,
+        after=after,
         steps=summary["steps"],
         seconds=summary["wall_s"],
         folder=folder,
         rollout=rollout,
-        hints=(f"mlflow ui --backend-store-uri {mlflow_uri}",),
+        hints=hints,
     )

@@ -21,7 +21,8 @@ from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.clipped_table import write_clipped_table
 from calibadv.tracking.mlflow_run import MlflowRun
-from calibadv.tracking.plots import write_plots
+from calibadv.tracking.plots import write_overview, write_plots
+from calibadv.tracking.provenance import command_line, note
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.tracking.time_left import TimeLeft
@@ -40,7 +41,7 @@ from workflows.report import (
 )
 from workflows.sentinel import Sentinel
 from workflows.session import started
-from workflows.summary import run_summary, view_summary
+from workflows.summary import before_and_after, next_steps, run_summary, title, view_summary
 
 logger = logging.getLogger(__name__)
 
@@ -114,11 +115,13 @@ class TrainingRun:
         self.mlflow.log_model_folder(self.folder.model)
         self.mlflow.log_artifact(self.folder.summary)
         self.mlflow.log_artifact(self.folder.predictions)
+        self.mlflow.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))
         if self.checkpoints.failure:
             raise CheckpointFailed(
                 f"the run has finished and its model is in {self.folder.model}, but {self.checkpoints.failure}"
             )
-        return view_summary(summary, self.folder.path, self.telling, self.mlflow.uri)
+        hints = next_steps(self.folder.path.parent, self.mlflow.uri, self.mlflow.experiment_id, self.mlflow.run_id)
+        return view_summary(summary, self.folder.path, self.telling, hints)
 
     def _train(self, algorithm: CalibAdvAlgorithm) -> None:
         algorithm.inspect = lambda learned: self._inspect(algorithm, learned)
@@ -158,6 +161,8 @@ class TrainingRun:
                     self._book(algorithm, step, evaluation, start)
         if step == 0:
             self.readiness.stepped(self.inspected, algorithm.sample.groups)
+        if evaluation:
+            self._show_overview(algorithm.version)
         best = self.checkpoints.improved(algorithm.version, self.compared_f1) if evaluation else None
         last = algorithm.version == self.config.run.steps
         if best is not None or self.checkpoints.due(algorithm.version, last=last):
@@ -260,6 +265,14 @@ class TrainingRun:
     def _log(self, step: int, metrics: dict[str, float]) -> None:
         self.folder.append_metrics(step, metrics)
         self.mlflow.log_metrics(step, metrics)
+
+    def _show_overview(self, version: int) -> None:
+        try:
+            plot = write_overview(self.folder.history(), self.folder.plots)
+        except OSError as error:  # a full disk
+            logger.warning("the overview of step %d could not be drawn: %s", version, error)
+            return
+        self.mlflow.log_image_metric(plot, "overview", version)
 
     def _write_diagnostics(self) -> None:
         for plot in write_plots(self.folder.history(), self.folder.plots):

@@ -58,9 +58,14 @@ def make_method(name: str, params: dict[str, Any], methods: Mapping[str, Callabl
         raise ValueError(f"method {name!r}: {where} is {problem['input']!r}: {problem['msg']}") from None
 
 
+def all_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of a known method, `params` over its defaults: what a run is told apart by."""
+    return {known.name: known.default for known in inspect.signature(METHODS[name]).parameters.values()} | dict(params)
+
+
 def _nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-__all__ = ["METHODS", "Method", "make_method"]
+__all__ = ["METHODS", "Method", "all_params", "make_method"]

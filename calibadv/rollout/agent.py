@@ -6,6 +6,7 @@ from the left. A rollout whose next turn would not fit ends, marked truncated.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -85,8 +86,9 @@ class Agent:
             assert room > 0, (
                 "observations that leave no room are not appended, and the prompt budget is below max_tokens"
             )
+            begun_s = time.perf_counter()
             generation = await self.generate(context, Sampling(room, temperature, seed_of_turn(index), top_p=top_p))
-            turn, cut = self._turn(generation), False
+            turn, cut = replace(self._turn(generation), generate_s=time.perf_counter() - begun_s), False
             try:
                 turn, cut = await self._observe(turn, len(context), may_continue=index < self.limits.max_turns)
             except SearchFailed:
@@ -112,7 +114,9 @@ class Agent:
             return turn, False
         if turn.kind is TurnKind.SEARCH:
             assert turn.query is not None
+            begun_s = time.perf_counter()
             documents = await self.search(turn.query)
+            turn = replace(turn, search_s=time.perf_counter() - begun_s)
             doc_ids = tuple(document.id for document in documents)
             observation = self.dialogue.observation_ids(documents, self.limits.max_observation_tokens)
         elif self.on_void_turn == "retry":

@@ -17,6 +17,7 @@ from calibadv.tracking.mlflow_once import OnceOnly
 from calibadv.tracking.mlflow_store import MlflowStore, Target
 from calibadv.tracking.outbox import Operation, Outbox
 from calibadv.tracking.record import RolloutRecord
+from calibadv.tracking.system_metrics import EVERY_S, SystemMetrics
 from calibadv.tracking.traces import trace_operation
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class MlflowRun:
         deliver = OnceOnly(self._store, look=resumed).deliver
         self._outbox = Outbox(deliver, folder / SPOOL, first_pause_s=first_pause_s)
         self._closed = False
+        self._system: SystemMetrics | None = None
         self._put("start")
 
     @property
@@ -73,6 +75,11 @@ class MlflowRun:
         """The tracking URI in use."""
         return self._store.uri
 
+    @property
+    def experiment_id(self) -> str | None:
+        """The experiment's id; None as long as the store has not answered."""
+        return self._store.target.experiment_id
+
     def wait_connected(self, timeout_s: float) -> bool:
         """Whether the store answered within `timeout_s`."""
         return self._store.connected.wait(timeout_s)
@@ -80,6 +87,18 @@ class MlflowRun:
     def log_params(self, config: Mapping[str, Any]) -> None:
         """Log a (nested) configuration under dotted names, long values cut to MLflow's limit."""
         self._put("params", values={_key(k): v[:_MAX_PARAM] for k, v in flatten(config).items()})
+
+    def log_system_metrics(self, every_s: float = EVERY_S) -> None:
+        """From now until the run's end, the load of this machine."""
+
+        def put(values: Mapping[str, float]) -> None:
+            self._put("system", values=dict(values))
+
+        self._system = SystemMetrics(put, self._store.connected, every_s=every_s)
+
+    def log_note(self, note: str) -> None:
+        """Set the run's description, in Markdown."""
+        self.log_tags({"mlflow.note.content": note})
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -98,6 +117,10 @@ class MlflowRun:
     def log_image(self, path: Path) -> None:
         """Log a figure's file among the run's plots."""
         self.log_artifact(path, "plots")
+
+    def log_image_metric(self, path: Path, key: str, step: int) -> None:
+        """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
+        self._put("image", path=self._relative(path), key=key, step=step)
 
     def log_model_folder(self, path: Path) -> None:
         """Log a folder that `from_pretrained` opens as the run's model."""
@@ -120,6 +143,8 @@ class MlflowRun:
         if self._closed:
             return 0
         self._closed = True
+        if self._system is not None:
+            self._system.close()
         self._put("end", status=str(status))
         left = self._outbox.close(timeout_s)
         if left:

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from calibadv.http_client import route_to
+from calibadv.tracking.moved_store import ARTIFACTS, DATABASE, settle
 from calibadv.tracking.outbox import Operation, Rejected
+from calibadv.tracking.provenance import provenance
 from calibadv.tracking.traces import write_trace
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 STATE = "mlflow.json"
+SQLITE = "sqlite:///"
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # would tear the live view
@@ -49,16 +52,44 @@ class Target:
     uri: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     run_id: str | None = None
+    experiment_id: str | None = None
+    folder: str = ""  # the run folder as it was last written: a copy is told from it
 
     def write(self, folder: Path) -> None:
         """Keep the target in the run folder."""
-        (folder / STATE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        here = replace(self, folder=str(folder.resolve()))
+        (folder / STATE).write_text(json.dumps(asdict(here), indent=2) + "\n", encoding="utf-8")
 
     @staticmethod
     def read(folder: Path) -> Target | None:
-        """The target kept in a run folder; None if that run was never tracked."""
+        """The target kept in a run folder; None if that run was never tracked.
+
+        A copy in the original's own store, which is still there, has no run of its own yet: it must not write that one.
+        """
         path = folder / STATE
-        return Target(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        if not path.exists():
+            return None
+        target = Target(**json.loads(path.read_text(encoding="utf-8")))
+        return replace(target, run_id=None, experiment_id=None) if _is_copy(target, folder) else target
+
+
+def _is_copy(target: Target, folder: Path) -> bool:
+    """Whether the run of `target` is another folder's, which is still there and tracked in the same store."""
+    beside = folder.resolve().parent / Path(target.folder).name  # where the folder of runs was copied as a whole
+    return bool(target.folder) and any(_owns(target, path, folder) for path in (Path(target.folder), beside))
+
+
+def _owns(target: Target, original: Path, folder: Path) -> bool:
+    if original == folder.resolve() or not (original / STATE).is_file():
+        return False  # where it was, or moved
+    try:
+        if original.samefile(folder):
+            return False  # by another path
+        kept = json.loads((original / STATE).read_text(encoding="utf-8"))
+        one_store = target.uri is not None or original.parent.samefile(folder.resolve().parent)
+    except (OSError, ValueError):
+        return False
+    return one_store and kept.get("run_id") == target.run_id
 
 
 class MlflowStore:
@@ -67,10 +98,11 @@ class MlflowStore:
     def __init__(self, folder: Path, target: Target) -> None:
         self.folder = folder.resolve()
         self.target = target
-        self.uri = target.uri or f"sqlite:///{self.folder.parent / 'mlflow.db'}"
+        self.uri = target.uri or store_uri(self.folder.parent)
         self.connected = threading.Event()
         self._client: MlflowClient | None = None
         self._experiment_id = ""
+        self._start_ms = 0  # of the run, Unix time
 
     def deliver(self, operation: Operation) -> None:
         """Carry out one operation. Raises `Rejected` for what would fail for ever."""
@@ -113,6 +145,17 @@ class MlflowStore:
                     client.log_artifact(run_id, str(path), operation["to"])
                 else:
                     raise Rejected(f"the file {path} no longer exists")
+            case "system":
+                step = max(0, operation["time_ms"] - self._start_ms) // 1000  # seconds since the run began
+                metrics = [
+                    Metric(name, value, operation["time_ms"], step) for name, value in operation["values"].items()
+                ]
+                client.log_batch(run_id, metrics=metrics)
+            case "image":
+                from PIL import Image
+
+                with Image.open(self.folder / operation["path"]) as image:
+                    client.log_image(run_id, image.copy(), key=operation["key"], step=operation["step"])
             case "trace":
                 write_trace(self.uri, self._experiment_id, run_id, operation)
             case "end":
@@ -128,21 +171,45 @@ class MlflowStore:
             from mlflow import MlflowClient
 
             _silence_migrations()
+            if self.uri.startswith(SQLITE):
+                settle(Path(self.uri.removeprefix(SQLITE)))
             client = MlflowClient(self.uri)
             self._experiment_id = _experiment_id(client, self.target.experiment, self.uri)
-            if self.target.run_id is None:
+            earlier = self._earlier(client)
+            if earlier is None:
                 run = client.create_run(
                     self._experiment_id,
                     start_time=start_ms,
                     run_name=self.target.run_name,
-                    tags={"mlflow.source.name": "calibadv", **self.target.tags},
+                    tags={**provenance(), **self.target.tags},
                 )
                 self.target = replace(self.target, run_id=run.info.run_id)
-                self.target.write(self.folder)
+                earlier = run
+            self.target = replace(self.target, experiment_id=earlier.info.experiment_id)
+            self.target.write(self.folder)
+            self._start_ms = int(earlier.info.start_time)
             self._client = client
             self.connected.set()
         assert self.target.run_id is not None
         return self._client, self.target.run_id
+
+    def _earlier(self, client: MlflowClient) -> Any:
+        """The run that the target names. None without one, and where the store beside a copied run never had it."""
+        from mlflow.exceptions import MlflowException
+
+        if self.target.run_id is None:
+            return None
+        try:
+            return client.get_run(self.target.run_id)
+        except MlflowException as error:
+            if self.target.uri is None and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+
+def store_uri(runs: Path) -> str:
+    """The tracking URI of the database beside runs."""
+    return f"{SQLITE}{runs.resolve() / DATABASE}"
 
 
 def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
@@ -162,9 +229,9 @@ def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 
 def _artifact_location(uri: str) -> str | None:
     """Beside the database for SQLite (MLflow's default is the current folder); the server's own choice otherwise."""
-    if not uri.startswith("sqlite:///"):
+    if not uri.startswith(SQLITE):
         return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    return (Path(uri.removeprefix(SQLITE)).resolve().parent / ARTIFACTS).as_uri()
 
 
 def _silence_migrations() -> None:

@@ -25,13 +25,18 @@ def write_plots(history: History, folder: Path) -> list[Path]:
     if not history:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    written = [_save(overview(history), folder / "overview.png")]
+    written = [write_overview(history, folder)]
     for name, (panel, metrics) in PANELS.items():
         if has_any(history, metrics):
             figure = Figure(figsize=(6.4, 4.0), layout="constrained")
             _draw(figure.add_subplot(), panel, history)
             written.append(_save(figure, folder / f"{name}.png"))
     return written
+
+
+def write_overview(history: History, folder: Path) -> Path:
+    """Write overview.png alone; the file. What the run's page shows while it is trained."""
+    return _save(overview(history), folder / "overview.png")
 
 
 def overview(history: History) -> Figure:

@@ -36,6 +36,8 @@ class TurnRecord:
     advantage_before: float | None  # of the method without calibration
     advantage: float | None  # that the policy is trained with
     tokens: int
+    generate_s: float = 0.0  # what the engine took, its queue included; 0 where it was not measured
+    search_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ def record_rollout(
             advantage_before=None if before_rows is None else _mean(before_rows[i]),
             advantage=None if after_rows is None else _mean(after_rows[i]),
             tokens=len(turn.action_ids),
+            generate_s=round(turn.generate_s, 6),
+            search_s=round(turn.search_s, 6),
         )
         for i, turn in enumerate(trajectory.turns)
     )

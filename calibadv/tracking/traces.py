@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from itertools import accumulate
 from typing import Any
 
 from calibadv.tracking.outbox import Operation
 from calibadv.tracking.record import RolloutRecord, TurnRecord
 
-_NS_PER_TURN = 1_000_000  # spans only need an order: a turn is drawn as 1 ms
+_SHORTEST_NS = 1_000_000  # of a turn that nobody measured: a span needs an extent to be seen
 _PREVIEW = 1000  # characters of the question and the answer in the list of traces
 
 
@@ -44,7 +45,7 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: O
         trace_id=trace_id,
         trace_location=TraceLocation.from_experiment_id(experiment_id),
         request_time=int(operation["time_ns"]) // 1_000_000,
-        execution_duration=len(record.turns),
+        execution_duration=sum(map(_turn_ns, record.turns)) // 1_000_000,
         state=TraceState.OK,
         request_preview=record.question[:_PREVIEW],
         response_preview=(record.answer or "")[:_PREVIEW],
@@ -70,13 +71,13 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: O
 
 
 def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str, Any]]:
-    end_ns = start_ns + _NS_PER_TURN * max(len(record.turns), 1)
+    ends_ns = list(accumulate(map(_turn_ns, record.turns), initial=start_ns))
     root = _span(
         trace_id,
         0,
         "rollout",
         "AGENT",
-        (start_ns, end_ns),
+        (start_ns, max(ends_ns[-1], start_ns + _SHORTEST_NS)),
         inputs={"question": record.question},
         outputs={"answer": record.answer, "golden_answers": list(record.golden_answers)},
         attributes={
@@ -91,11 +92,13 @@ def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str
     )
     return [
         root,
-        *(
-            _turn_span(trace_id, number, turn, start_ns + _NS_PER_TURN * (number - 1))
-            for number, turn in enumerate(record.turns, start=1)
-        ),
+        *(_turn_span(trace_id, number, turn, ends_ns[number - 1]) for number, turn in enumerate(record.turns, start=1)),
     ]
+
+
+def _turn_ns(turn: TurnRecord) -> int:
+    """What the turn took: the engine's answer and, after it, the search. Turns of one rollout follow each other."""
+    return max(round(1e9 * (turn.generate_s + turn.search_s)), _SHORTEST_NS)
 
 
 def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int) -> d
         number,
         f"{number} {turn.kind}{_credit(turn)}",
         "RETRIEVER" if turn.kind == "search" else "LLM",
-        (start_ns, start_ns + _NS_PER_TURN),
+        (start_ns, start_ns + _turn_ns(turn)),
         inputs=inputs,
         outputs=outputs,
         attributes={
@@ -126,6 +129,8 @@ def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int) -> d
             "advantage_before": turn.advantage_before,
             "advantage_after": turn.advantage,
             "tokens": turn.tokens,
+            "generate_s": turn.generate_s,
+            "search_s": turn.search_s,
             "text": turn.text,
         },
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from calibadv.tracking.record import RolloutRecord, record_rollout
-from calibadv.types import Document, Question, TurnKind
+from calibadv.types import Document, Question, Trajectory, TurnKind
 from tests.build import group, trajectory
 
 DOCUMENTS = {
@@ -20,7 +22,7 @@ def record(step: int = 3) -> RolloutRecord:
     """Rollout 1 of 2: one search (2 tokens, c = 0.5, advantage -1 softened to -0.5) and a wrong answer (3 tokens)."""
     rollouts = group(
         trajectory(1.0, [2, 3], [["d0"]]),
-        trajectory(0.0, [2, 3], [["d0", "d9"]], texts=[FIRST, LAST]),
+        _timed(trajectory(0.0, [2, 3], [["d0", "d9"]], texts=[FIRST, LAST])),
         question=Question("pocket/7", "Where was the director born?", ("Brenholt",)),
     )
     assert rollouts.trajectories[1].turns[0].kind is TurnKind.SEARCH
@@ -34,6 +36,12 @@ def record(step: int = 3) -> RolloutRecord:
         after=np.asarray([-0.5, -0.5, -1, -1, -1], dtype=np.float32),
         silver={"d0"},
     )
+
+
+def _timed(rollout: Trajectory) -> Trajectory:
+    """The search took 1.5 s to be written and 0.25 s to be answered, the answer 0.5 s."""
+    search, answer = rollout.turns
+    return replace(rollout, turns=(replace(search, generate_s=1.5, search_s=0.25), replace(answer, generate_s=0.5)))
 
 
 def history(steps: int = 12) -> list[dict[str, float]]:

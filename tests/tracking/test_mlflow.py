@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ from mlflow import MlflowClient
 from calibadv.tracking.mlflow_run import SPOOL, MlflowRun, RunStatus, flatten
 from calibadv.tracking.mlflow_store import MlflowStore, Target
 from calibadv.tracking.outbox import Operation
+from calibadv.tracking.plots import write_overview
+from calibadv.tracking.provenance import provenance
 from calibadv.tracking.replay import replay
 from calibadv.tracking.run_folder import read_json_lines
-from tests.tracking.fake_run import record
+from tests.tracking.fake_run import history, record
 
 DEAD = "http://127.0.0.1:9"
 
@@ -80,8 +83,42 @@ def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
     ]
     wanted = ("kind", "silver_score", "advantage_before", "advantage_after")
     assert [search.attributes[name] for name in wanted] == ["search", 0.5, -1.0, -0.5]
+    spans = [
+        (span.start_time_ns - root.start_time_ns, span.end_time_ns - root.start_time_ns) for span in trace.data.spans
+    ]
+    assert sorted(spans) == [(0, 1_750_000_000), (0, 2_250_000_000), (1_750_000_000, 2_250_000_000)]
+    assert trace.info.execution_duration == 2250
+    assert (search.attributes["generate_s"], search.attributes["search_s"]) == (1.5, 0.25)
     assert answer.outputs["answer"] == "Ada"
     assert "silver_score" not in answer.attributes
+
+
+def test_a_run_says_who_made_it_and_shows_its_figures_and_its_machine(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = runs / "described"
+    monkeypatch.setenv("LOGNAME", "ada")
+    with MlflowRun(folder, tags={"mlflow.runColor": "#123456"}) as run:
+        run.log_note("| held-out questions | before | after |")
+        run.log_system_metrics(every_s=0.05)
+        write_overview(history(), folder)
+        for step in (8, 12):
+            run.log_image_metric(folder / "overview.png", "overview", step)
+        assert run.wait_connected(60)
+        time.sleep(0.5)
+    assert run.run_id is not None
+    stored = client(runs).get_run(run.run_id)
+    tags = stored.data.tags
+    assert tags["mlflow.note.content"] == "| held-out questions | before | after |"
+    assert (tags["mlflow.user"], tags["mlflow.runColor"]) == ("ada", "#123456")
+    assert stored.info.user_id == "ada"
+    commit = provenance()["mlflow.source.git.commit"]
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", commit)
+    assert tags["mlflow.source.git.commit"] == commit
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= stored.data.metrics.keys()
+    images = [Path(file.path).name for file in client(runs).list_artifacts(run.run_id, "images")]
+    assert {match[1] for name in images if (match := re.match(r"overview.step.(\d+)\D", name))} == {"8", "12"}
+    assert run.experiment_id == stored.info.experiment_id
 
 
 def test_a_run_goes_on_in_its_own_folder(runs: Path) -> None:

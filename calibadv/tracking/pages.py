@@ -1,0 +1,53 @@
+"""`python -m calibadv.tracking.pages [RUNS] [--port N]`: MLflow's pages on a folder of runs, on this machine alone."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from calibadv.tracking.mlflow_store import store_uri
+from calibadv.tracking.moved_store import ARTIFACTS, DATABASE, settle
+
+HOST, PORT = "127.0.0.1", 5000
+BASE = f"http://{HOST}:{PORT}"
+
+
+def run_page(base: str, experiment_id: str, run_id: str) -> str:
+    """The address of a run's own page on the server at `base`."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def ui_command(runs: Path, port: int) -> list[str]:
+    """The command that serves the pages of a folder of runs. ValueError, with the remedy, if it holds none."""
+    database = runs / DATABASE
+    if not database.is_file():
+        raise ValueError(f"{runs} holds no {DATABASE}: train first (make train), or name the folder with RUNS=FOLDER")
+    settle(database)
+    artifacts = (runs.resolve() / ARTIFACTS).as_uri()
+    where = ["--backend-store-uri", store_uri(runs), "--default-artifact-root", artifacts]
+    return [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), *where]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Becomes the server; 2 where there is nothing to serve."""
+    parser = argparse.ArgumentParser(prog="python -m calibadv.tracking.pages", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="a folder of runs (default: runs)")
+    parser.add_argument("--port", type=int, default=PORT)
+    known = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        command = ui_command(known.runs, known.port)
+    except (ValueError, RuntimeError) as error:
+        logging.getLogger(__name__).error("error: %s", error)
+        return 2
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.execv(command[0], command)
+    return 0  # never: this process is the server
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

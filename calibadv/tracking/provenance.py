@@ -1,0 +1,101 @@
+"""Who made a run, from which code, by which command: what MLflow's page shows of every run, if it is told."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]  # of the repository, where this is one
+_COLORS = {
+    "calibadv": "#2563eb",
+    "criticsearch": "#7f9a12",
+    "gigpo": "#db2777",
+    "grpo": "#ea580c",
+    "lld": "#dc2626",
+    "mt_grpo": "#8b5e34",
+    "ppo": "#475569",
+    "simpletir": "#16a34a",
+    "stepsearch": "#7c3aed",
+    "tree_grpo": "#0891b2",
+}
+
+
+def provenance() -> dict[str, str]:
+    """MLflow's own tags of user, source and commit; what cannot be found out is left out."""
+    tags = {"mlflow.user": _user(), "mlflow.source.git.commit": _commit()}
+    return {name: value for name, value in tags.items() if value} | {
+        "mlflow.source.name": _script() or "calibadv",
+        "mlflow.source.type": "LOCAL",
+    }
+
+
+def method_color(method: str) -> str:
+    """The colour of a method's runs in MLflow's charts: equal for equal methods, also for one of your own."""
+    colors = list(_COLORS.values())
+    return _COLORS.get(method) or colors[zlib.crc32(method.encode()) % len(colors)]
+
+
+def command_line(folder: Path) -> str:
+    """The command that made the run in `folder`, as it can be given again; its own configuration where another process
+    (a study's) called for it."""
+    script = _script()
+    if script:
+        return shlex.join(["python", script, *sys.argv[1:]])
+    return shlex.join(["python", "workflows/train.py", "--config", str(folder / "config.toml")])
+
+
+def note(title: str, before: Mapping[str, float], after: Mapping[str, float], command: str) -> str:
+    """The run's description in Markdown: what it is, before and after on the held-out questions, and the command.
+
+    Without `after` the run has not come to its end.
+    """
+    lines = [title, ""]
+    if before:
+        lines += ["| held-out questions | before | after | change |", "|---|---:|---:|---:|"]
+        lines += [_row(name, before, after) for name in before]
+        lines.append("")
+    return "\n".join([*lines, "```", command, "```"])
+
+
+def _row(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    if name not in after:
+        return f"| {name} | {before[name]:.3f} | | |"
+    return f"| {name} | {before[name]:.3f} | {after[name]:.3f} | {after[name] - before[name]:+.3f} |"
+
+
+def _script() -> str:
+    """One of our commands, as seen from the repository; "" where another program runs our code."""
+    path = Path(sys.argv[0]).absolute()
+    return f"workflows/{path.name}" if path.parent == ROOT / "workflows" else ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's number without a name
+        return str(os.getuid())
+
+
+@cache
+def _commit() -> str:
+    """Of the code that runs, "" where it is no checkout; a tree with changes says so."""
+    try:
+        # A repository around an installed package is somebody else's.
+        if not (ROOT / ".git").exists():
+            return ""
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
