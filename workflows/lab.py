@@ -1,7 +1,9 @@
-"""The laboratory: `python workflows/lab.py STUDY.toml [--jobs 2] [--folder runs/lab]`.
+"""The laboratory: `python workflows/lab.py STUDY.toml [--jobs 2] [--report]`.
 
 Makes every run of the study that is not finished yet, on the CPU, minutes each; called again it goes on where it
-stopped. What a study file holds: `calibadv/lab/study.py`; examples: `workflows/studies/lab-*.toml`.
+stopped. Finished runs join the study's table in `--results`, and what stands there is not made again. `--report` makes
+no run: it writes table and figure of what there is. What a study file holds: `calibadv/lab/study.py`; examples:
+`workflows/studies/lab-*.toml`.
 """
 
 from __future__ import annotations
@@ -17,11 +19,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibadv.lab.study import load_study, run_study, unfinished
+from calibadv.lab.figures import draw_curves
+from calibadv.lab.results import (
+    cell_table,
+    is_stored,
+    markdown,
+    read_store,
+    run_figures,
+    with_finished,
+    write_store,
+)
+from calibadv.lab.study import Study, load_study, run_study
 from calibadv.lab.warm_start import make_start
 from workflows.command import run_command
 
-log = logging.getLogger("workflows.lab")
+log = logging.getLogger("workflows.lab")  # also when this file is __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("study", type=Path, nargs="?", help="the study's TOML file")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each (default 2)")
-    parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="where studies are kept")
+    parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="where runs are made (default runs/lab)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("docs/lab"), help="where tables and figures are kept (default docs/lab)"
+    )
+    parser.add_argument("--report", action="store_true", help="make no run, only write table and figure")
     parser.add_argument("--make-start", type=Path, metavar="FILE", help="make the policy that runs start from, again")
     given = parser.parse_args(arguments)
     if given.make_start:
@@ -40,24 +56,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.study is None:
         parser.error("a study file is needed, e.g. workflows/studies/lab-mismatch.toml")
     study = load_study(given.study)
-    folder = given.folder / study.name
-    left, failed = len(unfinished(study, folder)), 0
-    log.info("%s: %d of %d runs are left; %s", study.name, left, len(study.runs), folder)
-    for number, made in enumerate(run_study(study, folder, jobs=given.jobs), start=1):
+    failed = 0 if given.report else make(study, given.folder / study.name, given.results, given.jobs)
+    report(study, given.folder / study.name, given.results)
+    return 1 if failed else 0
+
+
+def make(study: Study, folder: Path, results: Path, jobs: int) -> int:
+    """Makes what the study's table lacks; returns how many runs failed."""
+    store = read_store(results / f"{study.name}.parquet")
+    left = [planned for planned in study.runs if not is_stored(store, planned)]
+    log.info("%s: %d of %d runs are left; %s", study.name, len(left), len(study.runs), folder)
+    failed = 0
+    for number, made in enumerate(run_study(left, folder, jobs=jobs), start=1):
         if made.error:
             failed += 1
             log.error("%s: %s", made.planned.folder, made.error)
-        else:
-            log.info(
-                "%d of %d  %s  %d steps (%s), %.0f CPU seconds",
-                number,
-                len(study.runs),
-                made.planned.folder,
-                made.steps,
-                made.reason,
-                made.cpu_seconds,
-            )
-    return 1 if failed else 0
+            continue
+        told = (number, len(left), made.planned.folder, made.steps, made.reason, made.cpu_seconds)
+        log.info("%d of %d  %s  %d steps (%s), %.0f CPU seconds", *told)
+    return failed
+
+
+def report(study: Study, folder: Path, results: Path) -> None:
+    """Writes the study's table of runs, its figures' table and its picture."""
+    store = with_finished(read_store(results / f"{study.name}.parquet"), study, folder)
+    if store.empty:
+        raise ValueError(f"no run of {study.name!r} has ended yet, neither in {folder} nor in {results}")
+    write_store(store, results / f"{study.name}.parquet")
+    table = cell_table(run_figures(store))
+    (results / f"{study.name}.md").write_text(markdown(table), "utf-8")
+    draw_curves(store, results / f"{study.name}.png")
+    log.info("%s\n%s", results / f"{study.name}.md", markdown(table))
 
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ def _first(error: Exception) -> str:
     return f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']} (got {problem['input']!r})"
 
 
-def run_study(study: Study, folder: Path, *, jobs: int = 2) -> Iterator[Made]:
-    """Makes what is not finished, `jobs` runs at a time, each in a process of its own; yields runs as they end.
+def run_study(runs: Sequence[Planned], folder: Path, *, jobs: int = 2) -> Iterator[Made]:
+    """Makes the runs that are not finished, `jobs` at a time, each in a process of its own; yields runs as they end.
 
     Called again it goes on; a run that failed is tried again. Closing the iterator ends the runs under way, which go on
     from their checkpoints next time.
@@ -126,7 +126,7 @@ def run_study(study: Study, folder: Path, *, jobs: int = 2) -> Iterator[Made]:
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_alone)
     try:
-        waiting = {pool.submit(_make, folder / planned.folder, planned): planned for planned in study.runs}
+        waiting = {pool.submit(_make, folder / planned.folder, planned): planned for planned in runs}
         for future in as_completed(waiting):
             yield future.result()
     finally:
@@ -147,10 +147,3 @@ def _make(folder: Path, planned: Planned) -> Made:
     except Exception as error:
         return Made(planned, error=f"{type(error).__name__}: {error}")
     return Made(planned, ended.steps, ended.reason, ended.cpu_seconds)
-
-
-def unfinished(study: Study, folder: Path) -> Sequence[Planned]:
-    """The runs that have not ended yet."""
-    from calibadv.lab.run import DONE
-
-    return [planned for planned in study.runs if not (folder / planned.folder / DONE).exists()]

@@ -1,0 +1,41 @@
+"""A study's picture: a column a measure, a line a cell, the median over its seeds with a band from least to most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+PANELS = {
+    "reward/mean": ("F1 x format", "linear"),
+    "policy/entropy": ("entropy, nats", "linear"),
+    "policy/tail_mass": ("mass on words nobody uses", "log"),
+    "language/garbled": ("rollouts with such a word", "linear"),
+}
+SMOOTH = 10  # steps: one step's questions are easier than the next's
+STYLES = ("-", "--", ":", "-.")  # lines are told apart without colour too
+
+
+def draw_curves(store: pd.DataFrame, path: Path) -> None:
+    """Writes the picture as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(PANELS), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
+    for axis, (metric, (title, scale)) in zip(axes, PANELS.items(), strict=True):
+        for index, (cell, rows) in enumerate(store.groupby("cell", sort=False)):
+            smooth = rows.pivot(index="step", columns="seed", values=metric).rolling(SMOOTH, min_periods=1).mean()
+            label = f"{cell} ({smooth.shape[1]})" if axis is axes[0] else None
+            _band(axis, smooth, STYLES[index % len(STYLES)], label)
+        axis.set(title=title, xlabel="step", yscale=scale)
+        axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _band(axis: Any, curves: pd.DataFrame, style: str, label: str | None) -> None:
+    (line,) = axis.plot(curves.index, curves.median(axis=1), style, label=label)
+    if curves.shape[1] > 1:
+        low, high = curves.min(axis=1), curves.max(axis=1)
+        axis.fill_between(curves.index, low, high, color=line.get_color(), alpha=0.12, linewidth=0)

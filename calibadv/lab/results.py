@@ -1,0 +1,151 @@
+"""A study's runs as one table, a row a step, and what each run comes down to, a row a run.
+
+The table is a parquet file that a repository can keep, so that no run is made twice and every figure comes from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from calibadv.collapse import collapse_step
+from calibadv.evaluation.bootstrap import Doubles, bootstrap_means, percentile_interval
+from calibadv.lab.run import DONE, read_metrics
+from calibadv.lab.study import Planned, Study
+
+RUN = ["cell", "seed"]
+LAST = 20  # steps that a run's end is the mean of
+GARBLES_AT, GARBLES_FOR = 0.5, 10  # share of rollouts, and steps whose mean it is
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A weighted sum of cells, its mean over seeds with a 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def read_store(path: Path) -> pd.DataFrame:
+    """The table, empty where there is none yet."""
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=[*RUN, "settings", "step"])
+
+
+def with_finished(store: pd.DataFrame, study: Study, folder: Path) -> pd.DataFrame:
+    """The table with every run of the study that has ended in `folder`; a run of other settings is replaced."""
+    tables = []
+    for planned in study.runs:
+        if (folder / planned.folder / DONE).exists():
+            rows = pd.DataFrame(read_metrics(folder / planned.folder)).astype("float32")
+            rows.insert(0, "cell", planned.cell)
+            rows.insert(1, "seed", planned.run.seed)
+            rows.insert(2, "settings", planned.run.model_dump_json())
+            tables.append(rows)
+    if not tables:
+        return store
+    new = pd.concat(tables)
+    made = pd.MultiIndex.from_frame(new[RUN].drop_duplicates())
+    kept = store[~pd.MultiIndex.from_frame(store[RUN]).isin(made)]
+    whole = pd.concat([kept, new]) if len(kept) else new
+    return whole.sort_values([*RUN, "step"], kind="stable", ignore_index=True)
+
+
+def is_stored(store: pd.DataFrame, planned: Planned) -> bool:
+    """Whether the table has this very run."""
+    rows = store[(store["cell"] == planned.cell) & (store["seed"] == planned.run.seed)]
+    return bool(len(rows)) and rows["settings"].iloc[0] == planned.run.model_dump_json()
+
+
+def write_store(store: pd.DataFrame, path: Path) -> None:
+    """Writes the table, compressed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.to_parquet(path, compression="zstd", index=False)
+
+
+def run_figures(store: pd.DataFrame) -> pd.DataFrame:
+    """A row a run: means over its last 20 steps (tail mass: geometric), held-out F1, and when it collapsed and garbled.
+
+    Steps are counted from 1; nan: it did not. A run that ended without any reward has its last steps' values.
+    """
+    return pd.DataFrame([{**dict(zip(RUN, run, strict=True)), **_figures(rows)} for run, rows in store.groupby(RUN)])
+
+
+def _figures(rows: pd.DataFrame) -> dict[str, float]:
+    rows = rows.sort_values("step")
+    last = rows.tail(LAST)
+
+    def mean(of: pd.DataFrame, metric: str) -> float:
+        return float(of[metric].mean()) if metric in of else math.nan  # absent where no step has it
+
+    fell = collapse_step(rows["reward/mean"].tolist())
+    held_out = rows["eval/f1"].dropna().tolist() if "eval/f1" in rows else []
+    return {
+        "steps": float(len(rows)),
+        "f1": mean(last, "reward/mean"),
+        "format": mean(last, "reward/format"),
+        "held_out_f1": held_out[-1] if held_out else math.nan,
+        "entropy": mean(last, "policy/entropy"),
+        "log_tail_mass": float(np.log(last["policy/tail_mass"].clip(lower=1e-12)).mean()),
+        "ppl": mean(last, "policy/ppl"),
+        "garbled": mean(last, "language/garbled"),
+        "legal": mean(last, "language/legal"),
+        "neg_pos_ratio": mean(rows, "advantage/neg_pos_ratio"),
+        "wrong_over_right": mean(rows, "length/wrong_over_right"),
+        "collapsed_at": math.nan if fell is None else fell + 1.0,
+        "garbled_at": garbled_at(rows["language/garbled"].to_numpy()),
+    }
+
+
+def garbled_at(garbled_K: Doubles) -> float:
+    """The first step from which the mean of 10 steps is a half or more; nan where there is none."""
+    if len(garbled_K) < GARBLES_FOR:
+        return math.nan
+    means_W = np.lib.stride_tricks.sliding_window_view(garbled_K, GARBLES_FOR).mean(axis=1)
+    over_W = np.flatnonzero(means_W >= GARBLES_AT)
+    return float(over_W[0] + 1) if len(over_W) else math.nan
+
+
+def cell_table(figures: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell: runs, mean and deviation over seeds of each figure, and how many runs collapsed and garbled."""
+    grouped = figures.groupby("cell", sort=False)
+    table = pd.DataFrame({"runs": grouped.size()})
+    for name in figures.columns.difference([*RUN, "steps", "collapsed_at", "garbled_at"], sort=False):
+        table[name] = grouped[name].mean()
+        table[f"{name} ±"] = grouped[name].std(ddof=1)
+    for name in ("collapsed", "garbled"):
+        table[f"{name} runs"] = grouped[f"{name}_at"].count()
+    return table
+
+
+def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, draws: int = 10_000) -> Contrast:
+    """The weighted sum of cells' values, seed by seed: {"a": 1, "b": -1} is a paired difference.
+
+    Over the seeds that all of the cells have; the interval is a percentile bootstrap over them. ValueError without one.
+    """
+    wide = figures.pivot_table(index="seed", columns="cell", values=measure)
+    if missing := sorted(set(weights) - set(wide.columns)):
+        raise ValueError(f"no run of cell {missing[0]!r}; cells: {', '.join(map(str, wide.columns))}")
+    cells, factors = list(weights), np.array(list(weights.values()))
+    values_Q: Doubles = wide[cells].dropna().to_numpy(dtype=np.float64) @ factors
+    if not len(values_Q):
+        raise ValueError(f"no seed has a run of every one of the cells {', '.join(weights)}")
+    low, high = percentile_interval(bootstrap_means(values_Q, draws=draws))
+    return Contrast(float(values_Q.mean()), low, high, len(values_Q))
+
+
+def markdown(table: pd.DataFrame, digits: int = 3) -> str:
+    """The table in Markdown, numbers with so many significant digits."""
+
+    def told(value: object) -> str:
+        return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+    named = table.reset_index()
+    rows = [[told(value) for value in row] for row in named.itertuples(index=False)]
+    lines = [list(map(str, named.columns)), ["---", *["---:"] * len(table.columns)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

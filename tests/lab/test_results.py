@@ -1,0 +1,116 @@
+"""Runs as a table: figures by hand, contrasts seed by seed, and that what is stored is not made again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from calibadv.lab import results
+from calibadv.lab.figures import draw_curves
+from calibadv.lab.results import cell_table, contrast, garbled_at, is_stored, markdown, read_store, run_figures
+from calibadv.lab.settings import LabRun
+from calibadv.lab.study import Planned, Study
+from workflows import lab
+
+
+def rows(cell: str, seed: int, f1: list[float], tail: float = 0.01, garbled: float = 0.0) -> pd.DataFrame:
+    steps = len(f1)
+    return pd.DataFrame(
+        {
+            "cell": cell,
+            "seed": seed,
+            "settings": LabRun(seed=seed).model_dump_json(),
+            "step": np.arange(1, steps + 1),
+            "reward/mean": f1,
+            "reward/format": 1.0,
+            "policy/entropy": 0.5,
+            "policy/tail_mass": tail,
+            "policy/ppl": 2.0,
+            "language/garbled": garbled,
+            "language/legal": 1.0,
+            "advantage/neg_pos_ratio": 1.5,
+            "length/wrong_over_right": 2.0,
+            "eval/f1": [float("nan")] * (steps - 1) + [f1[-1]],
+        }
+    )
+
+
+def test_a_run_s_end_is_its_last_twenty_steps_and_tail_mass_is_geometric() -> None:
+    run = rows("a", 0, [0.0] * 20 + [0.5] * 10 + [0.7] * 10)
+    run.loc[run["step"] > 30, "policy/tail_mass"] = 0.0001
+    (figures,) = run_figures(run).to_dict("records")
+    assert figures["f1"] == pytest.approx(0.6)
+    assert figures["log_tail_mass"] == pytest.approx(np.log(0.001), abs=1e-6)
+    assert figures["held_out_f1"] == pytest.approx(0.7)
+    assert figures["steps"] == 40
+    assert np.isnan(figures["collapsed_at"])
+
+
+def test_a_fall_that_lasts_is_a_collapse_at_its_step() -> None:
+    (figures,) = run_figures(rows("a", 0, [0.6] * 30 + [0.0] * 20)).to_dict("records")
+    assert figures["collapsed_at"] == 31
+
+
+def test_garbling_starts_where_ten_steps_average_a_half() -> None:
+    assert garbled_at(np.array([0.0] * 10 + [1.0] * 10)) == 6  # steps 6 to 15: five of ten
+    assert np.isnan(garbled_at(np.array([0.4] * 30)))
+    assert np.isnan(garbled_at(np.ones(9)))
+
+
+def test_contrasts_are_paired_by_seed() -> None:
+    frame = pd.DataFrame({"cell": ["a", "a", "b", "b", "a"], "seed": [0, 1, 0, 1, 2], "f1": [0.5, 0.9, 0.4, 0.8, 9.0]})
+    difference = contrast(frame, "f1", {"a": 1, "b": -1})
+    assert (difference.mean, difference.seeds) == (pytest.approx(0.1), 2)  # seed 2 has no partner
+    assert difference.low == pytest.approx(difference.high) == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="no run of cell 'c'"):
+        contrast(frame, "f1", {"a": 1, "c": -1})
+
+
+def test_the_table_of_cells_counts_what_fell_and_is_markdown() -> None:
+    store = pd.concat([rows("a", 0, [0.6] * 30 + [0.0] * 20), rows("a", 1, [0.6] * 50), rows("b", 0, [0.2] * 50)])
+    table = cell_table(run_figures(store))
+    assert table.loc["a", "runs"] == 2
+    assert table.loc["a", "collapsed runs"] == 1
+    assert table.loc["b", "f1"] == pytest.approx(0.2)
+    text = markdown(table)
+    assert text.splitlines()[0].startswith("| cell | runs | f1 | f1 ± |")
+    assert len(text.splitlines()) == 4
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    draw_curves(pd.concat([rows("a", 0, [0.6] * 30), rows("a", 1, [0.5] * 20)]), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_the_table_holds_is_not_made_again(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    tiny = "steps = 2\nquestions = 1\nsamples = 2\nupdates = 1\nevaluation_questions = 1"
+    study.write_text(f"name = 'x'\nseeds = [0]\n[run]\n{tiny}\n[[cell]]\nname = 'a'\n")
+    where = ["--folder", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--jobs", "1"]
+    assert lab.main([str(study), *where]) == 0
+    store = read_store(tmp_path / "results" / "x.parquet")
+    assert store[["cell", "seed", "step"]].to_numpy().tolist() == [["a", 0, 1], ["a", 0, 2]]
+    planned = Planned("a", LabRun.model_validate_json(store["settings"][0]))
+    assert is_stored(store, planned)
+    assert not is_stored(store, Planned("a", planned.run.model_copy(update={"lr": 1.0})))
+    done = tmp_path / "runs" / "x" / "a-s0" / "done.json"
+    done.unlink()
+    assert lab.main([str(study), *where]) == 0
+    assert not done.exists()  # the run was not made again
+
+
+def test_a_run_of_other_settings_takes_the_stored_one_s_place(tmp_path: Path) -> None:
+    planned = Planned("a", LabRun(steps=1))
+    folder = tmp_path / planned.folder
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward/mean": 0.25}) + "\n")
+    (folder / "done.json").write_text("{}")
+    old = rows("a", 0, [0.5] * 3)
+    other = rows("b", 0, [0.5] * 3)
+    store = results.with_finished(pd.concat([old, other]), Study("x", (planned,)), tmp_path)
+    assert store.groupby("cell").size().to_dict() == {"a": 1, "b": 3}
+    assert is_stored(store, planned)
