@@ -30,6 +30,7 @@ from calibadv.config_secrets import secret_keys
 from calibadv.data.errors import shown
 from calibadv.methods import make_method
 from calibadv.rollout.dialogue import PROMPT_TEMPLATE
+from calibadv.types import TokenUnit
 
 POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
 
@@ -96,6 +97,7 @@ class Search(Section):
     passage_prefix: str = ""
     index: Literal["flat", "fp16", "hnsw", "ivfpq"] = "flat"  # of dense retrieval; docs/retrieval.md compares them
     faiss_index: str = ""  # a ready index: a folder of workflows/build_index.py, or a FAISS file
+    tokens: TokenUnit = TokenUnit.WORDS  # of BM25; "unspaced" for Chinese, Japanese, Thai, … (docs/retrieval.md)
     reranker: Literal["late", "cross", "none"] = "late"  # the paper: cross (needs a model hub)
     late_scores: Literal["weighted", "colbert"] = "weighted"
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
@@ -159,6 +161,10 @@ class Rollout(Section):
                 f"rollout.placement = {self.placement!r} gives each its own: set it to 'auto'"
             )
         return self
+
+
+class Reward(Section):
+    tokens: TokenUnit = TokenUnit.WORDS  # of answers; "unspaced" for Chinese, Japanese, Thai, … (docs/evaluation.md)
 
 
 class MethodChoice(Section):
@@ -333,6 +339,7 @@ class Config(Section):
     model: Model = Model()
     search: Search = Search()
     rollout: Rollout = Rollout()
+    reward: Reward = Reward()
     method: MethodChoice = MethodChoice()
     learner: LearnerSection = LearnerSection()
     evaluation: Evaluation = Evaluation()

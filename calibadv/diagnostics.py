@@ -216,7 +216,8 @@ def group_metrics(
         **reward_metrics(trajectories),
         **rollout_metrics(trajectories),
         "reward/em": _mean(
-            best_over_golden(g.trajectories[i].answer, g.question.golden_answers, exact_match) for (g, *_), i in sound
+            best_over_golden(g.trajectories[i].answer, g.question.golden_answers, exact_match, g.question.tokens)
+            for (g, *_), i in sound
         ),
         "rollout/tokens_sampled": float(sampled) if groups else None,
         "rollout/tokens_reused": float(reused) if groups else None,

@@ -20,6 +20,13 @@ Credit = list[FloatArray]
 """Advantages of a group: one row [N] a trajectory, N = all its action tokens in order."""
 
 
+class TokenUnit(StrEnum):
+    """What counts as a word where texts are compared by words. UNSPACED: also a character of Han, Kana, Thai, …"""
+
+    WORDS = "words"
+    UNSPACED = "unspaced"
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One passage of the corpus. `id` is its identity everywhere; text is never compared."""
@@ -42,6 +49,7 @@ class Question:
     gold_passages: tuple[str, ...] = ()  # their texts, without titles; () where neither data set nor corpus was asked
     metadata: Mapping[str, str] = field(default_factory=dict)  # e.g. hops, type
     gold_titles: tuple[str, ...] = ()  # one a gold passage
+    tokens: TokenUnit = TokenUnit.WORDS  # by which answers to it are scored (`reward.tokens`)
 
 
 class TurnKind(StrEnum):

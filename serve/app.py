@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help="corpus file or store")
     parser.add_argument("--cache-dir", default=".cache/search", help="where embeddings and indexes are kept")
     parser.add_argument("--retriever", default=defaults.retriever)
+    parser.add_argument("--tokens", default=defaults.tokens, help="of BM25: words, or unspaced for e.g. Chinese")
     parser.add_argument("--reranker", default=defaults.reranker)
     parser.add_argument("--encoder", default=defaults.encoder)
     parser.add_argument("--faiss-index", default="", help="a ready index: build_index's folder, or a FAISS file")
@@ -108,7 +109,11 @@ def main() -> None:
     # Read when Serve's processes start; its own 5 s is too short for a slow machine.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
     settings = SearchSettings(
-        retriever=args.retriever, reranker=args.reranker, encoder=args.encoder, faiss_index=args.faiss_index
+        retriever=args.retriever,
+        tokens=args.tokens,
+        reranker=args.reranker,
+        encoder=args.encoder,
+        faiss_index=args.faiss_index,
     )
     options = SearchAppOptions(
         replicas=args.replicas,

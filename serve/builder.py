@@ -37,6 +37,7 @@ class SearchArgs(BaseModel):
     faiss_index: str = ""
     reranker: Literal["late", "cross", "none"] = "late"
     late_scores: Literal["weighted", "colbert"] = "weighted"
+    tokens: Literal["words", "unspaced"] = "words"
     cross_encoder: str = _DEFAULTS.cross_encoder
     top_k_retrieve: int = _DEFAULTS.top_k_retrieve
     top_k: int = _DEFAULTS.top_k

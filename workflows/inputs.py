@@ -17,12 +17,14 @@ from calibadv.data.gold_passages import training_questions
 from calibadv.data.overlap import shared_questions
 from calibadv.data.pocket import policy_path, write_pocket_world
 from calibadv.data.questions import load_questions
+from calibadv.data.tally import Tally
 from calibadv.methods import make_method
 from calibadv.model_source import find_model
 from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Inputs
 from calibadv.rollout.torch_engine import check_folder
 from calibadv.types import Question
+from workflows.row_report import say_rows
 from workflows.servers import check_routes
 
 logger = logging.getLogger(__name__)
@@ -43,8 +45,10 @@ def resolve_inputs(config: Config) -> Inputs:
     inputs = Inputs(
         train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
     )
-    train, test = load_questions(inputs.train), load_questions(inputs.test)
-    load_corpus(inputs.corpus)  # for what is wrong in it
+    tokens, tallies = config.reward.tokens, {name: Tally() for name in ("train", "test", "corpus")}
+    train = load_questions(inputs.train, tokens=tokens, tally=tallies["train"])
+    test = load_questions(inputs.test, tokens=tokens, tally=tallies["test"])
+    load_corpus(inputs.corpus, tally=tallies["corpus"])  # for what is wrong in it
     if (need := make_method(config.method.name, config.method.params).gold) is not None:
         training_questions(inputs.train, inputs.corpus, need)  # says how much is known, and refuses too little
     _check_overlap(train, test)
@@ -58,6 +62,8 @@ def resolve_inputs(config: Config) -> Inputs:
             f"{inputs.train} has {len(train)} questions, fewer than data.questions_per_step = "
             f"{config.data.questions_per_step}: a step would ask one twice; lower it"
         )
+    for name, tally in tallies.items():  # after all checks: what is refused is said in one line
+        say_rows(name, getattr(inputs, name), tally, tokens)
     return inputs
 
 

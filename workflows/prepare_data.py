@@ -28,6 +28,7 @@ from workflows.data_preparation.paper import local_fetch, prepare_paper, report_
 from workflows.data_preparation.question_sets import held_out_path, prepare_questions
 from workflows.data_preparation.sources import hub_file, question_file
 from workflows.data_preparation.store_benchmark import HEADER, RULE, benchmark_row
+from workflows.row_report import say_rows
 
 log = logging.getLogger("workflows.prepare_data")  # also when this file is __main__
 
@@ -93,13 +94,8 @@ def _questions(known: argparse.Namespace) -> None:
     )
     if prepared.held_out:
         log.info("%s: %d questions held out", held_out_path(prepared.path), prepared.held_out)
-    log.info(
-        "%s: %d questions, %d bad rows skipped, %d shared with the test sets",
-        prepared.path,
-        prepared.written,
-        prepared.skipped,
-        prepared.shared,
-    )
+    say_rows("questions", path, prepared.tally)
+    log.info("%s: %d questions, %d shared with the test sets", prepared.path, prepared.written, prepared.shared)
 
 
 def _paper(known: argparse.Namespace) -> None:
@@ -113,16 +109,10 @@ def _paper(known: argparse.Namespace) -> None:
 
 def _corpus(known: argparse.Namespace) -> None:
     start = time.perf_counter()
-    store, skipped = prepare_corpus(known.source, known.out, skip_bad=known.skip_bad)
-    log.info(
-        "%s: %d passages in %.0f s, %d repeated and %d bad ones left out, fingerprint %s",
-        known.out,
-        len(store),
-        time.perf_counter() - start,
-        store.manifest.repeated,
-        skipped,
-        store.fingerprint,
-    )
+    store, tally = prepare_corpus(known.source, known.out, skip_bad=known.skip_bad)
+    say_rows("corpus", known.source, tally)
+    seconds = time.perf_counter() - start
+    log.info("%s: %d passages in %.0f s, fingerprint %s", known.out, len(store), seconds, store.fingerprint)
 
 
 def _benchmark(known: argparse.Namespace) -> None:

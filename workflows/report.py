@@ -58,7 +58,7 @@ def evaluation_metrics(groups: Sequence[Group]) -> dict[str, float]:
     rollouts = [(group.question, group.trajectories[0]) for group in groups]
     return {
         "eval/f1": fmean(t.answer_reward for _, t in rollouts),
-        "eval/em": fmean(best_over_golden(t.answer, q.golden_answers, exact_match) for q, t in rollouts),
+        "eval/em": fmean(best_over_golden(t.answer, q.golden_answers, exact_match, q.tokens) for q, t in rollouts),
         "eval/format": fmean(t.format_reward for _, t in rollouts),
         "eval/searches": fmean(sum(turn.kind is TurnKind.SEARCH for turn in t.turns) for _, t in rollouts),
         "eval/action_tokens": fmean(t.num_actions for _, t in rollouts),
@@ -75,7 +75,9 @@ def predictions(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "golden_answers": list(group.question.golden_answers),
             "answer": trajectory.answer,
             "f1": trajectory.answer_reward,
-            "em": best_over_golden(trajectory.answer, group.question.golden_answers, exact_match),
+            "em": best_over_golden(
+                trajectory.answer, group.question.golden_answers, exact_match, group.question.tokens
+            ),
             "format": trajectory.format_reward,
             "searches": sum(turn.kind is TurnKind.SEARCH for turn in trajectory.turns),
         }

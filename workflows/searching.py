@@ -48,6 +48,7 @@ def search_settings(config: Config) -> SearchSettings:
         reranker=search.reranker,
         encoder=search.encoder,
         late_scores=search.late_scores,
+        tokens=search.tokens,
         cross_encoder=search.cross_encoder,
         top_k_retrieve=search.top_k_retrieve,
         top_k=search.top_k,

@@ -9,7 +9,8 @@ from pathlib import Path
 from calibadv.data.corpus_store import CorpusStore
 from calibadv.data.errors import DataError, OnBad, RepeatedId, refuse, shown
 from calibadv.data.passages import join_sentences, passage_id
-from calibadv.data.records import Record, iter_records
+from calibadv.data.records import Record, counted_records
+from calibadv.data.tally import REPEATED, Tally
 from calibadv.types import Document
 
 __all__ = ["join_sentences", "load_corpus", "passage_id", "read_documents"]
@@ -17,52 +18,57 @@ __all__ = ["join_sentences", "load_corpus", "passage_id", "read_documents"]
 log = logging.getLogger(__name__)
 
 
-def load_corpus(path: Path, on_bad: OnBad = refuse) -> Sequence[Document]:
+def load_corpus(path: Path, on_bad: OnBad = refuse, tally: Tally | None = None) -> Sequence[Document]:
     """The documents of a corpus in file order: a list, or the `CorpusStore` in the folder `path`, which stays on disk.
 
     A passage without an id gets `passage_id`; of equal ones only the first is kept. Two documents with one given id are
-    an error.
+    an error. `tally` counts what became of every row; those of a store were counted when it was made.
     """
+    tally = Tally() if tally is None else tally
     if path.is_dir():
-        return CorpusStore(path)
+        store = CorpusStore(path)
+        tally.rows = tally.read = len(store)
+        return store
     documents: dict[str, Document] = {}
     places: dict[str, str] = {}
-    repeated = 0
-    for document, record in _documents(path, on_bad):
+    for document, record in _documents(path, on_bad, tally):
         if document.id not in documents:
             documents[document.id], places[document.id] = document, record.place
         elif _own_id(record) is None:
-            repeated += 1
+            tally.leave_out(REPEATED)
         else:
             on_bad(RepeatedId(record.place, document.id, places[document.id]))
-    if repeated:
+            tally.refuse()
+    if repeated := tally.left_out[REPEATED]:
         log.warning("%s: left out %d passages that repeat an earlier one", path, repeated)
     return list(documents.values())
 
 
-def read_documents(path: Path, on_bad: OnBad = refuse) -> Iterator[Document]:
+def read_documents(path: Path, on_bad: OnBad = refuse, tally: Tally | None = None) -> Iterator[Document]:
     """The documents of a corpus file in its order, at least one, only the one at hand in memory.
 
-    Rows that are wrong go to `on_bad`. Ids are not compared: `build_store` does that.
+    Rows that are wrong go to `on_bad`. Ids are not compared: `build_store` does that. `tally` counts the rows.
     """
-    return (document for document, _ in _documents(path, on_bad))
+    return (document for document, _ in _documents(path, on_bad, Tally() if tally is None else tally))
 
 
 def places_of_id(path: Path, doc_id: str) -> Iterator[str]:
     """Where in a corpus file the documents of an id stand; reads the file again."""
-    return (record.place for document, record in _documents(path, lambda _: None) if document.id == doc_id)
+    return (record.place for document, record in _documents(path, lambda _: None, Tally()) if document.id == doc_id)
 
 
-def _documents(path: Path, on_bad: OnBad) -> Iterator[tuple[Document, Record]]:
+def _documents(path: Path, on_bad: OnBad, tally: Tally) -> Iterator[tuple[Document, Record]]:
     found, first_wrong = False, None
-    for record in iter_records(path, on_bad):
+    for record in counted_records(path, on_bad, tally):
         try:
             document = _document(record)
         except DataError as error:
             on_bad(error)
+            tally.refused += 1
             first_wrong = first_wrong or error
             continue
         found = True
+        tally.read += 1
         yield document, record
     if not found:
         assert first_wrong is not None
@@ -92,7 +98,7 @@ def _title_and_text(record: Record) -> tuple[str, str]:
             )
         return head.strip().removeprefix('"').removesuffix('"'), body.strip()
     if "sentences" in record.fields:
-        body = record.need("sentences", (list, str), "a list of sentences")
+        body = record.read("sentences", record.need("sentences", (list, str), "a list of sentences"))
         sentences = [body] if isinstance(body, str) else body
         if not all(isinstance(sentence, str) for sentence in sentences) or not join_sentences(sentences):
             raise DataError(

@@ -8,9 +8,10 @@ from collections.abc import Callable
 class DataError(ValueError):
     """A data file that cannot be used: names the place, the value, what was expected and the remedy."""
 
-    def __init__(self, place: str, found: str, expected: str, remedy: str) -> None:
+    def __init__(self, place: str, found: str, expected: str, remedy: str, rows: int = 1) -> None:
         super().__init__(f"{place}: {found}; expected {expected}. {remedy}")
         self.place = place
+        self.rows = rows  # that are lost with it, where that is known
 
 
 class RepeatedId(DataError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.data.errors import DataError
+from calibadv.data.errors import DataError, shown
+from calibadv.data.nested import objects_of, rows_of, unwritten
 from calibadv.data.passages import join_sentences, passage_id
 from calibadv.data.record import Record
 
@@ -58,62 +59,64 @@ def resolve_hops(sub_queries: Sequence[str], hop_answers: Sequence[str]) -> tupl
     return tuple(resolved(number, query) for number, query in enumerate(sub_queries))
 
 
+_FACT = (("title",), ("sent_id",))
+# FlashRAG calls the sentences of HotpotQA "sentences", those of 2Wiki "content".
+_PASSAGE = (("title",), ("sentences", "content", "text", "paragraph_text"))
+_EVIDENCE = (("fact", "subject", "head"), ("relation", "predicate"), ("entity", "object", "tail"))
+
+
 def _hotpot(record: Record) -> Gold:
     try:
-        facts = _rows(record.get("supporting_facts"), "title", "sent_id")
-        titles = tuple(dict.fromkeys(str(title) for title, _ in facts))
-    except (TypeError, ValueError) as error:
+        facts = rows_of(record.get("supporting_facts"), _FACT, needed=1)
+        titles = tuple(dict.fromkeys(_text(title) for (title,) in facts))
+    except ValueError as error:
         raise _unreadable(record, "supporting_facts", "[[title, sentence number], ...]", error) from error
     try:
-        texts = {title: _passage(sentences) for title, sentences in _context(record.get("context"))}
+        texts = {_text(title): _passage(body) for title, body in rows_of(record.get("context"), _PASSAGE)}
         passages = tuple((title, texts[title]) for title in titles if texts.get(title))
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise _unreadable(record, "context", "[[title, [sentence, ...]], ...]", error) from error
     try:
         # Neither data set has sub-questions; these are what a search of each hop names (our decision).
-        triples = [(s, r, o) for s, r, o in _rows(record.get("evidences"), "fact", "relation", "entity")]
+        triples = [tuple(map(_text, row)) for row in rows_of(record.get("evidences"), _EVIDENCE)]
         sub_queries = tuple(f"{subject} {relation}" for subject, relation, _ in triples) or titles
-        hop_answers = tuple(str(entity) for _, _, entity in triples)
-    except (TypeError, ValueError) as error:
+        hop_answers = tuple(entity for _, _, entity in triples)
+    except ValueError as error:
         raise _unreadable(record, "evidences", "[[subject, relation, object], ...]", error) from error
     return Gold(tuple(passage_id(*passage) for passage in passages), titles, sub_queries, hop_answers, passages)
 
 
-def _rows(value: Any, *keys: str) -> Iterable[Sequence[Any]]:
-    """The rows of a list of rows, or of FlashRAG's columns {key: list}. Nothing for None, also in place of a column."""
-    if isinstance(value, dict):
-        columns = [value[key] for key in keys if value.get(key) is not None]
-        return zip(*columns, strict=True) if len(columns) == len(keys) else ()
-    return value or ()
+def _text(value: Any) -> str:
+    """A title or a name, which some files give as a number."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{shown(value)} is no text")
+    return str(value)
 
 
-def _context(value: Any) -> Iterable[Sequence[Any]]:
-    # FlashRAG calls the sentences of HotpotQA "sentences", those of 2Wiki "content".
-    return _rows(
-        value, "title", "content" if isinstance(value, dict) and value.get("content") is not None else "sentences"
-    )
-
-
-def _passage(sentences: str | Sequence[str]) -> str:
-    return sentences.strip() if isinstance(sentences, str) else join_sentences(sentences)
+def _passage(body: Any) -> str:
+    body = unwritten(body)
+    if isinstance(body, str):
+        return body.strip()
+    if not isinstance(body, (list, tuple)) or not all(isinstance(sentence, str) for sentence in body):
+        raise ValueError(f"the sentences {shown(body)} are no texts")
+    return join_sentences(body)
 
 
 def _musique(record: Record) -> Gold:
-    hops, paragraphs = record.get("question_decomposition") or (), record.get("paragraphs")
-    if paragraphs is not None:
-        record.need("paragraphs", list, "'paragraphs' as a list")
+    hops, paragraphs = _objects(record, "question_decomposition"), _objects(record, "paragraphs")
     try:
         hop_answers = tuple(str(hop.get("answer") or "").strip() for hop in hops)
-        sub_queries = resolve_hops([str(hop["question"]) for hop in hops], hop_answers)
-        if paragraphs is None:  # FlashRAG's: each hop holds its passage
-            passages = [hop["support_paragraph"] for hop in hops if hop.get("support_paragraph")]
+        sub_queries = resolve_hops([_text(hop["question"]) for hop in hops], hop_answers)
+        if record.get("paragraphs") is None:  # FlashRAG's: each hop holds its passage
+            passages = [unwritten(hop["support_paragraph"]) for hop in hops if hop.get("support_paragraph")]
         else:
             hop_of = {hop.get("paragraph_support_idx"): number for number, hop in enumerate(hops)}
-            supporting = [passage for passage in paragraphs if passage.get("is_supporting")]
+            supporting = [passage for passage in paragraphs if truth(passage.get("is_supporting"))]
             passages = sorted(supporting, key=lambda passage: hop_of.get(passage.get("idx"), len(hops)))
-        titles = tuple(dict.fromkeys(str(passage["title"]) for passage in passages))
-        texts = {passage_id(p["title"], p["paragraph_text"]): (p["title"], p["paragraph_text"]) for p in passages}
-    except (TypeError, KeyError, AttributeError) as error:
+        titles = tuple(dict.fromkeys(_text(passage["title"]) for passage in passages))
+        named = [(_text(passage["title"]), _text(passage["paragraph_text"])) for passage in passages]
+        texts = {passage_id(title, text): (title, text) for title, text in named}
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise DataError(
             record.place,
             f"'paragraphs' or 'question_decomposition' cannot be read ({error!r})",
@@ -121,6 +124,29 @@ def _musique(record: Record) -> Gold:
             "Use MuSiQue's original file, or FlashRAG's jsonl.",
         ) from error
     return Gold(tuple(texts), titles, sub_queries, hop_answers, tuple(texts.values()))
+
+
+def _objects(record: Record, key: str) -> list[Mapping[str, Any]]:
+    try:
+        return objects_of(record.get(key))
+    except ValueError as error:
+        raise DataError(
+            record.place,
+            f"{key!r} is {shown(record.get(key))} ({error})",
+            f"{key!r} as a list of objects",
+            "Use MuSiQue's original file, or FlashRAG's jsonl.",
+        ) from error
+
+
+def truth(value: Any) -> bool:
+    """A truth value, also as a number or as a word; None is False. ValueError for anything else."""
+    found = _TRUTH.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError(f"{shown(value)} is neither true nor false")
+    return found
+
+
+_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "none": False, "": False}
 
 
 def _unreadable(record: Record, key: str, expected: str, error: Exception) -> DataError:

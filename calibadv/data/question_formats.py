@@ -11,10 +11,10 @@ import json
 from typing import Any
 
 from calibadv.data.errors import DataError, shown
-from calibadv.data.gold import Gold, gold_of
+from calibadv.data.gold import Gold, gold_of, truth
 from calibadv.data.gold_dialogues import HOP_ANSWERS
 from calibadv.data.record import Record
-from calibadv.data.schema import QuestionRow, is_prepared, prepared_row
+from calibadv.data.schema import QuestionRow, is_prepared, prepared_metadata, prepared_row
 
 _ANSWER_KEYS = ("golden_answers", "answers", "answer")
 _READ = {"id", "_id", "question", "type", "hops", "data_source", "ability", "split", "prompt", *_ANSWER_KEYS}
@@ -65,6 +65,21 @@ def _answers_hops(gold: Gold) -> bool:
     return any(gold.hop_answers) and len(gold.hop_answers) == len(gold.sub_queries)
 
 
+def is_unanswerable(record: Record) -> bool:
+    """Whether the passages of a record lack the answer: MuSiQue's `answerable`, or SQuAD's `is_impossible`, say so.
+
+    Such a question stands beside its answerable twin, often under the same id. A prepared record says it too.
+    """
+    said = prepared_metadata(record) if is_prepared(record) else _with_metadata(record).fields
+    for key, bad in (("answerable", False), ("is_impossible", True)):
+        try:
+            if said.get(key) is not None and truth(said[key]) is bad:
+                return True
+        except ValueError as error:
+            raise DataError(record.place, f"{key!r}: {error}", "true or false", f"Mend or drop {key!r}.") from error
+    return False
+
+
 def has_own_id(record: Record) -> bool:
     """Whether the id of the record's row is its own and not made of its content."""
     return is_prepared(record) or record.get("id", "_id") is not None
@@ -77,7 +92,7 @@ def content_key(text: str, answers: tuple[str, ...]) -> str:
 
 
 def _with_metadata(record: Record) -> Record:
-    metadata = record.get("metadata")
+    metadata = record.value("metadata")
     if metadata is None:
         return record
     if not isinstance(metadata, dict):
@@ -107,11 +122,11 @@ def _source_id(record: Record) -> str | None:
 def _question(record: Record) -> str:
     if "question" in record.fields:
         return record.text("question")
-    inner = record.get("extra_info") or {}  # verl's
+    inner = record.value("extra_info") or {}  # verl's
     if isinstance(inner, dict) and inner.get("question") is not None:
         return Record(record.place, inner).text("question")
     if record.get("prompt") is not None:
-        return Record(record.place, {"question": _asked(record.get("prompt"))}).text("question")
+        return Record(record.place, {"question": _asked(record.value("prompt"))}).text("question")
     return record.text("question")  # says which keys there are
 
 
@@ -132,12 +147,10 @@ def _answers(record: Record) -> tuple[str, ...]:
             "'golden_answers' (FlashRAG), 'answer' (HotpotQA, 2Wiki, MuSiQue) or 'reward_model' (Search-R1, verl)",
             "Convert the file to one of these formats.",
         )
-    values = record.get(*_ANSWER_KEYS)
-    values = _ground_truth(record) if values is None else values
+    key = next((key for key in _ANSWER_KEYS if record.get(key) is not None), "reward_model")
+    values = _ground_truth(record) if key == "reward_model" else record.value(key)
     listed = [values] if isinstance(values, str) else values
-    if listed is not None and not (isinstance(listed, list) and all(isinstance(value, str) for value in listed)):
-        raise DataError(record.place, f"the answers are {shown(values)}", "a list of strings", "Mend the record.")
-    answers = tuple(dict.fromkeys(record.unicode("answers", a.strip()) for a in listed or () if a.strip()))
+    answers = tuple(dict.fromkeys(record.texts(key, listed, "answers", unwrap=True)))
     if not answers:
         own = record.get("id", "_id")
         raise DataError(
@@ -151,9 +164,9 @@ def _answers(record: Record) -> tuple[str, ...]:
 
 def _ground_truth(record: Record) -> Any:
     """reward_model.ground_truth.target, or ground_truth where it is the answer itself."""
-    model = record.get("reward_model")
-    truth = model.get("ground_truth") if isinstance(model, dict) else None
-    return truth.get("target") if isinstance(truth, dict) else truth
+    model = record.value("reward_model")
+    truth = record.read("ground_truth", model.get("ground_truth")) if isinstance(model, dict) else None
+    return record.read("target", truth.get("target")) if isinstance(truth, dict) else truth
 
 
 def _hops(record: Record, sub_queries: tuple[str, ...]) -> int | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibadv.data.errors import DataError, shown
+from calibadv.data.written import looks_written, quotes_values, written_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,28 @@ class Record:
     def get(self, *keys: str) -> Any:
         """The first of `keys` that the record has with a value other than None, else None."""
         return next((self.fields[key] for key in keys if self.fields.get(key) is not None), None)
+
+    def value(self, *keys: str) -> Any:
+        """As `get`, for values that are lists or objects: one that was written as text is read.
+
+        DataError for a text that looks like one and cannot be read; any other text stays as it is.
+        """
+        key = next((key for key in keys if self.fields.get(key) is not None), None)
+        return None if key is None else self.read(key, self.fields[key])
+
+    def read(self, key: str, value: Any) -> Any:
+        """`value`, found at `key`, as `value()` reads it."""
+        if not isinstance(value, str) or not looks_written(value):
+            return value
+        try:
+            return written_value(value)
+        except ValueError as error:
+            raise DataError(
+                self.place,
+                f"{key!r} is the text {shown(value)}: it looks like a list or an object and cannot be read ({error})",
+                'a list or an object as JSON, e.g. ["Ann", "Bea"]',
+                'Write it as JSON; a text that is meant so, brackets included, stands in a list: ["[text]"].',
+            ) from error
 
     def need(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
         """The value of `key`, of `kind`; otherwise a `DataError` that says what was expected."""
@@ -48,14 +71,23 @@ class Record:
 
     def strings(self, key: str) -> tuple[str, ...]:
         """The list of strings of `key`, blank ones left out; () where there is no such key or it is None."""
-        values = self.get(key)
+        return self.texts(key, self.value(key))
+
+    def texts(self, key: str, values: Any, called: str = "", *, unwrap: bool = False) -> tuple[str, ...]:
+        """The strings of the list `values`, found at `key`, as `strings` gives them; errors call them `called`.
+
+        With `unwrap` an entry that is itself a list of strings written as text gives its strings.
+        """
         if values is None:
             return ()
-        if not isinstance(values, (list, tuple)) or not all(isinstance(value, str) for value in values):
-            raise DataError(
-                self.place, f"{key!r} is {shown(values)}", "a list of strings", f"Mend {key!r} in the record."
-            )
-        return tuple(self.unicode(key, value.strip()) for value in values if value.strip())
+        listed = isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
+        parts: list[Any] = [[None]]
+        if listed:
+            parts = [self.read(key, value) if unwrap and quotes_values(value) else [value] for value in values]
+        if not all(isinstance(value, str) for part in parts for value in part):
+            found = f"the {called} are {shown(values)}" if called else f"{key!r} is {shown(values)}"
+            raise DataError(self.place, found, "a list of strings", f"Mend {key!r} in the record.")
+        return tuple(self.unicode(called or key, value.strip()) for part in parts for value in part if value.strip())
 
     def unicode(self, what: str, value: str) -> str:
         """`value`, unless it holds half of a surrogate pair (JSON's \\ud800), which no file or model can take."""

@@ -10,8 +10,9 @@ from calibadv.data.json_records import json_records
 from calibadv.data.reading import kind_of
 from calibadv.data.record import Record
 from calibadv.data.table_records import parquet_records, table_records
+from calibadv.data.tally import Tally
 
-__all__ = ["Record", "iter_records", "read_records"]
+__all__ = ["Record", "counted_records", "iter_records", "read_records"]
 
 _READERS = {".parquet": parquet_records, ".csv": table_records, ".tsv": table_records}
 
@@ -37,6 +38,21 @@ def iter_records(path: Path, on_bad: OnBad = refuse) -> Iterator[Record]:
         raise wrong[0]
     if not found:
         raise DataError(str(path), "the file holds no records", "at least one", "Check that it was written completely.")
+
+
+def counted_records(path: Path, on_bad: OnBad, tally: Tally) -> Iterator[Record]:
+    """As `iter_records`. `tally` counts the rows, those that cannot be read as refused; what becomes of the others is
+    for the caller to count.
+    """
+
+    def unreadable(error: DataError) -> None:
+        on_bad(error)
+        tally.rows += error.rows
+        tally.refused += error.rows
+
+    for record in iter_records(path, unreadable):
+        tally.rows += 1
+        yield record
 
 
 def read_records(path: Path, on_bad: OnBad = refuse) -> list[Record]:

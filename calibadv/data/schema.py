@@ -10,7 +10,7 @@ from typing import Any
 
 from calibadv.data.errors import DataError, shown
 from calibadv.data.record import Record
-from calibadv.types import Question
+from calibadv.types import Question, TokenUnit
 
 COLUMNS = (
     "id",
@@ -45,8 +45,8 @@ class QuestionRow:
     metadata: Mapping[str, str] = field(default_factory=dict)  # what else the source says
     gold_passages: tuple[str, ...] = ()  # title, line break, text of each of gold_doc_ids; none where no text is given
 
-    def to_question(self) -> Question:
-        """The question that trains: aliases are answers, hops and type are metadata."""
+    def to_question(self, tokens: TokenUnit = TokenUnit.WORDS) -> Question:
+        """The question that trains, scored by `tokens`: aliases are answers, hops and type are metadata."""
         said = {"type": self.type, "hops": None if self.hops is None else str(self.hops)}
         return Question(
             id=self.id,
@@ -57,6 +57,7 @@ class QuestionRow:
             gold_passages=tuple(passage.partition("\n")[2] for passage in self.gold_passages),
             gold_titles=tuple(passage.partition("\n")[0] for passage in self.gold_passages),
             metadata={**self.metadata, **{key: value for key, value in said.items() if value}},
+            tokens=tokens,
         )
 
 
@@ -117,7 +118,7 @@ def prepared_row(record: Record) -> QuestionRow:
             "the columns of docs/data.md",
             "Write the file anew with workflows/prepare_data.py.",
         )
-    answers = record.strings("golden_answers")
+    answers = record.texts("golden_answers", record.value("golden_answers"), unwrap=True)
     if not answers:
         raise DataError(record.place, "'golden_answers' is empty", "at least one", "Drop the question.")
     hops, kind = record.get("hops"), record.get("type")
@@ -139,5 +140,10 @@ def prepared_row(record: Record) -> QuestionRow:
         gold_titles=record.strings("gold_titles"),
         gold_passages=record.strings("gold_passages"),
         sub_queries=record.strings("sub_queries"),
-        metadata=dict(record.get("metadata") or ()),
+        metadata=prepared_metadata(record),
     )
+
+
+def prepared_metadata(record: Record) -> dict[str, str]:
+    """What a prepared record's `metadata` says; parquet reads a map as pairs."""
+    return dict(record.get("metadata") or ())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from calibadv.data.delimited import delimited_rows
 from calibadv.data.errors import DataError, OnBad, shown
 from calibadv.data.reading import kind_of, numbered_lines
 from calibadv.data.record import Record
 
 _BATCH_ROWS = 1024
-_LONGEST_CELL = 2**31 - 1  # csv's own limit, 131,072 characters, is shorter than some passages
 
 
 def parquet_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
@@ -33,7 +32,7 @@ def parquet_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
             try:
                 batch = next(batches, None)
             except (ArrowException, OSError) as error:
-                on_bad(_unreadable(f"{path}, row {number + 1}", error))
+                on_bad(_unreadable(f"{path}, row {number + 1}", error, file.metadata.num_rows - number))
                 return
             if batch is None:
                 return
@@ -57,63 +56,34 @@ def _batch_rows(path: Path, batch: Any, before: int, on_bad: OnBad) -> Iterator[
         yield Record(f"{path}, row {number}", fields)
 
 
-def _unreadable(place: str, error: Exception) -> DataError:
+def _unreadable(place: str, error: Exception, rows: int = 1) -> DataError:
     why = " ".join(str(error).split())
-    return DataError(place, f"unreadable ({why})", "a whole parquet file", "Download it again.")
+    rest = f", and with it the rest, {rows:,} rows" if rows > 1 else ""
+    return DataError(place, f"unreadable ({why}){rest}", "a whole parquet file", "Download it again.", rows)
 
 
 def table_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
-    """The rows of a CSV or TSV file, whose first line names the columns. A cell that is a JSON list is read as one.
+    """The rows of a CSV or TSV file, whose first line names the columns; a cell that is a JSON list is read as one.
 
     An empty cell is None. Rows with too few or too many cells go to `on_bad`.
     """
-    csv.field_size_limit(_LONGEST_CELL)
     columns: list[str] | None = None
-    for place, cells in _cells(path, on_bad):
+    delimiter = "\t" if kind_of(path) == ".tsv" else ","
+    for row in delimited_rows(path, numbered_lines(path, on_bad), delimiter, on_bad):
+        place = f"{path}, line {row.line}"
         if columns is None:
-            columns = _columns(place, cells)
-        elif len(cells) != len(columns):
+            columns = _columns(place, row.cells)
+        elif len(row.cells) != len(columns):
             on_bad(
                 DataError(
                     place,
-                    f"the row has {len(cells)} cells, {shown(cells)}",
+                    f"the row has {len(row.cells)} cells, {shown(row.cells)}",
                     f"{len(columns)}, for the columns {shown(columns)}",
                     "Quote cells that hold the delimiter.",
                 )
             )
         else:
-            yield Record(place, {name: _cell(cell) for name, cell in zip(columns, cells, strict=True)})
-
-
-def _cells(path: Path, on_bad: OnBad) -> Iterator[tuple[str, list[str]]]:
-    """(place of its first line, cells) of every row that is not blank."""
-    first_line = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal first_line
-        for number, line in numbered_lines(path, on_bad):
-            first_line = first_line or number
-            yield line
-
-    rows = csv.reader(lines(), delimiter="\t" if kind_of(path) == ".tsv" else ",", strict=True)
-    while True:
-        first_line = 0
-        try:
-            cells = next(rows, None)
-        except csv.Error as error:
-            on_bad(
-                DataError(
-                    f"{path}, line {first_line}",
-                    f"the row cannot be read ({error})",
-                    'cells apart by the delimiter, quotes inside a quoted cell doubled ("")',
-                    "Mend the quotes of this row.",
-                )
-            )
-            continue
-        if cells is None:
-            return
-        if any(cell.strip() for cell in cells):
-            yield f"{path}, line {first_line}", cells
+            yield Record(place, {name: _cell(cell) for name, cell in zip(columns, row.cells, strict=True)})
 
 
 def _columns(place: str, cells: list[str]) -> list[str]:
@@ -127,12 +97,10 @@ def _columns(place: str, cells: list[str]) -> list[str]:
 
 def _cell(cell: str) -> Any:
     text = cell.strip()
-    if not text:
-        return None
     if text.startswith("["):
         try:
             value = json.loads(text)
         except (RecursionError, ValueError):
             return text  # a text may begin with a bracket
         return value if isinstance(value, list) else text
-    return text
+    return text or None

@@ -14,7 +14,7 @@ import numpy as np
 
 from calibadv.rewards.answer import f1, normalise
 from calibadv.rewards.turns import TurnRewards
-from calibadv.types import Document, FloatArray, Group, Question, Trajectory, TurnKind
+from calibadv.types import Document, FloatArray, Group, Question, TokenUnit, Trajectory, TurnKind
 
 NO_ANSWER = -1.0
 
@@ -29,11 +29,12 @@ def step_search_rewards(group: Group, documents: Mapping[str, Document], *, key_
     found = sorted({doc for t in group.trajectories for turn in t.turns for doc in turn.doc_ids})
     gold, cosines = group.question.gold_passages, None
     if gold:
-        cosines = dict(zip(found, tfidf_cosines([documents[doc].text for doc in found], gold), strict=True))
+        texts = [documents[doc].text for doc in found]
+        cosines = dict(zip(found, tfidf_cosines(texts, gold, group.question.tokens), strict=True))
     return [_trajectory_rewards(group.question, trajectory, cosines, key_weight) for trajectory in group.trajectories]
 
 
-def key_score(queries: Sequence[str], sub_queries: Sequence[str]) -> float:
+def key_score(queries: Sequence[str], sub_queries: Sequence[str], tokens: TokenUnit = TokenUnit.WORDS) -> float:
     """Mean over the gold sub-queries of the F1 that each was given, in [0, 1]; 0 without either of them.
 
     Each query goes to the sub-query that it fits best (the first of equals) and overwrites what an earlier one left
@@ -44,7 +45,7 @@ def key_score(queries: Sequence[str], sub_queries: Sequence[str]) -> float:
         return 0.0
     scores = [0.0] * len(sub_queries)
     for query in queries:
-        fits = [f1(query, gold) for gold in sub_queries]
+        fits = [f1(query, gold, tokens) for gold in sub_queries]
         if (best := max(fits)) > 0:
             scores[fits.index(best)] = best
     return sum(scores) / len(scores)
@@ -77,20 +78,20 @@ def redundancies(searches: Sequence[Sequence[str]]) -> list[float]:
     return shares
 
 
-def tfidf_cosines(texts: Sequence[str], passages: Sequence[str]) -> FloatArray:
+def tfidf_cosines(texts: Sequence[str], passages: Sequence[str], tokens: TokenUnit = TokenUnit.WORDS) -> FloatArray:
     """Cosine of the TF-IDF vectors of every document's text and every gold passage, in [0, 1]. Shape [D, P].
 
     As the released code: scikit-learn's vectorizer, fitted anew for each document, on it and the gold passages alone;
-    texts without titles, normalised as answers are; smoothed idf, words of two characters or more. A text without such
-    a word has cosine 0 with everything.
+    texts without titles, normalised as answers are; smoothed idf, words of two characters or more (with "unspaced"
+    tokens all of them). A text without such a word has cosine 0 with everything.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     cosines_DP = np.zeros((len(texts), len(passages)), dtype=np.float32)
-    vectorizer = TfidfVectorizer()
+    vectorizer = TfidfVectorizer() if tokens == TokenUnit.WORDS else TfidfVectorizer(token_pattern=r"\S+")
     words = vectorizer.build_analyzer()
-    golds = [normalise(passage) for passage in passages]
-    for row_P, text in zip(cosines_DP, map(normalise, texts), strict=True):
+    golds = [normalise(passage, tokens) for passage in passages]
+    for row_P, text in zip(cosines_DP, (normalise(text, tokens) for text in texts), strict=True):
         if golds and words(text):  # it refuses an empty vocabulary
             vectors = vectorizer.fit_transform([text, *golds])  # of length 1 each, so that products are cosines
             row_P[:] = (vectors[:1] @ vectors[1:].T).toarray()[0]
@@ -110,5 +111,5 @@ def _trajectory_rewards(
         for step, gain, redundancy in zip(steps, information_gains(found, cosines), redundancies(found), strict=True):
             rewards[step] = gain - redundancy
     queries = [turn.query for turn in trajectory.turns if turn.query is not None]
-    rewards[-1] = trajectory.answer_reward + key_weight * key_score(queries, question.sub_queries)
+    rewards[-1] = trajectory.answer_reward + key_weight * key_score(queries, question.sub_queries, question.tokens)
     return rewards

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 
 from calibadv.rewards.answer import normalise
 from calibadv.rewards.turns import TurnRewards
-from calibadv.types import Document, Group, Question, Trajectory, Turn, TurnKind
+from calibadv.types import Document, Group, Question, TokenUnit, Trajectory, Turn, TurnKind
 
 SUCCESS_REWARD = 0.2
 ANSWER_REWARD = 0.5
@@ -46,18 +46,20 @@ def answer_documents(question: Question, documents: Mapping[str, Document]) -> f
     return frozenset(
         id
         for id, document in documents.items()
-        if any(contains_answer(text, question.golden_answers) for text in (document.title, document.text))
+        if any(
+            contains_answer(text, question.golden_answers, question.tokens) for text in (document.title, document.text)
+        )
     )
 
 
-def contains_answer(text: str, golden_answers: Sequence[str]) -> bool:
+def contains_answer(text: str, golden_answers: Sequence[str], tokens: TokenUnit = TokenUnit.WORDS) -> bool:
     """Whether a golden answer stands in `text` as whole words, both normalised.
 
     yes and no never do, nor does an answer of which nothing is left when it is normalised (our decision).
     """
-    answers = {normalise(answer) for answer in golden_answers} - {"", *UNSPECIFIC}
-    normal = normalise(text)
-    return any(re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", normal) for answer in answers)
+    answers = {normalise(answer, tokens) for answer in golden_answers} - {"", *UNSPECIFIC}
+    normal, part = normalise(text, tokens), r"\w" if tokens == TokenUnit.WORDS else r"\S"
+    return any(re.search(rf"(?<!{part}){re.escape(answer)}(?!{part})", normal) for answer in answers)
 
 
 def _first_search_row(trajectory: Trajectory, answering: Set[str]) -> list[float]:

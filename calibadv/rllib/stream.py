@@ -16,7 +16,7 @@ from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import Config, role
 from calibadv.data.gold_passages import training_questions, without_gold_texts
-from calibadv.data.questions import load_questions
+from calibadv.data.questions import load_questions, scored_by
 from calibadv.methods import make_method
 from calibadv.rllib.schedule import schedule
 from calibadv.rollout.group import RolledGroup
@@ -69,8 +69,9 @@ class RolloutStream:
         """How many rows each (phase, step) has, and the rows as they are finished. Starts the engines."""
         config = self.config
         need = make_method(config.method.name, config.method.params).gold
-        train = training_questions(self.inputs.train, self.inputs.corpus, need)
-        test = without_gold_texts(load_questions(self.inputs.test)[: config.data.test_questions])
+        train = scored_by(config.reward.tokens, training_questions(self.inputs.train, self.inputs.corpus, need))
+        test = load_questions(self.inputs.test, tokens=config.reward.tokens)[: config.data.test_questions]
+        test = without_gold_texts(test)
         first, evaluated = (start.version, start.evaluated) if (start := self.inputs.start) else (0, False)
         rows = list(schedule(config, train, test, start=first, evaluated=evaluated))
         expected = Counter((row["phase"], row["step"]) for row in rows)

@@ -137,7 +137,7 @@ class Agent:
     ) -> Trajectory:
         last = turns[-1]
         answer = parse_action(last.text).answer if last.kind is TurnKind.ANSWER else None
-        answer_reward = best_over_golden(answer, question.golden_answers)
+        answer_reward = best_over_golden(answer, question.golden_answers, tokens=question.tokens)
         well_formed = format_reward(turns, prefill=self.dialogue.prefill, require_search=self.require_search)
         return Trajectory(
             prompt_ids=prompt_ids,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,32 +14,45 @@ import numpy as np
 from calibadv.search.embeddings import atomic_folder, corpus_identity, once_at_a_time
 from calibadv.search.encoder import passage_text
 from calibadv.search.ordering import best_first
-from calibadv.types import Document
+from calibadv.types import Document, TokenUnit
+from calibadv.unspaced import UNSPACED, spaced
 
-_TOKEN = r"(?u)\b\w+\b"  # bm25s' own pattern drops one-character words, and with them "Apollo 8"'s 8
+_PATTERNS: dict[TokenUnit, re.Pattern[str]] = {
+    TokenUnit.WORDS: re.compile(
+        r"(?u)\b\w+\b"
+    ),  # bm25s' own pattern drops one-character words, and with them "Apollo 8"'s 8
+    TokenUnit.UNSPACED: re.compile(
+        rf"(?u){UNSPACED.pattern}|\b\w+\b"
+    ),  # of `spaced` text: no run goes on into another script
+}
 
 
 class Bm25Index:
-    """BM25 over title and text (Lucene's variant, k1 = 1.5, b = 0.75, English stop words). Cached in `cache_dir`."""
+    """BM25 over title and text (Lucene's variant, k1 = 1.5, b = 0.75, English stop words). Cached in `cache_dir`.
 
-    def __init__(self, documents: Sequence[Document], cache_dir: Path) -> None:
+    With `tokens` "unspaced" every character of a script without blanks between words is a word (`calibadv.unspaced`).
+    """
+
+    def __init__(self, documents: Sequence[Document], cache_dir: Path, tokens: str = "words") -> None:
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it has set it to DEBUG
-        self._documents = documents
-        key = hashlib.sha256(f"{corpus_identity(documents)}|{_TOKEN}".encode()).hexdigest()[:24]
+        self._documents, self._tokens = documents, TokenUnit(tokens)
+        pattern = _PATTERNS[self._tokens].pattern
+        key = hashlib.sha256(f"{corpus_identity(documents)}|{pattern}".encode()).hexdigest()[:24]
         folder = cache_dir / f"bm25-{key}"
         with once_at_a_time(folder):
             if not folder.is_dir():
                 index = bm25s.BM25()
-                index.index(_words([passage_text(document) for document in documents]), show_progress=False)
+                texts = [passage_text(document) for document in documents]
+                index.index(_words(texts, self._tokens), show_progress=False)
                 with atomic_folder(folder) as partial:
                     index.save(str(partial), show_progress=False)
         self._index = bm25s.BM25.load(str(folder), mmap=True)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Document]]:
         """At most `k` documents that share a word with the query, best first; none when no document does."""
-        return [self._search_one(words, k) for words in _words(queries)]
+        return [self._search_one(words, k) for words in _words(queries, self._tokens)]
 
     def _search_one(self, words: list[str], k: int) -> list[Document]:
         known = [word for word in words if word in self._index.vocab_dict]
@@ -49,13 +63,17 @@ class Bm25Index:
         return [replace(self._documents[row], score=float(scores_N[row])) for row in rows if scores_N[row] > 0]
 
 
-def _words(texts: Sequence[str]) -> list[list[str]]:
+def _words(texts: Sequence[str], tokens: TokenUnit) -> list[list[str]]:
     import bm25s
 
     # One text a call would build the stop-word list each time; no text at all is refused by bm25s.
     if not texts:
         return []
     words: list[list[str]] = bm25s.tokenize(
-        list(texts), token_pattern=_TOKEN, stopwords="en", return_ids=False, show_progress=False
+        list(texts) if tokens == TokenUnit.WORDS else [spaced(text) for text in texts],
+        token_pattern=_PATTERNS[tokens].pattern,
+        stopwords="en",
+        return_ids=False,
+        show_progress=False,
     )
     return words

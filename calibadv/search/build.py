@@ -109,12 +109,12 @@ def _retriever(
     nearest: Nearest | None,
 ) -> Retriever:
     if settings.retriever == "bm25":
-        return Bm25Index(documents, cache_dir)
+        return Bm25Index(documents, cache_dir, settings.tokens)
     assert encoder is not None
     dense = DenseIndex(documents, encoder, nearest or _nearest(documents, settings, cache_dir, encoder))
     if settings.retriever == "dense":
         return dense
-    return HybridRetriever([dense, Bm25Index(documents, cache_dir)])
+    return HybridRetriever([dense, Bm25Index(documents, cache_dir, settings.tokens)])
 
 
 def _nearest(documents: Sequence[Document], settings: SearchSettings, cache_dir: Path, encoder: TextEncoder) -> Nearest:

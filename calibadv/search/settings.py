@@ -8,10 +8,12 @@ from pathlib import Path
 
 from calibadv.search.faiss_index import IndexOptions
 from calibadv.search.limits import SearchLimits
+from calibadv.types import TokenUnit
 
 RETRIEVERS = ("dense", "bm25", "hybrid")
 RERANKERS = ("late", "cross", "none")
 LATE_SCORES = ("weighted", "colbert")
+TOKENS = tuple(map(str, TokenUnit))
 PACKAGED_ENCODERS = ("minilm",)
 
 
@@ -28,6 +30,7 @@ class SearchSettings:
     retriever: str = "dense"
     reranker: str = "late"
     encoder: str = "minilm"
+    tokens: str = "words"  # of BM25; "unspaced": each character of Han, Kana, Thai, … is a word
     late_scores: str = "weighted"  # or "colbert": MaxSim alone, every query token alike
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
     top_k_retrieve: int = 20  # CalibAdv, experimental setup
@@ -46,6 +49,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         _one_of("retriever", self.retriever, RETRIEVERS)
         _one_of("reranker", self.reranker, RERANKERS)
+        _one_of("tokens", self.tokens, TOKENS)
         _one_of("late_scores", self.late_scores, LATE_SCORES)
         if "/" not in self.encoder and not Path(self.encoder).is_dir():
             _one_of("encoder", self.encoder, PACKAGED_ENCODERS, "or a model folder, or a hub name owner/model")

@@ -75,6 +75,7 @@ def what_is_compared(config: Config) -> dict[str, Any]:
     return {
         **{f"data.{name}": value for name, value in config.data.model_dump().items()},
         "model.path": config.model.path,
+        "reward.tokens": str(config.reward.tokens),
         "run.steps": config.run.steps,
         "updates a step (data.questions_per_step x rollout.samples / learner.minibatch_rollouts)": (
             config.updates_per_step

@@ -8,15 +8,20 @@ from pathlib import Path
 from calibadv.data.corpus import places_of_id, read_documents
 from calibadv.data.corpus_store import CorpusStore, build_store
 from calibadv.data.errors import RepeatedId
+from calibadv.data.tally import REPEATED, Tally
 from workflows.data_preparation.skipping import skip_list
 
 
-def prepare_corpus(source: Path, out: Path, *, skip_bad: bool = False) -> tuple[CorpusStore, int]:
-    """(the store in `out`, how many bad rows were skipped). DataError names the file and the line of the first one."""
+def prepare_corpus(source: Path, out: Path, *, skip_bad: bool = False) -> tuple[CorpusStore, Tally]:
+    """(the store in `out`, what became of the source's rows). DataError names the file and the line of a bad one."""
+    tally = Tally()
     with skip_list(out, skip=skip_bad) as skipped:
         try:
-            return build_store(read_documents(source, skipped), out, skipped), skipped.count
+            store = build_store(read_documents(source, skipped, tally), out, skipped)
         except RepeatedId as error:
             # The store knows documents by their number only; a file that has to be mended is worth a second reading.
             first, second = islice(places_of_id(source, error.doc_id), 2)
             raise RepeatedId(second, error.doc_id, first) from error
+    tally.leave_out(REPEATED, store.manifest.repeated)
+    tally.refuse(store.manifest.skipped)
+    return store, tally

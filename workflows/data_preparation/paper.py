@@ -11,9 +11,11 @@ from pathlib import Path
 from calibadv.data.errors import DataError
 from calibadv.data.questions import read_question_rows
 from calibadv.data.schema import QuestionRow, write_questions
+from calibadv.data.tally import Tally
 from workflows.data_preparation.question_sets import without_overlap
 from workflows.data_preparation.skipping import skip_list
 from workflows.data_preparation.sources import HUB_REPOSITORY
+from workflows.row_report import say_rows
 
 log = logging.getLogger("workflows.prepare_data")
 
@@ -61,8 +63,10 @@ def prepare_paper(fetch: Fetch, out: Path, *, skip_bad: bool = False, drop_overl
 
     def rows_of(wanted: PaperSet, written: Path) -> list[QuestionRow]:
         with skip_list(written.with_name(f"{wanted.dataset}-{wanted.split}"), skip=skip_bad) as skipped:
-            rows = list(read_question_rows(files[wanted], name=wanted.dataset, on_bad=skipped))
-        counts.append(PaperCount(wanted, len(rows), skipped.count))
+            tally = Tally()
+            rows = list(read_question_rows(files[wanted], name=wanted.dataset, on_bad=skipped, tally=tally))
+        say_rows(f"{wanted.dataset} {wanted.split}", files[wanted], tally)
+        counts.append(PaperCount(wanted, len(rows), tally.refused))
         _warn_of_difference(counts[-1])
         return rows
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from calibadv.data.overlap import Shared, shared_questions
 from calibadv.data.questions import read_question_rows
 from calibadv.data.schema import QuestionRow, write_questions
+from calibadv.data.tally import Tally
 from workflows.data_preparation.skipping import skip_list
 
 log = logging.getLogger("workflows.prepare_data")
@@ -24,7 +25,7 @@ class Prepared:
 
     path: Path
     written: int
-    skipped: int  # bad rows
+    tally: Tally  # of the source's rows
     shared: int  # questions that are asked elsewhere too, dropped or not
     held_out: int = 0  # questions in the file of `held_out_path`
 
@@ -47,13 +48,14 @@ def prepare_questions(
     go to `held_out_path(out)` instead.
     """
     with skip_list(out, skip=skip_bad) as skipped:
-        rows = list(read_question_rows(source, name=name, fallback=fallback, on_bad=skipped))
+        tally = Tally()
+        rows = list(read_question_rows(source, name=name, fallback=fallback, on_bad=skipped, tally=tally))
         others = [row for other in against for row in read_question_rows(other)]
         kept, shared = without_overlap(rows, others, out, drop=drop_overlap)
         kept, held_out = split_rows(kept, hold_out, hold_out_seed)
         if held_out:
             write_questions(held_out, held_out_path(out))
-        return Prepared(out, write_questions(kept, out), skipped.count, len(shared), len(held_out))
+        return Prepared(out, write_questions(kept, out), tally, len(shared), len(held_out))
 
 
 def held_out_path(out: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from calibadv.config import Config
 from calibadv.methods import make_method
-from calibadv.types import Question
+from calibadv.types import Question, TokenUnit
 from workflows.evaluation.models import DIALOGUE, EvaluatedModel
 
 MANIFEST = "manifest.json"
@@ -44,7 +44,10 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
 
 def search_identity(config: Config) -> dict[str, Any]:
     """The search settings that decide which documents come back."""
-    return config.search.model_dump(mode="json", exclude=set(_SEARCH_WAYS))
+    values = config.search.model_dump(mode="json", exclude=set(_SEARCH_WAYS))
+    if values["tokens"] == "words":  # so that answers of an earlier release can be gone on with
+        del values["tokens"]
+    return values
 
 
 def keep_identity(folder: Path, wanted: Identity, about: Mapping[str, str]) -> None:
@@ -104,7 +107,16 @@ def corpus_digest(path: Path) -> str:
 
 def questions_digest(questions: Iterable[Question]) -> str:
     """A digest of the questions and of all that is reported of them, in order; whichever format they came in."""
-    return _digest(json.dumps(asdict(question), sort_keys=True, ensure_ascii=True) for question in questions)
+    return _digest(json.dumps(_digested(question), sort_keys=True, ensure_ascii=True) for question in questions)
+
+
+def _digested(question: Question) -> dict[str, Any]:
+    """Its values as ever, so that digests of an earlier release stay: gold ids stand for texts and titles."""
+    values = asdict(question) | {"gold_passages": ()}
+    del values["gold_titles"]
+    if question.tokens == TokenUnit.WORDS:
+        del values["tokens"]
+    return values
 
 
 def _differences(there: Identity, wanted: Identity) -> list[str]:

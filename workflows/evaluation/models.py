@@ -37,9 +37,9 @@ class EvaluatedModel:
 def find_models(given: Sequence[str], recipe: Path | None, overrides: Sequence[str]) -> tuple[EvaluatedModel, ...]:
     """The models of the command line, each `MODEL` or `NAME=MODEL`; a hub model is downloaded (and cached) now.
 
-    A run's own config.toml says how its model is asked; with a recipe, method and dialogue are still the run's, all
-    else is the recipe's; overrides win over both. ValueError for what is no model, a name that is used twice, and a
-    model of no run without a recipe.
+    A run's own config.toml says how its model is asked and scored; with a recipe, method, dialogue and scoring are
+    still the run's, all else is the recipe's; overrides win over both. ValueError for what is no model, a name that is
+    used twice, and a model of no run without a recipe.
     """
     models = [_find(text, recipe, overrides) for text in given]
     for index, model in enumerate(models):
@@ -118,4 +118,4 @@ def _config(given: str, run: Path | None, recipe: Path | None, overrides: Sequen
         return trained
     config = load_config(recipe, overrides)
     rollout = config.rollout.model_copy(update={name: getattr(trained.rollout, name) for name in DIALOGUE})
-    return config.model_copy(update={"method": trained.method, "rollout": rollout})
+    return config.model_copy(update={"method": trained.method, "reward": trained.reward, "rollout": rollout})

@@ -9,7 +9,8 @@ from pathlib import Path
 from calibadv.config import POCKET
 from calibadv.data.pocket import write_pocket_world
 from calibadv.data.questions import load_questions
-from calibadv.types import Question
+from calibadv.data.tally import Tally
+from calibadv.types import Question, TokenUnit
 from workflows.evaluation.command import Command
 from workflows.evaluation.identity import (
     check_comparable,
@@ -20,6 +21,7 @@ from workflows.evaluation.identity import (
     search_identity,
 )
 from workflows.evaluation.models import EvaluatedModel, find_models
+from workflows.row_report import say_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,16 @@ def make_plan(command: Command) -> Plan:
     models = find_models(command.models, command.recipe, command.overrides)
     _check_one_search(models)
     cache = models[0].config.run.cache
-    sets = tuple(_load_set(name, file, cache, command.questions) for name, file in command.sets)
+    tokens = _one_scoring(models)
+    tallies = {name: Tally() for name, _ in command.sets}
+    sets = tuple(_load_set(name, file, cache, command.questions, tokens, tallies[name]) for name, file in command.sets)
     corpus = _pocket(cache, "corpus") if command.corpus == POCKET else Path(command.corpus).absolute()
     out = command.out or models[0].config.run.folder / "evaluation"
     plan = Plan(models, sets, corpus, out.absolute())
     _check_prompts(models, sets)
     _keep_identities(plan)
+    for questions in sets:  # after all checks: what is refused is said in one line
+        say_rows(questions.name, questions.path, tallies[questions.name], tokens)
     return plan
 
 
@@ -83,11 +89,11 @@ def _keep_identities(plan: Plan) -> None:
             keep_identity(plan.folder(model, questions), wanted[model.name, questions.name], about)
 
 
-def _load_set(name: str, file: str, cache: Path, limit: int | None) -> QuestionSet:
+def _load_set(name: str, file: str, cache: Path, limit: int | None, tokens: TokenUnit, tally: Tally) -> QuestionSet:
     path = _pocket(cache, "test") if file == POCKET else Path(file).absolute()
     if not path.exists():
         raise FileNotFoundError(f"--set {name}: there is no file {path}")
-    return QuestionSet(name, path, tuple(load_questions(path)[:limit]))
+    return QuestionSet(name, path, tuple(load_questions(path, tokens=tokens, tally=tally)[:limit]))
 
 
 def _pocket(cache: Path, part: str) -> Path:
@@ -95,15 +101,28 @@ def _pocket(cache: Path, part: str) -> Path:
     return path
 
 
+def _one_scoring(models: Sequence[EvaluatedModel]) -> TokenUnit:
+    """By what the answers of all models are scored; ValueError where their runs say different things."""
+    first = models[0]
+    for model in models[1:]:
+        if model.config.reward.tokens != first.config.reward.tokens:
+            raise ValueError(
+                f"reward.tokens is '{first.config.reward.tokens}' for {first.name} and '{model.config.reward.tokens}' "
+                f"for {model.name}: models of one table are scored alike; set it with --reward.tokens"
+            )
+    return first.config.reward.tokens
+
+
 def _check_one_search(models: Sequence[EvaluatedModel]) -> None:
     """All models answer through one search app; what their runs say of it must be one thing."""
     first = search_identity(models[0].config)
     for model in models[1:]:
         other = search_identity(model.config)
-        for key in first:
-            if other[key] != first[key]:
+        for key in {**first, **other}:
+            if other.get(key) != first.get(key):
+                one, two = (of.config.search.model_dump(mode="json")[key] for of in (models[0], model))
                 raise ValueError(
-                    f"search.{key} is {first[key]!r} for {models[0].name} and {other[key]!r} for {model.name}: models "
+                    f"search.{key} is {one!r} for {models[0].name} and {two!r} for {model.name}: models "
                     f"of one table search alike; set it with --search.{key}, or evaluate them into two --out folders"
                 )
 

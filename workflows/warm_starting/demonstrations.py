@@ -156,8 +156,8 @@ class _GoldPolicy:
 
     def _look(self, observation_ids: IntArray) -> None:
         documents = self._dialogue.text(observation_ids).partition("<information>")[2].rpartition("</information>")[0]
-        self._read += f" {normalise(documents)} "
+        self._read += f" {normalise(documents, self._question.tokens)} "
 
     def _has_read(self, answer: str) -> bool:
-        words = normalise(answer)
+        words = normalise(answer, self._question.tokens)
         return bool(words) and f" {words} " in self._read

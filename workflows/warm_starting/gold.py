@@ -24,11 +24,13 @@ from calibadv.cluster.factories import make_dialogue, make_limits
 from calibadv.config import Config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
+from calibadv.data.tally import Tally
 from calibadv.rllib.module import load_causal_lm, save_pretrained
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
 from calibadv.types import Question
 from workflows.inputs import model_folder
+from workflows.row_report import say_rows
 from workflows.searching import search_factory, search_settings
 from workflows.warm_starting.demonstrations import Demonstration, Fate, demonstrations, searching
 from workflows.warm_starting.training import GoldRecipe, History, train
@@ -116,8 +118,8 @@ def write_model(model: Any, source: Path, folder: Path, dtype: torch.dtype) -> N
 def _demonstrations(
     request: GoldRequest, source: Path
 ) -> tuple[list[Demonstration], list[Demonstration], Counter[Fate]]:
-    questions = load_questions(request.questions)[: request.limit]
-    held_out = load_questions(request.held_out)[: request.limit] if request.held_out else []
+    questions = _questions(request, request.questions)
+    held_out = _questions(request, request.held_out) if request.held_out else []
     both = {question.id for question in questions} & {question.id for question in held_out}
     if both:
         raise ValueError(
@@ -136,6 +138,13 @@ def _demonstrations(
     if held_out:
         log.info("%s: %s", request.held_out, _counted(held_out_counts))
     return shown, tested, counts
+
+
+def _questions(request: GoldRequest, path: Path) -> list[Question]:
+    tokens, tally = request.config.reward.tokens, Tally()
+    questions = load_questions(path, tokens=tokens, tally=tally)
+    say_rows("questions", path, tally, tokens)
+    return questions[: request.limit]
 
 
 def _search(request: GoldRequest) -> Callable[[], SearchFn]:
