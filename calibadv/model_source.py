@@ -58,7 +58,7 @@ def _fetched(name: str, files: Sequence[str], cached: Path | None) -> ModelFolde
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(files), cache_dir=hub_cache()))
     except Exception as error:  # of the hub, the network, a proxy, the disk
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
         if cached is not None and has_weights(cached):
             logger.warning("%s is taken from the hub's cache, for it could not be asked for (%s)", name, why)
             return ModelFolder(cached, whole=True)
