@@ -198,6 +198,30 @@ def test_the_settings_of_every_training_command_are_accepted(command: Command, m
     parse(command.arguments)
 
 
+@pytest.mark.parametrize("block", range(2))
+def test_what_is_done_from_python_can_be_done(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's code, over a run that is made at once: names, arguments and what is read of the answer."""
+    import pandas
+    import transformers
+
+    from calibadv.tracking.view import RunSummary
+    from workflows import train
+
+    def at_once(config: Config, _view: object) -> RunSummary:
+        assert (config.run.name, config.run.steps) == ("from-python", 2)
+        return RunSummary({"f1": 0.1}, {"f1": 0.2}, steps=2, seconds=1.0, folder=tmp_path)
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(train, "train_run", at_once)
+    monkeypatch.setattr(pandas, "read_json", lambda path, lines: (path, lines))
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda folder: folder)
+    blocks = re.findall(r"```python\n(.*?)```", read(ROOT / "docs" / "python.md"), flags=re.DOTALL)
+    assert len(blocks) == 2
+    scope: dict[str, object] = {}
+    exec(blocks[block], scope)
+    assert {"summary", "policy"} & scope.keys()
+
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 DATA = re.compile(r"(?<![\w/.-])(?:/mnt/calibadv/)?data/[\w.*/-]*\w|(?<=/mnt/calibadv/)data/[\w./-]*\w")

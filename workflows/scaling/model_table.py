@@ -13,7 +13,7 @@ from calibadv.step_time.work import ASSUMED, Work
 from workflows.retrieval.tables import markdown
 
 MODEL = "Qwen/Qwen2.5-7B"
-PAPER_GPU, PAPER_GPUS, PAPER_S = "H20", 8, 809.0  # CalibAdv appendix B
+PAPER_GPU, PAPER_GPUS, PAPER_S = "H20", 8, 809.0  # CalibAdv appendix G
 WORK = Work()
 HEAD = ("GPUs", "engines + learners", "staleness", "rollout s", "learn s", "sync s", "step s", "longest", "of 809 s")
 PARTS_HEAD = ("phase", "spent on", "8 x H20", "8 x H100", "64 x H20", "64 x H100")
