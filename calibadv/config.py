@@ -10,6 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import date as dates
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -127,6 +128,8 @@ class Rollout(Section):
     # recomputed, as in trainers that recompute them. The paper's released script: 0.95
     top_p: float = Field(1.0, gt=0, le=1)
     template: str = PROMPT_TEMPLATE
+    system: str = ""  # a system message before the prompt; "" = none, or the chat template's own
+    date: str = ""  # 2026-11-28: told to a chat template that writes the date; "" = the day the run begins, kept by it
     max_turns: int = Field(4, ge=0, le=1000)
     max_prompt_tokens: Tokens = 2048
     max_turn_tokens: Tokens = 1024
@@ -143,6 +146,14 @@ class Rollout(Section):
     max_concurrent: Rollouts = 256  # sequences an engine batches
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     kv_cache_gb: float = Field(1.0, gt=0, le=10**5)  # CPU engines only
+
+    @field_validator("date")
+    @classmethod
+    def _a_day(cls, date: str) -> str:
+        try:
+            return dates.fromisoformat(date).isoformat() if date else ""
+        except ValueError:
+            raise ValueError(f"rollout.date = {shown(date)}: expected a day as 2026-11-28, or ''") from None
 
     @model_validator(mode="after")
     def _room(self) -> Rollout:

@@ -17,7 +17,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("calibadv", "serve", "workflows")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("calibadv.http_client", "calibadv.json_lines", "calibadv.model_source", "calibadv.types", "calibadv.unspaced"),
+    (
+        "calibadv.http_client",
+        "calibadv.json_lines",
+        "calibadv.model_source",
+        "calibadv.rollout.chat_template",
+        "calibadv.types",
+        "calibadv.unspaced",
+    ),
     # The words of a rollout: prompt and tags, its two edges, its seeds. They are below rewards and advantages, which
     # read turns with the dialogue's own parser; agent and engines are above them, and out of their reach.
     (

@@ -16,6 +16,7 @@ from calibadv.tracking.view import RunSummary, TerminalView
 from workflows.checkpointing import Checkpoints
 from workflows.inputs import resolve_inputs
 from workflows.interruption import Interruption
+from workflows.prompt_date import date_of_checkpoint, with_date
 from workflows.restart import Restart, mends
 from workflows.resume import begin_anew, restart_run, resume_run, run_identity, storage_of
 from workflows.snapshots import Snapshots
@@ -40,10 +41,11 @@ def make_attempt(
     begun_s, again = time.time(), resume or restart.number > 0
     view.stage("Files", "model, questions and corpus are read")
     inputs = resolve_inputs(config)
-    identity = run_identity(config, inputs) if again or config.checkpoint.every else Identity({}, {})
     with RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=again) as folder:
         view.keep_output(folder.output)
         storage = storage_of(config, folder.path)
+        config = with_date(config, inputs.model, date_of_checkpoint(storage) if again else "")
+        identity = run_identity(config, inputs) if again or config.checkpoint.every else Identity({}, {})
         checkpoints = Checkpoints(config.checkpoint, identity, folder, Snapshots(storage))
         resumed = None
         if restart.number:

@@ -22,6 +22,7 @@ from calibadv.methods import make_method
 from calibadv.model_source import find_model
 from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Inputs
+from calibadv.rollout.chat_template import problems
 from calibadv.rollout.torch_engine import check_folder
 from calibadv.types import Question
 from workflows.row_report import say_rows
@@ -99,8 +100,13 @@ def model_folder(name: str) -> Path:
 
 
 def check_prompts(config: Config, model: Path, questions: Sequence[Question]) -> None:
-    """Raises ValueError if a question's prompt is over the token budget; the longest by characters are encoded."""
+    """Raises ValueError if no prompt of the chat template is right, or a question's is over the token budget.
+
+    The longest by characters are encoded. What is odd in the template, but no error, is warned of.
+    """
     dialogue, limits = make_dialogue(config, str(model)), make_limits(config)
+    for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
+        logger.warning("%s: %s", config.model.path, problem)
     for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
         limits.check_prompt(dialogue.prompt_ids(question.text), question)
 

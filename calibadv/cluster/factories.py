@@ -14,6 +14,7 @@ from calibadv.cluster.engine import Engine
 from calibadv.config import Config
 from calibadv.methods import make_method
 from calibadv.rollout.agent import Limits
+from calibadv.rollout.chat_template import problems
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.protocols import GenerateFn, SearchFn
@@ -48,13 +49,26 @@ def make_engine(config: Config, model_folder: str) -> Engine:
 
 
 def make_dialogue(config: Config, model_folder: str) -> Dialogue:
-    """The dialogue of the configured method in the model's own chat template."""
+    """The dialogue of the configured method in the model's own chat template.
+
+    ValueError, with what to do, for a template in which no rollout could be right; see `chat_template.problems`.
+    """
+    dialogue = open_dialogue(config, model_folder)
+    for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
+        if problem.fatal:
+            raise ValueError(f"{model_folder}: {problem}")
+    return dialogue
+
+
+def open_dialogue(config: Config, model_folder: str) -> Dialogue:
+    """The same dialogue, whatever the chat template's problems are. ValueError if there is no tokenizer or template."""
     method = make_method(config.method.name, config.method.params)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{model_folder} holds no tokenizer that can be opened: {error}") from error
-    return Dialogue(tokenizer, prefill=method.prefill, template=config.rollout.template)
+    rollout = config.rollout
+    return Dialogue(tokenizer, method.prefill, rollout.template, rollout.system, rollout.date)
 
 
 def make_limits(config: Config) -> Limits:

@@ -15,7 +15,7 @@ import numpy as np
 
 from calibadv.rewards.answer import best_over_golden
 from calibadv.rewards.format import format_reward
-from calibadv.rollout.dialogue import answer_characters, parse_action
+from calibadv.rollout.dialogue import answer_characters, parse_action, up_to_closing_tag
 from calibadv.rollout.protocols import (
     DialogueFormat,
     GenerateFn,
@@ -102,6 +102,8 @@ class Agent:
 
     def _turn(self, generation: Generation) -> Turn:
         text = self.dialogue.text(generation.ids)
+        if generation.stop is StopReason.TAG:
+            text = up_to_closing_tag(text)
         action = parse_action(text)
         characters = answer_characters(text) if action.kind is TurnKind.ANSWER else None
         span = token_span(generation.ids, *characters, self.dialogue.text) if characters else None

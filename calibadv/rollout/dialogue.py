@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from calibadv.rollout.chat_template import messages_of, rendered
 from calibadv.types import Document, IntArray, TurnKind
 
 PROMPT_TEMPLATE = (
@@ -33,6 +34,8 @@ PRE_THINK = "<think>"
 TAGS = ("think", "search", "information", "answer")
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 # White space stands once only before the slash: two runs side by side would be tried in every split of a long one.
+_CLOSED = re.compile(r".*?</(?:search|answer)>", re.DOTALL)
+_MARKUP = re.compile(r"[<\[{|＜].*[>\]}|＞]", re.DOTALL)  # how a control token is written
 _TAG_LIKE = re.compile(rf"[<＜﹤](?=\s*(?:/\s*)?(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
 
 
@@ -65,6 +68,16 @@ def answer_characters(turn_text: str) -> tuple[int, int] | None:
     return match.span() if match is not None and match.group(1) == "answer" else None
 
 
+def up_to_closing_tag(text: str) -> str:
+    """`text` up to and with its first `</search>` or `</answer>`; without one, as it is.
+
+    Sampling stops there, but the tag's last token may hold what follows too (`>.`): that token is sampled and trains
+    as a whole, and its rest is no part of what a turn says.
+    """
+    match = _CLOSED.match(text)
+    return match.group() if match is not None else text
+
+
 def think_text(turn_text: str) -> str:
     """The reasoning of a turn, whether its opening tag was written or prefilled; '' if it is never closed."""
     head, closed, _ = turn_text.partition("</think>")
@@ -88,12 +101,14 @@ class Dialogue:
     """Writes prompts and observations as token ids with one tokenizer.
 
     `prefill` (PreThink, CalibAdv sec. 3.4) ends the prompt and every observation, so that it is conditioned on and
-    never trained.
+    never trained. `system`: a message before the user's; `date`: the day that the chat template is told, "" = today.
     """
 
     tokenizer: PreTrainedTokenizerBase
     prefill: str = ""
     template: str = PROMPT_TEMPLATE
+    system: str = ""
+    date: str = ""
 
     def __post_init__(self) -> None:
         if "{question}" not in self.template:
@@ -107,17 +122,25 @@ class Dialogue:
 
     @cached_property
     def _control_tokens(self) -> tuple[str, ...]:
+        """Special tokens and added ones that look like one (`<tool_call>`); an added word is a word of its field."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in added if token.special or _MARKUP.fullmatch(str(token).strip())}
+        names |= set(self.tokenizer.all_special_tokens)
         tags = {f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")}
-        names = {str(token) for token in self.tokenizer.get_added_vocab()} - tags
-        return tuple(sorted((n for n in names if n), key=len, reverse=True))
+        return tuple(sorted((name for name in names - tags if name), key=len, reverse=True))
+
+    def prompt_text(self, question: str) -> str:
+        """The messages in the model's chat template, the generation prompt and the prefill, as text.
+
+        A template that ends the generation prompt with the prefill itself is not given a second one.
+        """
+        content = self.template.replace("{question}", neutralise(question, self._control_tokens))
+        text = rendered(self.tokenizer, messages_of(content, self.system), opened=True, date=self.date)
+        return text if self.prefill and text.rstrip().endswith(self.prefill) else f"{text}{self.prefill}"
 
     def prompt_ids(self, question: str) -> IntArray:
-        """Token ids [P] of the user message in the model's chat template, the generation prompt and the prefill."""
-        content = self.template.replace("{question}", neutralise(question, self._control_tokens))
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        return self._encode(f"{text}{self.prefill}")
+        """Token ids [P] of `prompt_text`."""
+        return self._encode(self.prompt_text(question))
 
     def observation_ids(self, documents: Sequence[Document], max_tokens: int) -> IntArray:
         """Token ids [O <= max_tokens] of the documents between information tags, then the prefill.

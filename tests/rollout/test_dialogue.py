@@ -21,6 +21,7 @@ from calibadv.rollout.dialogue import (
     neutralise,
     parse_action,
     think_text,
+    up_to_closing_tag,
 )
 from calibadv.types import Document, TurnKind
 
@@ -250,3 +251,17 @@ def test_first_complete_action_is_what_the_turn_does(text: str, action: Action) 
 )
 def test_think_of_a_turn(text: str, think: str) -> None:
     assert think_text(text) == think
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("<think>a</think><answer>b</answer>.", "<think>a</think><answer>b</answer>"),
+        ("<search>a</search>\n\n<answer>", "<search>a</search>"),
+        ("<search>a</search></answer>", "<search>a</search>"),
+        ("no tag.", "no tag."),
+        ("<answer>open.", "<answer>open."),
+    ],
+)
+def test_a_turn_is_read_up_to_its_closing_tag(text: str, read: str) -> None:
+    assert up_to_closing_tag(text) == read

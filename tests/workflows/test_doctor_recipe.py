@@ -110,7 +110,7 @@ def test_the_pocket_policys_tokenizer_passes_everything(tmp_path: Path) -> None:
     findings = looked(tokenizer.tokenizer, subject(tmp_path))
     assert {finding.name: finding.state for finding in findings} == dict.fromkeys(
         (
-            "generation prompt",
+            "chat template",
             "beginning of sequence",
             "pieces",
             "tags",
@@ -128,17 +128,24 @@ CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_e
 OPENED = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
 
+THINKING = OPENED.replace("assistant\n", "assistant\n<think>\n")
+
+
 @pytest.mark.parametrize(
-    ("template", "state", "said"),
+    ("template", "prefill", "state", "said"),
     [
-        (CHATML + OPENED, PASS, "'<|im_start|>assistant\\n', then '<think>'"),
-        (CHATML, WARN, "the chat template has none"),
-        (CHATML + OPENED.replace("assistant\n", "assistant\n<think>\n"), FAIL, "itself opens a think"),
-        ("{{ add_generation_prompt }}" + CHATML, FAIL, "changes what stands before it"),
+        (CHATML + OPENED, PRE_THINK, PASS, "'<|im_start|>assistant\\n', then '<think>'"),
+        (CHATML + THINKING, PRE_THINK, PASS, "'<|im_start|>assistant\\n<think>\\n'"),
+        (CHATML + OPENED + "{{ strftime_now('') }}", PRE_THINK, PASS, "then '<think>'"),
+        ("{{ strftime_now('%Y') }}" + CHATML + OPENED, "", PASS, "it writes the date, which a run pins"),
+        (CHATML, PRE_THINK, WARN, "has no generation prompt"),
+        (CHATML + THINKING, "", FAIL, "itself opens a think"),
+        ("{{ add_generation_prompt }}" + CHATML, "", WARN, "changes what stands before"),
+        ("{{ raise_exception('no') }}", "", FAIL, "cannot write a user's message (no)"),
     ],
 )
-def test_generation_prompt(template: str, state: State, said: str) -> None:
-    finding = tokenizer.generation_prompt(dialogue(template=template))
+def test_the_chat_template_is_examined(template: str, prefill: str, state: State, said: str) -> None:
+    (finding,) = tokenizer.chat_template(replace(dialogue(template=template), prefill=prefill))
     assert (finding.state, said in finding.said) == (state, True), finding
 
 

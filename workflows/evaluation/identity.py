@@ -33,7 +33,11 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
         "search": search_identity(config),
         "dialogue": {
             "prefill": make_method(config.method.name, config.method.params).prefill,
-            **{name: getattr(config.rollout, name) for name in DIALOGUE},
+            **{
+                name: value
+                for name in DIALOGUE
+                if (value := getattr(config.rollout, name)) or name not in ("system", "date")
+            },
         },
         "engine": {
             "name": config.rollout.engine,

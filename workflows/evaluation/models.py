@@ -13,6 +13,8 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 # What a policy was trained to read and to keep to. The rest of a configuration says where and how fast.
 DIALOGUE = (
     "template",
+    "system",
+    "date",
     "max_turns",
     "max_prompt_tokens",
     "max_turn_tokens",

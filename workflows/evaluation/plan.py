@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calibadv.config import POCKET
@@ -13,6 +13,7 @@ from calibadv.data.tally import Tally
 from calibadv.types import Question, TokenUnit
 from workflows.evaluation.command import Command
 from workflows.evaluation.identity import (
+    MANIFEST,
     check_comparable,
     corpus_digest,
     identity,
@@ -59,13 +60,24 @@ def make_plan(command: Command) -> Plan:
     tallies = {name: Tally() for name, _ in command.sets}
     sets = tuple(_load_set(name, file, cache, command.questions, tokens, tallies[name]) for name, file in command.sets)
     corpus = _pocket(cache, "corpus") if command.corpus == POCKET else Path(command.corpus).absolute()
-    out = command.out or models[0].config.run.folder / "evaluation"
-    plan = Plan(models, sets, corpus, out.absolute())
-    _check_prompts(models, sets)
+    out = (command.out or models[0].config.run.folder / "evaluation").absolute()
+    plan = Plan(_dated(models, out), sets, corpus, out)
+    _check_prompts(plan.models, sets)
     _keep_identities(plan)
     for questions in sets:  # after all checks: what is refused is said in one line
         say_rows(questions.name, questions.path, tallies[questions.name], tokens)
     return plan
+
+
+def _dated(models: Sequence[EvaluatedModel], out: Path) -> tuple[EvaluatedModel, ...]:
+    """The models, each told the day of its run, or of its answers that are there already."""
+    from workflows.prompt_date import date_of_answers, with_date  # torch: not before the cheap checks
+
+    def dated(model: EvaluatedModel) -> EvaluatedModel:
+        earlier = date_of_answers(sorted(out.glob(f"{model.name}/*/{MANIFEST}")))
+        return replace(model, config=with_date(model.config, model.folder, earlier))
+
+    return tuple(map(dated, models))
 
 
 def _keep_identities(plan: Plan) -> None:

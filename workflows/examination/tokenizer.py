@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from calibadv.rollout.chat_template import messages_of, problems, rendered, writes_date
 from calibadv.rollout.dialogue import TAGS, Dialogue
 from calibadv.types import Document
 from workflows.examination.data import first_questions
-from workflows.examination.finding import Finding, failed, passed, warned
+from workflows.examination.finding import Finding, State, failed, passed, warned
 from workflows.examination.subject import Subject
 
 WORD = "Lisbon"
@@ -38,12 +39,15 @@ LOOKALIKES = (
 
 def tokenizer(subject: Subject) -> Iterator[Finding]:
     """All that is asked of the tokenizer; none of it needs the model's weights."""
-    from calibadv.cluster.factories import make_dialogue
+    from calibadv.cluster.factories import open_dialogue
 
     config, folder = subject.config, subject.model.path
-    dialogue = make_dialogue(config, str(folder))
+    dialogue = open_dialogue(config, str(folder))
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    yield generation_prompt(dialogue)
+    found = chat_template(dialogue)
+    yield from found
+    if any(finding.state is State.FAIL for finding in found):  # what follows would fail of the same
+        return
     yield beginning(dialogue)
     yield pieces(dialogue)
     yield tags(dialogue)
@@ -55,21 +59,18 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
     yield prompts(dialogue, questions, config.rollout.max_prompt_tokens)
 
 
-def generation_prompt(dialogue: Dialogue) -> Finding:
-    """The template must open the assistant's message, and leave the opening of the first think to the dialogue."""
-    name = "generation prompt"
-    plain, opened = (_rendered(dialogue, add_generation_prompt=add) for add in (False, True))
-    if not opened.startswith(plain):
-        remedy = "use the model's own template: with add_generation_prompt it must only add text at the end"
-        return failed(name, "the chat template changes what stands before it", remedy)
-    added = opened[len(plain) :]
-    if not added:
-        remedy = "use a template that heeds add_generation_prompt"
-        return warned(name, "the chat template has none: the policy goes on with the user's message", remedy)
-    if added.rstrip().endswith("<think>"):
-        remedy = "take it out of the template: method.params.pre_think writes it where it is wanted"
-        return failed(name, f"the chat template itself opens a think ({added!r}), unseen by the format reward", remedy)
-    return passed(name, f"{added!r}, then {dialogue.prefill!r}" if dialogue.prefill else repr(added))
+def chat_template(dialogue: Dialogue) -> list[Finding]:
+    """What train and evaluate refuse or warn of in the chat template; if that is nothing, how it opens the answer."""
+    name, given = "chat template", dialogue.tokenizer
+    found = problems(given, system=dialogue.system, prefill=dialogue.prefill)
+    if found:
+        return [(failed if problem.fatal else warned)(name, problem.said, problem.remedy) for problem in found]
+    messages = messages_of(WORD, dialogue.system)
+    added = rendered(given, messages, opened=True).removeprefix(rendered(given, messages))
+    written = dialogue.prefill and added.rstrip().endswith(dialogue.prefill)
+    said = repr(added) if written or not dialogue.prefill else f"{added!r}, then {dialogue.prefill!r}"
+    dated = "; it writes the date, which a run pins (rollout.date)" if writes_date(given, dialogue.system) else ""
+    return [passed(name, said + dated)]
 
 
 def beginning(dialogue: Dialogue) -> Finding:
@@ -97,7 +98,7 @@ def pieces(dialogue: Dialogue) -> Finding:
     action = np.asarray(dialogue.tokenizer.encode(_WRITTEN, add_special_tokens=False), dtype=np.int64)
     body = f"Doc 1(Title: Ada) {document.text}\n"
     expected = (
-        _rendered(dialogue, add_generation_prompt=True) + dialogue.prefill,
+        dialogue.prompt_text(WORD),
         _WRITTEN,
         f"\n\n<information>{body}</information>\n\n{dialogue.prefill}",
     )
@@ -156,8 +157,7 @@ def end_of_turn(dialogue: Dialogue, ends: Iterable[int]) -> Finding:
     if not ends:
         return failed(name, "the model has no end-of-sequence token", remedy)
     written = [{"role": "user", "content": WORD}, {"role": "assistant", "content": _WRITTEN}]
-    rendered = str(dialogue.tokenizer.apply_chat_template(written, tokenize=False))
-    after = rendered.rpartition("</search>")[2].lstrip()
+    after = rendered(dialogue.tokenizer, written).rpartition("</search>")[2].lstrip()
     if not after:
         return warned(name, "the chat template writes nothing after an assistant's message", remedy)
     first = dialogue.tokenizer.encode(after, add_special_tokens=False)[0]
@@ -196,14 +196,6 @@ def prompts(dialogue: Dialogue, questions: list[str], budget: int) -> Finding:
     if longest <= budget:
         return passed("prompts", said)
     return failed("prompts", said, "raise rollout.max_prompt_tokens, or drop such questions")
-
-
-def _rendered(dialogue: Dialogue, *, add_generation_prompt: bool) -> str:
-    content = dialogue.template.replace("{question}", WORD)
-    message = [{"role": "user", "content": content}]
-    return str(
-        dialogue.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=add_generation_prompt)
-    )
 
 
 def _structure(dialogue: Dialogue, text: str) -> list[tuple[list[str], list[int]]]:

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
 from calibadv.types import Question
 from workflows.inputs import model_folder
+from workflows.prompt_date import with_date
 from workflows.row_report import say_rows
 from workflows.searching import search_factory, search_settings
 from workflows.warm_starting.demonstrations import Demonstration, Fate, demonstrations, searching
@@ -77,6 +78,7 @@ def warm_start_gold(request: GoldRequest) -> History:
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(request.recipe.threads)
     source = model_folder(request.model)
+    request = replace(request, config=with_date(request.config, source))
     shown, held_out, counts = _demonstrations(request, source)
     model = load_causal_lm(str(source))
     if request.config.learner.gradient_checkpointing:
