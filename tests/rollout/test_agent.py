@@ -208,3 +208,20 @@ async def test_a_prompt_over_its_budget_names_question_length_and_option() -> No
     with pytest.raises(ValueError, match=message):
         await roll(Script([]), limits=Limits(max_prompt_tokens=length - 1))
     assert (await roll(Script([ANSWER]), limits=Limits(max_prompt_tokens=length))).answer == "Oslo"
+
+
+@pytest.mark.parametrize("tail", [".", "\n\n", "</"])
+async def test_what_shares_a_closing_tags_last_token_is_sampled_and_not_read(tail: str) -> None:
+    search, answer = f"{SEARCH}{tail}", f"{ANSWER}{tail}"
+    library = Library()
+    trajectory = await roll(Script([search, answer]), library)
+    assert [turn.text for turn in trajectory.turns] == [SEARCH, ANSWER]
+    assert (library.queries, trajectory.answer, trajectory.format_reward) == (["Ada"], "Oslo", 1.0)
+    for turn, written in zip(trajectory.turns, (search, answer), strict=True):
+        np.testing.assert_array_equal(turn.action_ids, spelled(written))
+        assert len(turn.logprobs) == len(turn.action_ids)
+
+
+async def test_text_behind_a_tag_that_did_not_stop_sampling_breaks_the_format() -> None:
+    trajectory = await roll(Script([SEARCH, (f"{ANSWER} more", StopReason.EOS)]))
+    assert (trajectory.answer, trajectory.format_reward) == ("Oslo", 0.0)
