@@ -43,6 +43,7 @@ def resolve_inputs(config: Config) -> Inputs:
 
     check_routes(config)
     check_job(config)
+    _check_data_of_job(config)
     inputs = Inputs(
         train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
     )
@@ -75,6 +76,20 @@ def check_job(config: Config) -> None:
             "cluster.address = 'local' in a Ray job would start a Ray of its own on this one node, without the GPUs of "
             "the cluster: give --cluster.address auto"
         )
+
+
+def _check_data_of_job(config: Config) -> None:
+    """ValueError where a job names files by paths from a checkout: its working directory is sent without data."""
+    if RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ:
+        return
+    given = {f"data.{name}": getattr(config.data, name) for name in ("train", "test", "corpus")}
+    given |= {"search.faiss_index": config.search.faiss_index}
+    for key, path in given.items():
+        if path not in ("", POCKET) and not Path(path).is_absolute() and not Path(path).exists():
+            raise ValueError(
+                f"{key} = {path!r} is not in the job's working directory, which is sent without data: give the file's "
+                f"absolute path in a folder that every node sees, e.g. --{key} /mnt/calibadv/{path}"
+            )
 
 
 def _check_folder(config: Config) -> None:

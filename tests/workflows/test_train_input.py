@@ -245,3 +245,16 @@ def test_a_job_that_would_start_a_ray_beside_its_cluster_is_refused(monkeypatch:
     check_job(load_config(None, ["--cluster.address", "auto"]))
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     check_job(load_config(None))
+
+
+def test_a_job_that_names_data_of_a_checkout_is_told_to_name_the_shared_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
+    job = ["--cluster.address", "auto", "--data.train", "data/train.parquet"]
+    with pytest.raises(ValueError, match=r"data\.train = 'data/train\.parquet' is not in the job's .*absolute path"):
+        resolve_inputs(load_config(None, job))
+    index = ["--cluster.address", "auto", "--search.faiss_index", "data/wiki-18.index"]
+    with pytest.raises(ValueError, match=r"--search\.faiss_index /mnt/calibadv/data/wiki-18\.index"):
+        resolve_inputs(load_config(None, index))
