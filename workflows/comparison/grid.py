@@ -77,7 +77,7 @@ def what_is_compared(config: Config) -> dict[str, Any]:
         "model.path": config.model.path,
         "reward.tokens": str(config.reward.tokens),
         "run.steps": config.run.steps,
-        "updates a step (data.questions_per_step x rollout.samples / learner.minibatch_rollouts)": (
+        "updates a step (data.questions_per_step x rollout.samples / learner.minibatch_rollouts x learner.passes)": (
             config.updates_per_step
         ),
     }
