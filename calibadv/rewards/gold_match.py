@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from calibadv.rewards.answer import normalise
-from calibadv.types import Document, Question
+from calibadv.types import Document, Question, TokenUnit
 
 # Of the shorter text's distinct words (our decision). Of 188 pairs of MuSiQue's passages with one title 149 share fewer
 # (other paragraphs of an article) and 35 share 0.6 or more (editions of one paragraph).
@@ -38,8 +38,11 @@ def title_key(title: str) -> str:
 
 
 def overlap(one: str, other: str) -> float:
-    """Share of the distinct normalised words of the shorter text that the other has too, in [0, 1]; 0 without words."""
-    ours, theirs = set(normalise(one).split()), set(normalise(other).split())
+    """Share of the distinct normalised words of the shorter text that the other has too, in [0, 1]; 0 without words.
+
+    In scripts without blanks between words a character is one.
+    """
+    ours, theirs = (set(normalise(text, TokenUnit.UNSPACED).split()) for text in (one, other))
     return len(ours & theirs) / min(len(ours), len(theirs)) if ours and theirs else 0.0
 
 

@@ -16,6 +16,7 @@ from calibadv.types import Document
         ("Red, red fox!", "red", 1.0),
         ("", "red", 0.0),
         ("the", "the", 0.0),
+        ("东京是首都", "东京是日本的", 3 / 5),
     ],
 )
 def test_overlap_is_of_the_shorter_texts_distinct_words(one: str, other: str, share: float) -> None:

@@ -225,3 +225,15 @@ async def test_what_shares_a_closing_tags_last_token_is_sampled_and_not_read(tai
 async def test_text_behind_a_tag_that_did_not_stop_sampling_breaks_the_format() -> None:
     trajectory = await roll(Script([SEARCH, (f"{ANSWER} more", StopReason.EOS)]))
     assert (trajectory.answer, trajectory.format_reward) == ("Oslo", 0.0)
+
+
+async def test_the_tokens_of_the_answer_are_known_and_a_search_has_none() -> None:
+    trajectory = await roll(Script([SEARCH, ANSWER]), Library())
+    search, answer = trajectory.turns
+    assert search.answer_span is None
+    assert answer.answer_span is not None
+    first, end = answer.answer_span
+    assert 0 < first < end <= len(answer.action_ids)
+    text = TOKENIZER.decode(answer.action_ids[first:end].tolist())
+    assert text.lstrip().startswith("<answer>")
+    assert text.rstrip().endswith("</answer>")
