@@ -33,6 +33,7 @@ from calibadv.methods import make_method
 from calibadv.rollout.dialogue import PROMPT_TEMPLATE
 from calibadv.types import TokenUnit
 
+LONGEST_NAME = 200  # bytes of a run's: file systems allow 255, and drafts of it have longer ones
 POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
 
 
@@ -74,6 +75,11 @@ class Run(Section):
     def _one_folder(cls, name: str) -> str:
         if name in (".", "..") or "/" in name or not name.isprintable():
             raise ValueError(f"run.name = {shown(name)}: expected the name of one folder, without '/'")
+        if len(name.encode()) > LONGEST_NAME:
+            raise ValueError(
+                f"run.name = {shown(name)}: {len(name.encode())} bytes are too long for a folder's name, "
+                f"expected at most {LONGEST_NAME}"
+            )
         return name
 
 

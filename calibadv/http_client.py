@@ -92,7 +92,7 @@ def without_password(url: str) -> str:
 
 def _stays_here(host: str) -> bool:
     """Loopback, or the address that means any of this machine's, which a client takes for loopback."""
-    return is_loopback(host) or host in (str(ipaddress.IPv4Address(0)), "::")
+    return is_loopback(host) or host in (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
 
 
 def _proxy_variable(scheme: str) -> str:

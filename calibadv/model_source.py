@@ -52,6 +52,14 @@ def find_model(name: str, files: Sequence[str] = ALL_FILES) -> ModelFolder:
     return _fetched(name, files, cached)
 
 
+def to_fetch(name: str) -> bool:
+    """Whether it is a hub model that is not whole in the cache, and the hub may be asked for it."""
+    if Path(name).is_dir() or not is_hub_name(name) or offline():
+        return False
+    cached = cached_folder(name)
+    return cached is None or not has_weights(cached)
+
+
 def _fetched(name: str, files: Sequence[str], cached: Path | None) -> ModelFolder:
     from huggingface_hub import snapshot_download
 

@@ -29,10 +29,15 @@ def start_search(
     """Deploy the search app on the running Ray cluster and wait until every replica answers.
 
     The first start embeds the corpus into `cache_dir` (minutes for thousands of passages on a CPU). Raises
-    `RuntimeError` when the HTTP port is taken, when Serve already runs without the proxy that is asked for, or when the
-    replica cannot start (its own error is in the message), and as `search_application` does.
+    `ValueError` for a name that Serve cannot use, `RuntimeError` when the HTTP port is taken, when Serve already runs
+    without the proxy that is asked for, or when the replica cannot start (its own error is in the message), and as
+    `search_application` does.
     """
     options = options or SearchAppOptions()
+    if not options.name.isascii():
+        raise ValueError(
+            f"the search app's name {options.name!r} is not ASCII, and Serve would wait for it without end"
+        )
     target = search_application(settings, corpus, cache_dir, options)
     _start_serve(options)
     try:

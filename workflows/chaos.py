@@ -33,6 +33,7 @@ from calibadv.config import Config, ConfigError, load_config
 from calibadv.tracking.run_folder import read_history, read_json_lines
 from workflows.command import run_command
 from workflows.injection import Kill, Run, kill_all, plan_kills
+from workflows.shipped import recipe_file
 
 logger = logging.getLogger("workflows.chaos")
 
@@ -58,7 +59,7 @@ SMALL = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: it finished with the same number of trained questions. 1: it did not. 2: wrong input."""
     parser = argparse.ArgumentParser(prog="chaos.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "recipes" / "pocket.toml")
+    parser.add_argument("--config", type=recipe_file, default=Path(__file__).parent / "recipes" / "pocket.toml")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--kills", type=int, default=2, help="of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the kills; --run.seed is the run's")

@@ -7,12 +7,16 @@ import signal
 import sys
 from collections.abc import Callable
 
+from calibadv.cluster.ray_place import RayStartFailed
 from calibadv.http_client import keep_direct
 from calibadv.tracking.starting import draws, said_starting
 
+RAY_DID_NOT_START = 6
+
 
 def run_command(main: Callable[[], int]) -> int:
-    """The exit code of `main`: its own, 2 for input that was refused (said in one line), 130 for an interruption."""
+    """The exit code of `main`: its own, 2 for input that was refused, 6 where Ray did not start (both said in one
+    line), 130 for an interruption."""
     said_starting()
     logging.basicConfig(level=logging.WARNING, handlers=[_log_handler()], force=True)
     for ours in ("calibadv", "serve", "workflows"):
@@ -24,6 +28,9 @@ def run_command(main: Callable[[], int]) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except RayStartFailed as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return RAY_DID_NOT_START
     except KeyboardInterrupt:
         return 130
 

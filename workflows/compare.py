@@ -36,6 +36,7 @@ from workflows.comparison.results import State, read_run
 from workflows.comparison.study import load_study
 from workflows.comparison.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
 from workflows.inputs import resolve_inputs
+from workflows.shipped import study_file
 
 log = logging.getLogger("workflows.compare")  # also when this file is __main__
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", type=Path, help="the study's TOML file")
+    parser.add_argument("study", type=study_file, help="the study's TOML file")
     parser.add_argument("--report", action="store_true", help="only write tables and figures from the runs' folders")
     parser.add_argument("--dry-run", action="store_true", help="check the study, say what it would run, run nothing")
     known, overrides = parser.parse_known_args(arguments)
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.failed else 0
 
 
-def compare(plan: Plan, study_file: Path) -> int:
+def compare(plan: Plan, study: Path) -> int:
     """Runs what is not finished yet. Every run is checked before the first one starts."""
     finished = {run.name for run in plan.runs if check_finished(run)}
     waiting = [run for run in plan.runs if run.name not in finished]
@@ -74,7 +75,7 @@ def compare(plan: Plan, study_file: Path) -> int:
     with ExitStack() as stack:
         stack.enter_context(RunFolder(plan.folder, resume=True))  # its lock: two comparisons must not share a folder
         parent = stack.enter_context(open_parent(plan))
-        parent.log_artifact(Path(shutil.copy(study_file, plan.folder / "study.toml")))
+        parent.log_artifact(Path(shutil.copy(study, plan.folder / "study.toml")))
         code = _run(plan, waiting, finished, parent)
         report = write_report(plan)
         for path in (*report.tables, *([plan.folder / "plots"] if report.figures else [])):

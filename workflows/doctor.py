@@ -26,6 +26,7 @@ from workflows.examination.checks import CHECKS
 from workflows.examination.finding import exit_code
 from workflows.examination.report import report
 from workflows.examination.subject import Subject
+from workflows.shipped import recipe_file
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None = None) -> Subject:
     """The recipe of the command line, and whether to look deep."""
     parser = argparse.ArgumentParser(prog="doctor.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, default=RECIPES / "pocket.toml", help="a recipe (default: pocket.toml)")
+    parser.add_argument(
+        "--config", type=recipe_file, default=RECIPES / "pocket.toml", help="a recipe (default: pocket.toml)"
+    )
     parser.add_argument("--deep", action="store_true", help="start Ray too, read all data, and try a model of any size")
     known, overrides = parser.parse_known_args(arguments)
     return Subject(load_config(known.config, overrides), known.deep, ("--config", str(known.config), *overrides))

@@ -6,11 +6,13 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ray
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from calibadv.cluster.factories import make_dialogue, make_limits
+from calibadv.cluster.vllm_settings import check_model_folder
 from calibadv.config import POCKET, Config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.gold_passages import training_questions
@@ -19,12 +21,14 @@ from calibadv.data.pocket import policy_path, write_pocket_world
 from calibadv.data.questions import load_questions
 from calibadv.data.tally import Tally
 from calibadv.methods import make_method
-from calibadv.model_source import find_model
+from calibadv.model_source import find_model, to_fetch
 from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Inputs
 from calibadv.rollout.chat_template import problems
 from calibadv.rollout.torch_engine import check_folder
+from calibadv.tracking.run_folder import check_free
 from calibadv.types import Question
+from workflows.places import check_places
 from workflows.row_report import say_rows
 from workflows.servers import check_routes
 
@@ -35,18 +39,44 @@ _LONGEST_CHECKED = 32  # prompts that are encoded to check the budget: the longe
 
 def resolve_inputs(config: Config) -> Inputs:
     """The run's files. Writes the pocket world to the cache, fetches a hub model; raises ValueError for bad input."""
-    pocket = write_pocket_world(config.run.cache / "pocket") if POCKET in _data(config) else None
+    check_places(config, os.environ)
+    check_routes(config)
+    check_job(config)
+    _check_data_of_job(config)
+    inputs = _inputs(config, config.run.cache, model_folder(config.model.path))
+    _check_files(config, inputs, inputs.model)
+    _check_folder(config)
+    return inputs
+
+
+def check_inputs(config: Config, *, resume: bool = False) -> None:
+    """ValueError for what a run would be refused for. Starts nothing and keeps nothing; no hub model is fetched."""
+    check_places(config, os.environ)
+    check_routes(config)
+    check_job(config)
+    _check_data_of_job(config)
+    check_free(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=resume)
+    name = config.model.path
+    model = None if to_fetch(name) else model_folder(name)
+    with TemporaryDirectory() as cache:
+        _check_files(config, _inputs(config, Path(cache), model or Path(name)), model)
+    _check_folder(config)
+    if model is None:
+        logger.info("the model %s is not in the hub's cache: a run fetches it first, and then sees its tokenizer", name)
+
+
+def _inputs(config: Config, cache: Path, model: Path) -> Inputs:
+    pocket = write_pocket_world(cache / "pocket") if POCKET in _data(config) else None
 
     def path(name: str) -> Path:
         given: str = getattr(config.data, name)
         return getattr(pocket, name) if given == POCKET and pocket else Path(given).absolute()
 
-    check_routes(config)
-    check_job(config)
-    _check_data_of_job(config)
-    inputs = Inputs(
-        train=path("train"), test=path("test"), corpus=path("corpus"), model=model_folder(config.model.path)
-    )
+    return Inputs(train=path("train"), test=path("test"), corpus=path("corpus"), model=model)
+
+
+def _check_files(config: Config, inputs: Inputs, model: Path | None) -> None:
+    """Raises ValueError for questions, a corpus and a model (None: not here yet) that do not make a run."""
     tokens, tallies = config.reward.tokens, {name: Tally() for name in ("train", "test", "corpus")}
     train = load_questions(inputs.train, tokens=tokens, tally=tallies["train"])
     test = load_questions(inputs.test, tokens=tokens, tally=tallies["test"])
@@ -54,11 +84,13 @@ def resolve_inputs(config: Config) -> Inputs:
     if (need := make_method(config.method.name, config.method.params).gold) is not None:
         training_questions(inputs.train, inputs.corpus, need)  # says how much is known, and refuses too little
     _check_overlap(train, test)
-    _check_folder(config)
-    check_architecture(str(inputs.model))
-    if config.rollout.engine == "torch":
-        check_folder(inputs.model)
-    check_prompts(config, inputs.model, [*train, *test])
+    if model is not None:
+        check_architecture(str(model))
+        if config.rollout.engine == "torch":
+            check_folder(model)
+        if config.rollout.engine == "vllm":
+            check_model_folder(str(model))
+        check_prompts(config, model, [*train, *test])
     if len(train) < config.data.questions_per_step:
         raise ValueError(
             f"{inputs.train} has {len(train)} questions, fewer than data.questions_per_step = "
@@ -66,7 +98,6 @@ def resolve_inputs(config: Config) -> Inputs:
         )
     for name, tally in tallies.items():  # after all checks: what is refused is said in one line
         say_rows(name, getattr(inputs, name), tally, tokens)
-    return inputs
 
 
 def check_job(config: Config) -> None:

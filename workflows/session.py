@@ -16,6 +16,7 @@ import transformers
 
 from calibadv.cluster.board import create_board
 from calibadv.cluster.local_ray import init_local_ray
+from calibadv.cluster.names import ray_name
 from calibadv.config import Config
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
@@ -57,7 +58,7 @@ def started(
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
-        app, board_name = search_app or f"search-{config.run_name}", f"policy-board-{config.run_name}"
+        app, board_name = search_app or ray_name(f"search-{config.run_name}"), f"policy-board-{config.run_name}"
         board = create_board(board_name)  # lives as long as this handle
         stream = RolloutStream(config, inputs, board_name, search_factory(config, app))
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
@@ -101,7 +102,7 @@ def init_ray(config: Config, wanted: float) -> None:
     transformers.utils.logging.disable_progress_bar()
     cluster, on_sigterm = config.cluster, signal.getsignal(signal.SIGTERM)
     if cluster.address != "local":
-        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        join_cluster(cluster.address)
     else:
         init_local_ray(
             num_cpus=cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted)),
@@ -110,6 +111,18 @@ def init_ray(config: Config, wanted: float) -> None:
         )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own, which ends the process with nothing saved
+
+
+def join_cluster(address: str) -> None:
+    """Joins the cluster at `address`. ValueError where none answers."""
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"cluster.address = {address!r}: no cluster answers ({said}); start one (`ray start --head`, `ray up "
+            "cluster.yaml`), mend the address, or leave it out for a local one"
+        ) from error
 
 
 def _quietly(stop: Callable[[], None]) -> None:

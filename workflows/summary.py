@@ -11,7 +11,7 @@ from typing import Any
 
 from calibadv.config import Config
 from calibadv.methods import all_params
-from calibadv.tracking.mlflow_store import store_uri
+from calibadv.tracking.database import store_uri
 from calibadv.tracking.pages import BASE, run_page
 from calibadv.tracking.provenance import ROOT
 from calibadv.tracking.record import RolloutRecord

@@ -26,11 +26,13 @@ from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.tracking.view import RunSummary, TerminalView, open_view
 from workflows.attempt import make_attempt
 from workflows.command import run_command
+from workflows.inputs import check_inputs
 from workflows.interruption import Interruption, Preempted
 from workflows.readiness import Unready
 from workflows.restart import Restart, RestartsUsedUp, after, mends, restarted, start_again, started_again
 from workflows.resume import finished_steps
 from workflows.sentinel import Collapsed
+from workflows.shipped import recipe_file
 
 logger = logging.getLogger("workflows.train")
 
@@ -45,16 +47,17 @@ LOST = 4  # processes, more often than the run starts again by itself
 def main(arguments: Sequence[str] | None = None, again: Again | None = None) -> int:
     """0: trained, or there was nothing left to train. 1: trained, but the last checkpoint could not be written.
 
-    2: the input was wrong, or what was to be resumed is another run, and nothing was started. 3: the sentinel stopped
-    it. 4: a learner or a node was lost once more than `checkpoint.max_restarts`. 5: ended at its start, for its policy
-    cannot learn. 75: SIGTERM. 130: Ctrl-C. Of 3, 4, 75 and 130 what was learned is saved, and the same command with
-    --resume goes on (docs/resume.md).
+    2: the input was wrong (of a dry run too), or what was to be resumed is another run, and nothing was started. 3: the
+    sentinel stopped it. 4: a learner or a node was lost once more than `checkpoint.max_restarts`. 5: ended at its
+    start, for its policy cannot learn. 6: Ray did not start. 75: SIGTERM. 130: Ctrl-C. Of 3, 4, 75 and 130 what was
+    learned is saved, and the same command with --resume goes on (docs/resume.md).
     """
     config, dry_run = parse(arguments)
+    known, _ = _arguments(arguments)
     if dry_run:
         Console().print(plan_table(config))
+        check_inputs(config, resume=known.resume is not None)
         return 0
-    known, _ = _arguments(arguments)
     return train(config, resume=known.resume is not None, restart=started_again(), again=again)
 
 
@@ -78,8 +81,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
 
 def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, help="a recipe (default: pocket.toml, or the resumed run's own)")
-    parser.add_argument("--dry-run", action="store_true", help="print the configuration and what follows from it")
+    parser.add_argument("--config", type=recipe_file, help="a recipe (default: pocket.toml, or the resumed run's own)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the configuration and what follows from it, and check all input"
+    )
     parser.add_argument(
         "--resume",
         nargs="?",

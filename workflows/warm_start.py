@@ -24,6 +24,7 @@ from pathlib import Path
 from calibadv.config import POCKET, load_config
 from calibadv.data.pocket.supervised import WarmStart
 from workflows.command import run_command
+from workflows.shipped import recipe_file
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     gold.add_argument("--questions", type=Path, required=True, help="questions with gold sub-queries")
     gold.add_argument("--corpus", type=Path, required=True, help="the documents to search: a file or a prepared store")
     gold.add_argument("--out", type=Path, required=True, help="the folder to write")
-    gold.add_argument("--config", type=Path, help="the recipe of the training that comes later")
+    gold.add_argument("--config", type=recipe_file, help="the recipe of the training that comes later")
     gold.add_argument("--held-out", type=Path, help="questions whose loss is taken after each epoch")
     gold.add_argument("--epochs", type=int, default=3)
     gold.add_argument("--lr", type=float, default=2e-5, help="the peak: 10 %% of the steps up, the rest down to 0")

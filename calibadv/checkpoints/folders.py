@@ -22,6 +22,8 @@ DRAFT = ".draft-"  # before the name of a local folder that is being written
 
 def open_root(root: str) -> tuple[Any, str]:
     """(file system, path on it) of an absolute path or an fsspec URI."""
+    if "://" not in root:  # fsspec would take "::" in a path for a chain of file systems
+        return LocalFileSystem(), root.rstrip("/")
     fs, path = fsspec.core.url_to_fs(root)
     return fs, path.rstrip("/")
 

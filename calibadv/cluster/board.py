@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from calibadv.cluster.names import ray_name
 from calibadv.cluster.processes import EngineProcess, signal_engine
 from calibadv.cluster.roll_call import EngineReport, RollCall
 from calibadv.cluster.weights import PackedWeights
@@ -246,7 +247,7 @@ def create_board(name: str) -> Any:
     # On the driver's own node: an actor that asks for nothing may be put anywhere, and a lost spot node ends it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {
-        "name": name,
+        "name": ray_name(name),
         "num_cpus": 0,
         "max_concurrency": 100_000,  # every waiting rollout is a pending call
         "scheduling_strategy": here,
@@ -257,7 +258,7 @@ def create_board(name: str) -> Any:
 def find_board(name: str) -> Any:
     """A handle of the board called `name`. Raises ValueError if there is none."""
     try:
-        return ray.get_actor(name)
+        return ray.get_actor(ray_name(name))
     except ValueError as error:
         raise ValueError(
             f"no policy board named {name!r}: create it with create_board before rollouts start"

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calibadv.http_client import route_to
-from calibadv.tracking.moved_store import ARTIFACTS, DATABASE, settle
+from calibadv.tracking.database import database_path, store_uri
+from calibadv.tracking.moved_store import ARTIFACTS, settle
 from calibadv.tracking.outbox import Operation, Rejected
 from calibadv.tracking.provenance import provenance
 from calibadv.tracking.traces import write_trace
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 STATE = "mlflow.json"
-SQLITE = "sqlite:///"
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # would tear the live view
@@ -171,8 +171,8 @@ class MlflowStore:
             from mlflow import MlflowClient
 
             _silence_migrations()
-            if self.uri.startswith(SQLITE):
-                settle(Path(self.uri.removeprefix(SQLITE)))
+            if (database := database_path(self.uri)) is not None:
+                settle(database)
             client = MlflowClient(self.uri)
             self._experiment_id = _experiment_id(client, self.target.experiment, self.uri)
             earlier = self._earlier(client)
@@ -207,11 +207,6 @@ class MlflowStore:
             raise
 
 
-def store_uri(runs: Path) -> str:
-    """The tracking URI of the database beside runs."""
-    return f"{SQLITE}{runs.resolve() / DATABASE}"
-
-
 def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -229,9 +224,8 @@ def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 
 def _artifact_location(uri: str) -> str | None:
     """Beside the database for SQLite (MLflow's default is the current folder); the server's own choice otherwise."""
-    if not uri.startswith(SQLITE):
-        return None
-    return (Path(uri.removeprefix(SQLITE)).resolve().parent / ARTIFACTS).as_uri()
+    database = database_path(uri)
+    return None if database is None else (database.resolve().parent / ARTIFACTS).as_uri()
 
 
 def _silence_migrations() -> None:

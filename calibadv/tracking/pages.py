@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibadv.tracking.mlflow_store import store_uri
+from calibadv.tracking.database import store_uri
 from calibadv.tracking.moved_store import ARTIFACTS, DATABASE, settle
 
 HOST, PORT = "127.0.0.1", 5000

@@ -36,7 +36,6 @@ class RunFolder:
 
     def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path.resolve()
-        remedy = "choose another with --run.name, or replace it with --run.overwrite true"
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = FolderLock(self.path / LOCK)
@@ -45,13 +44,7 @@ class RunFolder:
         try:
             if overwrite and not resume:
                 _empty(self.path)
-            elif self.summary.exists() and not resume:
-                raise RunFolderError(f"{self.path} holds a finished run: {remedy}")
-            elif self.metrics.exists() and not resume:
-                raise RunFolderError(
-                    f"{self.path} holds a run that has not finished: go on with it by the same command with --resume, "
-                    f"{remedy}"
-                )
+            check_free(self.path, overwrite=overwrite, resume=resume)
             self.plots.mkdir(exist_ok=True)
         except BaseException:
             self._lock.close()
@@ -171,6 +164,20 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_free(path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """`RunFolderError` if a run is in the folder already, unless it may be overwritten or is gone on with."""
+    if overwrite or resume:
+        return
+    remedy = "choose another with --run.name, or replace it with --run.overwrite true"
+    if (path / "summary.json").exists():
+        raise RunFolderError(f"{path.resolve()} holds a finished run: {remedy}")
+    if (path / "metrics.jsonl").exists():
+        raise RunFolderError(
+            f"{path.resolve()} holds a run that has not finished: go on with it by the same command with --resume, "
+            f"{remedy}"
+        )
 
 
 def read_history(metrics: Path) -> list[dict[str, float]]:

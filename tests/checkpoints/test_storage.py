@@ -23,9 +23,9 @@ from calibadv.checkpoints.storage import Kind, Storage, folder_name, superseded,
 STEP, SNAPSHOT = Kind.CHECKPOINT, Kind.SNAPSHOT
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "50% a::b #c? [d]*", "memory"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    root = str(tmp_path / "run") if request.param == "folder" else f"memory://{uuid.uuid4().hex}/run"
+    root = str(tmp_path / request.param) if request.param != "memory" else f"memory://{uuid.uuid4().hex}/run"
     storage = Storage(root)
     storage.prepare()
     yield storage

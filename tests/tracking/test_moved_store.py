@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
+from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
-from calibadv.tracking.mlflow_store import store_uri
 from calibadv.tracking.moved_store import settle
 from calibadv.tracking.pages import BASE, main, run_page, ui_command
 from tests.tracking.fake_run import record

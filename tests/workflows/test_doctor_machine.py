@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from calibadv.cluster import ray_place
 from calibadv.config import Config, load_config
 from calibadv.memory.plan import gpus_wanted
 from calibadv.model_source import ModelFolder
@@ -207,9 +208,9 @@ def test_a_folder_that_cannot_be_written_to_fails(tmp_path: Path, monkeypatch: p
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(disk.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(ray_place.tempfile, "TemporaryFile", refuse)
     finding = disk.room("disk", tmp_path, 0.0)
-    assert (finding.state, "cannot be written to: Permission denied" in finding.said) == (FAIL, True)
+    assert (finding.state, "cannot be written to (Permission denied)" in finding.said) == (FAIL, True)
 
 
 @pytest.mark.parametrize(("free", "state"), [(2.2, PASS), (2.0, WARN), (0.0, WARN)])

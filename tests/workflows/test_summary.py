@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import load_config
+from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import flatten
-from calibadv.tracking.mlflow_store import store_uri
 from calibadv.tracking.provenance import ROOT
 from workflows.summary import logged_params, next_steps
 

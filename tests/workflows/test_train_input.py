@@ -14,7 +14,7 @@ import ray
 from calibadv.config import load_config
 from calibadv.data.pocket import policy_path
 from workflows import attempt, train, training_run
-from workflows.inputs import check_job, model_folder, resolve_inputs
+from workflows.inputs import check_inputs, check_job, model_folder, resolve_inputs
 
 Run = Callable[..., tuple[int, str]]
 
@@ -97,12 +97,13 @@ def test_pocket_names_the_embedded_world_and_policy(tmp_path: Path) -> None:
         ({"rollout.template": "Answer!"}, "the prompt template must contain '{question}'"),
     ],
 )
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)], ids=["run", "dry run"])
 def test_wrong_value_is_refused_by_name(
-    run: Run, files: dict[str, str], overrides: dict[str, str], message: str
+    run: Run, files: dict[str, str], overrides: dict[str, str], message: str, flags: tuple[str, ...]
 ) -> None:
-    code, said = run(files | overrides)
+    code, said = run(files | overrides, *flags)
     assert code == 2
-    assert said.startswith("error: ")
+    assert [line for line in said.splitlines() if line.startswith("error: ")]
     assert message in said
     assert "Traceback" not in said
 
@@ -207,10 +208,40 @@ def test_dry_run_shows_configuration_and_consequences_and_starts_nothing(run: Ru
     assert "[learner]" in said
 
 
-def test_dry_run_needs_no_files(run: Run) -> None:
+def test_a_dry_run_looks_at_all_input_and_leaves_nothing(run: Run, files: dict[str, str], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert run(files, "--dry-run")[0] == 0
+    assert run(files | {"data.corpus": "pocket"}, "--dry-run")[0] == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_shows_what_follows_before_it_says_what_is_wrong(run: Run) -> None:
     code, said = run({"data.train": "/nowhere.jsonl", "model.path": "someone/model"}, "--dry-run")
-    assert code == 0
-    assert "not known: someone/model is not a folder" in said
+    assert code == 2
+    assert "not known: someone/model is not a folder" in said  # its memory
+    assert said.startswith("error: model.path = 'someone/model' is no folder here")
+
+
+def test_a_hub_model_that_a_run_would_fetch_is_not_fetched_by_a_dry_run(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    caplog.set_level("INFO")
+    check_inputs(load_config(None, [f"--{key}={value}" for key, value in (files | {"model.path": "a/b"}).items()]))
+    assert "the model a/b is not in the hub's cache: a run fetches it first" in caplog.text
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_dry_run_is_refused_where_the_folder_holds_a_run(files: dict[str, str], tmp_path: Path) -> None:
+    overrides = [f"--{key}={value}" for key, value in files.items()]
+    folder = tmp_path / "runs" / "calibadv-seed0"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds a finished run: choose another"):
+        check_inputs(load_config(None, overrides))
+    check_inputs(load_config(None, [*overrides, "--run.overwrite=true"]))
+    check_inputs(load_config(None, overrides), resume=True)
 
 
 def test_flags_may_stand_anywhere_among_the_overrides(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.config import Config, ConfigError, load_config
+from calibadv.tracking.database import store_uri
 from workflows.comparison.study import Cell, Study
 
 # Said by the grid itself: a setting of the same would be overwritten, or make two runs share a folder.
@@ -120,7 +121,7 @@ def _config(study: Study, cell: Cell, seed: int, overrides: Sequence[str]) -> Co
         }
     )
     # Beside the folder of studies, so that the runs of several studies and single runs are compared on one page.
-    uri = config.tracking.mlflow_uri or f"sqlite:///{runs / 'mlflow.db'}"
+    uri = config.tracking.mlflow_uri or store_uri(runs)
     tracking = config.tracking.model_copy(update={"mlflow_uri": uri})
     # An unfinished run of a study is run anew: it needs no checkpoints, which would be kept beside every finished one.
     checkpoint = config.checkpoint.model_copy(update={"every": 0})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from calibadv.config import POCKET
 from workflows.evaluation.models import check_name
+from workflows.shipped import recipe_file
 
 # What a run learns from and how: an evaluation has its own flags for these, or no use for them.
 _NO_USE = {
@@ -46,7 +47,7 @@ def parse_command(arguments: Sequence[str], description: str | None = None) -> C
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a run's folder, a model's folder or a hub name")
     parser.add_argument("--set", action="append", required=True, metavar="NAME=FILE", help="a benchmark; repeatable")
     parser.add_argument("--corpus", required=True, help="the documents to search: a file or a prepared store")
-    parser.add_argument("--config", type=Path, help="a recipe; needed for a model that none of our runs made")
+    parser.add_argument("--config", type=recipe_file, help="a recipe; needed for a model that none of our runs made")
     parser.add_argument("--out", type=Path, help="where answers and tables are kept (default: runs/evaluation)")
     parser.add_argument("--questions", type=int, help="only the first of each set (default: all)")
     known = parser.parse_intermixed_args(own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,9 @@ from workflows.evaluation.identity import (
     search_identity,
 )
 from workflows.evaluation.models import EvaluatedModel, find_models
+from workflows.places import check_places
 from workflows.row_report import say_rows
+from workflows.servers import check_routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ def make_plan(command: Command) -> Plan:
     """
     models = find_models(command.models, command.recipe, command.overrides)
     _check_one_search(models)
+    check_places(models[0].config, os.environ)
+    check_routes(models[0].config)
     cache = models[0].config.run.cache
     tokens = _one_scoring(models)
     tallies = {name: Tally() for name, _ in command.sets}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
 from workflows.evaluation.identity import search_identity
 from workflows.evaluation.models import DIALOGUE, EvaluatedModel
@@ -22,7 +23,7 @@ def open_run(plan: Plan, model: EvaluatedModel) -> MlflowRun:
         plan.out / model.name,
         experiment=config.tracking.experiment,
         run_name=f"evaluation-{model.name}",
-        uri=config.tracking.mlflow_uri or f"sqlite:///{runs / 'mlflow.db'}",
+        uri=config.tracking.mlflow_uri or store_uri(runs),
         tags={"task": "evaluation", "method": config.method.name, "evaluation": plan.out.name},
     )
     run.log_params(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from calibadv.cluster.ray_place import LONGEST, Environment, session_parent, unwritable
 from calibadv.config import Config
 from calibadv.model_source import hub_cache
 from workflows.examination.finding import Finding, failed, passed, warned
@@ -32,7 +32,7 @@ def disks(subject: Subject) -> Iterator[Finding]:
         yield room("disk for the model", hub_cache(), fetched)
     if not subject.joins_cluster:
         yield shared_memory(2 * needs.weights_gib, _free_gib(SHARED))
-        yield not_full(Path(os.environ.get("RAY_TMPDIR", "/tmp")))
+        yield ray_session(os.environ)
 
 
 def saved_gib(config: Config, needs: Needs) -> float:
@@ -47,13 +47,9 @@ def saved_gib(config: Config, needs: Needs) -> float:
 
 def room(name: str, folder: Path, needed_gib: float) -> Finding:
     """Whether `folder`, or the nearest one above it that exists, can be written to and has room."""
+    if fault := unwritable(folder):
+        return failed(name, fault, "choose another with run.folder or run.cache, or mend its rights")
     there = nearest(folder)
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        remedy = "choose another with run.folder or run.cache, or mend its rights"
-        return failed(name, f"{there} cannot be written to: {error.strerror}", remedy)
     free = _free_gib(there)
     said = f"{free:.1f} GiB free at {there}, about {needed_gib:.1f} GiB needed"
     if free >= needed_gib:
@@ -78,6 +74,17 @@ def not_full(folder: Path) -> Finding:
     if full < RAY_FULL:
         return passed("Ray's disk", said)
     return failed("Ray's disk", said, f"make room, or set RAY_TMPDIR: Ray stores nothing above {RAY_FULL:.0%}")
+
+
+def ray_session(environment: Environment) -> Finding:
+    """Whether a local Ray can make its session, whose sockets need a short path, and where."""
+    try:
+        parent, why = session_parent(environment)
+    except ValueError as error:
+        return failed("Ray's folder", str(error), f"set RAY_TMPDIR to a folder of at most {LONGEST} characters")
+    if why:
+        return warned("Ray's folder", f"{parent} is taken, for {why}", "set RAY_TMPDIR to a short folder, to choose it")
+    return not_full(parent)
 
 
 def nearest(folder: Path) -> Path:

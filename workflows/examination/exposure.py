@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from calibadv.cluster.ray_place import token_fault, token_file
 from calibadv.config import Config
 from calibadv.config_secrets import secret_keys
 from calibadv.http_client import is_loopback
@@ -24,7 +25,7 @@ def exposure(subject: Subject) -> Iterator[Finding]:
     config = subject.config
     yield no_secret(config)
     yield from named_tokens(config)
-    yield ray_token(Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")))
+    yield ray_token(token_file(os.environ), token_fault(os.environ))
 
 
 def no_secret(config: Config) -> Finding:
@@ -62,12 +63,19 @@ def in_the_clear(url: str) -> Finding:
     return passed("search token", "its variable is set, and it crosses no network in the clear")
 
 
-def ray_token(path: Path) -> Finding:
-    """Whether others on this machine can read Ray's token: Ray writes it with the usual rights."""
+def ray_token(path: Path | None, fault: str = "") -> Finding:
+    """Whether Ray has or can keep a token, and whether others on this machine can read it: it has the usual rights."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         remedy = "unset it: Ray's ports take code from whoever reaches them, and Serve's replicas listen everywhere"
         return failed("Ray token", "RAY_AUTH_MODE=disabled", remedy)
-    if not path.is_file():
+    if fault and os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return failed("Ray token", fault, "write a token there (`ray get-auth-token --generate`), or unset it")
+    if fault:
+        remedy = "a local Ray gets one that ends with the run; RAY_AUTH_TOKEN_PATH names a file for one that stays"
+        return warned("Ray token", fault, remedy)
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return passed("Ray token", "it is in the environment (RAY_AUTH_TOKEN)")
+    if path is None or not path.is_file():
         return passed("Ray token", "none yet: Ray makes one when it starts a local cluster")
     rights = stat.S_IMODE(path.stat().st_mode)
     if rights & 0o077 and not _hidden(path):

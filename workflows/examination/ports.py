@@ -15,7 +15,9 @@ from workflows.examination.subject import Subject
 from workflows.servers import Server, servers_of, spared
 
 RAY_AGENT_PORT = 52365  # Ray's dashboard agent has a fixed one, also of clusters that otherwise take any free port
-RAY_ADDRESS_FILE = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+RAY_ADDRESS_FILE = (
+    Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+)
 _PORT_OF = {"http": 80, "https": 443}
 _CONNECT_S = 5.0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from calibadv.config import Config
 from calibadv.http_client import without_password
+from calibadv.tracking.database import database_path, store_uri
 from workflows.examination.disk import nearest
 from workflows.examination.finding import Finding, failed, passed
 from workflows.examination.subject import Subject
@@ -21,18 +22,18 @@ NAME = "MLflow"
 
 def tracking(subject: Subject) -> Iterator[Finding]:
     """Writes a run with a metric and a file as training does, and removes it; a database yet to be made is left so."""
-    uri = store_uri(subject.config)
-    database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.exists():
+    uri = uri_of(subject.config)
+    database = database_path(uri)
+    if database is not None and not database.exists():
         yield folder_writable(database)
         return
     check_routes(subject.config)
     yield written(uri)
 
 
-def store_uri(config: Config) -> str:
+def uri_of(config: Config) -> str:
     """Where the run will be tracked: the given store, or the database beside the runs."""
-    return config.tracking.mlflow_uri or f"sqlite:///{config.run.folder.resolve() / 'mlflow.db'}"
+    return config.tracking.mlflow_uri or store_uri(config.run.folder)
 
 
 def folder_writable(database: Path) -> Finding:
@@ -56,7 +57,7 @@ def written(uri: str) -> Finding:
         try:
             store.deliver({"op": "metrics", "time_ms": now_ms, "step": 0, "values": {"doctor/written": 1.0}})
             # A file of every examination would stay beside a local database for ever; the disk is another check's.
-            if not uri.startswith("sqlite:///"):
+            if database_path(uri) is None:
                 store.deliver({"op": "artifact", "time_ms": now_ms, "path": "doctor.txt", "to": None})
             store.deliver({"op": "end", "time_ms": now_ms, "status": "FINISHED"})
             assert store.target.run_id is not None

@@ -1,0 +1,42 @@
+"""Names for Ray: plain, and never alike for names that are not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibadv.cluster.names import ray_name
+
+TRICKY = [
+    "versuch-größe",
+    "versuch-gro\u0308ße",
+    "实验一",
+    "实验二",
+    "опыт",
+    "🙂",
+    "🙃",
+    " a",
+    "a ",
+    "a b",
+]
+TRICKY += ["a#b", "a:b", "a/b", "%20", "..", "a" * 300, "a" * 301]
+
+
+@pytest.mark.parametrize("name", ["search-calibadv-seed0", "policy-board-lam=0.5", "search-run_2.1"])
+def test_a_plain_name_stays(name: str) -> None:
+    assert ray_name(name) == name
+
+
+def test_every_name_gets_a_plain_one_of_its_own() -> None:
+    made = [ray_name(name) for name in [*TRICKY, *map(ray_name, TRICKY)]]
+    assert len(set(made)) == len(made)  # not even a run that is called like another's made name
+    assert ray_name("search-versuch-größe").startswith("search-versuch-groe-")
+
+
+@given(st.text(), st.text())
+def test_names_are_plain_short_and_differ(one: str, other: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9._=+-]{1,80}", ray_name(one))
+    assert (ray_name(one) == ray_name(other)) == (one == other)
