@@ -85,6 +85,7 @@ _MEANING = {  # of keys that count otherwise than their namesakes
     "data.questions_per_step": "questions, each with rollout.samples rollouts",
     "learner.minibatch_rollouts": "rollouts of one update, over all learners",
     "learner.token_budget": "padded tokens of a micro-batch, whose number follows from it",
+    "learner.warmup_steps": "training steps, not a share of them",
     "rollout.max_turn_tokens": "of one turn; rollout.max_tokens is for all of a rollout",
 }
 _KEY_OF = {theirs: key for key, names in OURS.items() for theirs in names}

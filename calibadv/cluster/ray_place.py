@@ -96,6 +96,16 @@ def token_fault(environment: Environment) -> str:
     return unwritable(path.parent)
 
 
+def spare_home(environment: Environment) -> None:
+    """Where the home cannot be written to, gives the libraries that compile kernels into it another place."""
+    home = Path(os.path.expanduser("~"))
+    if not unwritable(home):
+        return
+    place = Path(tempfile.gettempdir()) / f"calibadv-{os.geteuid()}"
+    for name in ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "TRITON_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE"):
+        environment.setdefault(name, str(place / name.lower()))
+
+
 def prepare(environment: Environment) -> None:
     """Sets what Ray needs to start here, and says so. ValueError where that is the user's to decide.
 
@@ -108,6 +118,7 @@ def prepare(environment: Environment) -> None:
         logger.info(
             "Ray's session, spilled objects too, goes to %s/ray, for %s (RAY_TMPDIR names another)", parent, why
         )
+    spare_home(environment)
     if fault := token_fault(environment):
         if environment.get("RAY_AUTH_TOKEN_PATH"):
             raise ValueError(f"{fault}: write a token there (`ray get-auth-token --generate`), or unset it")

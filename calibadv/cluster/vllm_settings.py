@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+LONGEST_TEMP = 60  # characters; a socket's path has 107 bytes, and vLLM adds 37
 WORKER_EXTENSION = "calibadv.cluster.vllm_worker.WeightReceiver"
 
 
@@ -76,6 +78,8 @@ def prepare_environment(settings: VllmSettings, cuda: bool) -> None:
             "OMP_NUM_THREADS": str(settings.threads),
             "TORCHDYNAMO_DISABLE": "1",  # compiling takes minutes and a small model gains nothing
         }
+    if len(tempfile.gettempdir()) > LONGEST_TEMP:
+        wanted["VLLM_RPC_BASE_PATH"] = "/tmp"  # sockets between the ranks of an engine
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
 

@@ -6,6 +6,7 @@ questions -> rollouts -> rewards -> advantages -> learner update -> weights -> m
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,11 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         # Around what must not be cut: between an update's begin and its end there is no state to go on from.
         self.hold: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.seconds: dict[str, float] = defaultdict(float)  # time of the last step by activity
+
+    def _setup_logdir(self) -> None:
+        """RLlib's folder of an algorithm, in which we keep nothing: in Ray's session, not in ~/ray_results."""
+        session = ray._private.worker._global_node.get_session_dir_path()
+        self._logdir = tempfile.mkdtemp(prefix="rllib-", dir=session)
 
     def training_step(self) -> None:
         """One step at version v: its rollouts were sampled by v, its updates make v + 1."""

@@ -85,6 +85,7 @@ def test_without_a_home_the_token_lives_in_the_environment(monkeypatch: pytest.M
     caplog.set_level("INFO")
     prepare(environment)
     assert len(environment["RAY_AUTH_TOKEN"]) == 64
+    assert not environment["VLLM_CACHE_ROOT"].startswith(NOWHERE)
     assert "RAY_AUTH_TOKEN_PATH names a file" in caplog.text
     assert environment["RAY_AUTH_TOKEN"] not in caplog.text
 
