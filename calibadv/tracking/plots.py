@@ -24,7 +24,6 @@ def write_plots(history: History, folder: Path) -> list[Path]:
     """
     if not history:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
     written = [write_overview(history, folder)]
     for name, (panel, metrics) in PANELS.items():
         if has_any(history, metrics):
@@ -36,6 +35,7 @@ def write_plots(history: History, folder: Path) -> list[Path]:
 
 def write_overview(history: History, folder: Path) -> Path:
     """Write overview.png alone; the file. What the run's page shows while it is trained."""
+    folder.mkdir(parents=True, exist_ok=True)
     return _save(overview(history), folder / "overview.png")
 
 

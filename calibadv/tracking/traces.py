@@ -47,7 +47,8 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: O
         request_time=int(operation["time_ns"]) // 1_000_000,
         execution_duration=sum(map(_turn_ns, record.turns)) // 1_000_000,
         state=TraceState.OK,
-        request_preview=record.question[:_PREVIEW],
+        # MLflow's list of traces has columns for input and output, none for the trace's name.
+        request_preview=f"step {record.step} · {record.question}"[:_PREVIEW],
         response_preview=(record.answer or "")[:_PREVIEW],
         trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
         tags={

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 900  # a run takes about a minute on two idle cores
@@ -56,6 +57,15 @@ def ended(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> tuple
     with killed_on_error(process):
         output, _ = process.communicate(timeout=timeout_s)
     return process.returncode, output
+
+
+def without_seconds(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rollouts without what is counted from the clock, so that they are equal in equal runs."""
+    clocked = ("generate_s", "search_s")
+    return [
+        record | {"turns": [{k: v for k, v in turn.items() if k not in clocked} for turn in record["turns"]]}
+        for record in records
+    ]
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], what: str) -> None:

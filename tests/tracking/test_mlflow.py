@@ -68,6 +68,7 @@ def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
     (trace,) = client(runs).search_traces(locations=[experiment.experiment_id], run_id=run.run_id)
     assert trace.info.trace_metadata["mlflow.sourceRun"] == run.run_id
     assert trace.info.tags["step"] == "3"
+    assert trace.info.request_preview == "step 3 · Where was the director born?"
     assert trace.info.tags["question_id"] == "pocket/7"
     assert trace.info.tags["reward"] == "0"
     assert {a.name: a.value for a in trace.info.assessments} == {"reward": 0.0, "f1": 0.0, "format": 1.0}
