@@ -29,7 +29,8 @@ def ui_command(runs: Path, port: int) -> list[str]:
     settle(database)
     artifacts = (runs.resolve() / ARTIFACTS).as_uri()
     where = ["--backend-store-uri", store_uri(runs), "--default-artifact-root", artifacts]
-    return [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), *where]
+    # One process: the default, four, takes a minute to start on a busy laptop, and there is one reader.
+    return [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1", *where]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
