@@ -47,8 +47,7 @@ def delimited_rows(path: object, lines: Iterable[Line], delimiter: str, on_bad: 
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            why = "a cell begins with a quote that is not closed" if "end of data" in str(error) else error
-            cells, wrong = [], f"the row cannot be read ({why})"
+            cells, wrong = [], f"the row cannot be read ({_in_words(error)})"
         except _OpenQuote:
             cells, wrong = [], _OPEN
         if cells is None:
@@ -73,6 +72,14 @@ def delimited_rows(path: object, lines: Iterable[Line], delimiter: str, on_bad: 
 
 
 _OPEN = "a cell begins with a quote that is not closed on its line, and lines after it are rows by themselves"
+
+
+def _in_words(error: csv.Error) -> str:
+    if "end of data" in str(error):
+        return "a cell begins with a quote that is not closed"
+    if "new-line character" in str(error):
+        return "a carriage return stands outside quotes: lines end at \\n or \\r\\n"
+    return str(error)
 
 
 def _alone(path: object, line: Line, source: _Lines, on_bad: OnBad) -> Iterator[Row]:

@@ -126,6 +126,12 @@ def _musique(record: Record) -> Gold:
     return Gold(tuple(texts), titles, sub_queries, hop_answers, tuple(texts.values()))
 
 
+def lacks_a_passage(record: Record) -> bool:
+    """Whether a hop of a MuSiQue record says of its passage that it is none of those given."""
+    hops = _objects(record, "question_decomposition")
+    return any(hop.get("paragraph_support_idx", 0) is None for hop in hops)
+
+
 def _objects(record: Record, key: str) -> list[Mapping[str, Any]]:
     try:
         return objects_of(record.get(key))

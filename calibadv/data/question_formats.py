@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from calibadv.data.errors import DataError, shown
-from calibadv.data.gold import Gold, gold_of, truth
+from calibadv.data.gold import Gold, gold_of, lacks_a_passage, truth
 from calibadv.data.gold_dialogues import HOP_ANSWERS
 from calibadv.data.record import Record
 from calibadv.data.schema import QuestionRow, is_prepared, prepared_metadata, prepared_row
@@ -68,7 +68,8 @@ def _answers_hops(gold: Gold) -> bool:
 def is_unanswerable(record: Record) -> bool:
     """Whether the passages of a record lack the answer: MuSiQue's `answerable`, or SQuAD's `is_impossible`, say so.
 
-    Such a question stands beside its answerable twin, often under the same id. A prepared record says it too.
+    Such a question stands beside its answerable twin, often under the same id. A prepared record says it too, and where
+    nothing does, a hop of MuSiQue's whose passage is named as none of those that are given.
     """
     said = prepared_metadata(record) if is_prepared(record) else _with_metadata(record).fields
     for key, bad in (("answerable", False), ("is_impossible", True)):
@@ -77,7 +78,7 @@ def is_unanswerable(record: Record) -> bool:
                 return True
         except ValueError as error:
             raise DataError(record.place, f"{key!r}: {error}", "true or false", f"Mend or drop {key!r}.") from error
-    return False
+    return said.get("answerable") is None and said.get("paragraphs") is not None and lacks_a_passage(record)
 
 
 def has_own_id(record: Record) -> bool:
@@ -97,7 +98,8 @@ def _with_metadata(record: Record) -> Record:
         return record
     if not isinstance(metadata, dict):
         raise DataError(record.place, f"'metadata' is {shown(metadata)}", "a JSON object", "Mend or drop it.")
-    return Record(record.place, {**metadata, **record.fields})
+    said = {key: value for key, value in record.fields.items() if value is not None or key not in metadata}
+    return Record(record.place, {**metadata, **said})
 
 
 def _data_source(record: Record) -> str | None:

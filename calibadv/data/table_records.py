@@ -13,6 +13,7 @@ from calibadv.data.reading import kind_of, numbered_lines
 from calibadv.data.record import Record
 
 _BATCH_ROWS = 1024
+_BOM = "\ufeff"  # of a CSV file that was read without taking it off, in its first column's name
 
 
 def parquet_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
@@ -36,7 +37,8 @@ def parquet_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
                 return
             if batch is None:
                 return
-            yield from _batch_rows(path, batch, number, on_bad)
+            named = batch.rename_columns([name.removeprefix(_BOM) for name in batch.schema.names])
+            yield from _batch_rows(path, named, number, on_bad)
             number += batch.num_rows
 
 

@@ -124,6 +124,17 @@ def test_a_file_without_a_readable_first_row_is_refused_whatever_is_skipped(tmp_
             load_corpus(tmp_path / name, lambda _: None)
 
 
+def test_line_ends_of_old_and_a_mark_before_the_first_column_are_known(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "c.csv").write_bytes(b"id,text,title\r1,a,A\r")
+    with pytest.raises(DataError, match=r"c.csv, line 1: .*a carriage return stands outside quotes"):
+        load_corpus(tmp_path / "c.csv")
+    parquet.write_table(pa.table({"\ufeffid": ["7"], "text": ["a"], "title": ["A"]}), tmp_path / "c.parquet")
+    assert load_corpus(tmp_path / "c.parquet")[0].id == "7"
+
+
 def test_a_row_that_lost_a_line_to_another_encoding_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     path.write_bytes('id,text,title\n1,"one\nKöln\nthree",A\n2,x,B\n'.encode("latin-1"))

@@ -105,6 +105,19 @@ def test_unanswerable_is_known_in_every_spelling(tmp_path: Path, said: Any) -> N
     questions, tally = counted(write(tmp_path / "q.jsonl", rows))
     assert [question.id for question in questions] == ["q/1", "q/5"]
     assert tally.left_out == {"unanswerable": 3}
+    columns_of_all = [{"answerable": None, **row} for row in rows]  # as a table has them
+    assert counted(write(tmp_path / "q.jsonl", columns_of_all))[1].left_out == {"unanswerable": 3}
+
+
+@pytest.mark.parametrize("order", [TWINS, TWINS[::-1]])
+def test_a_twin_whose_mark_was_lost_is_known_by_the_passage_that_it_lacks(tmp_path: Path, order: list[Any]) -> None:
+    rows = [{key: value for key, value in twin.items() if key != "answerable"} for twin in order]
+    for twin, row in zip(order, rows, strict=True):
+        at = 0 if twin["answerable"] else None
+        row["question_decomposition"] = [{**twin["question_decomposition"][0], "paragraph_support_idx": at}]
+    (kept,), tally = counted(write(tmp_path / "q.jsonl", rows))
+    assert kept.gold_doc_ids == (passage_id("Vel", "Bo founded Vel."),)
+    assert tally.left_out == {"unanswerable": 1}
 
 
 def test_a_prepared_file_leaves_its_unanswerable_questions_out_too(tmp_path: Path) -> None:
