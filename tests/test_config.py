@@ -186,6 +186,12 @@ def test_a_number_that_makes_no_sense_is_refused(overrides: list[str], message: 
     assert message in refused(*overrides)
 
 
+def test_a_run_may_have_any_letters_in_its_name_but_not_more_than_a_folder_may() -> None:
+    for name in ("versuch-größe", "实验", "a b#c:d=e", "ß" * 100):
+        assert load_config(None, [f"--run.name={name}"]).run_name == name
+    assert "202 bytes are too long for a folder's name, expected at most 200" in refused("--run.name", "ß" * 101)
+
+
 def test_mini_batches_that_do_not_divide_get_a_suggestion_that_does() -> None:
     said = refused("--data.questions_per_step", "32", "--learner.minibatch_rollouts", "50")
     assert "= 160 rollouts do not divide into mini-batches of learner.minibatch_rollouts = 50" in said

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.cluster.names import ray_name
+from calibadv.search.settings import SearchSettings
+from serve.app import start_search
+from serve.application import SearchAppOptions
 
 TRICKY = [
     "versuch-größe",
@@ -34,6 +38,11 @@ def test_every_name_gets_a_plain_one_of_its_own() -> None:
     made = [ray_name(name) for name in [*TRICKY, *map(ray_name, TRICKY)]]
     assert len(set(made)) == len(made)  # not even a run that is called like another's made name
     assert ray_name("search-versuch-größe").startswith("search-versuch-groe-")
+
+
+def test_a_search_app_that_serve_would_wait_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the search app's name 'größe' is not ASCII"):
+        start_search(SearchSettings(), [], tmp_path, SearchAppOptions(name="größe"))
 
 
 @given(st.text(), st.text())
