@@ -19,7 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from calibadv.lab.drift import drift, frozen_credits
 from calibadv.lab.figures import draw_curves
+from calibadv.lab.language import language
 from calibadv.lab.results import (
     cell_table,
     is_stored,
@@ -29,6 +33,8 @@ from calibadv.lab.results import (
     with_finished,
     write_store,
 )
+from calibadv.lab.run import Laboratory
+from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Study, load_study, run_study
 from calibadv.lab.warm_start import make_start
 from workflows.command import run_command
@@ -49,16 +55,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--report", action="store_true", help="make no run, only write table and figure")
     parser.add_argument("--make-start", type=Path, metavar="FILE", help="make the policy that runs start from, again")
+    parser.add_argument("--drift", action="store_true", help="which way each credit pushes the start, without a run")
     given = parser.parse_args(arguments)
     if given.make_start:
         make_start(given.make_start, lambda update, loss: log.info("update %d: %.3f nats a token", update, loss))
         return 0
+    if given.drift:
+        return push(given.results)
     if given.study is None:
         parser.error("a study file is needed, e.g. workflows/studies/lab-mismatch.toml")
     study = load_study(given.study)
     failed = 0 if given.report else make(study, given.folder / study.name, given.results, given.jobs)
     report(study, given.folder / study.name, given.results)
     return 1 if failed else 0
+
+
+def push(results: Path, questions: int = 96, lr: float = 2e-4) -> int:
+    """Writes what one summed step of each credit does to the start, with and without a truncated sampler."""
+    tables = []
+    fresh = Laboratory(LabRun()).sample(questions // 2, "drift fresh")
+    for top_p in (1.0, 0.95):
+        lab = Laboratory(LabRun(top_p=top_p))
+        train = lab.sample(questions, "drift train")
+        table = drift(lab.policy, train, fresh, frozen_credits(), lr, language().first_tail)
+        tables.append(table.assign(top_p=top_p))
+        log.info("top_p %g: %d rollouts", top_p, sum(len(group.trajectories) for group in train))
+    table = pd.concat(tables).set_index("credit")
+    results.mkdir(parents=True, exist_ok=True)
+    table.to_csv(results / "drift.csv")
+    (results / "drift.md").write_text(markdown(table), "utf-8")
+    log.info("%s", markdown(table))
+    return 0
 
 
 def make(study: Study, folder: Path, results: Path, jobs: int) -> int:

@@ -90,6 +90,15 @@ class Laboratory:
         spent = {"time/rollout_cpu_s": rolled - started, "time/step_cpu_s": time.process_time() - started}
         return {"step": float(number), **metrics, **spent}
 
+    def sample(self, questions: int, stream: str) -> list[Group]:
+        """Groups of the start's rollouts of `questions` questions of a named stream, sampled as in training."""
+        return self._roll(self._world.questions(questions, stream), self._roller.train, 0)
+
+    @property
+    def policy(self) -> Policy:
+        """The learner's."""
+        return self._learner.policy
+
     def evaluate(self) -> Metrics:
         """F1, format and searches on the held-out questions, one rollout each at temperature 1, by the newest weights.
 
