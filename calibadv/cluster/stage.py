@@ -23,7 +23,7 @@ import numpy as np
 import ray
 
 from calibadv.cluster.board import Published, find_board
-from calibadv.cluster.engine import Engine, EngineDied
+from calibadv.cluster.engine import Engine, EngineDied, NamedTensors
 from calibadv.cluster.gate import EngineGate
 from calibadv.cluster.processes import Beats, this_process
 from calibadv.cluster.watched import Answers, WatchedGenerate, within
@@ -45,6 +45,7 @@ class StageSettings:
     engine_factory: Callable[[], Engine]  # called in the actor
     rollout_factory: Callable[[], RollGroupFn]  # called in the actor
     board: str  # name of the policy board
+    rehearsal: Callable[[], NamedTensors] | None = None  # named as what is published: an engine must take it at start
     weights: Literal["board", "own"] = "board"  # own: those the engine was built with, as version 0; none are awaited
     max_staleness: int = 0  # a row of step s may run under version s - max_staleness or later
     max_engine_deaths: int = 10  # between two published versions; one more ends the run
@@ -72,6 +73,8 @@ class RolloutStage:
         if settings.colocated:  # one that replaces another starts while learners may have the memory
             ray.get(self._board.wake.remote(self._name))
         self._engine = settings.engine_factory()
+        if settings.rehearsal is not None:
+            self._engine.load_weights(settings.rehearsal(), self._engine.version)
         self._asleep = settings.colocated
         if settings.colocated:
             self._engine.sleep()

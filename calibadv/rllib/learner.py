@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from calibadv.checkpoints.tree import Tree
 from calibadv.cluster.weights import PackedWeights
 from calibadv.config import LearnerSection
 from calibadv.methods.method import Method, StepFacts
+from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
 from calibadv.rllib.lora import lora_of
 from calibadv.rllib.module import CausalLMModule, save_pretrained
@@ -182,17 +184,22 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         return totals.as_dict()
 
     def pack_weights(self, dtype: torch.dtype) -> PackedWeights | None:
-        """The policy's weights by their Hugging Face names, tied ones once; see `pack_on_ranks`."""
-        return pack_on_ranks(self._updater.named_weights(), dtype, self._copy)
+        """The policy's weights by the names that the engine knows, tied ones once; see `pack_on_ranks`.
+
+        Those are the checkpoint's for vLLM, and those of transformers for the torch engine.
+        """
+        vllm = self.config.calibadv.rollout.engine == "vllm"
+        return pack_on_ranks(self._checkpoint_weights() if vllm else self._updater.named_weights(), dtype, self._copy)
+
+    def _checkpoint_weights(self) -> Iterator[tuple[str, Tensor]]:
+        return as_in_checkpoint(self.policy.language_model, self._updater.named_weights())
 
     def save_model(self, folder: str) -> None:
         """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
         dtype = getattr(torch, self.config.calibadv.model.dtype)
         source, model, path = str(self.config.stream.inputs.model), self.policy.language_model, Path(folder)
         if self._shares or self._settings.lora_rank:
-            on_rank_zero(
-                self._updater.named_weights(), lambda weights: write_sharded(weights, model, source, path, dtype)
-            )
+            on_rank_zero(self._checkpoint_weights(), lambda weights: write_sharded(weights, model, source, path, dtype))
         elif rank() == 0:
             save_pretrained(model, source, path, dtype)
 

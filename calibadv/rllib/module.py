@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from calibadv.losses import TokenStats, token_stats
 from calibadv.rllib.head import check_own_logits, head_of
 from calibadv.rllib.lora import Lora, adapters_off, add_adapters
+from calibadv.rllib.sharded_model import share_weights
 
 
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
@@ -155,3 +156,4 @@ def save_pretrained(model: PreTrainedModel, source: str, folder: Path, dtype: to
     finally:
         model.config = original
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    share_weights(folder)

@@ -47,6 +47,14 @@ def write_sharded(
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    share_weights(folder)
+
+
+def share_weights(folder: Path) -> None:
+    """Gives a folder's weights the rights of its configuration: safetensors keeps its files to their owner."""
+    rights = (folder / "config.json").stat().st_mode
+    for file in folder.glob("*.safetensors"):
+        file.chmod(rights)
 
 
 def _parts(

@@ -18,6 +18,7 @@ from calibadv.config import Config, role
 from calibadv.data.gold_passages import training_questions, without_gold_texts
 from calibadv.data.questions import load_questions, scored_by
 from calibadv.methods import make_method
+from calibadv.rllib.checkpoint_names import rehearsal
 from calibadv.rllib.schedule import schedule
 from calibadv.rollout.group import RolledGroup
 from calibadv.rollout.protocols import SearchFn
@@ -79,6 +80,7 @@ class RolloutStream:
             engine_factory=partial(make_engine, config, str(self.inputs.model)),
             rollout_factory=partial(RollGroup, config, str(self.inputs.model), self.search_factory),
             board=self.board,
+            rehearsal=partial(rehearsal, str(self.inputs.model), config.model.dtype, config.rollout.engine == "vllm"),
             max_staleness=config.rollout.max_staleness,
             engine_timeout_s=config.rollout.engine_timeout_s,
             colocated=config.rollout.placement == "colocated",

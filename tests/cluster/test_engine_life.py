@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from calibadv.cluster.board import PolicyBoard
 from calibadv.cluster.engine import EngineDied
@@ -52,6 +53,20 @@ async def settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
+
+
+# ---- an engine's start --------------------------------------------------------------------------------------------
+
+
+async def test_an_engine_takes_the_names_of_what_will_be_published_at_its_start(make: Make) -> None:
+    engine = FakeEngine()
+    await make(engine, rehearsal=lambda: [("weight", torch.zeros(()))])
+    assert engine.events == ["load -1"]  # before anything is published, as the version that it is
+
+
+async def test_names_that_an_engine_does_not_take_end_its_start(make: Make) -> None:
+    with pytest.raises(KeyError, match="weight"):
+        await make(FakeEngine(), rehearsal=lambda: [("another", torch.zeros(()))])
 
 
 # ---- an engine that hangs -----------------------------------------------------------------------------------------
