@@ -81,8 +81,8 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def _setup_logdir(self) -> None:
         """RLlib's folder of an algorithm, in which we keep nothing: in Ray's session, not in ~/ray_results."""
-        session = ray._private.worker._global_node.get_session_dir_path()
-        self._logdir = tempfile.mkdtemp(prefix="rllib-", dir=session)
+        node = ray._private.worker._global_node
+        self._logdir = tempfile.mkdtemp(prefix="rllib-", dir=node.get_session_dir_path() if node else None)
 
     def training_step(self) -> None:
         """One step at version v: its rollouts were sampled by v, its updates make v + 1."""
