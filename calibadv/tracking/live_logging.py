@@ -15,7 +15,8 @@ from rich.logging import RichHandler
 def live_with_logging(live: Live, console: Console) -> Iterator[None]:
     """Shows `live` within the block, with the root logger's stream handlers replaced by one of its console."""
     root = logging.getLogger()
-    handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+    # A short time: in a narrow window the date and its brackets take a third of the line.
+    handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="%H:%M:%S")
     muted = [other for other in root.handlers if type(other) is logging.StreamHandler]
     for other in muted:
         root.removeHandler(other)
