@@ -28,14 +28,17 @@ def summary_text(summary: RunSummary) -> RenderableType:
         parts += [rollout_panel(summary.rollout), Text(LEGEND, "dim"), Text()]
     # Folded anywhere, so that a path or a command that is longer than a line can be copied whole.
     parts += [Text.assemble(("results  ", "dim"), str(summary.folder), overflow="fold", no_wrap=False)]
-    parts += [Text.assemble(("next     ", "dim"), (hint, "cyan"), overflow="fold") for hint in summary.hints]
+    for hint in summary.hints:
+        label = "page     " if hint.startswith("http") else "next     "
+        parts.append(Text.assemble((label, "dim"), (hint, "cyan"), overflow="fold"))
     return Group(*parts, Text(), comparison_table(summary))
 
 
 def comparison_table(summary: RunSummary) -> Table:
     """Evaluation before and after training; a metric missing on both sides has no row."""
     minutes, seconds = divmod(round(summary.seconds), 60)
-    table = Table(title=f"{summary.steps} steps in {minutes} min {seconds:02d} s", title_justify="left", box=None)
+    took = f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {seconds:02d} s"
+    table = Table(title=f"{summary.steps} steps in {took}", title_justify="left", box=None)
     table.add_column("held-out questions", style="bold")
     for name in ("before", "after", "change"):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from calibadv.tracking.live_view import LiveView, sparkline
 from calibadv.tracking.plain_view import PlainView
-from calibadv.tracking.rollout_text import summary_text
+from calibadv.tracking.rollout_text import comparison_table, summary_text
 from calibadv.tracking.view import Activity, RunSummary, TerminalView, open_view, time_shares
 from tests.tracking.fake_run import history, record
 
@@ -202,6 +202,10 @@ def test_the_end_keeps_commands_whole_the_legend_and_the_table_last(width: int) 
     lines = [line.split() for line in text.splitlines()]
     assert [line[0] for line in lines[-3:]] == ["F1", "format", "searches"]
     assert lines[-3] == ["F1", "0.200", "0.500", "+0.300"]
+
+
+def test_a_long_run_is_told_in_hours() -> None:
+    assert comparison_table(replace(SUMMARY, seconds=166_000.0)).title == "12 steps in 46 h 06 min"
 
 
 def test_a_start_up_stage_shows_how_far_it_is() -> None:
