@@ -22,6 +22,7 @@ from calibadv.batching import GroupShard, shard_groups
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
 from calibadv.cluster.board import Done, find_board
+from calibadv.cluster.roll_call import EngineReport
 from calibadv.config import Config
 from calibadv.methods.method import StepFacts
 from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
@@ -61,7 +62,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """
         self.settings: Config = config.calibadv
         self.stall = StallWatch(self.settings.cluster.stall_after_s)
-        with self.waiting("engines and learners to start", self._engines, patience=START):
+        with self.waiting("engines and learners to start", self._engines, patience=self._patience):
             super().setup(config)
         self.version = 0  # training steps made, and the policy version that they led to
         self.whole = True  # the learners stand between two steps: their state is that of `version`
@@ -195,7 +196,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         what: str,
         detail: Callable[[], str] | None = None,
         progress: Progress | None = None,
-        patience: float = 1.0,
+        patience: float | Callable[[], float] = 1.0,
     ) -> AbstractContextManager[None]:
         """Around what may stall: after `cluster.stall_after_s` (times `patience`) in which nothing moves, and each time
         again, a warning says what it is."""
@@ -207,8 +208,13 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             what,
             detail=lambda: f"{runner.progress(phase, step)}; {self._engines()}",
             progress=lambda: runner.progress(phase, step, self._done(phase, step)),
-            patience=1.0 if runner.engines_are_up else START,
+            patience=1.0 if runner.engines_are_up else self._patience,
         )
+
+    def _patience(self) -> float:
+        """Engines that load a large model are given time; those that are not there yet may fit nowhere."""
+        report: EngineReport = ray.get(self._board().engines.remote(), timeout=STATE_TIMEOUT_S)
+        return START if len(report.starting) + len(report.serving) >= self.settings.rollout.engines else 1.0
 
     def _learned(self) -> str | None:
         done, of = self._done(Phase.TRAIN, self.version).learned

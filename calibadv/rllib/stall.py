@@ -32,7 +32,7 @@ class _Wait:
     what: str
     detail: Detail | None
     progress: Progress | None
-    limit_s: float
+    patience: float | Callable[[], float]
     begun_s: float
     moved_s: float
     seen: object = _NEVER  # progress of the last look
@@ -54,11 +54,18 @@ class StallWatch:
 
     @contextmanager
     def waiting(
-        self, what: str, detail: Detail | None = None, progress: Progress | None = None, patience: float = 1.0
+        self,
+        what: str,
+        detail: Detail | None = None,
+        progress: Progress | None = None,
+        patience: float | Callable[[], float] = 1.0,
     ) -> Iterator[None]:
-        """The body waits for `what`, e.g. "the rollouts of step 7"; it stalls after `patience` times `after_s`."""
+        """The body waits for `what`, e.g. "the rollouts of step 7"; it stalls after `patience` times `after_s`.
+
+        A `patience` that is a function is asked when `after_s` has passed; 1 where it cannot be.
+        """
         begun_s = self._clock()
-        wait = _Wait(what, detail, progress, patience * self._after_s, begun_s, begun_s)
+        wait = _Wait(what, detail, progress, patience, begun_s, begun_s)
         with self._lock:
             self._waits.append(wait)
             if self._thread and not self._started:
@@ -89,9 +96,12 @@ class StallWatch:
             return
         self._look_at(wait)
         still_s = self._clock() - wait.moved_s
-        if still_s < (wait.said + 1) * wait.limit_s:
+        if still_s < (wait.said + 1) * self._after_s:
             return
-        wait.said = int(still_s // wait.limit_s)
+        limit_s = _asked(wait.patience) * self._after_s
+        if still_s < (wait.said + 1) * limit_s:
+            return
+        wait.said = int(still_s // limit_s)
         waited_s = self._clock() - wait.begun_s
         still = f", and nothing has moved for {still_s:.0f} s" if waited_s - still_s >= 1 else ""
         logger.warning("for %.0f s the run has waited for %s%s%s", waited_s, wait.what, still, _told(wait.detail))
@@ -112,6 +122,15 @@ class StallWatch:
         while True:
             pause.wait(min(_LOOK_S, self._after_s / 4))
             self.check()
+
+
+def _asked(patience: float | Callable[[], float]) -> float:
+    if not callable(patience):
+        return patience
+    try:
+        return patience()
+    except Exception:  # the part that is asked may be the one that hangs
+        return 1.0
 
 
 def _told(detail: Detail | None) -> str:

@@ -121,6 +121,17 @@ def test_a_start_is_waited_for_with_patience(watch: StallWatch, clock: Clock, ca
     assert caplog.messages == ["for 600 s the run has waited for engines and learners to start"]
 
 
+def test_patience_is_asked_and_ends_where_nobody_can_start(
+    watch: StallWatch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = [5.0, 5.0, 1.0]
+    with watch.waiting("engines and learners to start", patience=lambda: answers.pop(0)):
+        for _ in range(14):  # asked at 120, 130 and 140 s
+            clock.now_s += 10
+            watch.check()
+    assert caplog.messages == ["for 140 s the run has waited for engines and learners to start"]
+
+
 def test_progress_that_cannot_be_asked_counts_as_nothing_moved(
     watch: StallWatch, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
