@@ -24,6 +24,7 @@ def stepsearch(
     *,
     step_scale: float = 0.6,
     key_weight: float = 0.618,
+    normalise_texts: bool = False,
     min_gold: float = 0.5,
     gamma: float = 1.0,
     lam: float = 1.0,
@@ -34,7 +35,8 @@ def stepsearch(
     """Step-wise proximal policy optimization (StepSearch, Wang et al. 2025), over the rewards of `rewards.step_search`.
 
     `step_scale` 0.6 is what the released code sets; by an aliasing slip it trains with 1.6. `critic` and the rest are
-    PPO's; the official recipe has `critic_lr` = 5e-7 and `kl_reward` = 0.001. Questions need gold sub-queries and
+    PPO's; the official recipe has `critic_lr` = 5e-7 and `kl_reward` = 0.001. `normalise_texts` normalises documents
+    and gold passages before their TF-IDF as answers are: copies of the code differ in it. Questions need gold sub-queries and
     the texts of gold passages: a question without them has no key score and no rewards at its searches, and training is
     refused where less than `min_gold` of them are known. ValueError for a negative scale or weight, and for what `ppo`
     refuses.
@@ -53,7 +55,7 @@ def stepsearch(
     return Method(
         "stepsearch",
         advantages=advantages,
-        score_turns=at_once(partial(step_search_rewards, key_weight=key_weight)),
+        score_turns=at_once(partial(step_search_rewards, key_weight=key_weight, normalise_texts=normalise_texts)),
         gold=GoldNeed("texts", min_gold),
         critic=Critic(rewards, kind=critic, lr=critic_lr, gamma=gamma, lam=lam, kl_reward=kl_reward),
     )

@@ -19,7 +19,9 @@ from calibadv.types import Document, FloatArray, Group, Question, TokenUnit, Tra
 NO_ANSWER = -1.0
 
 
-def step_search_rewards(group: Group, documents: Mapping[str, Document], *, key_weight: float = 0.618) -> TurnRewards:
+def step_search_rewards(
+    group: Group, documents: Mapping[str, Document], *, key_weight: float = 0.618, normalise_texts: bool = False
+) -> TurnRewards:
     """StepSearch's reward of every turn (Wang et al. 2025; as its released code computes it), unscaled.
 
     A search has gain - redundancy in [-1, 1]; 0 where the question has no gold passages. The last turn has the answer's
@@ -30,7 +32,8 @@ def step_search_rewards(group: Group, documents: Mapping[str, Document], *, key_
     gold, cosines = group.question.gold_passages, None
     if gold:
         texts = [documents[doc].text for doc in found]
-        cosines = dict(zip(found, tfidf_cosines(texts, gold, group.question.tokens), strict=True))
+        rows = tfidf_cosines(texts, gold, group.question.tokens, normalise_texts=normalise_texts)
+        cosines = dict(zip(found, rows, strict=True))
     return [_trajectory_rewards(group.question, trajectory, cosines, key_weight) for trajectory in group.trajectories]
 
 
@@ -78,22 +81,29 @@ def redundancies(searches: Sequence[Sequence[str]]) -> list[float]:
     return shares
 
 
-def tfidf_cosines(texts: Sequence[str], passages: Sequence[str], tokens: TokenUnit = TokenUnit.WORDS) -> FloatArray:
+def tfidf_cosines(
+    texts: Sequence[str],
+    passages: Sequence[str],
+    tokens: TokenUnit = TokenUnit.WORDS,
+    *,
+    normalise_texts: bool = False,
+) -> FloatArray:
     """Cosine of the TF-IDF vectors of every document's text and every gold passage, in [0, 1]. Shape [D, P].
 
     As the released code: scikit-learn's vectorizer, fitted anew for each document, on it and the gold passages alone;
-    texts without titles, normalised as answers are; smoothed idf, words of two characters or more (with "unspaced"
-    tokens all of them). A text without such a word has cosine 0 with everything.
+    texts without titles; smoothed idf, lower case, words of two characters or more. `normalise_texts`: as answers are,
+    first; with "unspaced" tokens always, and all of them count. A text without a word has cosine 0 with everything.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     cosines_DP = np.zeros((len(texts), len(passages)), dtype=np.float32)
     vectorizer = TfidfVectorizer() if tokens == TokenUnit.WORDS else TfidfVectorizer(token_pattern=r"\S+")
     words = vectorizer.build_analyzer()
-    golds = [normalise(passage, tokens) for passage in passages]
-    for row_P, text in zip(cosines_DP, (normalise(text, tokens) for text in texts), strict=True):
-        if golds and words(text):  # it refuses an empty vocabulary
-            vectors = vectorizer.fit_transform([text, *golds])  # of length 1 each, so that products are cosines
+    if normalise_texts or tokens != TokenUnit.WORDS:
+        texts, passages = ([normalise(text, tokens) for text in given] for given in (texts, passages))
+    for row_P, text in zip(cosines_DP, texts, strict=True):
+        if passages and words(text):  # it refuses an empty vocabulary
+            vectors = vectorizer.fit_transform([text, *passages])  # of length 1 each, so that products are cosines
             row_P[:] = (vectors[:1] @ vectors[1:].T).toarray()[0]
     return cosines_DP
 

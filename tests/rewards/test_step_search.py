@@ -135,8 +135,13 @@ def test_a_document_is_fitted_with_the_gold_passages_alone() -> None:
     np.testing.assert_allclose(alone, [shared, shared], rtol=1e-6)
 
 
-def test_texts_are_normalised_as_answers_are() -> None:
-    np.testing.assert_allclose(tfidf_cosines(["The U.S. fox"], ["an us fox"]), [[1.0]], rtol=1e-6)
+def test_texts_stay_as_they_are_unless_they_are_to_be_normalised_as_answers_are() -> None:
+    normal = tfidf_cosines(["The U.S. fox"], ["an us fox"], normalise_texts=True)
+    np.testing.assert_allclose(normal, [[1.0]], rtol=1e-6)
+    # As they are: "the", "fox" against "an", "us", "fox"; of five words but "fox", idf 1, each is in one text of two.
+    once = np.log(1.5) + 1
+    shared = 1 / (np.hypot(1, once) * np.sqrt(1 + 2 * once**2))
+    np.testing.assert_allclose(tfidf_cosines(["The U.S. fox"], ["an us fox"]), [[shared]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("texts", "passages"), [([], ["a fox"]), (["a fox"], []), (["", "?"], ["a"])])
