@@ -22,7 +22,7 @@ from calibadv.data.questions import load_questions
 from calibadv.data.tally import Tally
 from calibadv.methods import make_method
 from calibadv.model_source import find_model, to_fetch
-from calibadv.rllib.checkpoint_names import check_names
+from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
 from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Inputs
 from calibadv.rollout.chat_template import problems
@@ -92,6 +92,8 @@ def _check_files(config: Config, inputs: Inputs, model: Path | None) -> None:
         if config.rollout.engine == "vllm":
             check_model_folder(str(model))
             check_names(str(model))
+            if config.cluster.gpus_per_engine == 0:
+                check_cpu_engine(str(model))
         check_prompts(config, model, [*train, *test])
     if len(train) < config.data.questions_per_step:
         raise ValueError(

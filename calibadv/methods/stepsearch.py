@@ -36,10 +36,10 @@ def stepsearch(
 
     `step_scale` 0.6 is what the released code sets; by an aliasing slip it trains with 1.6. `critic` and the rest are
     PPO's; the official recipe has `critic_lr` = 5e-7 and `kl_reward` = 0.001. `normalise_texts` normalises documents
-    and gold passages before their TF-IDF as answers are: copies of the code differ in it. Questions need gold sub-queries and
-    the texts of gold passages: a question without them has no key score and no rewards at its searches, and training is
-    refused where less than `min_gold` of them are known. ValueError for a negative scale or weight, and for what `ppo`
-    refuses.
+    and gold passages before their TF-IDF as answers are: copies of the code differ in it. Questions need gold
+    sub-queries and the texts of gold passages: a question without them has no key score and no rewards at its searches,
+    and training is refused where less than `min_gold` of them are known. ValueError for a negative scale or weight, and
+    for what `ppo` refuses.
     """
     for name, value in (("step_scale", step_scale), ("key_weight", key_weight)):
         if value < 0:

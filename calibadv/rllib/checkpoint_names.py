@@ -51,6 +51,18 @@ def check_names(path: str) -> None:
         raise ValueError(_refusal(model, f"{len(different)} differ, e.g. {different[0]}"))
 
 
+def check_cpu_engine(path: str) -> None:
+    """ValueError for a model with experts: for a CPU vLLM packs their weights as it loads, and takes no new ones."""
+    model = _without_weights(path)
+    own = {name for name, _ in model.named_parameters()}
+    published = {name for name, _ in as_in_checkpoint(model, model.named_parameters())}
+    if published != own:
+        raise ValueError(
+            f"{path!r} ({type(model).__name__}) has experts, and a vLLM engine on a CPU would not take their "
+            "new weights: set rollout.engine 'torch', or give engines GPUs (cluster.gpus_per_engine)"
+        )
+
+
 def _without_weights(path: str) -> PreTrainedModel:
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(

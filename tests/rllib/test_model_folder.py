@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from calibadv.rllib import checkpoint_names
-from calibadv.rllib.checkpoint_names import as_in_checkpoint, check_names, rehearsal
+from calibadv.rllib.checkpoint_names import as_in_checkpoint, check_cpu_engine, check_names, rehearsal
 from tests.rllib.conftest import settings
 from tests.rllib.test_learner import make_learner
 from tests.rollout.engine_suite import save_tiny_model
@@ -105,3 +105,9 @@ def test_weights_that_cannot_be_named_singly_are_refused_by_the_models_name(
     monkeypatch.setattr(checkpoint_names, "revert_weight_conversion", only_together)
     with pytest.raises(ValueError, match="Qwen3MoeForCausalLM cannot be published under the names of its checkpoint"):
         check_names(str(experts))
+
+
+def test_a_vllm_engine_on_a_cpu_takes_no_experts(experts: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Qwen3MoeForCausalLM\) has experts.*rollout.engine 'torch'"):
+        check_cpu_engine(str(experts))
+    check_cpu_engine(str(save_tiny_model(tmp_path)))  # without experts
