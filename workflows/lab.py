@@ -23,6 +23,7 @@ import pandas as pd
 
 from calibadv.lab.drift import drift, frozen_credits
 from calibadv.lab.figures import draw_curves
+from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.language import language
 from calibadv.lab.results import (
     cell_table,
@@ -33,7 +34,6 @@ from calibadv.lab.results import (
     with_finished,
     write_store,
 )
-from calibadv.lab.run import Laboratory
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Study, load_study, run_study
 from calibadv.lab.warm_start import make_start

@@ -15,6 +15,7 @@ import pandas as pd
 from calibadv.collapse import collapse_step
 from calibadv.evaluation.bootstrap import Doubles, bootstrap_means, percentile_interval
 from calibadv.lab.run import DONE, read_metrics
+from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Planned, Study
 
 RUN = ["cell", "seed"]
@@ -59,7 +60,7 @@ def with_finished(store: pd.DataFrame, study: Study, folder: Path) -> pd.DataFra
 def is_stored(store: pd.DataFrame, planned: Planned) -> bool:
     """Whether the table has this very run."""
     rows = store[(store["cell"] == planned.cell) & (store["seed"] == planned.run.seed)]
-    return bool(len(rows)) and rows["settings"].iloc[0] == planned.run.model_dump_json()
+    return bool(len(rows)) and LabRun.model_validate_json(rows["settings"].iloc[0]) == planned.run
 
 
 def write_store(store: pd.DataFrame, path: Path) -> None:

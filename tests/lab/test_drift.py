@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from calibadv.lab.drift import constant, drift, frozen_credits, measured, minibatch_gradients, moved, norm
+from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.language import language
-from calibadv.lab.run import Laboratory
 from calibadv.lab.settings import LabRun
 from calibadv.types import Group
 

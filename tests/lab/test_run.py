@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from calibadv.lab import run as lab_run
-from calibadv.lab.run import DONE, METRICS, Laboratory, read_metrics, run_in
+from calibadv.lab.laboratory import Laboratory
+from calibadv.lab.run import DONE, METRICS, read_metrics, run_in
 from calibadv.lab.settings import LabRun
 from calibadv.lab.warm_start import load_start
 from calibadv.methods import METHODS
