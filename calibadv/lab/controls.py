@@ -9,14 +9,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from calibadv.advantages.group import outcome_credit
+from calibadv.advantages.rebalance import rebalance_answers
+from calibadv.advantages.silver import soften_negative, uniform_scores
 from calibadv.methods import METHODS, make_method
 from calibadv.methods.grpo import grpo
-from calibadv.methods.method import Method
+from calibadv.methods.method import Method, silver_scores
 from calibadv.types import Credit, Group
 
 
@@ -52,6 +54,24 @@ def balanced(*, ratio: float = 1.0, by: str = "positives") -> Method:
         return scale(credit, positive=factor) if by == "positives" else scale(credit, negative=1 / factor)
 
     return _control("balanced", advantages)
+
+
+def calibrated(
+    *, negative: float = 1.0, soft_pen: Literal["silver", "uniform", "none"] = "silver", adv_reb: bool = True
+) -> Method:
+    """CalibAdv's parts (sec. 3.2, 3.3) over GRPO's credit with its negatives times `negative`; no PreThink.
+
+    What `calibadv` does to a credit whose net mass is more negative than this world's own.
+    """
+
+    def advantages(group: Group) -> Credit:
+        credit = scale(outcome_credit(group), negative=negative)
+        if soft_pen != "none":
+            scores = silver_scores(group) if soft_pen == "silver" else uniform_scores(group)
+            credit = soften_negative(credit, group, scores)
+        return rebalance_answers(credit, group) if adv_reb else credit
+
+    return _control("calibrated", advantages)
 
 
 def shuffled(*, ratio: float = 1.0) -> Method:
@@ -91,6 +111,7 @@ def _control(name: str, advantages: Callable[[Group], Credit]) -> Method:
 
 CONTROLS: dict[str, Callable[..., Method]] = {
     "balanced": balanced,
+    "calibrated": calibrated,
     "negatives_only": negatives_only,
     "positives_only": positives_only,
     "scaled": scaled,

@@ -33,6 +33,20 @@ def test_balanced_masses_by_either_side() -> None:
     assert credit("balanced", ratio=4.0) == [[0.5, 0.5], [-1, -1, -1, -1]]
 
 
+def test_calibration_of_a_scaled_credit_is_by_hand() -> None:
+    # The right rollout found "a"; the wrong one's first search did too (c = 1), its second found "b" (c = 0).
+    of = group(trajectory(1.0, (1, 1), [["a"]]), trajectory(0.0, (2, 2, 1), [["a"], ["b"]]))
+    assert credit("calibrated", of, negative=2.0, adv_reb=False) == [[1, 1], [0, 0, -2, -2, -2]]
+    assert credit("calibrated", of, negative=2.0, soft_pen="uniform", adv_reb=False)[1] == [-1, -1, -1, -1, -2]
+    # At the answers P = 1 and N = 2: the positive one is doubled.
+    assert credit("calibrated", of, negative=2.0) == [[1, 2], [0, 0, -2, -2, -2]]
+
+
+def test_calibration_of_grpo_itself_is_the_method_s() -> None:
+    of = group(trajectory(1.0, (1, 1), [["a"]]), trajectory(0.0, (2, 2, 1), [["a"], ["b"]]))
+    assert credit("calibrated", of) == credit("calibadv", of, pre_think=False)
+
+
 def test_a_group_without_credit_is_left_as_it_is() -> None:
     equal = group(trajectory(1.0, (1, 1)), trajectory(1.0, (2, 1)))
     assert credit("balanced", equal) == credit("shuffled", equal) == [[0, 0], [0, 0, 0]]
