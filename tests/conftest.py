@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import ray
@@ -33,7 +34,8 @@ def _levels_of_our_loggers() -> Iterator[None]:
 def local_ray() -> Iterator[None]:
     # A short path: Ray's sockets lie below it and their names are limited to about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="cr", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        ray.init(
+        start = partial(
+            ray.init,
             address="local",
             num_cpus=4,
             include_dashboard=False,
@@ -42,5 +44,10 @@ def local_ray() -> Iterator[None]:
             runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
             log_to_driver=False,
         )
+        try:
+            start()
+        except Exception:  # a bare one, where a start takes longer than Ray waits: once more, as a run does
+            ray.shutdown()
+            start()
         yield
         ray.shutdown()

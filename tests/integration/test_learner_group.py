@@ -27,8 +27,8 @@ GROUPS = [
     group(trajectory(0.0, [2, 2]), trajectory(1.0, [5, 1], [["d"]]), trajectory(0.0, [1, 1], [["d", "e"]])),
     group(trajectory(0.0, [9, 9, 9]), trajectory(1.0, [1]), trajectory(0.0, [2])),
 ]
-# A key's bias has a gradient of zero up to rounding, and Adam makes a step of up to the learning rate of it.
-SMALL = ("--data.questions_per_step=3", "--learner.minibatch_rollouts=3", "--model.dtype=float32", "--learner.lr=1e-3")
+LR = 1e-3
+SMALL = ("--data.questions_per_step=3", "--learner.minibatch_rollouts=3", "--model.dtype=float32", f"--learner.lr={LR}")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,9 @@ def test_any_number_of_learners_makes_the_same_update(model_folder: Path, local:
         assert len(totals) == learners
         for rank in weights(remote):
             for name, tensor in rank.items():
-                torch.testing.assert_close(tensor, after[name], rtol=0, atol=1e-5)
+                # A key's bias shifts all scores alike: its gradient is rounding, of which Adam makes steps of the rate.
+                atol = LR if name.endswith("k_proj.bias") else 1e-5
+                torch.testing.assert_close(tensor, after[name], rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
         assert step_metrics(totals) == pytest.approx(metrics, rel=1e-3)
         assert step_metrics(totals)["learner/updates"] == 3
         packed = remote.call_all(lambda learner: learner.pack_weights(torch.float32))

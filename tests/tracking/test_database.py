@@ -9,7 +9,7 @@ import pytest
 from calibadv.tracking.database import database_path, store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
 
-NAMES = ["50% done", "a#b", "a b", "größe", "x%23y", "a;b&c=d", "a+b@c", "100%"]
+NAMES = ["50% done", "a#b", "a b", "größe", "x%23y", "a;b&c=d", "a+b@c", "100%", "%41"]
 
 
 @pytest.mark.parametrize("name", NAMES)

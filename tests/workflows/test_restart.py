@@ -26,6 +26,7 @@ from ray.exceptions import (
 
 from calibadv.checkpoints.identity import Identity, flat
 from calibadv.config import Config, load_config
+from calibadv.data.pocket import policy_path
 from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.stream import Inputs
 from calibadv.rollout.protocols import SearchFailed
@@ -179,7 +180,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         monkeypatch.setattr(training_run, "started", started)
         monkeypatch.setattr(training_run.TrainingRun, "_write_diagnostics", lambda _: None)
         monkeypatch.setattr(attempt, "MlflowRun", Told)
-        monkeypatch.setattr(attempt, "resolve_inputs", lambda _: Inputs(questions, Path(), Path(), Path()))
+        monkeypatch.setattr(attempt, "resolve_inputs", lambda _: Inputs(questions, Path(), Path(), policy_path()))
         monkeypatch.setattr(attempt, "run_identity", lambda c, _: Identity(flat(c.model_dump(mode="json")), {}))
         monkeypatch.setattr(train, "open_view", lambda steps: view(steps))
         Told.tags = {}
