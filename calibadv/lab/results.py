@@ -141,10 +141,12 @@ def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, 
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:
-    """The table in Markdown, numbers with so many significant digits."""
+    """The table in Markdown, numbers with so many significant digits, a dash for what is not defined."""
 
     def told(value: object) -> str:
-        return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+        if isinstance(value, float):
+            return "–" if math.isnan(value) else f"{value:.{digits}g}"
+        return str(value)
 
     named = table.reset_index()
     rows = [[told(value) for value in row] for row in named.itertuples(index=False)]

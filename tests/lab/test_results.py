@@ -79,6 +79,7 @@ def test_the_table_of_cells_counts_what_fell_and_is_markdown() -> None:
     text = markdown(table)
     assert text.splitlines()[0].startswith("| cell | runs | f1 | f1 ± |")
     assert len(text.splitlines()) == 4
+    assert text.splitlines()[3].startswith("| b | 1 | 0.2 | – |")  # one run has no deviation
 
 
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
