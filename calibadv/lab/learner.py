@@ -20,12 +20,12 @@ from calibadv.batching import MicroBatch, Row, micro_batches, shard_groups
 from calibadv.config import LearnerSection
 from calibadv.lab.policy import HIDDEN, Policy
 from calibadv.losses import token_stats
-from calibadv.methods.method import Critic, Method, StepFacts
-from calibadv.methods.rows import credit_rows, critic_rewards, critic_row
+from calibadv.methods.method import Critic, Method
+from calibadv.methods.rows import credit_rows, critic_rewards, critic_row, step_facts
 from calibadv.rllib.objective import count, loss_terms, total
 from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals, step_metrics
-from calibadv.types import Credit, FloatArray, Group, TurnKind
+from calibadv.types import Credit, FloatArray, Group
 
 CPU = torch.device("cpu")
 TOKEN_BUDGET = 4096  # padded tokens a micro-batch: about what a core's cache holds
@@ -57,7 +57,7 @@ class LabLearner:
 
     def update(self, groups: Sequence[Group], *, updates: int, seed: int, passes: int = 1) -> Updated:
         """`passes` over the groups, each in `updates` mini-batches of its own draw by `seed`."""
-        facts = StepFacts(_mean_searches(groups))
+        facts = step_facts(groups)
         (shards,) = shard_groups(groups, num_minibatches=updates, num_shards=1, seed=seed, passes=passes)
         rows = [row for shard in shards for row in credit_rows(shard, self._method, facts)]
         if self._settings.old_logprobs == "recompute":
@@ -192,8 +192,3 @@ def _by_row(micro: MicroBatch, out: dict[str, Tensor]) -> list[dict[str, FloatAr
     bounds = np.cumsum(np.bincount(micro.row_N, minlength=len(micro.ids_BT)))[:-1]
     parts = {name: np.split(flat_N.numpy(), bounds) for name, flat_N in out.items()}
     return [{name: part[b] for name, part in parts.items()} for b in range(len(micro.ids_BT))]
-
-
-def _mean_searches(groups: Sequence[Group]) -> float:
-    counts = [sum(turn.kind is TurnKind.SEARCH for turn in t.turns) for group in groups for t in group.trajectories]
-    return float(np.mean(counts))

@@ -11,7 +11,14 @@ from dataclasses import replace
 from calibadv.advantages.gae import gae
 from calibadv.batching import GroupShard, Row, to_row
 from calibadv.methods.method import Critic, Method, StepFacts
-from calibadv.types import FloatArray
+from calibadv.types import FloatArray, Group, TurnKind
+
+
+def step_facts(groups: Sequence[Group]) -> StepFacts:
+    """What a method may want to know of the whole step."""
+    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
+    searches = sum(turn.kind is TurnKind.SEARCH for trajectory in trajectories for turn in trajectory.turns)
+    return StepFacts(mean_searches=searches / len(trajectories))
 
 
 def credit_rows(shard: GroupShard, method: Method, facts: StepFacts) -> list[Row]:

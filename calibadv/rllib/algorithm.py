@@ -24,7 +24,7 @@ from calibadv.checkpoints.manifest import FileEntry
 from calibadv.cluster.board import Done, find_board
 from calibadv.cluster.roll_call import EngineReport
 from calibadv.config import Config
-from calibadv.methods.method import StepFacts
+from calibadv.methods.rows import step_facts
 from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.env_runner import Look, StepSample
@@ -35,7 +35,7 @@ from calibadv.rllib.stall import START, Progress, StallWatch
 from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.seeds import sampling_seed
-from calibadv.types import Credit, Group, TurnKind
+from calibadv.types import Credit, Group
 
 logger = logging.getLogger(__name__)
 
@@ -256,10 +256,3 @@ def free_cached_memory(_learner: Any) -> None:
     """Gives the GPU back what PyTorch keeps for later, for an engine that shares it."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def step_facts(groups: Sequence[Group]) -> StepFacts:
-    """What a method may want to know of the whole step."""
-    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
-    searches = sum(turn.kind is TurnKind.SEARCH for trajectory in trajectories for turn in trajectory.turns)
-    return StepFacts(mean_searches=searches / len(trajectories))
