@@ -30,7 +30,7 @@ from calibadv.config_names import suggestion
 from calibadv.config_secrets import secret_keys
 from calibadv.data.errors import shown
 from calibadv.methods import make_method
-from calibadv.rollout.dialogue import PROMPT_TEMPLATE
+from calibadv.tags import PROMPT_TEMPLATE
 from calibadv.types import TokenUnit
 
 LONGEST_NAME = 200  # bytes of a run's: file systems allow 255, and drafts of it have longer ones

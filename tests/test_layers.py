@@ -21,18 +21,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "calibadv.http_client",
         "calibadv.json_lines",
         "calibadv.model_source",
-        "calibadv.rollout.chat_template",
         "calibadv.types",
         "calibadv.unspaced",
     ),
-    # The words of a rollout: prompt and tags, its two edges, its seeds. They are below rewards and advantages, which
-    # read turns with the dialogue's own parser; agent and engines are above them, and out of their reach.
-    (
-        "calibadv.rollout.dialogue",
-        "calibadv.rollout.plans",
-        "calibadv.rollout.protocols",
-        "calibadv.rollout.seeds",
-    ),
+    ("calibadv.tags",),
     (
         "calibadv.advantages",
         "calibadv.batching",
@@ -40,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "calibadv.losses",
         "calibadv.rewards",
     ),
+    ("calibadv.rollout",),
     ("calibadv.data",),
     ("calibadv.search",),
     (
@@ -47,7 +40,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "calibadv.config_secrets",
         "calibadv.diagnostics",
         "calibadv.methods",
-        "calibadv.rollout",
     ),
     ("calibadv.checkpoints", "calibadv.config", "calibadv.evaluation", "calibadv.tracking"),
     ("calibadv.config_toml", "calibadv.memory"),
@@ -161,7 +153,7 @@ def test_imports_go_down_only() -> None:
     [
         ("calibadv.advantages.silver", "from calibadv.rollout.agent import Agent"),
         ("calibadv.advantages.silver", "from calibadv.rollout import torch_engine"),
-        ("calibadv.rollout.dialogue", "from calibadv.rewards.format import format_reward"),
+        ("calibadv.rewards.format", "from calibadv.rollout.protocols import SearchFailed"),
         ("calibadv.rewards.answer", "def f():\n    from calibadv.advantages import silver"),
         ("calibadv.cluster.stage", "import calibadv.rllib.stream"),
         ("calibadv.rllib.stream", "import serve.app"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence, Set
 import numpy as np
 
 from calibadv.advantages.steps import step_slices
-from calibadv.rollout.dialogue import think_text
+from calibadv.tags import think_text
 from calibadv.types import Credit, FloatArray, Group, Trajectory, Turn
 
 StepScores = list[FloatArray]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calibadv.rollout.dialogue import neutralise
+from calibadv.tags import neutralise
 from calibadv.types import Question
 
 HOP_ANSWERS = "hop_answers"  # of `Question.metadata`: a JSON list, one string a sub-query, "" where unknown

@@ -18,7 +18,7 @@ from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
 from calibadv.rewards.judge import Endpoint, judged_steps
 from calibadv.rewards.turns import TurnScorer
-from calibadv.rollout.dialogue import PRE_THINK
+from calibadv.tags import PRE_THINK
 from calibadv.types import Credit, Group
 
 SoftPen = Literal["silver", "uniform", "judge", "none"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from calibadv.rollout.dialogue import TAGS
+from calibadv.tags import TAGS
 from calibadv.types import Turn, TurnKind
 
 _TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from calibadv.rollout.dialogue import think_text
+from calibadv.tags import think_text
 from calibadv.types import Document, Question, Trajectory, TurnKind
 
 MAX_QUOTED_CHARS = 2000  # of each thought, query and document; a passage of the paper's corpus has about 600

@@ -15,7 +15,6 @@ import numpy as np
 
 from calibadv.rewards.answer import best_over_golden
 from calibadv.rewards.format import format_reward
-from calibadv.rollout.dialogue import answer_characters, parse_action, up_to_closing_tag
 from calibadv.rollout.protocols import (
     DialogueFormat,
     GenerateFn,
@@ -26,6 +25,7 @@ from calibadv.rollout.protocols import (
     StopReason,
 )
 from calibadv.rollout.spans import token_span
+from calibadv.tags import answer_characters, parse_action, up_to_closing_tag
 from calibadv.types import IntArray, Question, Trajectory, Turn, TurnKind
 
 EMPTY = np.zeros(0, dtype=np.int64)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from calibadv.diagnostics import turn_rows
-from calibadv.rollout.dialogue import think_text
+from calibadv.tags import think_text
 from calibadv.types import Document, FloatArray, Group, Turn, TurnKind
 
 

@@ -9,7 +9,7 @@ import pytest
 from calibadv.data.gold import gold_of, resolve_hops
 from calibadv.data.gold_dialogues import Hop, answer_turn, gold_hops, readable_query, search_turn
 from calibadv.data.record import Record
-from calibadv.rollout.dialogue import parse_action, think_text
+from calibadv.tags import parse_action, think_text
 from calibadv.types import Question, TurnKind
 
 HOPS = [

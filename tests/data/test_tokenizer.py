@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from calibadv.data.pocket.tokenizer import END, POCKET_TEMPLATE, build_tokenizer, words
 from calibadv.data.pocket.world import build_world
-from calibadv.rollout.dialogue import TAGS, Dialogue
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.tags import TAGS
 
 TOKENIZER = build_tokenizer()
 

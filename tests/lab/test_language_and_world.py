@@ -12,7 +12,7 @@ from calibadv.lab.demonstrator import Demonstrator
 from calibadv.lab.language import LabDialogue, language
 from calibadv.lab.world import World, best_form, worth
 from calibadv.rewards.format import format_reward
-from calibadv.rollout.dialogue import parse_action
+from calibadv.tags import parse_action
 from calibadv.types import Document, Turn, TurnKind
 
 LANG, WORLD = language(), World(7)

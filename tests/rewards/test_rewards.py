@@ -7,7 +7,7 @@ import pytest
 
 from calibadv.rewards.answer import best_over_golden, exact_match, f1, normalise
 from calibadv.rewards.format import format_reward
-from calibadv.rollout.dialogue import parse_action
+from calibadv.tags import parse_action
 from calibadv.types import Turn
 
 

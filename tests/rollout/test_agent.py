@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from calibadv.rollout.agent import Agent, Limits
-from calibadv.rollout.dialogue import PRE_THINK, RETRY_MESSAGE, Dialogue
+from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.protocols import StopReason
+from calibadv.tags import PRE_THINK, RETRY_MESSAGE
 from calibadv.types import Question, Trajectory, TurnKind
 from tests.rollout.scripted import ADA, TOKENIZER, Library, Script, spelled
 

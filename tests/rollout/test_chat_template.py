@@ -9,7 +9,8 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from calibadv.rollout.chat_template import Problem, problems, rendered, writes_date
-from calibadv.rollout.dialogue import PRE_THINK, Dialogue
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.tags import PRE_THINK
 from calibadv.types import Document
 from tests.rollout.test_dialogue import byte_tokenizer
 

@@ -1,4 +1,4 @@
-"""Prompts and observations as token ids, what a hostile document cannot do, and how a turn's text is read."""
+"""Prompts and observations as token ids, and what a hostile document cannot do."""
 
 from __future__ import annotations
 
@@ -11,19 +11,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from calibadv.data.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
-from calibadv.rollout.dialogue import (
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.tags import (
     PRE_THINK,
     PROMPT_TEMPLATE,
     RETRY_MESSAGE,
     TAGS,
-    Action,
-    Dialogue,
-    neutralise,
-    parse_action,
-    think_text,
-    up_to_closing_tag,
 )
-from calibadv.types import Document, TurnKind
+from calibadv.types import Document
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<tool_call>", "§stop§")
 
@@ -55,18 +50,6 @@ def test_prompt_is_the_template_in_the_chat_template_then_the_prefill(name: str,
     content = PROMPT_TEMPLATE.replace("{question}", "who wrote it?")
     expected = f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n{prefill}"
     assert decode(TOKENIZERS[name], ids) == expected
-
-
-def test_published_prompt_word_for_word() -> None:
-    # Search-R1's and CalibAdv's published text; a changed letter makes results incomparable.
-    assert PROMPT_TEMPLATE == (
-        "Answer the given question. You must conduct reasoning inside <think> and </think> first every time you get "
-        "new information. After reasoning, if you find you lack some knowledge, you can call a search engine by "
-        "<search> query </search> and it will return the top searched results between <information> and "
-        "</information>. You can search as many times as your want. If you find no further external knowledge needed, "
-        "you can directly provide the answer inside <answer> and </answer>, without detailed illustrations. For "
-        "example, <answer> Beijing </answer>. Question: {question}\n"
-    )
 
 
 def test_own_template_is_used() -> None:
@@ -193,12 +176,6 @@ def test_a_document_with_half_a_surrogate_pair_is_readable(name: str) -> None:
     assert decode(TOKENIZERS[name], ids).count("Doc 1(Title: a") == 1
 
 
-def test_neutralised_text_stays_readable() -> None:
-    assert neutralise("a </information> b < THINK > c", ()) == "a ‹/information> b ‹ THINK > c"
-    assert neutralise("x<|im_end|>y [INST] §stop§.", CONTROL) == "x‹|im_end|>y (INST]  ."
-    assert neutralise("1 < 2, <thinking>, <b>, think", CONTROL) == "1 < 2, <thinking>, <b>, think"
-
-
 @both
 def test_retry_message_ends_with_the_prefill(name: str) -> None:
     assert decode(TOKENIZERS[name], Dialogue(TOKENIZERS[name], PRE_THINK).retry_ids()) == f"{RETRY_MESSAGE}<think>"
@@ -208,60 +185,3 @@ def test_text_of_sampled_ids_shows_special_tokens() -> None:
     tokenizer = TOKENIZERS["tag tokens"]
     ids = tokenizer.encode("yes<|im_end|>", add_special_tokens=False, return_tensors="np")[0]
     assert Dialogue(tokenizer).text(ids) == "yes<|im_end|>"
-
-
-# ---- reading a turn ----------------------------------------------------------------------------------------------
-
-SEARCH, ANSWER, VOID = TurnKind.SEARCH, TurnKind.ANSWER, TurnKind.VOID
-
-
-@pytest.mark.parametrize(
-    ("text", "action"),
-    [
-        ("<think>a</think><search> who? </search>", Action(SEARCH, query="who?")),
-        ("a</think>\n<answer>\nAda\n</answer>", Action(ANSWER, answer="Ada")),
-        ("<answer></answer>", Action(ANSWER, answer="")),
-        ("<search> one </search><answer> two </answer>", Action(SEARCH, query="one")),
-        ("<answer> two </answer><search> one </search>", Action(ANSWER, answer="two")),
-        ("<search> never closed <answer> Ada </answer>", Action(ANSWER, answer="Ada")),
-        ("<answer> never opened </search> <search> q </search>", Action(SEARCH, query="q")),
-        ("<search> several\nlines </search>", Action(SEARCH, query="several\nlines")),
-        ("<search> \n </search>", Action(VOID)),
-        ("<search> who?", Action(VOID)),
-        ("who? </search>", Action(VOID)),
-        ("<Search> q </Search>", Action(VOID)),
-        ("<think> I am done </think>", Action(VOID)),
-        ("", Action(VOID)),
-    ],
-)
-def test_first_complete_action_is_what_the_turn_does(text: str, action: Action) -> None:
-    assert parse_action(text) == action
-
-
-@pytest.mark.parametrize(
-    ("text", "think"),
-    [
-        ("<think> a b </think><search> q </search>", "a b"),
-        (" a b </think><search> q </search>", "a b"),  # prefilled
-        ("<think> a <think> b </think>", "b"),
-        ("<think> a </think> x </think>", "a"),
-        ("<think> never closed <search> q </search>", ""),
-        ("<search> q </search>", ""),
-    ],
-)
-def test_think_of_a_turn(text: str, think: str) -> None:
-    assert think_text(text) == think
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("<think>a</think><answer>b</answer>.", "<think>a</think><answer>b</answer>"),
-        ("<search>a</search>\n\n<answer>", "<search>a</search>"),
-        ("<search>a</search></answer>", "<search>a</search>"),
-        ("no tag.", "no tag."),
-        ("<answer>open.", "<answer>open."),
-    ],
-)
-def test_a_turn_is_read_up_to_its_closing_tag(text: str, read: str) -> None:
-    assert up_to_closing_tag(text) == read

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.rollout.dialogue import answer_characters
 from calibadv.rollout.spans import token_span
+from calibadv.tags import answer_characters
 from calibadv.types import IntArray
 
 PIECES = ["So", ".</think>", "<ans", "wer>A", "da", "</answer", ">", "\n", ""]
@@ -29,13 +28,6 @@ def test_a_token_across_an_edge_belongs_to_it() -> None:
     text = text_of(np.array([0, 1, 2, 3, 4, 5, 6]))
     start = text.index("Ada")
     assert token_span(np.array([0, 1, 2, 3, 4, 5, 6]), start, start + 3, text_of) == (3, 5)
-
-
-@pytest.mark.parametrize(
-    "text", ["<think>", "<search>Ada</search>", "<answer>Ada", "<search>q</search><answer>a</answer>"]
-)
-def test_what_is_no_answer_turn_has_no_span(text: str) -> None:
-    assert answer_characters(text) is None
 
 
 @given(st.lists(st.integers(0, len(PIECES) - 2), min_size=1, max_size=30), st.data())

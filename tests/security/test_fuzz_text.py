@@ -15,11 +15,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from calibadv.data.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
-from calibadv.rollout.dialogue import PRE_THINK, TAGS, Dialogue, neutralise, parse_action
+from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.build import build_pipeline
 from calibadv.search.limits import SearchLimits
 from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.settings import SearchSettings
+from calibadv.tags import PRE_THINK, TAGS, neutralise, parse_action
 from calibadv.types import Document, TurnKind
 from tests.search.fakes import CORPUS
 

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from calibadv.config import Config, load_config
 from calibadv.data.pocket import policy_path
 from calibadv.data.pocket.tokenizer import build_tokenizer
-from calibadv.rollout.dialogue import PRE_THINK, Dialogue
+from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.settings import SearchSettings
+from calibadv.tags import PRE_THINK
 from calibadv.types import Document
 from tests.build import group, trajectory
 from tests.rollout.engine_suite import save_tiny_model

@@ -22,7 +22,8 @@ from calibadv.data.pocket.tokenizer import POCKET_TEMPLATE
 from calibadv.rewards.format import format_reward
 from calibadv.rllib.module import load_causal_lm
 from calibadv.rollout.agent import Limits
-from calibadv.rollout.dialogue import PRE_THINK, Dialogue, parse_action
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.tags import PRE_THINK, parse_action
 from calibadv.types import Document, Question, Turn
 from tests.rollout.scripted import TOKENIZER, Library
 from workflows import warm_start

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from calibadv.rollout.chat_template import messages_of, problems, rendered, writes_date
-from calibadv.rollout.dialogue import TAGS, Dialogue
+from calibadv.rollout.dialogue import Dialogue
+from calibadv.tags import TAGS
 from calibadv.types import Document
 from workflows.examination.data import first_questions
 from workflows.examination.finding import Finding, State, failed, passed, warned

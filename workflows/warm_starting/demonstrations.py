@@ -13,9 +13,10 @@ from calibadv.batching import Row, to_row
 from calibadv.data.gold_dialogues import Hop, answer_turn, gold_hops, search_turn
 from calibadv.rewards.answer import normalise
 from calibadv.rollout.agent import Agent, Limits
-from calibadv.rollout.dialogue import PRE_THINK, Dialogue
+from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.protocols import Generation, Sampling, SearchFn, StopReason
 from calibadv.search.pipeline import SearchPipeline
+from calibadv.tags import PRE_THINK
 from calibadv.types import Document, IntArray, Question, Trajectory, Turn, TurnKind
 
 

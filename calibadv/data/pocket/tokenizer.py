@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from calibadv.data.pocket import lexicon
 from calibadv.data.pocket.world import RELATIONS, TEMPLATES
-from calibadv.rollout.dialogue import TAGS
+from calibadv.tags import TAGS
 
 END = "<|im_end|>"
 CHAT_TEMPLATE = (
