@@ -1,1 +1,1 @@
-"""The measurements of `workflows/retrieval_benchmark.py`, one a file, each giving rows of a table."""
+"""What is measured and never shipped: run as `python -m benchmarks.NAME` from the repository's root."""

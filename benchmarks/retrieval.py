@@ -1,4 +1,4 @@
-"""Measure retrieval: `workflows/retrieval_benchmark.py {quality,load,indexes} …`; prints a Markdown table.
+"""Measure retrieval: `python -m benchmarks.retrieval {quality,load,indexes} …`; prints a Markdown table.
 
 quality  recall and MRR of BM25, dense and hybrid, each with each reranker, against the questions' gold passages
 load     queries a second and latency of the Serve app, for 1, 8 and 64 callers
@@ -11,7 +11,7 @@ from __future__ import annotations
 from calibadv.tracking.starting import say_starting
 
 if __name__ == "__main__":
-    say_starting("retrieval_benchmark")  # before what takes seconds to import
+    say_starting("benchmarks.retrieval")  # before what takes seconds to import
 
 import argparse
 import os
@@ -26,7 +26,7 @@ from calibadv.search.embeddings import load_or_embed
 from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchSettings
 from calibadv.types import Question
 from workflows.command import run_command
-from workflows.retrieval.tables import markdown
+from workflows.scaling.tables import markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _quality(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
-    from workflows.retrieval.quality import HEAD, quality_rows
+    from benchmarks.retrieval_quality import HEAD, quality_rows
 
     documents = open_corpus(args.corpus)
     return markdown(HEAD, quality_rows(questions, documents, settings, args.retrievers, args.rerankers, cache_dir))
@@ -56,8 +56,8 @@ def _load(args: argparse.Namespace, settings: SearchSettings, questions: list[Qu
 
     import ray
 
+    from benchmarks.retrieval_load import HEAD, load_rows
     from calibadv.cluster.local_ray import init_local_ray
-    from workflows.retrieval.load import HEAD, load_rows
 
     # What an agent sends: sub-queries where the data set has them.
     queries = [text for question in questions for text in question.sub_queries or (question.text,)]
@@ -74,7 +74,7 @@ def _load(args: argparse.Namespace, settings: SearchSettings, questions: list[Qu
 
 
 def _indexes(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
-    from workflows.retrieval.indexes import HEAD, index_rows
+    from benchmarks.retrieval_indexes import HEAD, index_rows
 
     documents = open_corpus(args.corpus)
     encoder = make_encoder(settings)
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--device", default=defaults.device)
     shared.add_argument("--threads", type=int, default=1)
     parser = argparse.ArgumentParser(
-        prog="retrieval_benchmark.py",
+        prog="python -m benchmarks.retrieval",
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

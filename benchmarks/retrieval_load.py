@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchSettings
 from serve.app import SearchAppOptions, start_search, stop_search
 from serve.search_client import serve_search
-from workflows.retrieval.callers import measure
 
 log = logging.getLogger(__name__)
 
@@ -70,3 +70,31 @@ async def _one_load(
     p50_s, p95_s = np.percentile(latencies_s, [50, 95])
     rate = len(latencies_s) / wall_s
     return [callers, by, len(latencies_s), failed, round(rate, 1), round(1000 * p50_s, 1), round(1000 * p95_s, 1)]
+
+
+async def measure(
+    search: SearchCall, queries: Sequence[str], callers: int, seconds: float
+) -> tuple[list[float], int, float]:
+    """(latencies of answered queries in seconds, how many failed, wall time in seconds) of `callers` at once.
+
+    No caller begins a query after `seconds`; the wall time runs until the last answer. All share the list of queries,
+    in turn, and begin with one query each that is not measured.
+    """
+    endless = itertools.cycle(queries)
+    latencies_s: list[float] = []
+    failed = 0
+
+    async def caller(until_s: float) -> None:
+        nonlocal failed
+        while (begun_s := time.perf_counter()) < until_s:
+            try:
+                await search(next(endless))
+            except Exception:  # SearchFailed, or whatever the transport raises: counted, and the load goes on
+                failed += 1
+            else:
+                latencies_s.append(time.perf_counter() - begun_s)
+
+    await asyncio.gather(*(search(next(endless)) for _ in range(callers)), return_exceptions=True)
+    started_s = time.perf_counter()
+    await asyncio.gather(*(caller(started_s + seconds) for _ in range(callers)))
+    return latencies_s, failed, time.perf_counter() - started_s

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from calibadv.search.build import build_pipeline, make_encoder
 from calibadv.search.encoder import TextEncoder
 from calibadv.search.limits import SearchLimits
-from calibadv.search.quality import ranking_quality
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document, Question
 
@@ -60,3 +60,31 @@ def quality_rows(
             rows.append([retriever, reranker, *(recalls[k] for k in CUTS), mrr])
             log.info("%s, %s: recall@5 %.3f", retriever, reranker, recalls[5])
     return rows
+
+
+def recall_at(ranked: Sequence[str], gold: Collection[str], k: int) -> float:
+    """Share of the gold passages that are among the first k ranked, in [0, 1]. `ValueError` without gold passages."""
+    _check(gold)
+    return len(set(ranked[:k]) & set(gold)) / len(set(gold))
+
+
+def reciprocal_rank(ranked: Sequence[str], gold: Collection[str]) -> float:
+    """1 / rank of the first gold passage, rank from 1; 0 when none is ranked. `ValueError` without gold passages."""
+    _check(gold)
+    return next((1 / rank for rank, doc_id in enumerate(ranked, start=1) if doc_id in gold), 0.0)
+
+
+def ranking_quality(
+    rankings: Sequence[Sequence[str]], golds: Sequence[Collection[str]], cuts: Sequence[int]
+) -> tuple[dict[int, float], float]:
+    """(recall at each cut, mean reciprocal rank), each the mean over questions. `ValueError` for no question."""
+    if not rankings:
+        raise ValueError("0 questions; expected at least 1 with gold passages")
+    pairs = list(zip(rankings, golds, strict=True))
+    recalls = {k: fmean(recall_at(ranked, gold, k) for ranked, gold in pairs) for k in cuts}
+    return recalls, fmean(reciprocal_rank(ranked, gold) for ranked, gold in pairs)
+
+
+def _check(gold: Collection[str]) -> None:
+    if not gold:
+        raise ValueError("the question has no gold passages; expected at least 1: leave it out")

@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _levels_of_our_loggers() -> Iterator[None]:
     """A command sets them for its process: what a later test looks for in the log must not depend on it."""
-    loggers = [logging.getLogger(name) for name in ("calibadv", "serve", "workflows")]
+    loggers = [logging.getLogger(name) for name in ("calibadv", "serve", "workflows", "benchmarks")]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):

@@ -31,11 +31,11 @@ SUBCOMMANDS = {
     "prepare_data": ("questions", "paper", "corpus", "benchmark"),
     "warm_start": ("pocket", "gold"),
     "scaling_benchmark": ("model", "measure"),
-    "retrieval_benchmark": ("quality", "load", "indexes"),
+    "benchmarks.retrieval": ("quality", "load", "indexes"),
 }
 CONFIGURED = {"train", "compare", "evaluate", "doctor", "chaos", "warm_start"}  # they take --section.key value
-OURS = r"[\w./-]*workflows/(\w+)\.py"
-BARE = re.compile(r"(?<![\w./-])python3? +(?:-m (?:pytest|serve)|(?:workflows|scripts|deploy|serve)/)")
+OURS = r"(?:[\w./-]*workflows/\w+\.py|benchmarks\.\w+)"  # the latter after python -m
+BARE = re.compile(r"(?<![\w./-])python3? +(?:-m (?:pytest|serve|benchmarks)|(?:workflows|scripts|deploy|serve)/)")
 IN_A_JOB = re.compile(r"(?:-- |\$J |-- \\\n\s*)$")  # there python is the nodes'
 
 
@@ -94,12 +94,12 @@ class Command:
     """A command of one of our scripts as a page has it."""
 
     page: str
-    script: str
+    script: str  # a file of workflows/, or benchmarks.NAME
     arguments: tuple[str, ...]
     synopsis: bool  # it says what may stand there, not what does
 
     def __str__(self) -> str:
-        return f"{self.page}: {self.script}.py {' '.join(self.arguments)}"
+        return f"{self.page}: {self.script} {' '.join(self.arguments)}"
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -107,9 +107,7 @@ def lines(path: Path) -> Iterator[str]:
     text = read(path)
     if path.suffix == ".md":
         blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-        inline = re.findall(
-            r"`([^`\n]*workflows/\w+\.py[^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M)
-        )
+        inline = re.findall(rf"`([^`\n]*{OURS}[^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M))
         text = "\n".join([*blocks, *inline])
     else:
         text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
@@ -121,7 +119,7 @@ def lines(path: Path) -> Iterator[str]:
             line = line.replace(f"${variable} ", f"{value} ")
         if make := re.match(r'make train ARGS="(.*)"', line):
             line = f".venv/bin/python workflows/train.py {make[1]}"
-        if re.match(rf"(\w+=\S* )*(\S*python\S* |.*-- python |\$J python ){OURS}", line.strip()):
+        if re.match(rf"(\w+=\S* )*(\S*python\S* |.*-- python |\$J python )(-m )?{OURS}", line.strip()):
             yield line.strip()
 
 
@@ -129,8 +127,8 @@ def commands(path: Path) -> Iterator[Command]:
     for line in lines(path):
         words = shlex.split(line.partition("; ")[0], comments=True)
         at = next(index for index, word in enumerate(words) if re.fullmatch(OURS, word))
-        stem = Path(words[at]).stem
-        yield Command(name(path), stem, tuple(words[at + 1 :]), bool(re.search(r"[…\[{|]", " ".join(words))))
+        script = words[at] if words[at].startswith("benchmarks.") else Path(words[at]).stem
+        yield Command(name(path), script, tuple(words[at + 1 :]), bool(re.search(r"[…\[{|]", " ".join(words))))
 
 
 COMMANDS = [command for path in (*PAGES, *RECIPES, *STUDIES) for command in commands(path)]
@@ -141,10 +139,14 @@ def test_the_commands_were_found() -> None:
     assert {command.script for command in COMMANDS} >= CONFIGURED - {"chaos"} | set(SUBCOMMANDS) | {"build_index"}
 
 
+def module(script: str) -> str:
+    return script if "." in script else f"workflows.{script}"
+
+
 @cache
 def options(script: str, sub: str) -> frozenset[str]:
     """The options that a script says it has."""
-    main = importlib.import_module(f"workflows.{script}").main
+    main = importlib.import_module(module(script)).main
     said = io.StringIO()
     with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
         main([*([sub] if sub else []), "--help"])
@@ -164,7 +166,7 @@ def known_key(dotted: str) -> bool:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_every_command_names_a_script_and_options_that_it_has(command: Command) -> None:
-    assert (ROOT / "workflows" / f"{command.script}.py").is_file()
+    assert (ROOT / f"{module(command.script).replace('.', '/')}.py").is_file()
     subs = SUBCOMMANDS.get(command.script, ())
     sub = next((word for word in command.arguments if word in subs), "")
     assert bool(sub) == bool(subs) or command.synopsis or not command.arguments, f"one of {subs} must follow"
@@ -175,10 +177,10 @@ def test_every_command_names_a_script_and_options_that_it_has(command: Command) 
         if not option.startswith("--") or option in ("--", "--section.key"):
             continue
         if "." in option:
-            assert command.script in CONFIGURED, f"{command.script}.py takes no settings"
+            assert command.script in CONFIGURED, f"{command.script} takes no settings"
             assert known_key(option[2:]), f"there is no {option}"
         else:
-            assert option in options(command.script, sub), f"{command.script}.py has no {option}"
+            assert option in options(command.script, sub), f"{command.script} has no {option}"
 
 
 def is_whole(command: Command) -> bool:

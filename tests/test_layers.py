@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("calibadv", "serve", "workflows")
+PACKAGES = ("calibadv", "serve", "workflows", "benchmarks")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
@@ -50,9 +50,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("calibadv.lab",),
     ("serve",),
     ("workflows",),
+    ("benchmarks",),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
-RAY_ALLOWED = ("calibadv.cluster", "calibadv.rllib", "serve", "workflows")
+RAY_ALLOWED = ("calibadv.cluster", "calibadv.rllib", "serve", "workflows", "benchmarks")
 # vLLM imports this module itself, by its name, inside its own worker process.
 VLLM_WORKER = "calibadv.cluster.vllm_worker"
 

@@ -1,1 +1,1 @@
-"""The commands: train, compare, evaluate, prepare_data, build_index, retrieval_benchmark and warm_start."""
+"""The commands: train, compare, evaluate, prepare_data, build_index and warm_start."""

@@ -116,8 +116,8 @@ def _embedded(documents: Sequence[Document], encoder: TextEncoder, shard: Shard,
 def _on_ray(args: argparse.Namespace, settings: SearchSettings, shards: Sequence[Shard], folder: Path) -> Iterator[int]:
     import ray
 
+    from calibadv.cluster.embedding_pool import EmbeddingPool, embed_on_ray
     from calibadv.cluster.local_ray import init_local_ray
-    from workflows.embedding_pool import EmbeddingPool, embed_on_ray
 
     if not ray.is_initialized():
         if args.address == "local":

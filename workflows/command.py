@@ -19,7 +19,7 @@ def run_command(main: Callable[[], int]) -> int:
     line), 130 for an interruption."""
     said_starting()
     logging.basicConfig(level=logging.WARNING, handlers=[_log_handler()], force=True)
-    for ours in ("calibadv", "serve", "workflows"):
+    for ours in ("calibadv", "serve", "workflows", "benchmarks"):
         logging.getLogger(ours).setLevel(logging.INFO)
     keep_direct()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves what was learned, as Ctrl-C does

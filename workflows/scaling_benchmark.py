@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflows.command import run_command
-from workflows.retrieval.tables import markdown
+from workflows.scaling.tables import markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

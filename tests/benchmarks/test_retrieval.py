@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.retrieval_indexes import HEAD as INDEX_HEAD
+from benchmarks.retrieval_indexes import enlarged, index_rows, recall_of
+from benchmarks.retrieval_load import measure
+from benchmarks.retrieval_quality import HEAD, quality_rows, ranking_quality, recall_at, reciprocal_rank
 from calibadv.search.client import SearchCall
-from calibadv.search.quality import ranking_quality, recall_at, reciprocal_rank
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document, Question
 from tests.search.fakes import CORPUS, WordEncoder
 from tests.search.test_faiss_index import unit_vectors
-from workflows.retrieval.callers import measure
-from workflows.retrieval.indexes import HEAD as INDEX_HEAD
-from workflows.retrieval.indexes import enlarged, index_rows, recall_of
-from workflows.retrieval.quality import HEAD, quality_rows
-from workflows.retrieval.tables import markdown
+from workflows.scaling.tables import markdown
 
 
 def test_recall_and_reciprocal_rank_by_hand() -> None:

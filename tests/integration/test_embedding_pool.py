@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.cluster.embedding_pool import EmbeddingPool, embed_on_ray
 from calibadv.search.embed_shards import missing_shards, plan_shards
 from calibadv.types import Document
 from tests.search.fakes import CORPUS, WordEncoder
-from workflows.embedding_pool import EmbeddingPool, embed_on_ray
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = {
     str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8"))
-    for folder in ("calibadv", "serve", "workflows", "scripts")
+    for folder in ("calibadv", "serve", "workflows", "benchmarks", "scripts")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 # Bytes that our own processes hand each other through Ray, which authenticates them. Nothing here reads a file.

@@ -15,8 +15,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = sorted(p.name for p in (ROOT / "workflows").glob("*.py") if "import run_command" in p.read_text())
-OURS = {"calibadv", "calibadv.tracking", "calibadv.tracking.starting"}
+COMMANDS = sorted(
+    p
+    for folder in ("workflows", "benchmarks")
+    for p in (ROOT / folder).glob("*.py")
+    if "import run_command" in p.read_text()
+)
+OURS = {"benchmarks", "calibadv", "calibadv.tracking", "calibadv.tracking.starting"}
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -48,14 +53,15 @@ def imported_before_the_first_line(command: list[str]) -> tuple[set[str], str]:
 
 
 def test_there_are_commands() -> None:
-    assert {"train.py", "compare.py", "evaluate.py"} < set(COMMANDS)
+    assert {"train", "compare", "evaluate"} < {command.stem for command in COMMANDS}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_only_the_standard_library_is_imported_before_the_first_line(command: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
+def test_only_the_standard_library_is_imported_before_the_first_line(command: Path) -> None:
     bare, _ = imported_before_the_first_line(["-c", "import sys; sys.stderr.write('now\\n')"])
-    modules, line = imported_before_the_first_line([str(ROOT / "workflows" / command), "--help"])
-    name = command.removesuffix(".py")
+    name = command.stem if command.parent.name == "workflows" else f"{command.parent.name}.{command.stem}"
+    run = [str(command)] if command.parent.name == "workflows" else ["-m", name]
+    modules, line = imported_before_the_first_line([*run, "--help"])
     assert re.match(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \S* ?{name}: loading its libraries$", line), line
     others = {m for m in modules - bare - OURS if m.partition(".")[0] not in sys.stdlib_module_names}
     assert others == set()
