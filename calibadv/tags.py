@@ -29,7 +29,8 @@ TAGS = ("think", "search", "information", "answer")
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 # White space stands once only before the slash: two runs side by side would be tried in every split of a long one.
 _CLOSED = re.compile(r".*?</(?:search|answer)>", re.DOTALL)
-_TAG_LIKE = re.compile(rf"[<＜﹤](?=\s*(?:/\s*)?(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
+# Longer words too (<searching>): an observation that is cut may end within one, and then ends as a tag does.
+_TAG_LIKE = re.compile(rf"[<＜﹤](?=\s*(?:/\s*)?(?:{'|'.join(TAGS)}))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

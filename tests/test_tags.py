@@ -81,7 +81,7 @@ def test_neutralised_text_stays_readable() -> None:
     control = ("<|im_end|>", "[INST]", "[/INST]", "§stop§")
     assert neutralise("a </information> b < THINK > c") == "a ‹/information> b ‹ THINK > c"
     assert neutralise("x<|im_end|>y [INST] §stop§.", control) == "x‹|im_end|>y (INST]  ."
-    assert neutralise("1 < 2, <thinking>, <b>, think", control) == "1 < 2, <thinking>, <b>, think"
+    assert neutralise("1 < 2, <thinking>, <b>, think", control) == "1 < 2, ‹thinking>, <b>, think"
 
 
 def test_published_prompt_word_for_word() -> None:
