@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibadv.config import POCKET, Config
-from calibadv.config_toml import to_toml
+from calibadv.config.toml import to_toml
 from calibadv.data.pocket import policy_path
 from calibadv.losses import CHUNK_TOKENS
 from calibadv.memory.advice import advice

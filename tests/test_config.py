@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.config_toml import to_toml
+from calibadv.config.toml import to_toml
 from calibadv.methods import make_method
 
 RECIPES = sorted((Path(__file__).parents[1] / "workflows" / "recipes").glob("*.toml"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.config_names import OURS, right_name
+from calibadv.config.names import OURS, right_name
 from calibadv.methods import METHODS
 
 KEYS = [f"{name}.{key}" for name, part in Config.model_fields.items() for key in part.annotation.model_fields]

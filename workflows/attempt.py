@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from calibadv.checkpoints.identity import Identity
 from calibadv.config import Config
-from calibadv.config_toml import to_toml
+from calibadv.config.toml import to_toml
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.provenance import command_line, method_color, note
 from calibadv.tracking.run_folder import RunFolder, read_json_lines

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibadv.config_toml import to_toml
+from calibadv.config.toml import to_toml
 from workflows.comparison.grid import Plan, PlannedRun, plan_study
 from workflows.comparison.study import load_study
 

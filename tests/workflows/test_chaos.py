@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from calibadv.config import ConfigError, load_config
-from calibadv.config_toml import to_toml
+from calibadv.config.toml import to_toml
 from workflows import chaos, injection
 from workflows.injection import Kill, Planned, Run, kill_all, plan_kills
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import Config, load_config
-from calibadv.config_toml import to_toml
+from calibadv.config.toml import to_toml
 from calibadv.data.pocket import policy_path
 from workflows.evaluation.models import RECIPES, find_models
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import load_config
-from calibadv.config_toml import to_toml
+from calibadv.config.toml import to_toml
 from workflows import train
 from workflows.interruption import Preempted
 from workflows.sentinel import Collapsed

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from calibadv.cluster.ray_place import token_fault, token_file
 from calibadv.config import Config
-from calibadv.config_secrets import secret_keys
+from calibadv.config.secrets import secret_keys
 from calibadv.http_client import is_loopback
 from workflows.examination.finding import Finding, failed, passed, warned
 from workflows.examination.subject import Subject

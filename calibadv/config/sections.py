@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from calibadv.collapse import Limits
-from calibadv.config_names import suggestion
-from calibadv.config_secrets import secret_keys
+from calibadv.config.names import suggestion
+from calibadv.config.secrets import secret_keys
 from calibadv.data.errors import shown
 from calibadv.methods import make_method
 from calibadv.tags import PROMPT_TEMPLATE
