@@ -160,7 +160,7 @@ NUMBERS = [
 def test_every_number_has_a_lower_and_an_upper_bound(section: str, key: str, field: Any) -> None:
     turned_off_by_inf = section == "sentinel" and float in (field.annotation, *get_args(field.annotation))
     for nonsense in ("-1", "nan", "true") if turned_off_by_inf else ("-1", "1e400", "nan", "true", "9" * 30):
-        said = refused(f"--{section}.{key}", nonsense)  # a bound is `Field(ge=…, le=…)`, see the top of config.py
+        said = refused(f"--{section}.{key}", nonsense)  # a bound is `Field(ge=…, le=…)`, see calibadv/section.py
         assert key in said, said
         assert "\n" not in said
 

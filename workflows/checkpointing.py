@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from calibadv.checkpoints.identity import Identity
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, superseded
-from calibadv.config import CheckpointSection
+from calibadv.config import CheckpointConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.tracking.mlflow_store import STATE
@@ -28,7 +28,7 @@ KEPT = ("metrics.jsonl", "rollouts.jsonl", "predictions.jsonl", STATE)
 class Checkpoints:
     """Writes the checkpoints of one run. One that cannot be written is said and tried again when the next is due."""
 
-    settings: CheckpointSection
+    settings: CheckpointConfig
     identity: Identity
     folder: RunFolder
     snapshots: Snapshots

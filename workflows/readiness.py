@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from calibadv.config import SentinelSection
+from calibadv.config import SentinelConfig
 from calibadv.data.errors import shown
 from calibadv.data.questions import read_question_rows
 from calibadv.types import Group
@@ -34,7 +34,7 @@ class Unready(RuntimeError):
 class Readiness:
     """Looks at the first evaluation and at the first step. `remedy` says how to teach the format."""
 
-    settings: SentinelSection
+    settings: SentinelConfig
     remedy: Callable[[], str]
 
     def look(self, groups: Sequence[Group]) -> None:

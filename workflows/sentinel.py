@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from calibadv.collapse import Alarm, alarms, healthy
-from calibadv.config import SentinelSection
+from calibadv.config import SentinelConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from workflows.snapshots import Snapshots
 
@@ -28,7 +28,7 @@ class Collapsed(RuntimeError):
 class Sentinel:
     """Watches one run. `snapshots` are taken for `rollback` only."""
 
-    settings: SentinelSection
+    settings: SentinelConfig
     snapshots: Snapshots
     history: list[Row] = field(default_factory=list)  # of the steps that were not undone
     rollbacks: int = 0

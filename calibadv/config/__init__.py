@@ -1,5 +1,20 @@
 """The whole configuration of a run: one pydantic tree, read from TOML, overridden by `--section.key value`."""
 
-from calibadv.config.sections import POCKET, Config, ConfigError, load_config, role
+from calibadv.config.cluster import ClusterConfig, role
+from calibadv.config.learner import LearnerConfig
+from calibadv.config.load import ConfigError, load_config, read_toml
+from calibadv.config.sections import POCKET, CheckpointConfig, SentinelConfig
+from calibadv.config.tree import Config
 
-__all__ = ["POCKET", "Config", "ConfigError", "load_config", "role"]
+__all__ = [
+    "POCKET",
+    "CheckpointConfig",
+    "ClusterConfig",
+    "Config",
+    "ConfigError",
+    "LearnerConfig",
+    "SentinelConfig",
+    "load_config",
+    "read_toml",
+    "role",
+]

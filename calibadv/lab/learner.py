@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from calibadv.advantages.gae import moments, whiten
 from calibadv.batching import MicroBatch, Row, micro_batches, shard_groups
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 from calibadv.lab.policy import HIDDEN, Policy
 from calibadv.losses import token_stats
 from calibadv.methods.method import Critic, Method
@@ -42,7 +42,7 @@ class Updated:
 class LabLearner:
     """Holds the policy, a critic where the method has one, the reference where KL is on, and their AdamW moments."""
 
-    def __init__(self, policy: Policy, method: Method, settings: LearnerSection) -> None:
+    def __init__(self, policy: Policy, method: Method, settings: LearnerConfig) -> None:
         self.policy, self._method, self._settings = policy, method, settings
         self._value: _ValueModel | None = None
         self._reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef else None
@@ -178,7 +178,7 @@ def action_hidden(policy: Policy, batch: dict[str, Tensor]) -> Tensor:
     return hidden_NH
 
 
-def _adamw(model: nn.Module, lr: float, settings: LearnerSection) -> torch.optim.Optimizer:
+def _adamw(model: nn.Module, lr: float, settings: LearnerConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         model.parameters(), lr=lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
     )

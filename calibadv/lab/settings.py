@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 from calibadv.lab.controls import lab_method
 from calibadv.methods.method import Method
 
@@ -52,9 +52,9 @@ class LabRun(BaseModel):
         """The method, new. ValueError for one that does not exist or a parameter that it does not have."""
         return lab_method(self.method, self.params)
 
-    def learner(self) -> LearnerSection:
+    def learner(self) -> LearnerConfig:
         """The project's learner settings of this run."""
-        return LearnerSection(
+        return LearnerConfig(
             lr=self.lr,
             lr_final=self.lr,
             weight_decay=0.0,

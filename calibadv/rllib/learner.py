@@ -21,7 +21,7 @@ from torch import Tensor
 from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
 from calibadv.checkpoints.tree import Tree
 from calibadv.cluster.weights import PackedWeights
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 from calibadv.methods.method import Method, StepFacts
 from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
@@ -45,7 +45,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
     """Clipped policy gradient with global token normalisation; the same update for 0, 1 and many learners."""
 
     def build(self) -> None:
-        self._settings: LearnerSection = self.config.calibadv.learner
+        self._settings: LearnerConfig = self.config.calibadv.learner
         self._method: Method = self.config.method
         self._updates_done = 0
         self._lr_scale = 1.0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 
 _ADAPTER = "default"
 
@@ -35,7 +35,7 @@ class Lora:
         return self.alpha / self.rank
 
 
-def lora_of(settings: LearnerSection, seed: int) -> Lora | None:
+def lora_of(settings: LearnerConfig, seed: int) -> Lora | None:
     """The adapters that the settings ask for; None where all weights are trained."""
     if settings.lora_rank == 0:
         return None

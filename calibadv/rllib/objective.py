@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from calibadv.batching import MicroBatch
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 from calibadv.losses import clipped_surrogate, importance_weights, low_variance_kl, value_loss
 from calibadv.methods.method import LossTokens, Method
 from calibadv.rllib.ranks import sum_over_ranks
@@ -43,7 +43,7 @@ def count(minibatch: Sequence[MicroBatch], device: torch.device) -> Divisors:
 
 
 def loss_terms(
-    batch: Mapping[str, Tensor], out: dict[str, Tensor], divisors: Divisors, settings: LearnerSection, method: Method
+    batch: Mapping[str, Tensor], out: dict[str, Tensor], divisors: Divisors, settings: LearnerConfig, method: Method
 ) -> dict[str, Tensor]:
     """The terms by name; their sum over micro-batches and ranks is the loss. Sets `clipped_N` in `out`.
 

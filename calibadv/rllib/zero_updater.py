@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from calibadv.batching import MicroBatch, padding
 from calibadv.checkpoints.tree import Tree
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 from calibadv.losses import TokenStats, token_stats
 from calibadv.rllib.head import head_of
 from calibadv.rllib.lora import merged
@@ -34,7 +34,7 @@ from calibadv.rllib.zero import check_layout, deepspeed_config, layer_groups, la
 class ZeroUpdater:
     """An `Updater` of the policy alone. Ranks make equal numbers of backward passes; in stage 3 of all passes."""
 
-    def __init__(self, module: CausalLMModule, settings: LearnerSection, device: torch.device) -> None:
+    def __init__(self, module: CausalLMModule, settings: LearnerConfig, device: torch.device) -> None:
         self._model, self._stage, self._device = module.language_model, settings.zero, device
         self._lora_scale = module.lora_scale
         self._deepspeed = _deepspeed(device)

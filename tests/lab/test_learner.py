@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 from calibadv.lab.learner import LabLearner
 from calibadv.lab.policy import Policy
 from calibadv.methods import make_method
 from calibadv.types import Group, Trajectory
 from tests.build import group, trajectory
 
-SETTINGS = LearnerSection(lr=1e-3, lr_final=1e-3, weight_decay=0.0, grad_clip=1e9)
+SETTINGS = LearnerConfig(lr=1e-3, lr_final=1e-3, weight_decay=0.0, grad_clip=1e9)
 
 
 def small_policy() -> Policy:

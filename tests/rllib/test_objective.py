@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from calibadv.config import LearnerSection
+from calibadv.config import LearnerConfig
 from calibadv.methods.grpo import grpo
 from calibadv.rllib.objective import Divisors, loss_terms
 
@@ -17,7 +17,7 @@ def terms(weights: list[float], divisors: Divisors) -> dict[str, float]:
     zeros, count = torch.zeros(4), torch.arange(4.0)
     batch = {"old_logprobs_N": zeros, "weights_N": torch.tensor(weights), "advantages_N": zeros}
     out = {"logprobs_N": zeros, "reference_logprobs_N": count, "entropy_N": count + 1}
-    settings = LearnerSection(kl_coef=0.1, entropy_coef=0.01)
+    settings = LearnerConfig(kl_coef=0.1, entropy_coef=0.01)
     return {name: float(term) for name, term in loss_terms(batch, out, divisors, settings, grpo()).items()}
 
 

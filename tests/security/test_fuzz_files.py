@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from calibadv.checkpoints.manifest import Damaged, Manifest
 from calibadv.checkpoints.state_files import read_state
-from calibadv.config import Config, ConfigError, _every_key, load_config
+from calibadv.config import Config, ConfigError, load_config
+from calibadv.config.load import every_key
 from calibadv.data.corpus import load_corpus
 from calibadv.data.errors import DataError
 from calibadv.data.questions import load_questions
@@ -23,7 +24,7 @@ from calibadv.types import Question
 
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-KEYS = st.one_of(st.sampled_from(_every_key()), st.from_regex(r"[a-z_.]{1,20}", fullmatch=True), st.text(max_size=8))
+KEYS = st.one_of(st.sampled_from(every_key()), st.from_regex(r"[a-z_.]{1,20}", fullmatch=True), st.text(max_size=8))
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12), st.binary(max_size=4).map(repr)
 )

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from calibadv.config import Cluster, load_config
+from calibadv.config import ClusterConfig, load_config
 from calibadv.step_time.estimate import estimate, layout_of, work_of
 from calibadv.step_time.gpu import GPUS
 from calibadv.step_time.layout import Engines, Layout, Learners
@@ -105,7 +105,7 @@ def test_learning_of_7b_on_eight_h20_by_hand() -> None:
 
 
 def test_kinds_of_gpus_in_the_configuration_are_those_that_are_known() -> None:
-    assert set(get_args(Cluster.model_fields["gpu"].annotation)) == {"", *GPUS}
+    assert set(get_args(ClusterConfig.model_fields["gpu"].annotation)) == {"", *GPUS}
     assert all(name == gpu.name for name, gpu in GPUS.items())
 
 

@@ -11,7 +11,7 @@ import pytest
 from calibadv.checkpoints.identity import Identity, flat
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, Storage
-from calibadv.config import CheckpointSection, Config, ConfigError, load_config
+from calibadv.config import CheckpointConfig, Config, ConfigError, load_config
 from calibadv.tracking.run_folder import RunFolder
 from tests.workflows.fake_algorithm import FakeAlgorithm
 from workflows.checkpointing import Checkpoints
@@ -31,7 +31,7 @@ def identity(settings: Config, **digests: str) -> Identity:
 
 
 def checkpoints(folder: RunFolder, **section: Any) -> Checkpoints:
-    settings = CheckpointSection(**{"every": 10, **section})
+    settings = CheckpointConfig(**{"every": 10, **section})
     storage = Storage(str(folder.path / "checkpoints"))
     return Checkpoints(settings, identity(config()), folder, Snapshots(storage))
 

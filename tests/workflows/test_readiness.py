@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.config import SentinelSection
+from calibadv.config import SentinelConfig
 from calibadv.types import Group
 from tests.build import group, trajectory
 from workflows import warm_start
@@ -19,7 +19,7 @@ GOOD, BAD = (group(trajectory(0.0, [2], format_reward=reward)) for reward in (1.
 
 
 def watch(**settings: object) -> Readiness:
-    return Readiness(SentinelSection.model_validate(settings), lambda: "Teach it.")
+    return Readiness(SentinelConfig.model_validate(settings), lambda: "Teach it.")
 
 
 def answers(good: int, bad: int) -> list[Group]:

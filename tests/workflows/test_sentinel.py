@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from calibadv.checkpoints.storage import Kind, Storage
-from calibadv.config import SentinelSection
+from calibadv.config import SentinelConfig
 from calibadv.rllib.checkpoint import CheckpointFailed
 from tests.workflows.fake_algorithm import FakeAlgorithm
 from workflows.sentinel import Collapsed, Sentinel
@@ -33,7 +33,7 @@ class Run(FakeAlgorithm):
 
 def sentinel(folder: Path, **settings: Any) -> Sentinel:
     small = {"baseline_steps": 3, "patience": 2, "snapshot_every": 2, "max_rollbacks": 1}
-    return Sentinel(SentinelSection(**{**small, **settings}), Snapshots(Storage(str(folder))))
+    return Sentinel(SentinelConfig(**{**small, **settings}), Snapshots(Storage(str(folder))))
 
 
 def begun(folder: Path, **settings: Any) -> tuple[Run, Sentinel]:
@@ -98,7 +98,7 @@ def test_one_roll_back_too_many_ends_the_run(tmp_path: Path) -> None:
 
 def test_limits_that_limit_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="ppl_factor"):
-        SentinelSection(ppl_factor=0.5)
+        SentinelConfig(ppl_factor=0.5)
 
 
 def snapshots(folder: Path) -> list[int]:

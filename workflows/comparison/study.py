@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from calibadv.config import ConfigError, Section, read_toml
+from calibadv.config import ConfigError, read_toml
+from calibadv.section import Section
 
 GroupName = Literal["table", "ladder", "lambda", "stress"]
 """table: methods side by side; ladder: an ablation; lambda: a sweep of `lam`; stress: a recipe made to collapse."""
