@@ -38,7 +38,7 @@ doctor: setup
 
 # Kills parts of a run of 50 steps at random; passes if it trains as many questions as an unhurt one.
 chaos: setup
-	$(BIN)/python workflows/chaos.py $(ARGS)
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 # MLflow on all runs, on this machine alone: make mlflow [RUNS=FOLDER] [PORT=5001]
 mlflow: export RUNS ?= runs

@@ -15,7 +15,8 @@ import numpy as np
 from calibadv.search.client import RetryPolicy, SearchCall
 from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchSettings
-from serve.app import SearchAppOptions, start_search, stop_search
+from serve.app import start_search, stop_search
+from serve.application import SearchAppOptions
 from serve.search_client import serve_search
 
 log = logging.getLogger(__name__)

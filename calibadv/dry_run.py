@@ -12,12 +12,12 @@ from rich.text import Text
 
 from calibadv.config import POCKET, Config
 from calibadv.config.toml import to_toml
-from calibadv.data.pocket import policy_path
 from calibadv.losses import CHUNK_TOKENS
 from calibadv.memory.advice import advice
 from calibadv.memory.items import GIB, USABLE, activation_bytes, gib, kv_token_bytes, state_items
 from calibadv.memory.plan import NODE_GPUS, Part, gpus_wanted, parts_of, passages
 from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
+from calibadv.pocket import policy_path
 from calibadv.step_time.estimate import estimate, work_of
 from calibadv.step_time.work import ASSUMED
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import Config, load_config
+from calibadv.data.preparation.paper import TESTS
 from calibadv.methods import METHODS
-from workflows.data_preparation.paper import TESTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

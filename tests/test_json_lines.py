@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from calibadv.evaluation.prediction import predict
+from calibadv.evaluation.prediction_file import PredictionFile, read_predictions
 from calibadv.json_lines import json_line, whole_lines
+from calibadv.studies.live import Tail
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.outbox import Outbox
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.types import Question
 from tests.test_layers import SOURCES
-from workflows.comparison.live import Tail
-from workflows.evaluation.prediction_file import PredictionFile, read_predictions
 
 ENDS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # what str.splitlines ends a line at, beside \n
 ODD = f"a{'b'.join(ENDS)}c\nd\0e"

@@ -11,7 +11,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from calibadv.data.pocket import policy_path
+from calibadv.cluster.model_folder import model_folder
 from calibadv.model_source import (
     SMALL_FILES,
     cached_folder,
@@ -22,8 +22,8 @@ from calibadv.model_source import (
     loadable,
     offline,
 )
+from calibadv.pocket import policy_path
 from workflows.examination.subject import model_here
-from workflows.inputs import model_folder
 
 VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
 

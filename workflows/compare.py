@@ -3,7 +3,7 @@
 Runs every cell of the study over its seeds, side by side on Ray Tune, then writes its tables and figures below
 runs/<study>/. Called again it goes on: finished runs are kept. `--report` only writes tables and figures, of what there
 is; `--dry-run` checks every cell, says which of its files are not here, and runs nothing. What a study file holds:
-`workflows/comparison/study.py`; an example: `workflows/studies/smoke.toml`.
+`calibadv/studies/study.py`; an example: `workflows/studies/smoke.toml`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from rich.console import Console
 
 from calibadv.config import Config
 from calibadv.methods import make_method
+from calibadv.studies.dry_run import plan_page
+from calibadv.studies.grid import Plan, PlannedRun, check_finished, plan_study
+from calibadv.studies.live import open_progress
+from calibadv.studies.report import Report, write_report
+from calibadv.studies.results import State, read_run
+from calibadv.studies.study import load_study
+from calibadv.studies.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.training.inputs import resolve_inputs
 from workflows.command import run_command
-from workflows.comparison.dry_run import plan_page
-from workflows.comparison.grid import Plan, PlannedRun, check_finished, plan_study
-from workflows.comparison.live import open_progress
-from workflows.comparison.report import Report, write_report
-from workflows.comparison.results import State, read_run
-from workflows.comparison.study import load_study
-from workflows.comparison.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
-from workflows.inputs import resolve_inputs
 from workflows.shipped import study_file
 
 log = logging.getLogger("workflows.compare")  # also when this file is __main__
@@ -101,7 +101,7 @@ def check_inputs(configs: Sequence[Config]) -> None:
 
 
 def _run(plan: Plan, waiting: Sequence[PlannedRun], finished: set[str], parent: MlflowRun) -> int:
-    from workflows.comparison.tune_runs import run_trials  # Tune and RLlib: seconds that a wrong study need not wait
+    from workflows.trials import run_trials  # Tune and RLlib: seconds that a wrong study need not wait
 
     with open_progress(plan, finished) as progress:
         progress.stage("MLflow: the study's run")

@@ -22,17 +22,17 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from calibadv.evaluation.asking import Ask, ask_in_rounds, ask_model
+from calibadv.evaluation.models import EvaluatedModel
+from calibadv.evaluation.plan import Plan, make_plan
 from calibadv.evaluation.prediction import Prediction
+from calibadv.evaluation.prediction_file import PredictionFile, read_predictions
+from calibadv.evaluation.results import PREDICTIONS, ModelResult, finish_set, read_results
+from calibadv.evaluation.tables import write_tables
+from calibadv.evaluation.tracked import log_result, log_tables, open_run
 from calibadv.rollout.protocols import SearchFn
 from workflows.command import run_command
-from workflows.evaluation.asking import Ask, ask_in_rounds, ask_model
-from workflows.evaluation.command import parse_command
-from workflows.evaluation.models import EvaluatedModel
-from workflows.evaluation.plan import Plan, make_plan
-from workflows.evaluation.prediction_file import PredictionFile, read_predictions
-from workflows.evaluation.results import PREDICTIONS, ModelResult, finish_set, read_results
-from workflows.evaluation.tables import write_tables
-from workflows.evaluation.tracked import log_result, log_tables, open_run
+from workflows.evaluation_options import parse_command
 
 log = logging.getLogger("workflows.evaluate")  # also when this file is __main__
 
@@ -54,7 +54,7 @@ def evaluate(plan: Plan) -> int:
             with open_run(plan, model) as run:
                 asks = waiting_questions(plan, model)
                 if asks and search_factory is None:
-                    from workflows.evaluation.session import searching  # Ray, Serve and RLlib: only to ask
+                    from workflows.evaluation_session import searching  # Ray, Serve and RLlib: only to ask
 
                     log.info("Ray and the search app over %s", plan.corpus)
                     search_factory = stack.enter_context(searching(plan))

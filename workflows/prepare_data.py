@@ -1,4 +1,4 @@
-"""Prepare data: `workflows/prepare_data.py questions|paper|corpus|benchmark …`; `--help` after each.
+"""Prepare data: `workflows/prepare_data.py questions|paper|corpus …`; `--help` after each.
 
 Questions of any known format become one parquet schema, corpora a memory-mapped store (docs/data.md has both). Bad rows
 are refused with their file and line; `--skip-bad` counts and lists them instead.
@@ -14,7 +14,6 @@ if __name__ == "__main__":
 import argparse
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,13 +21,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from calibadv.data.preparation.corpora import prepare_corpus
+from calibadv.data.preparation.paper import local_fetch, prepare_paper, report_rows
+from calibadv.data.preparation.question_sets import held_out_path, prepare_questions
+from calibadv.data.preparation.sources import hub_file, question_file
+from calibadv.data.row_report import say_rows
 from workflows.command import run_command
-from workflows.data_preparation.corpora import prepare_corpus
-from workflows.data_preparation.paper import local_fetch, prepare_paper, report_rows
-from workflows.data_preparation.question_sets import held_out_path, prepare_questions
-from workflows.data_preparation.sources import hub_file, question_file
-from workflows.data_preparation.store_benchmark import HEADER, RULE, benchmark_row
-from workflows.row_report import say_rows
 
 log = logging.getLogger("workflows.prepare_data")  # also when this file is __main__
 
@@ -45,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare_data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="questions|paper|corpus|benchmark")
+    commands = parser.add_subparsers(required=True, metavar="questions|paper|corpus")
 
     questions = commands.add_parser("questions", help="one question set -> parquet")
     questions.add_argument("source", help="a file, or a data set of FlashRAG's collection on the hub, e.g. hotpotqa")
@@ -66,11 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     corpus.add_argument("source", type=Path, help="jsonl, JSON, csv or tsv, also .gz; or parquet")
     corpus.add_argument("out", type=Path, help="the folder to write; it takes a file's place as data.corpus")
     corpus.set_defaults(command=_corpus)
-
-    benchmark = commands.add_parser("benchmark", help="what a store of a generated corpus costs, as a Markdown table")
-    benchmark.add_argument("--passages", type=int, default=1_000_000)
-    benchmark.add_argument("--folder", type=Path, help="where the store is built (default: a temporary folder)")
-    benchmark.set_defaults(command=_benchmark)
 
     for reads in (questions, paper, corpus):
         reads.add_argument("--skip-bad", action="store_true", help="leave bad rows out; count and list them")
@@ -113,14 +106,6 @@ def _corpus(known: argparse.Namespace) -> None:
     say_rows("corpus", known.source, tally)
     seconds = time.perf_counter() - start
     log.info("%s: %d passages in %.0f s, fingerprint %s", known.out, len(store), seconds, store.fingerprint)
-
-
-def _benchmark(known: argparse.Namespace) -> None:
-    if known.passages < 1:
-        raise ValueError(f"--passages {known.passages}; expected at least 1")
-    with tempfile.TemporaryDirectory() as temporary:
-        row = benchmark_row(known.folder or Path(temporary) / "store", known.passages)
-    sys.stdout.write(f"{HEADER}\n{RULE}\n{row}\n")
 
 
 def _cli() -> int:

@@ -15,8 +15,10 @@ import ray
 import transformers
 
 from calibadv.cluster.board import create_board
+from calibadv.cluster.job import check_job
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
+from calibadv.cluster.servers import server_in_use
 from calibadv.config import Config
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
@@ -25,9 +27,7 @@ from calibadv.rllib.stream import Inputs, RolloutStream
 from calibadv.search.embeddings import embedding_progress
 from calibadv.tracking.view import TerminalView
 from serve.app import stop_search
-from workflows.inputs import check_job
 from workflows.searching import open_search, search_factory
-from workflows.servers import server_in_use
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -23,15 +24,17 @@ from rich.console import Console
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.dry_run import plan_table
 from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.lost import mends
 from calibadv.tracking.view import RunSummary, TerminalView, open_view
-from workflows.attempt import make_attempt
+from calibadv.training.attempt import make_attempt
+from calibadv.training.inputs import check_inputs
+from calibadv.training.readiness import Unready
+from calibadv.training.restart import Restart, RestartsUsedUp, after, restarted, start_again, started_again
+from calibadv.training.resume import finished_steps
+from calibadv.training.sentinel import Collapsed
+from calibadv.training.signals import Interruption, Preempted
 from workflows.command import run_command
-from workflows.inputs import check_inputs
-from workflows.interruption import Interruption, Preempted
-from workflows.readiness import Unready
-from workflows.restart import Restart, RestartsUsedUp, after, mends, restarted, start_again, started_again
-from workflows.resume import finished_steps
-from workflows.sentinel import Collapsed
+from workflows.session import started
 from workflows.shipped import recipe_file
 
 logger = logging.getLogger("workflows.train")
@@ -154,11 +157,11 @@ def train_run(
     loses a learner or a node is begun again here, and `RestartsUsedUp` says when that has happened too often; elsewhere
     the loss is raised, and `restart` tells a new process of it.
     """
-    held = interruption or Interruption()
+    held, start = interruption or Interruption(), partial(started, search_app=search_app)
 
     def attempt(restart: Restart) -> RunSummary:
         try:
-            return make_attempt(config, view, held, tags or {}, search_app, resume=resume, restart=restart)
+            return make_attempt(config, view, held, tags or {}, start, resume=resume, restart=restart)
         except Exception:
             held.let_in()  # a signal that waited for the end of what has failed
             raise

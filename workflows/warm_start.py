@@ -1,7 +1,7 @@
 """Warm start: `workflows/warm_start.py pocket|gold …`; `--help` after each.
 
 `pocket --out FOLDER` makes the pocket policy; the package ships what seed 0 writes. On one machine the same seed gives
-the same losses and weights; on another, equally good ones (tests/data/test_policy.py says what equal means).
+the same losses and weights; on another, equally good ones (tests/pocket/test_policy.py says what equal means).
 
 `gold --model MODEL --questions FILE --corpus FILE --out FOLDER [--config RECIPE] [--section.key value …]` trains any
 causal language model on gold decompositions: search, prompt and limits are the recipe's, so that it learns what its
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.config import POCKET, load_config
-from calibadv.data.pocket.supervised import WarmStart
+from calibadv.pocket.supervised import WarmStart
 from workflows.command import run_command
 from workflows.shipped import recipe_file
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if known.command == "pocket":
         if overrides:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-        from workflows.warm_starting.pocket import warm_start_pocket
+        from calibadv.supervised.pocket import warm_start_pocket
 
         recipe = dataclasses.replace(WarmStart(), seed=known.seed, steps=known.steps)
         warm_start_pocket(known.out, recipe, known.threads)
@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _gold(known: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from workflows.warm_starting.gold import GoldRequest, warm_start_gold  # Ray's modules take seconds to import
-    from workflows.warm_starting.training import GoldRecipe
+    from calibadv.supervised.training import GoldRecipe
+    from workflows.warm_start_gold import GoldRequest, warm_start_gold  # Ray's modules take seconds to import
 
     top_k = [] if known.top_k is None else ["--search.top_k", str(known.top_k)]
     config = known.config or (RECIPES / "pocket.toml" if known.model == POCKET else None)

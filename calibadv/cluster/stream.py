@@ -8,7 +8,7 @@ import logging
 import math
 import pickle
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,7 @@ def step_blocks(rows: Iterable[Mapping[str, Any]], batch_rows: int) -> Iterator[
 
 def stream_rollouts(
     rows: Iterable[Mapping[str, Any]], stage: StageSettings, pool: PoolSettings
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Roll out every row once and yield the results of `RolloutStage` as they are done, earlier steps first.
 
     A row is a dict with `step` and `index` (ints), an optional `version` that is needed at least, and whatever the

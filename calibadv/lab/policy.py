@@ -81,7 +81,7 @@ class Policy(nn.Module):
     def _start(self) -> None:
         """Heads that look for the same word, and in the first layer at the words just before.
 
-        A small model spends most of its training on finding such heads; see `data.pocket.initial_weights`.
+        A small model spends most of its training on finding such heads; see `pocket.initial_weights`.
         """
         nn.init.normal_(self.embed.weight, std=0.1)
         for index, block in enumerate(self.layers):

@@ -16,10 +16,10 @@ from calibadv.checkpoints.progress import Progress
 from calibadv.checkpoints.storage import Kind
 from calibadv.config import load_config
 from calibadv.tracking.run_folder import RunFolder, read_history
-from tests.workflows.fake_algorithm import FakeAlgorithm
-from workflows.checkpointing import Checkpoints
-from workflows.resume import storage_of
-from workflows.snapshots import Snapshots
+from calibadv.training.checkpoints import Checkpoints
+from calibadv.training.resume import storage_of
+from calibadv.training.snapshots import Snapshots
+from tests.training.fake_algorithm import FakeAlgorithm
 
 DISK_BYTES = 4 * 2**20
 

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from calibadv.data.corpus import load_corpus
-from calibadv.data.pocket import policy_path, write_pocket_world
-from calibadv.data.pocket.tokenizer import POCKET_TEMPLATE
-from calibadv.data.pocket.world import TEMPLATES
 from calibadv.data.questions import load_questions
+from calibadv.pocket import policy_path, write_pocket_world
+from calibadv.pocket.tokenizer import POCKET_TEMPLATE
+from calibadv.pocket.world import TEMPLATES
 from calibadv.rewards.answer import best_over_golden
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.build import build_pipeline

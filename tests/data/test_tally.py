@@ -15,10 +15,10 @@ from pyarrow import parquet
 from calibadv.data.corpus import load_corpus, passage_id
 from calibadv.data.errors import DataError
 from calibadv.data.questions import load_questions
+from calibadv.data.row_report import say_rows
 from calibadv.data.schema import QuestionRow, write_questions
 from calibadv.data.tally import Tally
 from workflows import prepare_data
-from workflows.row_report import say_rows
 
 GOOD = {"id": "1", "question": "who?", "golden_answers": ["Ann"]}
 TWINS = [

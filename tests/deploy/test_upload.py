@@ -47,7 +47,7 @@ def test_all_code_recipes_and_the_pocket_policy_are_sent(sent: tuple[set[str], i
     for folder in ("calibadv", "serve", "workflows"):
         files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
         assert {name for name in files if "__pycache__" not in name} <= names
-    assert {"calibadv/data/pocket/policy/model.safetensors", "workflows/recipes/qwen2.5-7b.toml"} <= names
+    assert {"calibadv/pocket/policy/model.safetensors", "workflows/recipes/qwen2.5-7b.toml"} <= names
 
 
 def test_neither_data_nor_results_nor_environments_are_sent(sent: tuple[set[str], int]) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from calibadv.data.pocket import write_pocket_world
+from calibadv.pocket import write_pocket_world
 from tests.integration.commands import ended, killed_on_error, start, wait_for, without_seconds
 from tests.integration.test_training import CLOCKED, Place, lines, weights
 from tests.integration.test_training import place as place

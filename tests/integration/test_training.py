@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from calibadv.config import load_config
-from calibadv.data.pocket import policy_path
+from calibadv.pocket import policy_path
 from tests.integration.commands import ROOT, ended, killed_on_error, ray_folder, start, wait_for, without_seconds
 
 pytestmark = pytest.mark.integration

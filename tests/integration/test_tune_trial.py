@@ -15,7 +15,7 @@ from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import load_config
 from calibadv.rollout.protocols import GenerateFn
 from tests.cluster.fake_engine import FakeEngine
-from workflows.comparison.tune_runs import trial_request
+from workflows.trials import trial_request
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.commands import ROOT, ended, ray_folder, start
-from tests.workflows.untaught import untaught
+from tests.training.untaught import untaught
 from workflows import train, warm_start
 
 pytestmark = pytest.mark.integration

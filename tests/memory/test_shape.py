@@ -11,8 +11,8 @@ import httpx
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from calibadv.data.pocket import policy_path
 from calibadv.memory.shape import KNOWN, adapter_parameters, model_shape
+from calibadv.pocket import policy_path
 from calibadv.rllib.lora import Lora, add_adapters
 
 TINY = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 32}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import pre_tokenizers
 
-from calibadv.data.pocket.tokenizer import build_tokenizer
+from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.protocols import Generation, Sampling, SearchFailed, StopReason
 from calibadv.types import Document, IntArray
 

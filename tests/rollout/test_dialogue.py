@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from calibadv.data.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
+from calibadv.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.tags import (
     PRE_THINK,

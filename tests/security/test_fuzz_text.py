@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from calibadv.data.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
+from calibadv.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.build import build_pipeline
 from calibadv.search.limits import SearchLimits

@@ -25,7 +25,7 @@ PICKLE_WITHIN_RAY = {
     "calibadv/cluster/stream.py",
     "calibadv/rllib/schedule.py",
     "calibadv/rllib/stream.py",
-    "workflows/evaluation/asking.py",
+    "calibadv/evaluation/asking.py",
 }
 UNSAFE_MODULES = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "_pickle", "cPickle"}
 # Whoever listens has to say where: `serve/` alone does, by Ray Serve.

@@ -10,6 +10,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from calibadv.cluster import ray_place
+from calibadv.cluster.servers import Server, servers_of
 from calibadv.config import Config, load_config
 from calibadv.memory.plan import gpus_wanted
 from calibadv.model_source import ModelFolder
@@ -19,7 +20,6 @@ from workflows.examination.finding import State
 from workflows.examination.hardware import Gpu, engine_fits, enough_gpus, enough_ram, learner_fits, parse_gpus
 from workflows.examination.needs import Needs, needs_of, ram_gib
 from workflows.examination.subject import Subject, model_here
-from workflows.servers import Server, servers_of
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 QWEN_7B = (

@@ -13,8 +13,8 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from calibadv.config import Config, load_config
-from calibadv.data.pocket import policy_path
-from calibadv.data.pocket.tokenizer import build_tokenizer
+from calibadv.pocket import policy_path
+from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.settings import SearchSettings
 from calibadv.tags import PRE_THINK
@@ -22,7 +22,7 @@ from calibadv.types import Document
 from tests.build import group, trajectory
 from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_dialogue import byte_tokenizer
-from tests.workflows.untaught import untaught
+from tests.training.untaught import untaught
 from workflows.doctor import RECIPES
 from workflows.examination import cluster, data, exposure, format_check, retriever, rollout, tokenizer, tracking
 from workflows.examination.cluster import Node

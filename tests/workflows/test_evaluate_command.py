@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.evaluation.command import parse_command
+from workflows.evaluation_options import parse_command
 
 NEEDED = ("--set", "nq=data/nq.jsonl", "--corpus", "wiki.jsonl")
 

@@ -13,14 +13,14 @@ import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 
+from benchmarks import corpus_store as store_benchmark
 from calibadv.data.corpus import load_corpus
 from calibadv.data.corpus_store import CorpusStore
 from calibadv.data.errors import DataError
+from calibadv.data.preparation.paper import TESTS, TRAIN, PaperCount, PaperSet, difference
+from calibadv.data.preparation.sources import hub_file, question_file
 from calibadv.data.questions import load_questions
 from workflows import prepare_data
-from workflows.data_preparation import store_benchmark
-from workflows.data_preparation.paper import TESTS, TRAIN, PaperCount, PaperSet, difference
-from workflows.data_preparation.sources import hub_file, question_file
 
 
 def jsonl(path: Path, *rows: Any) -> Path:
@@ -240,7 +240,7 @@ def test_the_benchmark_prints_a_row_of_its_table(
 ) -> None:
     monkeypatch.setattr(store_benchmark, "_fresh_process", lambda: ThreadPoolExecutor(1))
     monkeypatch.setattr(store_benchmark, "_LOOK_UPS", 20)
-    assert run("benchmark", "--passages", "300", "--folder", tmp_path / "store") == 0
+    assert store_benchmark.main(["--passages", "300", "--folder", str(tmp_path / "store")]) == 0
     header, rule, row = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
     assert row.startswith("| 300 |")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from workflows import compare, doctor, train
-from workflows.evaluation import command
+from workflows import evaluation_options as command
 from workflows.shipped import recipe_file, study_file
 
 ROOT = Path(__file__).parents[2]

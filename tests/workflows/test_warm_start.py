@@ -17,18 +17,18 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from calibadv.data.pocket import policy_path
-from calibadv.data.pocket.tokenizer import POCKET_TEMPLATE
+from calibadv.pocket import policy_path
+from calibadv.pocket.tokenizer import POCKET_TEMPLATE
 from calibadv.rewards.format import format_reward
 from calibadv.rllib.module import load_causal_lm
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.dialogue import Dialogue
+from calibadv.supervised.demonstrations import Demonstration, Fate, demonstrations
+from calibadv.supervised.training import GoldRecipe, batches, mean_loss, step_loss, train
 from calibadv.tags import PRE_THINK, parse_action
 from calibadv.types import Document, Question, Turn
 from tests.rollout.scripted import TOKENIZER, Library
 from workflows import warm_start
-from workflows.warm_starting.demonstrations import Demonstration, Fate, demonstrations
-from workflows.warm_starting.training import GoldRecipe, batches, mean_loss, step_loss, train
 
 DIALOGUE = Dialogue(TOKENIZER, template=POCKET_TEMPLATE)
 LIMITS = Limits(max_turns=3, max_prompt_tokens=256, max_turn_tokens=512, max_observation_tokens=160, max_tokens=2000)

@@ -61,7 +61,7 @@ def readable_corpus(path: Path) -> Finding:
 
 def whole_inputs(subject: Subject) -> Finding:
     """What a run does first: reads all questions and the corpus, and checks the longest prompts."""
-    from workflows.inputs import resolve_inputs
+    from calibadv.training.inputs import resolve_inputs
 
     resolve_inputs(subject.config)
     return passed("all data", "questions, corpus and the longest prompts are as this recipe needs them")

@@ -12,13 +12,13 @@ from typing import Any
 
 from calibadv.data.errors import shown
 from calibadv.rollout.group import RolledGroup
+from calibadv.training.readiness import teach
+from calibadv.training.readiness import well_formed as count
 from calibadv.types import Document, Group
 from workflows.examination.data import first_questions
 from workflows.examination.finding import Finding, passed, warned
 from workflows.examination.rollout import any_documents, hindrance_of
 from workflows.examination.subject import Subject
-from workflows.readiness import teach
-from workflows.readiness import well_formed as count
 
 ASKED = 16  # test questions
 PATIENCE_S = 1200.0

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from calibadv.cluster.servers import check_routes
 from calibadv.config import Config
 from calibadv.http_client import without_password
 from calibadv.tracking.database import database_path, store_uri
 from workflows.examination.disk import nearest
 from workflows.examination.finding import Finding, failed, passed
 from workflows.examination.subject import Subject
-from workflows.servers import check_routes
 
 EXPERIMENT, RUN = "calibadv-doctor", "doctor"
 NAME = "MLflow"

@@ -1,0 +1,57 @@
+"""Prompts before a run: that each is in the budget and right, and the day that they are told.
+
+The day is one for a run and all that goes on from it, where a chat template writes the date.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
+
+from calibadv.cluster.factories import make_dialogue, make_limits, open_dialogue
+from calibadv.config import Config
+from calibadv.rollout.chat_template import problems, writes_date
+from calibadv.types import Question
+
+log = logging.getLogger(__name__)
+
+DATE = "rollout.date"
+_LONGEST_CHECKED = 32  # prompts that are encoded to check the budget: the longest by characters
+
+
+def with_date(config: Config, model: Path, earlier: str = "") -> Config:
+    """The configuration with `rollout.date` set, if the model's chat template writes the date and none is given.
+
+    `earlier`: the day of what is gone on with; "" = today.
+    """
+    if config.rollout.date:
+        return config
+    dialogue = open_dialogue(config, str(model))
+    if not writes_date(dialogue.tokenizer, dialogue.system):
+        return config
+    day = earlier or date.today().isoformat()
+    log.info("the chat template writes the date: every prompt says %s, also tomorrow (%s)", day, DATE)
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"date": day})})
+
+
+def check_prompts(config: Config, model: Path, questions: Sequence[Question]) -> None:
+    """Raises ValueError if no prompt of the chat template is right, or a question's is over the token budget.
+
+    The longest by characters are encoded. What is odd in the template, but no error, is warned of.
+    """
+    dialogue, limits = make_dialogue(config, str(model)), make_limits(config)
+    for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
+        log.warning("%s: %s", config.model.path, problem)
+    for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
+        limits.check_prompt(dialogue.prompt_ids(question.text), question)
+
+
+def date_of_answers(manifests: Iterable[Path]) -> str:
+    """The day of an evaluation that is taken up again; "" where none of its manifests has one."""
+    for manifest in manifests:
+        if manifest.is_file() and (day := json.loads(manifest.read_text("utf-8")).get("dialogue", {}).get("date")):
+            return str(day)
+    return ""

@@ -1,7 +1,0 @@
-"""The pocket world: a generated encyclopaedia, its questions, and a tiny policy that writes the search format."""
-
-from __future__ import annotations
-
-from calibadv.data.pocket.files import PocketPaths, policy_path, write_pocket_world
-
-__all__ = ["PocketPaths", "policy_path", "write_pocket_world"]

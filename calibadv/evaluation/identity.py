@@ -1,0 +1,160 @@
+"""What an evaluation's answers depend on: kept beside them, so that answers of two kinds never share a table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from calibadv.config import Config
+from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
+from calibadv.methods import make_method
+from calibadv.types import Question, TokenUnit
+
+MANIFEST = "manifest.json"
+Identity = dict[str, dict[str, Any]]
+"""Part (model, set, corpus, search, dialogue, engine) -> its values."""
+
+_MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".jinja", ".model")
+_SEARCH_WAYS = ("device", "replicas", "shards", "http_port", "token_env", "timeout_s", "patience_s")  # not what
+_REMEDY = "give another --out, or delete that folder to ask anew"
+
+
+def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Question], corpus_digest: str) -> Identity:
+    """Everything that an answer of the model to a question of the set depends on."""
+    config = model.config
+    return {
+        "model": {"files": model_digest},
+        "set": {"questions": len(questions), "content": questions_digest(questions)},
+        "corpus": {"content": corpus_digest},
+        "search": search_identity(config),
+        "dialogue": {
+            "prefill": make_method(config.method.name, config.method.params).prefill,
+            **{
+                name: value
+                for name in DIALOGUE
+                if (value := getattr(config.rollout, name)) or name not in ("system", "date")
+            },
+        },
+        "engine": {
+            "name": config.rollout.engine,
+            "dtype": config.rollout.torch_dtype if config.rollout.engine == "torch" else config.model.dtype,
+        },
+    }
+
+
+def search_identity(config: Config) -> dict[str, Any]:
+    """The search settings that decide which documents come back."""
+    values = config.search.model_dump(mode="json", exclude=set(_SEARCH_WAYS))
+    if values["tokens"] == "words":  # so that answers of an earlier release can be gone on with
+        del values["tokens"]
+    return values
+
+
+def keep_identity(folder: Path, wanted: Identity, about: Mapping[str, str]) -> None:
+    """Write the manifest of a folder of answers, or check the one that is there.
+
+    `about` is for people and is not compared. ValueError where the folder's answers depend on something else, naming
+    every difference.
+    """
+    path = folder / MANIFEST
+    if path.is_file():
+        there: Identity = _read(path)
+        different = _differences(there, wanted)
+        if different:
+            raise ValueError(f"{folder} holds another evaluation: {'; '.join(different)}. {_REMEDY.capitalize()}")
+        return
+    if (folder / "predictions.jsonl").exists():
+        raise ValueError(f"{folder} holds answers but no {MANIFEST} that says of what: {_REMEDY}")
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps({**wanted, "about": dict(about)}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    draft.replace(path)
+
+
+def check_comparable(folder: Path, wanted: Identity, set_name: str) -> None:
+    """Check that the answers below `folder` may stand in one table with those of `wanted`.
+
+    All models answer under one corpus and one search, and a set's name means the same questions for all. ValueError
+    naming what differs.
+    """
+    for path in sorted(folder.glob(f"*/*/{MANIFEST}")):
+        there = _read(path)
+        parts = ["corpus", "search", *(["set"] if path.parent.name == set_name else [])]
+        different = _differences({p: there.get(p, {}) for p in parts}, {p: wanted[p] for p in parts})
+        if different:
+            raise ValueError(
+                f"{path.parent} cannot share a table with set {set_name!r}: {'; '.join(different)}. "
+                f"{_REMEDY.capitalize()}"
+            )
+
+
+def model_digest(folder: Path) -> str:
+    """A digest of the files that a model is made of, weights, configuration and tokenizer: their names and contents."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES and path.is_file())
+    return _digest(f"{path.name} {_file_digest(path)}" for path in files)
+
+
+def corpus_digest(path: Path) -> str:
+    """A digest of a corpus file, or the fingerprint of a prepared store. ValueError if there is neither."""
+    if path.is_dir():
+        from calibadv.data.corpus_store import CorpusStore
+
+        return CorpusStore(path).fingerprint
+    if not path.is_file():
+        raise ValueError(f"no corpus at {path}: give --corpus a file or the folder of a prepared store")
+    return _file_digest(path)
+
+
+def questions_digest(questions: Iterable[Question]) -> str:
+    """A digest of the questions and of all that is reported of them, in order; whichever format they came in."""
+    return _digest(json.dumps(_digested(question), sort_keys=True, ensure_ascii=True) for question in questions)
+
+
+def _digested(question: Question) -> dict[str, Any]:
+    """Its values as ever, so that digests of an earlier release stay: gold ids stand for texts and titles."""
+    values = asdict(question) | {"gold_passages": ()}
+    del values["gold_titles"]
+    if question.tokens == TokenUnit.WORDS:
+        del values["tokens"]
+    return values
+
+
+def _differences(there: Identity, wanted: Identity) -> list[str]:
+    known = {
+        f"{part}.{name}": value for part, values in there.items() if part != "about" for name, value in values.items()
+    }
+    asked = {f"{part}.{name}": value for part, values in wanted.items() for name, value in values.items()}
+    return [
+        f"{name} was {_shown(known.get(name))}, now {_shown(asked.get(name))}"
+        for name in dict.fromkeys([*known, *asked])
+        if known.get(name) != asked.get(name)
+    ]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…'"
+
+
+def _read(path: Path) -> Identity:
+    try:
+        values: Identity = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): {_REMEDY}") from None
+    return values
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

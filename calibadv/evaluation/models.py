@@ -1,0 +1,123 @@
+"""Which models are evaluated, and how each of them is asked: in the way of the run that made it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibadv.config import POCKET, Config, load_config
+
+RECIPES = Path(__file__).parents[2] / "workflows" / "recipes"  # beside this package, also where it is installed
+# What a policy was trained to read and to keep to. The rest of a configuration says where and how fast.
+DIALOGUE = (
+    "template",
+    "system",
+    "date",
+    "max_turns",
+    "max_prompt_tokens",
+    "max_turn_tokens",
+    "max_observation_tokens",
+    "max_tokens",
+    "require_search",
+    "on_void_turn",
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_RUN_MARKS = ("config.toml", "metrics.jsonl")  # of every run's folder
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedModel:
+    """A model's folder, the name of its row and of its folder of results, and the configuration it is asked under."""
+
+    name: str
+    folder: Path
+    config: Config
+
+
+def find_models(given: Sequence[str], recipe: Path | None, overrides: Sequence[str]) -> tuple[EvaluatedModel, ...]:
+    """The models of the command line, each `MODEL` or `NAME=MODEL`; a hub model is downloaded (and cached) now.
+
+    A run's own config.toml says how its model is asked and scored; with a recipe, method, dialogue and scoring are
+    still the run's, all else is the recipe's; overrides win over both. ValueError for what is no model, a name that is
+    used twice, and a model of no run without a recipe.
+    """
+    models = [_find(text, recipe, overrides) for text in given]
+    for index, model in enumerate(models):
+        first = next(other for other in models if other.name == model.name)
+        if first is not models[index]:
+            raise ValueError(
+                f"{first.folder} and {model.folder} are both called {model.name!r}: name one of them, "
+                f"e.g. {model.name}-2={model.folder}"
+            )
+    return tuple(models)
+
+
+def check_name(name: str, what: str) -> str:
+    """`name`, if it can be a folder and part of a metric's name. ValueError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{what} {name!r}: expected letters, digits, '.', '_' and '-', a letter or a digit first")
+    return name
+
+
+def _find(text: str, recipe: Path | None, overrides: Sequence[str]) -> EvaluatedModel:
+    head, equals, tail = text.partition("=")
+    named = bool(equals) and _NAME.fullmatch(head) is not None and not Path(text).exists()
+    given = tail if named else text
+    run = _run_of(Path(given))
+    folder = _folder(given, run)
+    config = _config(given, run, recipe, overrides)
+    name = head if named else _name(given, folder, run)
+    return EvaluatedModel(check_name(name, f"the name of model {given!r}"), folder, config)
+
+
+def _run_of(path: Path) -> Path | None:
+    """The folder of the run that a path is, or lies in (its model, a checkpoint); None for a model of no run."""
+    path = path.absolute()
+    if not path.exists():  # a hub name
+        return None
+    for folder in (path, *path.parents[:2]):
+        if all((folder / mark).is_file() for mark in _RUN_MARKS):
+            return folder
+    return None
+
+
+def _folder(given: str, run: Path | None) -> Path:
+    from calibadv.cluster.model_folder import model_folder
+
+    if run is None or Path(given).absolute() != run:
+        return model_folder(given)
+    if not (run / "model").is_dir():
+        raise ValueError(
+            f"{run} is a run without a model/: it has not finished a step; give another run or a model folder"
+        )
+    return model_folder(str(run / "model"))
+
+
+def _name(given: str, folder: Path, run: Path | None) -> str:
+    if given == POCKET:
+        return POCKET
+    if run is None:
+        hub = not Path(given).is_dir()  # a hub model's folder is named after a commit
+        return given.rpartition("/")[2] if hub else folder.parent.name if folder.name == "model" else folder.name
+    return run.name if folder == run / "model" else f"{run.name}-{folder.name}"
+
+
+def _config(given: str, run: Path | None, recipe: Path | None, overrides: Sequence[str]) -> Config:
+    """The configuration; flags are applied to run and recipe alike, so that they win whichever is taken."""
+    if recipe is None and run is None:
+        if given != POCKET:
+            raise ValueError(
+                f"{given!r} is no model of one of our runs, so that nothing says how to ask it: give --config RECIPE, "
+                "e.g. workflows/recipes/qwen2.5-7b.toml"
+            )
+        recipe = RECIPES / "pocket.toml"
+    if run is None:
+        return load_config(recipe, overrides)
+    trained = load_config(run / "config.toml", overrides)
+    if recipe is None:
+        return trained
+    config = load_config(recipe, overrides)
+    rollout = config.rollout.model_copy(update={name: getattr(trained.rollout, name) for name in DIALOGUE})
+    return config.model_copy(update={"method": trained.method, "reward": trained.reward, "rollout": rollout})

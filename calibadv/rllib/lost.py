@@ -1,0 +1,33 @@
+"""Which errors say that a process, a node or what it held is gone: what a restart mends."""
+
+from __future__ import annotations
+
+from ray.exceptions import (
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
+
+from calibadv.rllib.learner_group import LearnersLost
+
+# ObjectLostError: of weights or questions whose owner is gone. ActorUnschedulableError: Ray Data pins its own actors to
+# a node, which Ray may not know at that moment.
+_LOST = (
+    LearnersLost,
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
+
+
+def mends(error: BaseException) -> bool:
+    """Whether the run may go on if it is started again."""
+    if getattr(error, "actor_init_failed", False):
+        return False  # it could not be built
+    return isinstance(error, _LOST)

@@ -1,0 +1,52 @@
+"""What a study would run, checked in full without its files: every cell's configuration, and what is not here yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from calibadv.config import POCKET, Config
+from calibadv.studies.grid import Plan
+
+_FILES = ("data.train", "data.test", "data.corpus", "model.path", "search.faiss_index")
+
+
+def plan_page(plan: Plan) -> RenderableType:
+    """A row a cell, then every file or model that a run would need and that is not on this machine."""
+    table = Table(title=f"Study {plan.study.name}: {len(plan.runs)} runs", title_justify="left")
+    for column in ("cell", "group", "method", "parameters", "seeds", "steps", "rollouts a step", "updates a step"):
+        table.add_column(column, overflow="fold")
+    for cell in plan.study.cell:
+        config = plan.of_cell(cell)[0].config
+        table.add_row(
+            cell.name,
+            ", ".join(cell.group),
+            cell.method,
+            ", ".join(f"{name} = {value}" for name, value in cell.params.items()),
+            ", ".join(map(str, plan.study.seeds_of(cell))),
+            f"{config.run.steps:,}",
+            f"{config.rollouts_per_step:,}",
+            f"{config.updates_per_step:,}",
+        )
+    missing = not_here([run.config for run in plan.runs])
+    return Group(table, *(Text(line) for line in missing or ["Every file and model of the study is here."]))
+
+
+def not_here(configs: Sequence[Config]) -> list[str]:
+    """Files and models that the configurations name and that are not on this machine, each once, in words."""
+    words: dict[str, None] = {}
+    for config in configs:
+        for key in _FILES:
+            section, _, name = key.partition(".")
+            value = str(getattr(getattr(config, section), name))
+            if value in ("", POCKET) or Path(value).exists() or (config.search.url and section == "search"):
+                continue
+            hub = key == "model.path" and value.count("/") == 1 and not value.startswith((".", "/"))
+            words[f"not here: {key} = {value!r}" + (" (a hub's name: fetched when the study runs)" if hub else "")] = (
+                None
+            )
+    return list(words)

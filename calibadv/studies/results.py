@@ -1,0 +1,129 @@
+"""What a study's runs came to, read from their folders alone: state, history, figures at the end, answers."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from calibadv.methods import METHODS
+from calibadv.studies.grid import Plan, PlannedRun
+from calibadv.studies.study import Cell
+from calibadv.tracking.panels import BENCHMARKS
+from calibadv.tracking.run_folder import read_history, read_json_lines
+from calibadv.tracking.series import History, collapse_point, series
+
+FAILURES = "failures"  # in the study's folder: why a run failed, a text file a run
+
+
+class State(StrEnum):
+    """How far a run is."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"  # runs now, or was interrupted: its files do not tell
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One run as its folder shows it."""
+
+    run: PlannedRun
+    state: State
+    history: History
+    summary: Mapping[str, Any]  # {} unless done
+    f1_by_question: Mapping[str, float]  # of the last evaluation; {} where no predictions.jsonl was written
+    failure: str = ""
+
+    def final(self, name: str) -> float | None:
+        """A figure of the last evaluation: f1, em, format (in [0, 1]) or searches (a rollout). None unless done."""
+        value = self.summary.get(f"{name}_after")
+        return None if value is None else float(value)
+
+    def benchmarks(self) -> dict[str, float]:
+        """Final F1 by data set, and their "mean", in [0, 1]; {} where the test questions are of one."""
+        last = next((row for row in reversed(self.history) if any(name.startswith(BENCHMARKS) for name in row)), {})
+        return {name.removeprefix(BENCHMARKS): value for name, value in last.items() if name.startswith(BENCHMARKS)}
+
+    def collapse(self) -> int | None:
+        """The training step at which F1 falls for good; None where it does not."""
+        return collapse_point(self.history)
+
+    def total(self, metric: str) -> float | None:
+        """The metric's sum over steps; None where no step has it."""
+        _, values = series(self.history, metric)
+        return float(values.sum()) if len(values) else None
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """A cell with its runs, by seed."""
+
+    cell: Cell
+    runs: tuple[RunResult, ...]
+
+    @property
+    def done(self) -> list[RunResult]:
+        return [run for run in self.runs if run.state is State.DONE]
+
+    @property
+    def lam(self) -> float | None:
+        """The method's `lam`, given or by default; None for a method without one."""
+        default = inspect.signature(METHODS[self.cell.method]).parameters.get("lam")
+        value = self.cell.params.get("lam", default.default if default else None)
+        return None if value is None else float(value)
+
+    def finals(self, name: str) -> list[float]:
+        """A figure of the last evaluation, a value a finished run."""
+        return [value for run in self.done if (value := run.final(name)) is not None]
+
+    def totals(self, metric: str) -> list[float]:
+        """The metric's sum over steps, a value a finished run that has it."""
+        return [value for run in self.done if (value := run.total(metric)) is not None]
+
+    def in_state(self, state: State) -> int:
+        """How many runs are in it."""
+        return sum(run.state is state for run in self.runs)
+
+
+def read_results(plan: Plan) -> list[CellResult]:
+    """Every cell of the study, as its runs' folders are now."""
+    return [
+        CellResult(cell, tuple(read_run(plan.folder, run) for run in plan.of_cell(cell))) for cell in plan.study.cell
+    ]
+
+
+def read_run(study_folder: Path, run: PlannedRun) -> RunResult:
+    """One run, as its folder is now."""
+    summary = run.folder / "summary.json"
+    failure = failure_file(study_folder, run)
+    history = read_history(run.folder / "metrics.jsonl")
+    if summary.exists():
+        answers = read_json_lines(run.folder / "predictions.jsonl")
+        f1 = {str(line["id"]): float(line["f1"]) for line in answers}
+        return RunResult(run, State.DONE, history, json.loads(summary.read_text(encoding="utf-8")), f1)
+    if failure.exists():
+        return RunResult(run, State.FAILED, history, {}, {}, failure.read_text(encoding="utf-8").strip())
+    return RunResult(run, State.UNFINISHED if history else State.WAITING, history, {}, {})
+
+
+def failure_file(study_folder: Path, run: PlannedRun) -> Path:
+    """Where the reason of a run's failure is kept; it outlives the run's folder, which may never have been made."""
+    return study_folder / FAILURES / f"{run.name}.txt"
+
+
+def final_metrics(summary: Mapping[str, Any], history: History) -> dict[str, float]:
+    """A finished run's figures under one name for every run: final/f1, final/em … and, if it collapsed, when.
+
+    No `final/collapse_step` means that F1 never fell: a number for "never" would be read as a step.
+    """
+    names = ("f1", "em", "format", "searches")
+    metrics = {f"final/{name}": float(summary[f"{name}_after"]) for name in names if f"{name}_after" in summary}
+    metrics |= {"final/wall_s": float(summary["wall_s"])} if "wall_s" in summary else {}
+    collapse = collapse_point(history)
+    return metrics if collapse is None else metrics | {"final/collapse_step": float(collapse)}

@@ -1,0 +1,1 @@
+"""A training run, from its inputs to its summary: resumed, restarted, watched."""

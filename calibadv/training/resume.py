@@ -1,0 +1,160 @@
+"""Going on with a run: its checkpoints' place, the newest whole one, and whether this is still the same run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibadv.checkpoints.folders import Stored
+from calibadv.checkpoints.identity import Identity, differences, flat
+from calibadv.checkpoints.manifest import Damaged
+from calibadv.checkpoints.progress import Progress
+from calibadv.checkpoints.storage import Kind, Storage
+from calibadv.cluster.prompts import DATE
+from calibadv.config import Config, ConfigError
+from calibadv.data.questions import load_questions
+from calibadv.evaluation.identity import corpus_digest, model_digest, questions_digest
+from calibadv.rllib.schedule import evaluation_versions
+from calibadv.rllib.stream import Inputs, Start
+from calibadv.tracking.mlflow_store import STATE
+from calibadv.tracking.run_folder import CHECKPOINTS, RunFolder
+from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS
+from calibadv.training.snapshots import RUN
+
+log = logging.getLogger(__name__)
+
+RETRY = "start it anew with --run.overwrite true, or give another --run.name"
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run that goes on: from which checkpoint, and how far it was there."""
+
+    checkpoint: Stored
+    progress: Progress
+    named: dict[int, tuple[int, ...]]  # checkpoint that is kept -> snapshots that it needs
+
+    @property
+    def start(self) -> Start:
+        """For the rollout stream and the learners."""
+        version = self.progress.version
+        return Start(version, version in self.progress.evaluations, self.checkpoint)
+
+
+def storage_of(config: Config, run_folder: Path) -> Storage:
+    """Where the run's checkpoints lie: in its folder, or under its name below `checkpoint.uri`."""
+    uri = config.checkpoint.uri
+    if not uri:
+        return Storage(str(run_folder / CHECKPOINTS))
+    root = uri.rstrip("/") if "://" in uri else str(Path(uri).absolute())
+    return Storage(f"{root}/{config.run_name}")
+
+
+def run_identity(config: Config, inputs: Inputs) -> Identity:
+    """What makes this run this run. Reads every input file once."""
+    return Identity(
+        flat(config.model_dump(mode="json")),
+        {
+            "train": questions_digest(load_questions(inputs.train)),
+            "test": questions_digest(load_questions(inputs.test)),
+            "corpus": corpus_digest(inputs.corpus),
+            "model": model_digest(inputs.model),
+        },
+    )
+
+
+def date_of_checkpoint(storage: Storage) -> str:
+    """The day of the newest checkpoint's run; "" where there is none, or its prompts have no date."""
+    storage.prepare()
+    for version in reversed(storage.versions(Kind.CHECKPOINT)):
+        try:
+            identity = storage.stored(Kind.CHECKPOINT, version).json(f"{RUN}/{IDENTITY}")
+            return str(identity["settings"].get(DATE, ""))
+        except (Damaged, OSError, KeyError):
+            continue
+    return ""
+
+
+def finished_steps(run_folder: Path) -> int | None:
+    """How many steps the run in the folder has finished with; None if it has not finished, or is not there."""
+    summary = run_folder / "summary.json"
+    return int(json.loads(summary.read_text(encoding="utf-8"))["steps"]) if summary.exists() else None
+
+
+def begin_anew(storage: Storage, *, overwrite: bool) -> None:
+    """Makes room for a new run's checkpoints. ValueError where another run's are, unless `overwrite`."""
+    storage.prepare()
+    if storage.versions(Kind.CHECKPOINT):
+        if not overwrite:
+            raise ConfigError(
+                f"{storage.root} holds checkpoints of an earlier run: go on with it by --resume, give another "
+                "--run.name, or replace them with --run.overwrite true"
+            )
+        storage.clear()
+
+
+def resume_run(config: Config, identity: Identity, storage: Storage, folder: RunFolder) -> Resumed:
+    """The run as its newest whole checkpoint has it; its folder's records are put back to that moment.
+
+    Says which checkpoints it passes over, and why. ConfigError, before anything is changed, where there is none, or
+    where configuration or data are no longer those of the run, naming every difference.
+    """
+    storage.prepare()
+    checkpoint, skipped = storage.newest()
+    for words in skipped:
+        log.warning("%s", words)
+    if checkpoint is None:
+        raise ConfigError(f"there is nothing to go on from: {storage.root} holds no whole checkpoint; {RETRY}")
+    then = Identity.from_dict(checkpoint.json(f"{RUN}/{IDENTITY}"))
+    progress = Progress.from_json(checkpoint.json(f"{RUN}/{PROGRESS}"))
+    different = differences(then, identity, flat(Config().model_dump(mode="json")))
+    if different:
+        raise ConfigError(
+            f"{folder.path} cannot go on from step {progress.version}: {'; '.join(different)}. "
+            "Change that back, or train it as a new run with another --run.name"
+        )
+    if config.run.steps < progress.version:
+        raise ConfigError(
+            f"{folder.path} has made {progress.version} steps, more than run.steps = {config.run.steps}: raise it"
+        )
+    _put_back(checkpoint, folder)
+    due = progress.version in evaluation_versions(config) and progress.version not in progress.evaluations
+    log.info("going on from step %d (%s)%s", progress.version, checkpoint, "; its evaluation comes first" * due)
+    return Resumed(checkpoint, progress, _named(storage, progress.version))
+
+
+def restart_run(config: Config, identity: Identity, storage: Storage, folder: RunFolder) -> Resumed | None:
+    """The run as its newest checkpoint has it; None where there is none yet: it begins anew, as the same MLflow run.
+
+    Says which steps are made again.
+    """
+    made = int(max((line["step"] for line in folder.history()), default=0))
+    resumed = None
+    if storage.versions(Kind.CHECKPOINT):
+        resumed = resume_run(config, identity, storage, folder)
+    else:
+        storage.prepare()
+        folder.go_back({name: None for name in KEPT if name != STATE})
+    version = resumed.progress.version if resumed else 0
+    steps = {0: "", 1: f"step {made} and "}.get(made - version, f"steps {version + 1} to {made} and ")
+    whence = f"from the checkpoint of step {version}" if resumed else "from the start, for there is no checkpoint yet"
+    log.warning("made again: %swhat of a step was under way, %s", steps, whence)
+    return resumed
+
+
+def _put_back(checkpoint: Stored, folder: RunFolder) -> None:
+    kept = {name: f"{RUN}/{name}" for name in KEPT}
+    if (folder.path / STATE).exists():
+        del kept[STATE]  # it may know an MLflow run that was made after the checkpoint
+    folder.go_back({name: checkpoint.read(file) if checkpoint.has(file) else None for name, file in kept.items()})
+
+
+def _named(storage: Storage, newest: int) -> dict[int, tuple[int, ...]]:
+    """The checkpoints up to the one that is gone on from: later ones are not whole."""
+    return {
+        version: storage.stored(Kind.CHECKPOINT, version).manifest.snapshots
+        for version in storage.versions(Kind.CHECKPOINT)
+        if version <= newest
+    }

@@ -1,0 +1,223 @@
+"""evaluate.py from command to table with the real policy, dialogue and files; Ray, Serve and MLflow are played.
+
+`test_evaluate_run.py` has the same with the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from calibadv.cluster import board, stage, stream
+from calibadv.cluster.stage import RolloutStage, StageSettings
+from calibadv.rollout.protocols import SearchFailed
+from calibadv.types import Document
+from tests.cluster.fake_engine import FakeEngine, rollouts
+from workflows import evaluate
+from workflows import evaluation_session as session
+
+QUESTIONS = 6
+DOCUMENT = Document("d", "Lost Valley", "director of Lost Valley is Fiona Mason")
+
+
+class Machinery:
+    """What stands in for the cluster: how often it was started, when it is interrupted, which searches fail."""
+
+    def __init__(self) -> None:
+        self.streams: list[int] = []  # rows of each stream
+        self.interrupt_after: int | None = None
+        self.failing_searches = 0
+        self.settings: StageSettings | None = None
+
+    @contextmanager
+    def searching(self, _: object) -> Iterator[Any]:
+        yield lambda: self.search
+
+    async def search(self, _: str) -> tuple[Document, ...]:
+        if self.failing_searches:
+            self.failing_searches -= 1
+            raise SearchFailed("as asked")
+        return (DOCUMENT,)
+
+    def stream_rollouts(self, rows: Sequence[Mapping[str, Any]], settings: StageSettings, _: object) -> Iterator[Any]:
+        self.streams.append(len(rows))
+        self.settings = settings
+        engine, roll = settings.engine_factory(), settings.rollout_factory()
+        try:
+            for number, row in enumerate(reversed(rows)):  # as they are done, in any order
+                if number == self.interrupt_after:
+                    raise KeyboardInterrupt
+                yield {"index": row["index"], "payload": asyncio.run(roll(dict(row), engine, 0))}
+        finally:
+            engine.close()
+
+
+class PlayedRun:
+    """A run of MLflow that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.artifacts: list[tuple[str, str | None]] = []
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        assert step == 0
+        self.metrics |= metrics
+
+    def log_artifact(self, path: Path, to: str | None = None) -> None:
+        assert path.is_file()
+        self.artifacts.append((path.name, to))
+
+    def __enter__(self) -> PlayedRun:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def machinery(monkeypatch: pytest.MonkeyPatch) -> Machinery:
+    played = Machinery()
+    monkeypatch.setattr(session, "searching", played.searching)
+    monkeypatch.setattr(stream, "stream_rollouts", played.stream_rollouts)
+    monkeypatch.setattr(board, "create_board", lambda name: name)
+    return played
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, PlayedRun]:
+    """The runs of MLflow by model."""
+    opened: dict[str, PlayedRun] = {}
+    monkeypatch.setattr(evaluate, "open_run", lambda _, model: opened.setdefault(model.name, PlayedRun()))
+    return opened
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    """Six questions of two sets to the pocket policy, which answers within a second."""
+    rows = [
+        {
+            "id": str(i),
+            "question": "Who is the director of Lost Valley?",
+            "golden_answers": ["Fiona Mason"],
+            "metadata": {"hops": 1 + i % 2},
+        }
+        for i in range(QUESTIONS)
+    ]
+    for name, part in (("one", rows[:4]), ("two", rows[4:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    (tmp_path / "corpus.jsonl").write_text(
+        json.dumps({"id": "d", "title": "Lost Valley", "text": DOCUMENT.text}) + "\n"
+    )
+    sets = [part for name in ("one", "two") for part in ("--set", f"{name}={tmp_path / name}.jsonl")]
+    settings = ["--rollout.engine", "torch", "--rollout.infra_retries", "0", "--run.cache", str(tmp_path / "cache")]
+    return [*sets, "--corpus", str(tmp_path / "corpus.jsonl"), *settings]
+
+
+def written(out: Path) -> dict[str, bytes]:
+    """Answers, figures and tables."""
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "manifest.json"]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+@pytest.mark.usefixtures("runs")
+def test_an_interrupted_evaluation_goes_on_to_the_same_files(
+    machinery: Machinery, arguments: list[str], tmp_path: Path
+) -> None:
+    assert evaluate.main(["pocket", *arguments, "--out", str(tmp_path / "whole")]) == 0
+    whole = written(tmp_path / "whole")
+    assert {"table.md", "table.csv", "pocket/one/predictions.jsonl", "pocket/two/metrics.json"} <= set(whole)
+
+    again = ["pocket", *arguments, "--out", str(tmp_path / "cut")]
+    machinery.interrupt_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(again)
+    assert "table.md" not in written(tmp_path / "cut")
+    torn = tmp_path / "cut" / "pocket" / "one" / "predictions.jsonl"
+    torn.write_bytes(torn.read_bytes()[:-9])  # a crash, in the middle of a line
+
+    machinery.interrupt_after = None
+    assert evaluate.main(again) == 0
+    assert written(tmp_path / "cut") == whole
+    assert machinery.streams == [6, 6, 3]  # two of four answers to the first set were lost or never given
+
+    assert evaluate.main(again) == 0
+    assert machinery.streams == [6, 6, 3]  # nothing was left to ask, so nothing was started
+    assert written(tmp_path / "cut") == whole
+
+
+def test_every_question_is_asked_by_the_engines_own_weights_and_tracked(
+    machinery: Machinery, runs: dict[str, PlayedRun], arguments: list[str], tmp_path: Path
+) -> None:
+    assert evaluate.main(["pocket", "again=pocket", *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert machinery.settings is not None
+    assert machinery.settings.weights == "own"
+    lines = (tmp_path / "out" / "pocket" / "one" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [f"one/{i}" for i in range(4)]
+    first, second = runs["pocket"], runs["again"]
+    assert first.metrics == second.metrics  # greedy
+    assert first.metrics["eval/one/questions"] + first.metrics["eval/two/questions"] == QUESTIONS
+    assert first.metrics["eval/mean/f1"] == pytest.approx(
+        (first.metrics["eval/one/f1"] + first.metrics["eval/two/f1"]) / 2
+    )
+    for run in (first, second):
+        assert {("predictions.jsonl", "one"), ("metrics.json", "two"), ("table.md", None)} <= set(run.artifacts)
+    assert first.artifacts.count(("table.md", None)) == 2  # once more, with the second model's row
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| pocket |" in table
+    assert "| again |" in table
+    assert "1-hop | 2-hop" in table
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_question_whose_search_fails_is_asked_again(
+    machinery: Machinery, arguments: list[str], tmp_path: Path
+) -> None:
+    machinery.failing_searches = 2
+    assert evaluate.main(["pocket", *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert machinery.streams == [6, 2]
+    figures = json.loads((tmp_path / "out" / "pocket" / "two" / "metrics.json").read_text())
+    assert (figures["questions"], figures["infra_failed"]) == (2, 0)
+
+
+@pytest.mark.usefixtures("runs")
+def test_what_the_search_failed_for_good_is_counted_not_scored_and_asked_by_the_next_call(
+    machinery: Machinery, arguments: list[str], tmp_path: Path
+) -> None:
+    command = ["pocket", *arguments, "--out", str(tmp_path / "out")]
+    machinery.failing_searches = 10_000
+    assert evaluate.main(command) == 1
+    metrics = tmp_path / "out" / "pocket" / "one" / "metrics.json"
+    failed = json.loads(metrics.read_text())
+    assert (failed["questions"], failed["infra_failed"], failed["f1"]) == (4, 4, None)
+    assert machinery.streams == [6, 6, 6]
+
+    machinery.failing_searches = 0
+    assert evaluate.main(command) == 0
+    healed = json.loads(metrics.read_text())
+    assert (healed["questions"], healed["infra_failed"]) == (4, 0)
+    assert healed["f1"] is not None
+    assert len((metrics.parent / "predictions.jsonl").read_text().splitlines()) == 4
+
+
+async def test_a_stage_with_its_own_weights_asks_the_board_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class EndsOnly:
+        """A board on which actors are enlisted, and that has no policy: any other question to it is an error."""
+
+        enlist = SimpleNamespace(remote=lambda *_: 0)
+        beat = SimpleNamespace(remote=lambda _: None)
+
+    context = SimpleNamespace(current_actor=None, get_actor_id=lambda: "0123456789", get_node_id=lambda: "node")
+    monkeypatch.setattr(stage, "find_board", lambda _: EndsOnly)
+    monkeypatch.setattr(stage.ray, "get", lambda given: given)
+    monkeypatch.setattr(stage.ray, "get_runtime_context", lambda: context)
+    own = RolloutStage(StageSettings(FakeEngine, rollouts, "b", weights="own"), "s")
+    row = await own._roll({"step": 0, "version": 0, "index": 3, "question": {"text": "who?"}})
+    assert (row["index"], row["version"], json.loads(row["payload"])["weights"]) == (3, 0, [-1, -1, -1])
+    with pytest.raises(AssertionError, match="needs version 1, the engine serves 0"):
+        await own._roll({"step": 1, "index": 0, "question": {"text": "who?"}})

@@ -1,0 +1,132 @@
+"""What a step is reported as, by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from calibadv.methods import METHODS, Method
+from calibadv.rllib.env_runner import StepSample
+from calibadv.training.metrics import evaluation_metrics, most_telling, sample_metrics, sampled_records, time_metrics
+from calibadv.types import Credit, Document, Trajectory, TurnKind
+from tests.build import QUESTION, group, trajectory
+
+# Rewards 1, 0, 0.5 -> advantages +1, -1, 0. The second found two of the first one's three documents.
+GOLDEN = group(
+    trajectory(1.0, [2, 1], [["s1", "s2", "s3"]]),
+    trajectory(0.0, [2, 2], [["s1", "s2", "x"]]),
+    trajectory(0.5, [2, 3], [["y"]]),
+)
+EQUAL = group(*(trajectory(0.0, [1, 1]) for _ in range(3)), question=replace(QUESTION, id="test/equal"))
+
+
+def credit_of(method: Method) -> dict[str, Credit]:
+    return {g.question.id: method.advantages(g) for g in (EQUAL, GOLDEN)}
+
+
+def step() -> StepSample:
+    return StepSample(
+        groups=[EQUAL, GOLDEN],
+        sampled=[1],
+        documents={"s1": Document("s1", "One", "The first.")},
+        infra_failed=2,
+        dropped_groups=1,
+        counts=Counter({"judge/calls": 3}),
+        engine_rows=Counter({"e0": 2, "e1": 1}),
+    )
+
+
+def test_a_steps_metrics_by_hand() -> None:
+    method = METHODS["calibadv"]()
+    metrics = sample_metrics(step(), method, credit_of(method))
+    assert metrics["judge/calls"] == 3
+    assert metrics["rollout/infra_failed_count"] == 2
+    assert metrics["rollout/dropped_groups"] == 1
+    assert metrics["rollout/engine_share_max"] == pytest.approx(2 / 3)
+    assert metrics["reward/mean"] == pytest.approx(1.5 / 6)
+    assert metrics["silver/empty_share"] == 0.5
+    assert metrics["silver/size"] == 3
+    assert metrics["advantage/zero_share"] == 0.5
+    # Before: positive tokens 2 + 1 at +1, negative 2 + 2 at -1. After: 2 at +1 and 1 at +2; 2 at -1/3 and 2 at -1.
+    assert metrics["advantage/neg_pos_ratio_before"] == pytest.approx(4 / 3, rel=1e-4)
+    assert metrics["advantage/neg_pos_ratio"] == pytest.approx((2 / 3 + 2) / 4, rel=1e-4)
+    assert metrics["advantage/neg_pos_ratio_final"] == pytest.approx(1, rel=1e-4)  # rebalanced
+
+
+def test_staleness_is_the_mean_age_of_the_policies_that_sampled_the_step() -> None:
+    method = METHODS["grpo"]()
+    assert sample_metrics(step(), method, credit_of(method))["rollout/staleness"] == 0
+    stale = replace(step(), step=1, engine_deaths=2)
+    fresh = tuple(replace(trajectory, policy_version=1) for trajectory in EQUAL.trajectories)
+    stale.groups[0] = replace(EQUAL, trajectories=fresh)
+    assert len(EQUAL.trajectories) == len(GOLDEN.trajectories)
+    metrics = sample_metrics(stale, method, credit_of(method))
+    assert (metrics["rollout/staleness"], metrics["rollout/engine_deaths"]) == (0.5, 2)
+
+
+def test_grpo_has_one_ratio_before_and_after() -> None:
+    method = METHODS["grpo"]()
+    metrics = sample_metrics(step(), method, credit_of(method))
+    assert metrics["advantage/neg_pos_ratio"] == metrics["advantage/neg_pos_ratio_before"]
+
+
+def test_time_that_no_activity_took_is_other() -> None:
+    metrics = time_metrics({"rollout": 5.0, "learn": 3.0, "sync": 0.5}, 10.0, 2000)
+    assert metrics == {
+        "time/rollout_s": 5.0,
+        "time/learn_s": 3.0,
+        "time/sync_s": 0.5,
+        "time/eval_s": 0.0,
+        "time/other_s": 1.5,
+        "time/step_s": 10.0,
+        "rollout/tokens_per_s": 200.0,
+    }
+
+
+def test_other_is_never_negative_and_no_time_has_no_speed() -> None:
+    assert time_metrics({"rollout": 2.0}, 1.9, 10)["time/other_s"] == 0
+    assert "rollout/tokens_per_s" not in time_metrics({}, 0.0, 10)
+
+
+def test_evaluation_means_over_questions_by_hand() -> None:
+    right = trajectory(1.0, [3, 2, 1])  # two searches; answers "Ada" as the golden answer does
+    half = replace(trajectory(0.5, [4]), answer="Ada King", format_reward=0.0)
+    silent = replace(trajectory(0.0, [2, 2]), answer=None)
+    metrics = evaluation_metrics([group(right), group(half), group(silent), group(right)])
+    assert metrics == {
+        "eval/f1": 2.5 / 4,
+        "eval/em": 2 / 4,
+        "eval/format": 3 / 4,
+        "eval/searches": (2 + 0 + 1 + 2) / 4,
+        "eval/action_tokens": (6 + 4 + 4 + 6) / 4,
+        "eval/questions": 4,
+    }
+
+
+def test_a_search_that_was_not_carried_out_counts_as_the_policys_search() -> None:
+    last = trajectory(0.0, [2, 2])
+    forced: Trajectory = replace(last, turns=(*last.turns[:1], replace(last.turns[1], kind=TurnKind.SEARCH)))
+    assert evaluation_metrics([group(forced)])["eval/searches"] == 2
+
+
+def test_records_are_the_sampled_groups_with_credit_before_and_after() -> None:
+    records = sampled_records(step(), METHODS["calibadv"](), credit_of(METHODS["calibadv"]()), step=4)
+    assert [(r.step, r.question_id, r.index, r.group_size) for r in records] == [
+        (4, QUESTION.id, i, 3) for i in range(3)
+    ]
+    search, answer = records[1].turns
+    assert search.score == pytest.approx(2 / 3)
+    assert (search.advantage_before, search.advantage) == (pytest.approx(-1, rel=1e-4), pytest.approx(-1 / 3, rel=1e-4))
+    assert answer.score is None
+    assert [doc.silver for doc in search.documents] == [True, True, False]
+    assert [doc.title for doc in search.documents] == ["One", "s2", "x"]  # without its text a document has its id
+
+
+def test_the_most_telling_rollout_is_the_one_that_calibration_changed_most() -> None:
+    records = sampled_records(step(), METHODS["calibadv"](), credit_of(METHODS["calibadv"]()), step=4)
+    # Means over turns: the first gains 1 at its answer, the second is spared 2/3 at its search, the third nothing.
+    assert most_telling(records) is records[0]
+    assert most_telling(records[1:]) is records[1]
+    assert most_telling([]) is None

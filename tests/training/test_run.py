@@ -1,0 +1,332 @@
+"""The loop around a scripted algorithm: what is written down and saved, whenever a run is interrupted or fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibadv.checkpoints.identity import Identity, flat
+from calibadv.checkpoints.storage import Kind
+from calibadv.config import Config, load_config
+from calibadv.methods import make_method
+from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.env_runner import StepSample
+from calibadv.rllib.stream import Inputs
+from calibadv.tracking.plain_view import PlainView
+from calibadv.tracking.run_folder import RunFolder
+from calibadv.training.checkpoints import Checkpoints
+from calibadv.training.readiness import Unready
+from calibadv.training.resume import resume_run, storage_of
+from calibadv.training.run import TrainingRun
+from calibadv.training.signals import Interruption, Preempted
+from calibadv.training.snapshots import Snapshots
+from calibadv.types import Group
+from tests.build import group, trajectory
+from tests.training.fake_algorithm import FakeAlgorithm
+
+STEPS = 5
+GROUP = group(trajectory(1.0, [3, 2], [["a"]]), trajectory(0.0, [2, 2], [["b"]]))
+METHOD = make_method("calibadv", {})
+LEARNED = {"learner/lr": 1.0, "learner/skipped_updates": 0.0, "sync/logprob_diff_mean": 0.0}
+Script = dict[tuple[str, int], Callable[["Scripted"], None]]
+
+
+class Scripted(FakeAlgorithm):
+    """Makes steps; at (moment, version) of the script something happens."""
+
+    def __init__(self, version: int, script: Script) -> None:
+        super().__init__(version)
+        self.script, self.whole = script, True
+        self.sample = StepSample(groups=[GROUP], sampled=[0], engine_rows=Counter({"e": 1}))
+        self.answers = [GROUP]
+        self.credit = {GROUP.question.id: METHOD.advantages(GROUP)}
+        self.clipped: Counter[int] = Counter({7: 1})
+        self.seconds: dict[str, float] = {}
+        self.inspect: Any = None
+        self.hold: Any = None
+
+    def at(self, moment: str) -> None:
+        self.script.pop((moment, self.version), lambda _: None)(self)
+
+    def train(self) -> None:
+        self.at("rollout")
+        with self.hold():
+            self.whole = False
+            self.at("learn")
+            self.weights = self.version + 1
+            self.inspect(LEARNED)
+            self.version += 1
+            self.whole = True
+        self.at("publish")
+
+    def evaluate_greedy(self, first: int = 0, look: Callable[[StepSample], None] = lambda _: None) -> StepSample:
+        self.at("evaluate")
+        look(StepSample(groups=self.answers[:first]))
+        return StepSample(groups=self.answers)
+
+    def logprob_diff(self, _: Any) -> dict[str, float]:
+        return {"eval/logprob_diff_mean": 0.0}
+
+    def save_model(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+
+
+class Untracked:
+    """Takes what an MLflow run takes."""
+
+    run_id, uri = "none", "nowhere"
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_, **__: None
+
+
+def questions_file(folder: Path) -> Path:
+    path = folder / "train.jsonl"
+    path.write_text('{"id": "1", "question": "who?", "golden_answers": ["Ada"]}\n', encoding="utf-8")
+    return path
+
+
+def settings(*more: str) -> Config:
+    small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=4"]
+    return load_config(None, [*small, *more])
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeAlgorithm]:
+    """Makes, or goes on with, the run in a folder; the algorithm as it was at the end."""
+
+    def call(name: str, script: Script | None = None, *more: str, resume: bool = False) -> FakeAlgorithm:
+        config = settings(*more)
+        identity = Identity(flat(config.model_dump(mode="json")), {})
+        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), Path())
+        with RunFolder(tmp_path / name, resume=resume) as folder, Interruption().installed() as interruption:
+            storage = storage_of(config, folder.path)
+            storage.prepare()
+            kept = Checkpoints(config.checkpoint, identity, folder, Snapshots(storage))
+            resumed = resume_run(config, identity, storage, folder) if resume else None
+            if resumed is not None:
+                kept.go_on(resumed.progress, resumed.named)
+            algorithm = Scripted(resumed.progress.version if resumed else 0, script or {})
+
+            @contextmanager
+            def started(*_: Any) -> Iterator[Any]:
+                yield algorithm
+
+            monkeypatch.setattr(TrainingRun, "_write_diagnostics", lambda _: None)
+            mlflow: Any = Untracked()
+            progress = resumed.progress if resumed else None
+            run = TrainingRun(
+                config, inputs, folder, mlflow, PlainView(STEPS), kept, started, interruption, resumed=progress
+            )
+            try:
+                run.execute()
+            finally:
+                call.saved = storage.versions(Kind.CHECKPOINT)  # type: ignore[attr-defined]
+        return algorithm
+
+    return call
+
+
+def send(*numbers: signal.Signals) -> Callable[[Any], None]:
+    def act(_: Any) -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    return act
+
+
+def fail(_: Any) -> None:
+    raise RuntimeError("it broke")
+
+
+def lines(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "rollout/tokens_per_s"))} for row in rows]
+
+
+def merged(folder: Path) -> list[dict[str, Any]]:
+    """Lines by step: an evaluation that was made later has a line of its own."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for row in lines(folder):
+        by_step.setdefault(row["step"], {}).update(row)
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def test_a_run_evaluates_before_between_and_after_and_saves_when_due(attempt: Any, tmp_path: Path) -> None:
+    attempt("a")
+    assert [row["step"] for row in lines(tmp_path / "a") if "eval/f1" in row] == [0, 2, 4, 5]
+    assert [row["step"] for row in lines(tmp_path / "a", "rollouts.jsonl")] == [
+        s for s in range(STEPS) for _ in range(2)
+    ]
+    assert attempt.saved == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("moment", "version", "saved"),
+    [
+        ("rollout", 3, 3),  # the rollouts of step 3 are dropped
+        ("learn", 2, 3),  # the update is finished first
+        ("publish", 3, 3),
+        ("evaluate", 2, 2),  # the step is saved, its evaluation is made when the run goes on
+        ("evaluate", 5, 5),  # the last one
+        ("rollout", 4, 4),  # just saved, because it was due
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_whenever_it_is_interrupted_the_last_step_is_saved_and_the_run_goes_on_from_it(
+    attempt: Any, tmp_path: Path, moment: str, version: int, saved: int, number: signal.Signals
+) -> None:
+    attempt("straight")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        attempt("cut", {(moment, version): send(number)})
+    assert isinstance(caught.value, Preempted) == (number is signal.SIGTERM)
+    assert max(attempt.saved) == saved
+    algorithm = attempt("cut", resume=True)
+    assert (algorithm.version, algorithm.weights) == (STEPS, STEPS)
+    assert merged(tmp_path / "cut") == merged(tmp_path / "straight")
+    for name in ("rollouts.jsonl", "predictions.jsonl"):
+        assert lines(tmp_path / "cut", name) == lines(tmp_path / "straight", name)
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("cut", "straight")]
+    assert summaries[0]["f1_after"] == summaries[1]["f1_after"]
+
+
+def test_a_second_signal_in_an_update_drops_it(attempt: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        attempt("cut", {("learn", 4): send(signal.SIGINT, signal.SIGINT)})
+    assert attempt.saved == [4]
+    assert "step 4 is saved" in caplog.text
+    with pytest.raises(KeyboardInterrupt):
+        attempt("early", {("learn", 2): send(signal.SIGINT, signal.SIGINT)})
+    assert attempt.saved == []
+    assert "no checkpoint was written: there is nothing to go on from" in caplog.text
+
+
+def test_an_error_between_updates_loses_no_step_and_one_in_an_update_loses_that_update(
+    attempt: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="it broke"):
+        attempt("search-down", {("rollout", 3): fail})
+    assert attempt.saved == [3]
+    with pytest.raises(RuntimeError, match="it broke"):
+        attempt("learner-dead", {("learn", 4): fail})
+    assert attempt.saved == [4]
+    assert [row["step"] for row in lines(tmp_path / "learner-dead")] == [0, 1, 2, 3, 4]
+
+
+def full(algorithm: Scripted) -> None:
+    algorithm.disk_full = True
+
+
+def free(algorithm: Scripted) -> None:
+    algorithm.disk_full = False
+
+
+def test_a_disk_that_was_full_for_a_while_costs_nothing_but_a_checkpoint(attempt: Any) -> None:
+    attempt("a", {("rollout", 3): full, ("rollout", 4): free})
+    assert attempt.saved == [5]
+
+
+def test_a_disk_that_is_still_full_at_the_end_is_an_error_with_all_else_written(attempt: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFailed, match=r"the run has finished and its model is in .*No space left on device"):
+        attempt("a", {("rollout", 1): full})
+    assert attempt.saved == []
+    assert (tmp_path / "a" / "summary.json").exists()
+
+
+def test_a_run_without_checkpoints_saves_none_at_all(attempt: Any) -> None:
+    attempt("a", None, "--checkpoint.every=0")
+    assert attempt.saved == []
+    with pytest.raises(KeyboardInterrupt):
+        attempt("b", {("rollout", 3): send(signal.SIGTERM)}, "--checkpoint.every=0")
+    assert attempt.saved == []
+
+
+def test_the_best_evaluated_version_is_saved_although_none_is_due(attempt: Any) -> None:
+    attempt("a", None, "--checkpoint.keep_best=true", "--checkpoint.every=50")
+    assert attempt.saved == [2, 5]  # 4 was no better than 2
+
+
+# ---- a policy that cannot learn --------------------------------------------------------------------------------------
+
+MUTE = group(*(trajectory(0.0, [2], format_reward=0.0, texts=["As an AI"]) for _ in range(2)))
+
+
+def answers(*groups: Group) -> Callable[[Scripted], None]:
+    def act(algorithm: Scripted) -> None:
+        algorithm.answers = list(groups)
+
+    return act
+
+
+def samples(*groups: Group) -> Callable[[Scripted], None]:
+    def act(algorithm: Scripted) -> None:
+        algorithm.sample = StepSample(groups=list(groups), sampled=[0], engine_rows=Counter({"e": 1}))
+        algorithm.credit = {each.question.id: METHOD.advantages(each) for each in groups}
+
+    return act
+
+
+def numbered(shape: Group, count: int) -> list[Group]:
+    return [Group(replace(shape.question, id=f"test/{n}"), shape.trajectories) for n in range(count)]
+
+
+def greedy(groups: Sequence[Group]) -> list[Group]:
+    return [Group(each.question, each.trajectories[:1]) for each in groups]
+
+
+def test_a_policy_that_never_writes_the_format_is_stopped_by_the_first_answers(attempt: Any, tmp_path: Path) -> None:
+    with pytest.raises(Unready, match="does not write the format: 0 of 64 rollouts are well-formed") as caught:
+        attempt("a", {("evaluate", 0): answers(*greedy(numbered(MUTE, 70)))})
+    assert "\n" not in str(caught.value)
+    assert "one began with 'As an AI'. Teach it first: " in str(caught.value)
+    assert "warm_start.py gold --config runs/calibadv-seed0/config.toml" in str(caught.value)
+    assert attempt.saved == []
+    assert not (tmp_path / "a" / "metrics.jsonl").exists()  # so that the same command with another model may use it
+    assert len(lines(tmp_path / "a", "predictions.jsonl")) == 64
+
+
+def test_a_whole_evaluation_below_the_floor_stops_it_too_and_is_written_down(attempt: Any, tmp_path: Path) -> None:
+    with pytest.raises(Unready, match="1 of 71 rollouts"):
+        attempt("a", {("evaluate", 0): answers(*greedy([GROUP, *numbered(MUTE, 70)]))})
+    assert [row["step"] for row in lines(tmp_path / "a")] == [0]
+
+
+def test_a_first_step_without_any_advantage_stops_it_with_its_rollouts_written(
+    attempt: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Unready, match="no group of the first step has an advantage: the policy does not write"):
+        attempt("a", {("rollout", 0): samples(MUTE)}, "--checkpoint.every=1")
+    assert attempt.saved == []  # nothing was learned: --resume would go on with what cannot learn
+    assert "--resume" not in caplog.text
+    assert len(lines(tmp_path / "a", "rollouts.jsonl")) == 2
+
+
+def test_a_later_step_without_any_advantage_stops_nothing(attempt: Any) -> None:
+    assert attempt("a", {("rollout", 1): samples(MUTE)}).version == STEPS
+
+
+def test_told_to_warn_it_trains_on_and_told_nothing_it_says_nothing(
+    attempt: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = {("evaluate", 0): answers(MUTE), ("rollout", 0): samples(MUTE), ("evaluate", 2): answers(GROUP)}
+    assert attempt("a", dict(script), "--sentinel.unready=warn").version == STEPS
+    assert caplog.text.count("it will learn nothing: ") == 3  # the first answers, all of them, the first step
+    caplog.clear()
+    assert attempt("b", dict(script), "--sentinel.unready=off").version == STEPS
+    assert "learn nothing" not in caplog.text
+
+
+def test_a_run_that_goes_on_is_not_judged_again(attempt: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        attempt("a", {("rollout", 2): send(signal.SIGTERM)})
+    algorithm = attempt("a", {("evaluate", 2): answers(MUTE), ("rollout", 2): samples(MUTE)}, resume=True)
+    assert algorithm.version == STEPS

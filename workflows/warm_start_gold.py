@@ -1,0 +1,210 @@
+"""The warm start of any causal language model on questions with gold decompositions."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import resource
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig
+
+from calibadv.cluster.factories import make_dialogue, make_limits
+from calibadv.cluster.model_folder import model_folder
+from calibadv.cluster.prompts import with_date
+from calibadv.config import Config
+from calibadv.data.corpus import load_corpus
+from calibadv.data.questions import load_questions
+from calibadv.data.row_report import say_rows
+from calibadv.data.tally import Tally
+from calibadv.rllib.module import load_causal_lm, save_pretrained
+from calibadv.rollout.protocols import SearchFn
+from calibadv.search.build import build_pipeline
+from calibadv.supervised.demonstrations import Demonstration, Fate, demonstrations, searching
+from calibadv.supervised.training import GoldRecipe, History, train
+from calibadv.types import Question
+from workflows.searching import search_factory, search_settings
+
+log = logging.getLogger("workflows.warm_start")
+
+RECORD = "warm_start.json"
+_AS_THEY_WERE = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldRequest:
+    """What is to be made of what."""
+
+    model: str  # a folder, a hub name or "pocket"
+    questions: Path
+    corpus: Path
+    out: Path
+    config: Config  # search, prompt template and limits of the rollouts that come later
+    recipe: GoldRecipe
+    held_out: Path | None = None
+    keep_unsupported: bool = False
+    save_dtype: str | None = None  # None: the source's
+    limit: int | None = None  # the first questions only: a quick look
+
+
+def warm_start_gold(request: GoldRequest) -> History:
+    """The history of a whole warm start; writes model, tokenizer and `warm_start.json` into `request.out`.
+
+    ValueError, before anything is trained, where `out` is taken, a file or the model cannot be used, no question gives
+    a demonstration, or a held-out question is trained on.
+    """
+    started = time.perf_counter()
+    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+        raise ValueError(f"--out {request.out} is there already: remove it, or write elsewhere")
+    transformers.utils.logging.disable_progress_bar()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(request.recipe.threads)
+    source = model_folder(request.model)
+    request = replace(request, config=with_date(request.config, source))
+    shown, held_out, counts = _demonstrations(request, source)
+    model = load_causal_lm(str(source))
+    if request.config.learner.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    log.info("%s: %.1f M parameters, %d dialogues", source.name, model.num_parameters() / 1e6, len(shown))
+    history = train(model, shown, request.recipe, held_out)
+    dtype = _dtype(source, request.save_dtype)
+    partial = request.out.with_name(f"{request.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write_model(model, source, partial, dtype)
+        record = _record(request, shown, counts, history, dtype, time.perf_counter() - started)
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if request.out.is_dir():
+            request.out.rmdir()
+        partial.rename(request.out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    log.info(
+        "wrote %s after %.0f s; last loss %.4f nats, %.0f MiB at most",
+        request.out,
+        record["seconds"],
+        history.losses[-1],
+        record["peak_resident_mib"],
+    )
+    return history
+
+
+def write_model(model: Any, source: Path, folder: Path, dtype: torch.dtype) -> None:
+    """Writes the model in `dtype` as safetensors; tokenizer and generation settings are the files of `source`."""
+    folder.mkdir(parents=True)
+    save_pretrained(model, str(source), folder, dtype)
+    for pattern in (*_AS_THEY_WERE, "generation_config.json"):
+        for path in source.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+
+
+def _demonstrations(
+    request: GoldRequest, source: Path
+) -> tuple[list[Demonstration], list[Demonstration], Counter[Fate]]:
+    questions = _questions(request, request.questions)
+    held_out = _questions(request, request.held_out) if request.held_out else []
+    both = {question.id for question in questions} & {question.id for question in held_out}
+    if both:
+        raise ValueError(
+            f"{len(both)} questions of --held-out {request.held_out} are trained on too, e.g. {min(both)!r}: "
+            "prepare_data.py questions --hold-out N makes two files that share none"
+        )
+    search = _search(request)
+    shown, counts = _shown(request, questions, source, search)
+    if not shown:
+        raise ValueError(
+            f"{request.questions} gives no demonstration: {_counted(counts)}. Use questions with gold sub-queries and "
+            "the corpus that belongs to them; raise --search.top_k or the --rollout.max_… limits, or --keep-unsupported"
+        )
+    log.info("%s: %s", request.questions, _counted(counts))
+    tested, held_out_counts = _shown(request, held_out, source, search)
+    if held_out:
+        log.info("%s: %s", request.held_out, _counted(held_out_counts))
+    return shown, tested, counts
+
+
+def _questions(request: GoldRequest, path: Path) -> list[Question]:
+    tokens, tally = request.config.reward.tokens, Tally()
+    questions = load_questions(path, tokens=tokens, tally=tally)
+    say_rows("questions", path, tally, tokens)
+    return questions[: request.limit]
+
+
+def _search(request: GoldRequest) -> Callable[[], SearchFn]:
+    """What makes the search that the rollouts will ask: in this process, or the server that `search.url` names.
+
+    A server's client belongs to one event loop, so that each loop makes its own.
+    """
+    if request.config.search.url:
+        return search_factory(request.config, "")
+    settings = search_settings(request.config)
+    pipeline = build_pipeline(load_corpus(request.corpus), settings, request.config.run.cache / "search")
+    return partial(searching, pipeline)
+
+
+def _shown(
+    request: GoldRequest, questions: Sequence[Question], source: Path, search: Callable[[], SearchFn]
+) -> tuple[list[Demonstration], Counter[Fate]]:
+    dialogue, limits = make_dialogue(request.config, str(source)), make_limits(request.config)
+    if dialogue.tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")
+    keep = request.keep_unsupported
+    return asyncio.run(demonstrations(questions, dialogue, search(), limits, keep_unsupported=keep))
+
+
+def _counted(counts: Counter[Fate]) -> str:
+    return ", ".join(f"{counts[fate]} {fate}" for fate in Fate)
+
+
+def _dtype(source: Path, wanted: str | None) -> torch.dtype:
+    dtype = getattr(torch, wanted) if wanted else AutoConfig.from_pretrained(source).dtype
+    return dtype or torch.float32
+
+
+def _record(
+    request: GoldRequest,
+    shown: Sequence[Demonstration],
+    counts: Counter[Fate],
+    history: History,
+    dtype: torch.dtype,
+    seconds: float,
+) -> dict[str, Any]:
+    ids = "\n".join(sorted(demonstration.question_id for demonstration in shown))
+    return {
+        "model": request.model,
+        "questions": request.questions.name,
+        "questions_digest": hashlib.blake2b(ids.encode(), digest_size=16).hexdigest(),  # of the ids trained on, sorted
+        "corpus": request.corpus.name,
+        "recipe": asdict(request.recipe),
+        "search": request.config.search.model_dump(mode="json"),
+        "rollout": request.config.rollout.model_dump(mode="json"),
+        "keep_unsupported": request.keep_unsupported,
+        "dtype": str(dtype).removeprefix("torch."),
+        "counts": {str(fate): counts[fate] for fate in Fate},
+        "losses": [round(loss, 5) for loss in history.losses],
+        "held_out_losses": [round(loss, 5) for loss in history.held_out],
+        "tokens": history.tokens,
+        "action_tokens": history.action_tokens,
+        "tokens_per_s": round(history.tokens / history.seconds, 1),
+        "seconds": round(seconds, 1),
+        "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,  # Linux counts in KiB
+    }
