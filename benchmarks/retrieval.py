@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.tables import markdown
 from calibadv.data.questions import load_questions
 from calibadv.search.build import make_encoder
 from calibadv.search.corpus_source import open_corpus
@@ -26,7 +27,6 @@ from calibadv.search.embeddings import load_or_embed
 from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchSettings
 from calibadv.types import Question
 from workflows.command import run_command
-from workflows.scaling.tables import markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

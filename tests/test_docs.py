@@ -28,12 +28,19 @@ DEPLOYED = sorted([ROOT / "cluster.yaml", *ROOT.glob("deploy/*.yaml")])
 RECIPES = sorted(ROOT.glob("workflows/recipes/*.toml"))
 STUDIES = sorted(ROOT.glob("workflows/studies/*.toml"))
 SUBCOMMANDS = {
-    "prepare_data": ("questions", "paper", "corpus", "benchmark"),
+    "prepare_data": ("questions", "paper", "corpus"),
     "warm_start": ("pocket", "gold"),
-    "scaling_benchmark": ("model", "measure"),
+    "benchmarks.scaling": ("model", "measure"),
     "benchmarks.retrieval": ("quality", "load", "indexes"),
 }
-CONFIGURED = {"train", "compare", "evaluate", "doctor", "chaos", "warm_start"}  # they take --section.key value
+CONFIGURED = {
+    "train",
+    "compare",
+    "evaluate",
+    "doctor",
+    "benchmarks.chaos",
+    "warm_start",
+}  # they take --section.key value
 OURS = r"(?:[\w./-]*workflows/\w+\.py|benchmarks\.\w+)"  # the latter after python -m
 BARE = re.compile(r"(?<![\w./-])python3? +(?:-m (?:pytest|serve|benchmarks)|(?:workflows|scripts|deploy|serve)/)")
 IN_A_JOB = re.compile(r"(?:-- |\$J |-- \\\n\s*)$")  # there python is the nodes'
@@ -136,7 +143,9 @@ COMMANDS = [command for path in (*PAGES, *RECIPES, *STUDIES) for command in comm
 
 def test_the_commands_were_found() -> None:
     assert len(COMMANDS) > 50
-    assert {command.script for command in COMMANDS} >= CONFIGURED - {"chaos"} | set(SUBCOMMANDS) | {"build_index"}
+    assert {command.script for command in COMMANDS} >= CONFIGURED - {"benchmarks.chaos"} | set(SUBCOMMANDS) | {
+        "build_index"
+    }
 
 
 def module(script: str) -> str:

@@ -12,12 +12,12 @@ from benchmarks.retrieval_indexes import HEAD as INDEX_HEAD
 from benchmarks.retrieval_indexes import enlarged, index_rows, recall_of
 from benchmarks.retrieval_load import measure
 from benchmarks.retrieval_quality import HEAD, quality_rows, ranking_quality, recall_at, reciprocal_rank
+from benchmarks.tables import markdown
 from calibadv.search.client import SearchCall
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document, Question
 from tests.search.fakes import CORPUS, WordEncoder
 from tests.search.test_faiss_index import unit_vectors
-from workflows.scaling.tables import markdown
 
 
 def test_recall_and_reciprocal_rank_by_hand() -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.scaling import measure as measuring
-from benchmarks.scaling.__main__ import main
-from benchmarks.scaling.cases import CASES, HEAD, RECIPE, Case, arguments, measured, rows
-from benchmarks.scaling.measure import learner_peaks, measure, resident_peak
-from benchmarks.scaling.model_table import MODEL, changed, colocated, model_tables, solved, step_rows
+from benchmarks import scaling_measure as measure as measuring
+from benchmarks.scaling import main
+from benchmarks.scaling_cases import CASES, HEAD, RECIPE, Case, arguments, measured, rows
+from benchmarks.scaling_measure import learner_peaks, measure, resident_peak
+from benchmarks.scaling_model_table import MODEL, changed, colocated, model_tables, solved, step_rows
 from calibadv.config import load_config
 from calibadv.memory.shape import model_shape
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import psutil
 
-from benchmarks.scaling.cases import CASES, RECIPE, Case, arguments, measured
+from benchmarks.scaling_cases import CASES, RECIPE, Case, arguments, measured
 from calibadv.tracking.run_folder import read_json_lines
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LEARNER = "_WrappedExecutable"  # what Ray calls a learner's process: Ray Train's wrapper of RLlib's class
 POLL_S = 1.0
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from benchmarks.tables import markdown
 from calibadv.memory.shape import ModelShape, model_shape
 from calibadv.step_time.gpu import GPUS, Gpu
 from calibadv.step_time.layout import Engines, Layout, Learners
 from calibadv.step_time.model import StepTime, step_time
 from calibadv.step_time.work import ASSUMED, Work
-from workflows.scaling.tables import markdown
 
 MODEL = "Qwen/Qwen2.5-7B"
 PAPER_GPU, PAPER_GPUS, PAPER_S = "H20", 8, 809.0  # CalibAdv appendix G

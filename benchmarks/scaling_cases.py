@@ -12,7 +12,7 @@ from calibadv.config import Config, load_config
 from calibadv.memory.shape import model_shape
 from calibadv.pocket import policy_path
 
-RECIPE = Path(__file__).parents[2] / "workflows" / "recipes" / "pocket.toml"
+RECIPE = Path(__file__).parents[1] / "workflows" / "recipes" / "pocket.toml"
 HEAD = (
     "engines",
     "learners",

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.tables import markdown
 from workflows.command import run_command
-from workflows.scaling.tables import markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _model() -> str:
-    from benchmarks.scaling.model_table import model_tables
+    from benchmarks.scaling_model_table import model_tables
 
     return model_tables()
 
 
 def _measure(args: argparse.Namespace) -> str:
-    from benchmarks.scaling.cases import HEAD, rows
-    from benchmarks.scaling.measure import measure
+    from benchmarks.scaling_cases import HEAD, rows
+    from benchmarks.scaling_measure import measure
 
     out = Path(args.out)
     results = measure(out, steps=args.steps, questions=args.questions, limit_s=args.limit_s)
