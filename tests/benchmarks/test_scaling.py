@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import scaling_measure as measure as measuring
+from benchmarks import scaling_measure as measuring
 from benchmarks.scaling import main
 from benchmarks.scaling_cases import CASES, HEAD, RECIPE, Case, arguments, measured, rows
 from benchmarks.scaling_measure import learner_peaks, measure, resident_peak
