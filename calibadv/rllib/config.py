@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from calibadv.config import Config, role
 from calibadv.methods import Method, make_method
 from calibadv.rllib.connectors import AddAdvantages, CriticAdvantages, PackMinibatches, RecomputeLogprobs
-from calibadv.rllib.env_runner import RolloutEnvRunner
-from calibadv.rllib.learner import POLICY, PolicyLearner
+from calibadv.rllib.env_runner import NO_SPACE, RolloutEnvRunner
+from calibadv.rllib.learner import PolicyLearner
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.stream import RolloutStream
-
-NO_SPACE: gym.Space[Any] = gym.spaces.Discrete(1)  # RLlib wants spaces; a token sequence has none
 
 
 class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
@@ -70,7 +68,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         """Our LearnerGroup in place of RLlib's."""
         spec = kwargs.get("rl_module_spec") or self.rl_module_spec
         if not isinstance(spec, MultiRLModuleSpec):
-            spec = MultiRLModuleSpec(rl_module_specs={POLICY: spec})
+            spec = MultiRLModuleSpec(rl_module_specs={DEFAULT_MODULE_ID: spec})
         return PolicyLearnerGroup(config=self.copy(), module_spec=spec, placement_group=kwargs.get("placement_group"))
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
 
 from calibadv.advantages.gae import moments, whiten
 from calibadv.batching import GroupShard, Row, micro_batches, padding
@@ -111,7 +112,7 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
 
 def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int) -> list[dict[str, FloatArray]]:
     """Every [N] output of a forward pass without gradient, a dict a row, in the rows' order."""
-    module = rl_module["default_policy"]
+    module = rl_module[DEFAULT_MODULE_ID]
     device = next(module.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids_T), reverse=True)  # as `micro_batches` sorts
     outputs: list[dict[str, FloatArray]] = [{} for _ in rows]
@@ -131,6 +132,6 @@ def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int) -> list[dic
 
 
 def _whitened(rl_module: Any, rows: Sequence[Row]) -> list[Row]:
-    device = next(rl_module["default_policy"].parameters()).device
+    device = next(rl_module[DEFAULT_MODULE_ID].parameters()).device
     count, total, squares = sum_over_ranks(moments([row.advantages_N for row in rows]), device)
     return [replace(row, advantages_N=whiten(row.advantages_N, count, total, squares)) for row in rows]

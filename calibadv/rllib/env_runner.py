@@ -14,8 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import gymnasium as gym
 import ray
 from ray.exceptions import RayActorError
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner import EnvRunner
 
 from calibadv.cluster.board import Done, find_board
@@ -25,6 +27,7 @@ from calibadv.types import Document, Group
 
 Look = Callable[["StepSample"], None]
 
+NO_SPACE: gym.Space[Any] = gym.spaces.Discrete(1)  # RLlib wants spaces; a token sequence has none
 STOP_TIMEOUT_S = 30.0  # for the stream to notice that its engines are gone
 
 
@@ -158,10 +161,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         return {}
 
     def get_spaces(self) -> dict[str, Any]:
-        from calibadv.rllib.config import NO_SPACE
-        from calibadv.rllib.learner import POLICY
-
-        return {"__env__": (NO_SPACE, NO_SPACE), POLICY: (NO_SPACE, NO_SPACE)}
+        return {"__env__": (NO_SPACE, NO_SPACE), DEFAULT_MODULE_ID: (NO_SPACE, NO_SPACE)}
 
 
 def _collect(rows: list[FinishedRow], step: int) -> StepSample:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
 from torch import Tensor
@@ -38,7 +39,7 @@ from calibadv.rllib.totals import UpdateTotals
 from calibadv.rllib.update_progress import UpdateProgress
 from calibadv.rllib.updater import PlainUpdater, Updater
 
-POLICY, CRITIC = "default_policy", "critic"
+CRITIC = "critic"  # its optimizer, beside the one that is called "policy"
 
 
 class PolicyLearner(TorchLearner):  # type: ignore[misc]
@@ -61,14 +62,14 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self._progress = UpdateProgress(self.config.stream.board if rank() == 0 else None)
 
     def _make_module(self) -> Any:
-        spec = self._module_spec.rl_module_specs[POLICY]
+        spec = self._module_spec.rl_module_specs[DEFAULT_MODULE_ID]
         spec.model_config = {**spec.model_config, "lora": lora_of(self._settings, self.config.calibadv.run.seed)}
         return super()._make_module()
 
     @property
     def policy(self) -> CausalLMModule:
         """The module: policy, reference and critic."""
-        module: CausalLMModule = self._module[POLICY]
+        module: CausalLMModule = self._module[DEFAULT_MODULE_ID]
         return module
 
     def _make_updater(self) -> Updater:
@@ -77,7 +78,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
 
             return ZeroUpdater(self.policy, self._settings, self._device)
         names = ["policy", CRITIC] if self._method.critic is not None else ["policy"]
-        optimizers = {name: self.get_optimizer(POLICY, name) for name in names}
+        optimizers = {name: self.get_optimizer(DEFAULT_MODULE_ID, name) for name in names}
         return PlainUpdater(self.policy, optimizers, self._settings.grad_clip)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.training_data import TrainingData
 from transformers import AutoModelForCausalLM
 
 from calibadv.batching import shard_groups, to_row
 from calibadv.config import Config
 from calibadv.methods import METHODS
-from calibadv.rllib.learner import POLICY, PolicyLearner
+from calibadv.rllib.learner import PolicyLearner
 from calibadv.rllib.totals import clipped_tokens, step_metrics
 from calibadv.types import Group
 from tests.build import group, trajectory
@@ -47,12 +48,12 @@ def train(learner: PolicyLearner, groups: list[Group], num_minibatches: int = 2)
 
 
 def weights(learner: PolicyLearner) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone() for n, p in learner.module[POLICY].language_model.named_parameters()}
+    return {n: p.detach().clone() for n, p in learner.policy.language_model.named_parameters()}
 
 
 def on_policy(learner: PolicyLearner, groups: list[Group]) -> list[Group]:
     """The groups with the learner's own log-probs as the sampler's."""
-    model = learner.module[POLICY].language_model
+    model = learner.policy.language_model
     result = []
     for g in groups:
         trajectories = []
@@ -132,7 +133,9 @@ def test_while_the_critic_learns_alone_the_policy_rests(model_folder: Path) -> N
     before, head = weights(learner), learner.policy.value_head.weight.detach().clone()
     train(learner, GROUPS)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
-    assert not learner.get_optimizer(POLICY, "policy").state  # no moments of gradients that it did not follow
+    assert not learner.get_optimizer(
+        DEFAULT_MODULE_ID, "policy"
+    ).state  # no moments of gradients that it did not follow
     assert not torch.equal(head, learner.policy.value_head.weight)
     train(learner, GROUPS)
     assert any(not torch.equal(before[name], tensor) for name, tensor in weights(learner).items())
