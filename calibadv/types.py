@@ -20,6 +20,13 @@ Credit = list[FloatArray]
 """Advantages of a group: one row [N] a trajectory, N = all its action tokens in order."""
 
 
+class Phase(StrEnum):
+    """What a rollout is for."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+
+
 class TokenUnit(StrEnum):
     """What counts as a word where texts are compared by words. UNSPACED: also a character of Han, Kana, Thai, …"""
 

@@ -28,6 +28,7 @@ from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
+from calibadv.methods import make_method
 from calibadv.rllib.module import load_causal_lm, save_pretrained
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
@@ -164,7 +165,8 @@ def _search(request: GoldRequest) -> Callable[[], SearchFn]:
 def _shown(
     request: GoldRequest, questions: Sequence[Question], source: Path, search: Callable[[], SearchFn]
 ) -> tuple[list[Demonstration], Counter[Fate]]:
-    dialogue, limits = make_dialogue(request.config, str(source)), make_limits(request.config)
+    method = make_method(request.config.method.name, request.config.method.params)
+    dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
     if dialogue.tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")
     keep = request.keep_unsupported

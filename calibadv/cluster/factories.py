@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer
 
 from calibadv.cluster.engine import Engine
+from calibadv.cluster.rows import RolloutRow
 from calibadv.config import Config
-from calibadv.methods import make_method
+from calibadv.methods import Method
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.chat_template import problems
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.protocols import GenerateFn, SearchFn
 from calibadv.rollout.tally import Tally
-from calibadv.types import Question
+from calibadv.types import Phase
 
 
 def make_engine(config: Config, model_folder: str) -> Engine:
@@ -48,21 +47,20 @@ def make_engine(config: Config, model_folder: str) -> Engine:
     )
 
 
-def make_dialogue(config: Config, model_folder: str) -> Dialogue:
-    """The dialogue of the configured method in the model's own chat template.
+def make_dialogue(config: Config, method: Method, model_folder: str) -> Dialogue:
+    """The dialogue of the method in the model's own chat template.
 
     ValueError, with what to do, for a template in which no rollout could be right; see `chat_template.problems`.
     """
-    dialogue = open_dialogue(config, model_folder)
+    dialogue = open_dialogue(config, method, model_folder)
     for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
         if problem.fatal:
             raise ValueError(f"{model_folder}: {problem}")
     return dialogue
 
 
-def open_dialogue(config: Config, model_folder: str) -> Dialogue:
+def open_dialogue(config: Config, method: Method, model_folder: str) -> Dialogue:
     """The same dialogue, whatever the chat template's problems are. ValueError if there is no tokenizer or template."""
-    method = make_method(config.method.name, config.method.params)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -83,11 +81,12 @@ def make_limits(config: Config) -> Limits:
     )
 
 
-def make_roller(config: Config, model_folder: str, search: SearchFn, tally: Tally | None = None) -> GroupRoller:
+def make_roller(
+    config: Config, method: Method, model_folder: str, search: SearchFn, tally: Tally | None = None
+) -> GroupRoller:
     """Rolls out groups as configured."""
-    method = make_method(config.method.name, config.method.params)
     return GroupRoller(
-        dialogue=make_dialogue(config, model_folder),
+        dialogue=make_dialogue(config, method, model_folder),
         search=search,
         plan=method.plan(config.rollout.samples),
         run_seed=config.run.seed,
@@ -103,18 +102,20 @@ def make_roller(config: Config, model_folder: str, search: SearchFn, tally: Tall
 
 
 class RollGroup:
-    """The stage's rollout function: a row of `rllib.schedule` in, `pickle((phase, RolledGroup))` out; with a tally."""
+    """The stage's rollout function, with a tally of what it has done."""
 
-    def __init__(self, config: Config, model_folder: str, search_factory: Callable[[], SearchFn]) -> None:
-        self._config, self._model_folder, self._search_factory = config, model_folder, search_factory
+    def __init__(
+        self, config: Config, method: Method, model_folder: str, search_factory: Callable[[], SearchFn]
+    ) -> None:
+        self._config, self._method, self._model_folder = config, method, model_folder
+        self._search_factory = search_factory
         self.tally = Tally()
 
     @cached_property
     def _roller(self) -> GroupRoller:  # at the first rollout: the search app may start while engines do
-        return make_roller(self._config, self._model_folder, self._search_factory(), self.tally)
+        return make_roller(self._config, self._method, self._model_folder, self._search_factory(), self.tally)
 
-    async def __call__(self, row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
-        question: Question = pickle.loads(row["question"])
-        roll = self._roller.train if row["phase"] == "train" else self._roller.evaluate
-        rolled: RolledGroup = await roll(question, generate, step=row["step"], version=version)
-        return pickle.dumps((row["phase"], rolled if row["sampled"] else without_documents(rolled)))
+    async def __call__(self, row: RolloutRow, generate: GenerateFn, version: int) -> RolledGroup:
+        roll = self._roller.train if row.phase is Phase.TRAIN else self._roller.evaluate
+        rolled = await roll(row.question, generate, step=row.step, version=version)
+        return rolled if row.sampled else without_documents(rolled)

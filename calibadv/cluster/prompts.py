@@ -13,6 +13,7 @@ from pathlib import Path
 
 from calibadv.cluster.factories import make_dialogue, make_limits, open_dialogue
 from calibadv.config import Config
+from calibadv.methods import make_method
 from calibadv.rollout.chat_template import problems, writes_date
 from calibadv.types import Question
 
@@ -29,7 +30,7 @@ def with_date(config: Config, model: Path, earlier: str = "") -> Config:
     """
     if config.rollout.date:
         return config
-    dialogue = open_dialogue(config, str(model))
+    dialogue = open_dialogue(config, make_method(config.method.name, config.method.params), str(model))
     if not writes_date(dialogue.tokenizer, dialogue.system):
         return config
     day = earlier or date.today().isoformat()
@@ -42,7 +43,8 @@ def check_prompts(config: Config, model: Path, questions: Sequence[Question]) ->
 
     The longest by characters are encoded. What is odd in the template, but no error, is warned of.
     """
-    dialogue, limits = make_dialogue(config, str(model)), make_limits(config)
+    method = make_method(config.method.name, config.method.params)
+    dialogue, limits = make_dialogue(config, method, str(model)), make_limits(config)
     for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
         log.warning("%s: %s", config.model.path, problem)
     for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:

@@ -26,16 +26,18 @@ from calibadv.cluster.board import Published, find_board
 from calibadv.cluster.engine import Engine, EngineDied, NamedTensors
 from calibadv.cluster.gate import EngineGate
 from calibadv.cluster.processes import Beats, this_process
+from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.watched import Answers, WatchedGenerate, within
 from calibadv.cluster.weights import fetch
+from calibadv.rollout.group import RolledGroup
 from calibadv.rollout.protocols import GenerateFn
 from calibadv.rollout.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-RollGroupFn = Callable[[dict[str, Any], GenerateFn, int], Awaitable[bytes]]
-"""(row, generate, policy version) -> the group as bytes. Handles its own environment's failures; what it raises is a
-bug and ends the run. One that has a `tally` is followed while it works."""
+RollGroupFn = Callable[[RolloutRow, GenerateFn, int], Awaitable[RolledGroup]]
+"""(row, generate, policy version) -> what came of it. Handles its own environment's failures; what it raises is a bug
+and ends the run. One that has a `tally` is followed while it works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +92,14 @@ class RolloutStage:
 
     async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Roll out the batch's rows side by side; one output row each."""
-        rows = [pickle.loads(row) for row in batch["row"]]
+        rows: list[RolloutRow] = [pickle.loads(row) for row in batch["row"]]
         done = await asyncio.gather(*(self._roll(row) for row in rows))
-        yield {name: np.array([row[name] for row in done], dtype=_dtype(name)) for name in done[0]}
+        yield {"row": np.array([pickle.dumps(row) for row in done], dtype=object)}
 
-    async def _roll(self, row: dict[str, Any]) -> dict[str, Any]:
-        arrived = time.time()
+    async def _roll(self, row: RolloutRow) -> FinishedRow:
         self._attend()
-        needed = row.get("version")
-        if needed is None:
-            needed = max(0, row["step"] - self._settings.max_staleness)
+        stalest = max(0, row.step - self._settings.max_staleness)
+        needed = stalest if row.version is None else row.version
         newest = await self._board.wait.remote(needed) if self._settings.weights == "board" else 0
         while True:
             if self._asleep or self._version is None or newest > self._version:
@@ -110,32 +110,21 @@ class RolloutStage:
                 version, started = self._version, time.time()
                 assert version is not None
                 assert version >= needed, f"a row needs version {needed}, the engine serves {version}"
-                payload = await self._roll_guarded(row, version)
+                rolled = await self._roll_guarded(row, version)
             break
-        if not isinstance(payload, bytes):
-            raise TypeError(f"a rollout function must return bytes, got {type(payload).__name__}")
-        return {
-            "step": row["step"],
-            "index": row["index"],
-            "engine": self._name,
-            "version": version,
-            "payload": payload,
-            "arrived_s": arrived,
-            "started_s": started,
-            "finished_s": time.time(),
-        }
+        return FinishedRow(row.phase, row.step, row.index, self._name, rolled, started, time.time())
 
-    async def _roll_guarded(self, row: dict[str, Any], version: int) -> bytes:
+    async def _roll_guarded(self, row: RolloutRow, version: int) -> RolledGroup:
         """Roll out; if the engine died meanwhile, whatever the rollout made of that, let Ray start another one."""
         guarded = WatchedGenerate(self._engine, self._settings.engine_timeout_s, self._answers)
         try:
-            payload = await self._roll_group(row, guarded, version)
+            rolled = await self._roll_group(row, guarded, version)
         except Exception:
             if guarded.death is None:
                 raise
         if guarded.death is not None:
             await self._give_up(guarded.death)
-        return payload
+        return rolled
 
     async def _prepare(self, newest: int) -> None:
         """Awake, and with the newest weights if those that it has are older than `newest`."""
@@ -188,7 +177,3 @@ class RolloutStage:
             raise RuntimeError(f"{deaths} engines died in this run; the last one: {death}") from death
         logger.error("engine %s died and is replaced (death %d in a row): %s", self._name, deaths, death)
         os._exit(1)
-
-
-def _dtype(column: str) -> Any:
-    return object if column in ("payload", "engine") else None

@@ -10,6 +10,7 @@ import pickle
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from calibadv.cluster.board import find_board
+from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.stage import RolloutStage, StageSettings
 
 
@@ -46,30 +48,21 @@ class PoolSettings:
         return math.ceil(math.ceil(self.rows_per_step / self.batch_rows) / self.engines)
 
 
-def step_blocks(rows: Iterable[Mapping[str, Any]], batch_rows: int) -> Iterator[pa.Table]:
+def step_blocks(rows: Iterable[RolloutRow], batch_rows: int) -> Iterator[pa.Table]:
     """The rows in tables of at most `batch_rows`, none of which mixes steps or versions.
 
     A table is a task, and a task's rows come out when its last one is done: one that held a row of the next step would
     wait for weights that are only made from the rows it holds back.
     """
-
-    def belongs_to(row: Mapping[str, Any]) -> tuple[int, int | None]:
-        if not {"step", "index"} <= set(row):
-            raise ValueError(f"a row must have 'step' and 'index', got the keys {sorted(row)}")
-        return row["step"], row.get("version")
-
-    for _, members in itertools.groupby(rows, belongs_to):
+    for _, members in itertools.groupby(rows, attrgetter("step", "version")):
         while batch := list(itertools.islice(members, batch_rows)):
-            yield pa.table({"row": pa.array([pickle.dumps(dict(row)) for row in batch], type=pa.binary())})
+            yield pa.table({"row": pa.array([pickle.dumps(row) for row in batch], type=pa.binary())})
 
 
-def stream_rollouts(
-    rows: Iterable[Mapping[str, Any]], stage: StageSettings, pool: PoolSettings
-) -> Generator[dict[str, Any]]:
-    """Roll out every row once and yield the results of `RolloutStage` as they are done, earlier steps first.
+def stream_rollouts(rows: Iterable[RolloutRow], stage: StageSettings, pool: PoolSettings) -> Generator[FinishedRow]:
+    """Roll out every row once and yield what came of it as it is done, earlier steps first.
 
-    A row is a dict with `step` and `index` (ints), an optional `version` that is needed at least, and whatever the
-    rollout function reads. Rows must be in the order of their steps. Closing the iterator ends the engines.
+    Rows must be in the order of their steps. Closing the iterator ends the engines.
     """
     blocks = list(step_blocks(rows, pool.batch_rows))
     if not blocks:
@@ -106,7 +99,7 @@ def stream_rollouts(
     # Nothing is fetched ahead: a batch that is held back to fill a buffer would hold its step back.
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from table.to_pylist()
+            yield from map(pickle.loads, table.column("row").to_pylist())
     finally:
         if ray.is_initialized():  # else the iterator was collected at exit, and asking would start a new Ray
             with contextlib.suppress(RayActorError):

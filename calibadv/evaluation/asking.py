@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -11,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from calibadv.cluster.rows import RolloutRow
 from calibadv.config import Config, role
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.prediction import Prediction, predict
-from calibadv.rllib.schedule import Phase
+from calibadv.methods import make_method
 from calibadv.rollout.protocols import SearchFn
-from calibadv.types import Question
+from calibadv.types import Phase, Question
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,12 @@ def ask_model(
     from calibadv.cluster.stage import StageSettings
     from calibadv.cluster.stream import stream_rollouts
 
+    method = make_method(model.config.method.name, model.config.method.params)
     name = f"evaluation-{model.name}-{uuid.uuid4().hex[:8]}"
     board = create_board(name)  # counts engines that die; nothing is published on it
     stage = StageSettings(
         engine_factory=partial(make_engine, model.config, str(model.folder)),
-        rollout_factory=partial(RollGroup, model.config, str(model.folder), search_factory),
+        rollout_factory=partial(RollGroup, model.config, method, str(model.folder), search_factory),
         board=name,
         weights="own",
         engine_timeout_s=model.config.rollout.engine_timeout_s,
@@ -78,25 +79,14 @@ def ask_model(
     rows = stream_rollouts(rows_of(asks), stage, _pool(model.config, len(asks)))
     with closing(rows):  # also where the reader stops early: the engines end
         for row in rows:
-            ask = asks[row["index"]]
-            _, rolled = pickle.loads(row["payload"])
-            yield ask, predict(ask.question, rolled.group.trajectories[0] if rolled.group else None)
+            ask, group = asks[row.index], row.rolled.group
+            yield ask, predict(ask.question, group.trajectories[0] if group else None)
     del board
 
 
-def rows_of(asks: Sequence[Ask]) -> list[dict[str, Any]]:
+def rows_of(asks: Sequence[Ask]) -> list[RolloutRow]:
     """A row of the rollout stream a question, in order, all of one step and version: the last batch is a short one."""
-    return [
-        {
-            "phase": str(Phase.EVAL),
-            "step": 0,
-            "version": 0,
-            "index": index,
-            "sampled": False,
-            "question": pickle.dumps(ask.question),
-        }
-        for index, ask in enumerate(asks)
-    ]
+    return [RolloutRow(Phase.EVAL, 0, index, ask.question, version=0) for index, ask in enumerate(asks)]
 
 
 def _pool(config: Config, questions: int) -> Any:

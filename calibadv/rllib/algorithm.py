@@ -30,12 +30,11 @@ from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.env_runner import Look, StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.publish import publish_weights
-from calibadv.rllib.schedule import Phase
 from calibadv.rllib.stall import START, Progress, StallWatch
 from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.seeds import sampling_seed
-from calibadv.types import Credit, Group
+from calibadv.types import Credit, Group, Phase
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +132,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         with self.waiting(f"the publication of version {self.version}"):
             if self.colocated:
                 self.learner_group.call_all(free_cached_memory)
-            publish_weights(self.learner_group, self.config.stream.board, self.version, dtype)
+            publish_weights(self.learner_group, self.config.board, self.version, dtype)
 
     def evaluate_greedy(self, first: int = 0, look: Look = lambda _: None) -> StepSample:
         """Greedy rollouts of the scheduled test questions by the current version, through the same engines.
@@ -223,7 +222,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
     def _done(self, phase: Phase, step: int) -> Done:
         if not ray.is_initialized():  # to ask would start a new Ray
             return Done()
-        done: Done = ray.get(self._board().done.remote((str(phase), step)), timeout=STATE_TIMEOUT_S)
+        done: Done = ray.get(self._board().done.remote((phase, step)), timeout=STATE_TIMEOUT_S)
         return done
 
     def _engines(self) -> str:
@@ -232,7 +231,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         return str(ray.get(self._board().engines.remote(), timeout=STATE_TIMEOUT_S))
 
     def _board(self) -> Any:
-        return find_board(self.config.stream.board)
+        return find_board(self.config.board)
 
     def _count_deaths(self) -> int:
         """Engines that have died so far in the run, and a warning for those of this step."""

@@ -20,11 +20,14 @@ from calibadv.rllib.stream import RolloutStream
 
 
 class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
-    """Everything `CalibAdvAlgorithm` needs: our tree and the rollout stream."""
+    """Everything `CalibAdvAlgorithm` needs: what its learners train, and the rollout stream."""
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
         self.calibadv = Config()
+        self.method: Method | None = None
+        self.model_folder = ""
+        self.board: str | None = None  # name of the policy board; None: a learner by itself
         self.stream: RolloutStream | None = None
         self.framework("torch")
         self.environment(observation_space=NO_SPACE, action_space=NO_SPACE)
@@ -33,10 +36,12 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         self.reporting(min_time_s_per_iteration=None)
         self._dont_auto_sync_env_runner_states = True  # engines pull their weights from the policy board
 
-    def of_run(self, stream: RolloutStream) -> CalibAdvConfig:
-        """This config, set up for the run that `stream` describes."""
-        config, learner = stream.config, stream.config.learner
-        self.calibadv, self.stream = config, stream
+    def of_learners(
+        self, config: Config, method: Method, model_folder: str, board: str | None = None
+    ) -> CalibAdvConfig:
+        """This config, set up for learners that train the model in `model_folder` by `method`."""
+        learner = config.learner
+        self.calibadv, self.method, self.model_folder, self.board = config, method, model_folder, board
         self.debugging(seed=config.run.seed, log_level="ERROR")
         self.learners(
             num_learners=learner.learners,
@@ -49,14 +54,15 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         self.training(lr=learner.lr)
         return self
 
-    @property
-    def method(self) -> Method:
-        """The configured method."""
-        return make_method(self.calibadv.method.name, self.calibadv.method.params)
+    def of_run(self, stream: RolloutStream) -> CalibAdvConfig:
+        """This config, set up for the run that `stream` describes."""
+        self.stream = stream
+        method = make_method(stream.config.method.name, stream.config.method.params)
+        return self.of_learners(stream.config, method, str(stream.inputs.model), stream.board)
 
     def _learner_connectors(self, *_: Any) -> list[Any]:
-        learner = self.calibadv.learner
-        method = self.method
+        learner, method = self.calibadv.learner, self.method
+        assert method is not None, "of_learners comes first"
         connectors: list[Any] = [AddAdvantages(method)]
         if learner.old_logprobs == "recompute":
             connectors.append(RecomputeLogprobs(learner.token_budget))
@@ -69,18 +75,20 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         spec = kwargs.get("rl_module_spec") or self.rl_module_spec
         if not isinstance(spec, MultiRLModuleSpec):
             spec = MultiRLModuleSpec(rl_module_specs={DEFAULT_MODULE_ID: spec})
-        return PolicyLearnerGroup(config=self.copy(), module_spec=spec, placement_group=kwargs.get("placement_group"))
+        config = self.copy(copy_frozen=False)
+        config.stream = None  # a run's questions would travel to every learner
+        return PolicyLearnerGroup(config=config, module_spec=spec, placement_group=kwargs.get("placement_group"))
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The causal language model of the run."""
-        assert self.stream is not None, "of_run comes first"
+        assert self.method is not None, "of_learners comes first"
         learner, critic = self.calibadv.learner, self.method.critic
         return RLModuleSpec(
             module_class=CausalLMModule,
             observation_space=NO_SPACE,
             action_space=NO_SPACE,
             model_config={
-                "path": str(self.stream.inputs.model),
+                "path": self.model_folder,
                 "gradient_checkpointing": learner.gradient_checkpointing,
                 "keep_reference": learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
                 "critic": critic.kind if critic is not None else None,

@@ -21,9 +21,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner import EnvRunner
 
 from calibadv.cluster.board import Done, find_board
-from calibadv.rllib.schedule import Phase
-from calibadv.rllib.stream import FinishedRow, RolloutStream
-from calibadv.types import Document, Group
+from calibadv.cluster.rows import FinishedRow
+from calibadv.rllib.stream import RolloutStream
+from calibadv.types import Document, Group, Phase
 
 Look = Callable[["StepSample"], None]
 
@@ -76,9 +76,9 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._rows: queue.SimpleQueue[FinishedRow | BaseException] = queue.SimpleQueue()
-        self._finished: dict[tuple[str, int], list[FinishedRow]] = defaultdict(list)
+        self._finished: dict[tuple[Phase, int], list[FinishedRow]] = defaultdict(list)
         self.engines_are_up = False  # a row has come out
-        self._expected: Counter[tuple[str, int]] = Counter()
+        self._expected: dict[tuple[Phase, int], int] = {}
         self._stopped = threading.Event()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -89,17 +89,16 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
 
     def _await_engines(self) -> None:
         """Until every engine has a GPU and sleeps: RLlib builds the learners next, which take what is left of them."""
-        board = find_board(self.config.stream.board)
+        board = find_board(self.config.board)
         settled = board.settled.remote(self.config.calibadv.rollout.engines)
         while self._reader.is_alive() and not ray.wait([settled], timeout=1.0)[0]:
             pass  # of a stream that could not start `sample` tells
 
     def progress(self, phase: Phase, step: int, engines: Done | None = None) -> SampleProgress:
         """How much of (phase, step) has come in, and what the `engines` say they have done of it; for any thread."""
-        key = (str(phase), step)
-        rows = list(self._finished.get(key, ()))
+        rows = list(self._finished.get((phase, step), ()))
         failed = sum(row.rolled.infra_failed for row in rows)
-        return SampleProgress(len(rows), self._expected[key], failed, engines)
+        return SampleProgress(len(rows), self._expected.get((phase, step), 0), failed, engines)
 
     def sample(self, *, phase: Phase, step: int, first: int = 0, look: Look = lambda _: None) -> StepSample:
         """Waits for every row of (phase, step). Raises what the stream raised, or RuntimeError if it ended early.
@@ -107,7 +106,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         `look` is shown the `first` questions as soon as all of them are in (not those that are done first: they are the
         shortest), and may raise.
         """
-        key = (str(phase), step)
+        key = (phase, step)
         self._ready.wait()
         looked = first == 0
         while not self._expected or len(self._finished[key]) < self._expected[key]:
@@ -124,7 +123,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
             self.engines_are_up = True
         return _collect(sorted(self._finished.pop(key), key=lambda row: row.index), step)
 
-    def _early(self, key: tuple[str, int], first: int) -> list[FinishedRow]:
+    def _early(self, key: tuple[Phase, int], first: int) -> list[FinishedRow]:
         """The rows of the first questions that are in, in order."""
         return sorted((row for row in self._finished[key] if row.index < first), key=lambda row: row.index)
 
@@ -148,7 +147,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         self._stopped.set()
         if self._reader.is_alive():
             with contextlib.suppress(ValueError, RayActorError):  # no board, no engines
-                ray.get(find_board(self.config.stream.board).end_all.remote())
+                ray.get(find_board(self.config.board).end_all.remote())
             self._reader.join(timeout=STOP_TIMEOUT_S)
 
     def assert_healthy(self) -> None:

@@ -59,7 +59,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         super().build()
         self._updater = self._make_updater()
         self._copy = copy_of_learner(self.config.calibadv, self._device)
-        self._progress = UpdateProgress(self.config.stream.board if rank() == 0 else None)
+        self._progress = UpdateProgress(self.config.board if rank() == 0 else None)
 
     def _make_module(self) -> Any:
         spec = self._module_spec.rl_module_specs[DEFAULT_MODULE_ID]
@@ -198,7 +198,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
     def save_model(self, folder: str) -> None:
         """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
         dtype = getattr(torch, self.config.calibadv.model.dtype)
-        source, model, path = str(self.config.stream.inputs.model), self.policy.language_model, Path(folder)
+        source, model, path = self.config.model_folder, self.policy.language_model, Path(folder)
         if self._shares or self._settings.lora_rank:
             on_rank_zero(self._checkpoint_weights(), lambda weights: write_sharded(weights, model, source, path, dtype))
         elif rank() == 0:

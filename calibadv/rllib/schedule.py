@@ -6,19 +6,12 @@ the stage, which waits for version s, or for up to `max_staleness` earlier.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from typing import Any
 
+from calibadv.cluster.rows import RolloutRow
 from calibadv.config import Config
-from calibadv.data.order import questions_of_step
-from calibadv.types import Question
-
-
-class Phase(StrEnum):
-    TRAIN = "train"
-    EVAL = "eval"
+from calibadv.data.order import Order, epoch_order, training_steps
+from calibadv.types import Phase, Question
 
 
 def evaluation_versions(config: Config) -> list[int]:
@@ -28,41 +21,47 @@ def evaluation_versions(config: Config) -> list[int]:
     return [0, *between, config.run.steps]
 
 
-def evaluation_questions(config: Config, test: Sequence[Question], version: int) -> Sequence[Question]:
-    """All test questions before and after training, the first `evaluation.questions` in between."""
-    return test if version in (0, config.run.steps) else test[: config.evaluation.questions]
+def planned(config: Config, test: int, *, start: int = 0, evaluated: bool = False) -> dict[tuple[Phase, int], int]:
+    """How many rows each (phase, step) has that is left to do, in the order in which they happen.
+
+    `test`: how many test questions there are: all are asked before and after training, the first
+    `evaluation.questions` in between. A run that goes on begins after `start` steps, with the evaluation of that
+    version unless it is `evaluated`.
+    """
+    evaluations, steps = set(evaluation_versions(config)), config.run.steps
+    rows: dict[tuple[Phase, int], int] = {}
+    for step in range(start, steps + 1):
+        if step in evaluations and not (step == start and evaluated):
+            rows[Phase.EVAL, step] = test if step in (0, steps) else min(test, config.evaluation.questions)
+        if step < steps:
+            rows[Phase.TRAIN, step] = config.data.questions_per_step
+    return rows
 
 
 def schedule(
-    config: Config, train: Sequence[Question], test: Sequence[Question], *, start: int = 0, evaluated: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Rows of the run: {phase, step, index, sampled, question (pickled)[, version]}.
+    config: Config,
+    train: Sequence[Question],
+    test: Sequence[Question],
+    *,
+    start: int = 0,
+    evaluated: bool = False,
+    order: Order = epoch_order,
+) -> Iterator[RolloutRow]:
+    """The rows that are `planned`, each made when it is asked for.
 
-    A run that goes on begins after `start` steps, with the evaluation of that version unless it is `evaluated`. The
-    rows that are left are those of the whole run: no row depends on where it begins.
+    The rows that are left to a run that goes on are those of the whole run: no row depends on where it begins.
     """
-    evaluations = set(evaluation_versions(config))
-    for step in range(start, config.run.steps + 1):
-        if step in evaluations and not (step == start and evaluated):
-            for row in _rows(Phase.EVAL, step, evaluation_questions(config, test, step), sampled=0):
-                yield row | {"version": step}
-        if step < config.run.steps:
-            questions = questions_of_step(train, step, config.data.questions_per_step, config.run.seed)
+    steps = training_steps(train, config.data.questions_per_step, config.run.seed, start=start, order=order)
+    for (phase, step), count in planned(config, len(test), start=start, evaluated=evaluated).items():
+        if phase is Phase.EVAL:
+            for index, question in enumerate(test[:count]):
+                yield RolloutRow(phase, step, index, question, version=step)
+        else:
             sampled = config.tracking.sampled_rollouts if is_sampled_step(config, step) else 0
-            yield from _rows(Phase.TRAIN, step, questions, sampled)
+            for index, question in enumerate(next(steps)):
+                yield RolloutRow(phase, step, index, question, sampled=index < sampled)
 
 
 def is_sampled_step(config: Config, step: int) -> bool:
     """Whether rollouts of this step are written out for people."""
     return step % config.tracking.sample_every == 0 or step == config.run.steps - 1
-
-
-def _rows(phase: Phase, step: int, questions: Sequence[Question], sampled: int) -> Iterator[dict[str, Any]]:
-    for index, question in enumerate(questions):
-        yield {
-            "phase": str(phase),
-            "step": step,
-            "index": index,
-            "sampled": index < sampled,
-            "question": pickle.dumps(question),
-        }

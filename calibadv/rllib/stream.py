@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from calibadv.checkpoints.folders import Stored
 from calibadv.cluster.factories import RollGroup, make_engine
+from calibadv.cluster.rows import FinishedRow
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import Config, role
@@ -19,9 +17,9 @@ from calibadv.data.gold_passages import training_questions, without_gold_texts
 from calibadv.data.questions import load_questions, scored_by
 from calibadv.methods import make_method
 from calibadv.rllib.checkpoint_names import rehearsal
-from calibadv.rllib.schedule import schedule
-from calibadv.rollout.group import RolledGroup
+from calibadv.rllib.schedule import planned, schedule
 from calibadv.rollout.protocols import SearchFn
+from calibadv.types import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +43,6 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedRow:
-    """One question that came out of the stream."""
-
-    phase: str
-    step: int
-    index: int
-    engine: str
-    rolled: RolledGroup
-    started_s: float = 0.0  # Unix time
-    finished_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class RolloutStream:
     """How to open the stream: small, picklable, and nothing is started by making it."""
 
@@ -66,26 +51,27 @@ class RolloutStream:
     board: str
     search_factory: Callable[[], SearchFn]
 
-    def open(self) -> tuple[Counter[tuple[str, int]], Iterator[FinishedRow]]:
-        """How many rows each (phase, step) has, and the rows as they are finished. Starts the engines."""
+    def open(self) -> tuple[dict[tuple[Phase, int], int], Iterator[FinishedRow]]:
+        """How many rows each (phase, step) has, and the rows as they are finished: the first one starts the engines."""
         config = self.config
-        need = make_method(config.method.name, config.method.params).gold
-        train = scored_by(config.reward.tokens, training_questions(self.inputs.train, self.inputs.corpus, need))
+        method = make_method(config.method.name, config.method.params)
+        train = training_questions(self.inputs.train, self.inputs.corpus, method.gold)
+        train = scored_by(config.reward.tokens, train)
         test = load_questions(self.inputs.test, tokens=config.reward.tokens)[: config.data.test_questions]
         test = without_gold_texts(test)
         first, evaluated = (start.version, start.evaluated) if (start := self.inputs.start) else (0, False)
-        rows = list(schedule(config, train, test, start=first, evaluated=evaluated))
-        expected = Counter((row["phase"], row["step"]) for row in rows)
+        expected = planned(config, len(test), start=first, evaluated=evaluated)
+        rows = schedule(config, train, test, start=first, evaluated=evaluated)
         stage = StageSettings(
             engine_factory=partial(make_engine, config, str(self.inputs.model)),
-            rollout_factory=partial(RollGroup, config, str(self.inputs.model), self.search_factory),
+            rollout_factory=partial(RollGroup, config, method, str(self.inputs.model), self.search_factory),
             board=self.board,
             rehearsal=partial(rehearsal, str(self.inputs.model), config.model.dtype, config.rollout.engine == "vllm"),
             max_staleness=config.rollout.max_staleness,
             engine_timeout_s=config.rollout.engine_timeout_s,
             colocated=config.rollout.placement == "colocated",
         )
-        return expected, map(_finished, stream_rollouts(rows, stage, self._pool()))
+        return expected, stream_rollouts(rows, stage, self._pool())
 
     def _pool(self) -> PoolSettings:
         config, questions = self.config, self.config.data.questions_per_step
@@ -99,9 +85,3 @@ class RolloutStream:
             resources=role(config.cluster.engines_on),
             env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
-
-
-def _finished(row: dict[str, Any]) -> FinishedRow:
-    phase, rolled = pickle.loads(row["payload"])
-    times = float(row["started_s"]), float(row["finished_s"])
-    return FinishedRow(phase, int(row["step"]), int(row["index"]), str(row["engine"]), rolled, *times)

@@ -11,7 +11,7 @@ from calibadv.rollout.plans import Plan, Prefix, chains
 from calibadv.rollout.protocols import DialogueFormat, GenerateFn, Generation, Sampling, SearchFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.rollout.tally import Tally
-from calibadv.types import Document, Group, IntArray, Question, Trajectory
+from calibadv.types import Document, Group, IntArray, Phase, Question, Trajectory
 
 PLAN_STREAM = -1  # in place of a sample's index: the plan's own draws
 
@@ -45,7 +45,7 @@ class GroupRoller:
 
     async def train(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
         """The method's plan at the run's temperature, seeded by (run seed, step, question, sample), turns scored."""
-        rolled = await self._roll(question, generate, self.plan, self.temperature, "train", step, version)
+        rolled = await self._roll(question, generate, self.plan, self.temperature, Phase.TRAIN, step, version)
         if self.score_turns is None or rolled.group is None:
             return rolled
         assert rolled.documents is not None
@@ -54,7 +54,7 @@ class GroupRoller:
 
     async def evaluate(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
         """One greedy rollout."""
-        return await self._roll(question, generate, chains(1), 0.0, "eval", step, version)
+        return await self._roll(question, generate, chains(1), 0.0, Phase.EVAL, step, version)
 
     async def _roll(
         self,
@@ -62,7 +62,7 @@ class GroupRoller:
         generate: GenerateFn,
         plan: Plan,
         temperature: float,
-        phase: str,
+        phase: Phase,
         step: int,
         version: int,
     ) -> RolledGroup:

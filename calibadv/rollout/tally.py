@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from calibadv.types import Phase
+
 _KEPT = 4  # steps: the newest, which somebody may wait for
 
 
@@ -21,8 +23,7 @@ class Counts(NamedTuple):
         return Counts(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
 
 
-Step = tuple[str, int]
-"""Phase and step."""
+Step = tuple[Phase, int]
 
 
 @dataclass(frozen=True)

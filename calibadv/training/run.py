@@ -280,7 +280,7 @@ class TrainingRun:
     def _write_diagnostics(self) -> None:
         for plot in write_plots(self.folder.history(), self.folder.plots):
             self.mlflow.log_image(plot)
-        tokenizer = make_dialogue(self.config, str(self.inputs.model)).tokenizer
+        tokenizer = make_dialogue(self.config, self.method, str(self.inputs.model)).tokenizer
         table = ClippedTokens(self.clipped).table(lambda token: str(tokenizer.decode([token])))
         self.mlflow.log_artifact(write_clipped_table(self.folder.path / "clipped_tokens.csv", table))
 

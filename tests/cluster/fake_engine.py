@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 
 from calibadv.cluster.engine import EngineDied
+from calibadv.cluster.rows import RolloutRow
 from calibadv.cluster.stage import RollGroupFn
 from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
-from calibadv.types import IntArray
+from calibadv.types import IntArray, Phase, Question
 
 
 class FakeEngine:
@@ -73,16 +73,25 @@ def exit_once(marker: Path) -> None:
         os._exit(1)
 
 
-def rollouts(die_once: Path | None = None, bug_at: int | None = None) -> RollGroupFn:
-    """Three turns a row. `die_once` ends the process at row 5 of step 2 unless that file is there."""
+def row(step: int, index: int = 0, version: int | None = None) -> RolloutRow:
+    """A training row whose question tells which one it is."""
+    question = Question(f"{step}/{index}", f"{step}/{index}?", ("yes",))
+    return RolloutRow(Phase.TRAIN, step, index, question, version=version)
 
-    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
-        prompt = np.array([row["step"], row["index"]])
+
+def rollouts(die_once: Path | None = None, bug_at: int | None = None) -> RollGroupFn:
+    """Three turns a row, of which it gives the weights, the version and the question.
+
+    `die_once` ends the process at row 5 of step 2 unless that file is there.
+    """
+
+    async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:
+        prompt = np.array([row.step, row.index])
         weights = [int((await generate(prompt, Sampling(4))).ids[0]) for _ in range(3)]
-        if die_once is not None and (row["step"], row["index"]) == (2, 5):
+        if die_once is not None and (row.step, row.index) == (2, 5):
             exit_once(die_once)
-        if bug_at == row["index"]:
+        if bug_at == row.index:
             raise KeyError("a bug in the rollout")
-        return json.dumps({"weights": weights, "version": version, "text": row["question"]["text"]}).encode()
+        return {"weights": weights, "version": version, "text": row.question.text}
 
     return roll

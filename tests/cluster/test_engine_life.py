@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -14,10 +13,11 @@ import torch
 
 from calibadv.cluster.board import PolicyBoard
 from calibadv.cluster.engine import EngineDied
+from calibadv.cluster.rows import RolloutRow
 from calibadv.cluster.stage import RollGroupFn, RolloutStage, StageSettings
 from calibadv.cluster.watched import Answers, WatchedGenerate
 from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
-from tests.cluster.fake_engine import FakeEngine, rollouts
+from tests.cluster.fake_engine import FakeEngine, rollouts, row
 from tests.cluster.local_stage import Exited, LocalBoard, Stages
 
 Make = Callable[..., Awaitable[RolloutStage]]
@@ -42,10 +42,6 @@ def make(monkeypatch: pytest.MonkeyPatch, board: LocalBoard) -> Make:
 
 def _same(rollout: RollGroupFn) -> RollGroupFn:
     return rollout
-
-
-def row(step: int, index: int = 0) -> dict[str, Any]:
-    return {"step": step, "index": index, "question": {"text": "who?"}}
 
 
 async def settle() -> None:
@@ -81,16 +77,16 @@ async def test_a_generation_that_never_comes_back_is_the_engines_death(make: Mak
 
 
 async def test_what_a_rollout_makes_of_a_hang_is_never_its_result(make: Make, board: LocalBoard) -> None:
-    async def forgiving(given: dict[str, Any], generate: GenerateFn, _: int) -> bytes:
+    async def forgiving(given: RolloutRow, generate: GenerateFn, _: int) -> Any:
         try:
-            await generate(np.array([given["index"]]), Sampling(4))
+            await generate(np.array([given.index]), Sampling(4))
         except EngineDied:
-            return b"an answer made of nothing"
-        return b"an answer"
+            return "an answer made of nothing"
+        return "an answer"
 
     await board.publish(0)
     stage = await make(FakeEngine(hangs_on=7), forgiving, engine_timeout_s=0.05)
-    assert (await stage._roll(row(0, 1)))["payload"] == b"an answer"
+    assert (await stage._roll(row(0, 1))).rolled == "an answer"
     with pytest.raises(Exited):
         await stage._roll(row(0, 7))
 
@@ -151,10 +147,9 @@ async def test_only_with_staleness_one_a_row_starts_before_its_version(
 ) -> None:
     events: list[str] = []
 
-    async def noted(given: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
-        events.append(f"row {given['step']} by {version}")
-        await generate(np.array([given["index"]]), Sampling(4))
-        return b"{}"
+    async def noted(given: RolloutRow, generate: GenerateFn, version: int) -> Any:
+        events.append(f"row {given.step} by {version}")
+        await generate(np.array([given.index]), Sampling(4))
 
     stage = await make(FakeEngine(seconds=0), noted, max_staleness=max_staleness)
     running = [asyncio.ensure_future(stage._roll(row(step))) for step in (0, 1, 2)]
@@ -200,8 +195,8 @@ async def test_engines_sleep_while_the_learner_learns_and_wake_for_the_next_vers
         done = await asyncio.gather(*ahead)
         assert events[:4] == ["sleep", "sleep", "learn", "publish"]
         assert sorted(events[4:]) == [f"load {version + 1}"] * 2 + ["wake"] * 2
-        assert [r["version"] for r in done] == [version + 1] * 2
-        assert all(json.loads(r["payload"])["weights"] == [version + 1] * 3 for r in done)
+        assert [r.rolled["version"] for r in done] == [version + 1] * 2
+        assert all(r.rolled["weights"] == [version + 1] * 3 for r in done)
 
 
 async def test_a_row_that_comes_while_engines_rest_waits_until_they_are_roused(make: Make, board: LocalBoard) -> None:
@@ -214,7 +209,7 @@ async def test_a_row_that_comes_while_engines_rest_waits_until_they_are_roused(m
     await settle()
     assert (engine.awake, again.done()) == (False, False)
     await board.board.rouse()
-    assert (await again)["version"] == 0
+    assert (await again).rolled["version"] == 0
 
 
 async def test_rest_lets_running_rollouts_finish(make: Make, board: LocalBoard) -> None:
@@ -237,7 +232,7 @@ async def test_an_engine_that_is_started_again_while_others_rest_takes_no_memory
     assert not starting.done()
     await board.publish(1)
     stage = await starting
-    assert (await stage._roll(row(1)))["version"] == 1
+    assert (await stage._roll(row(1))).rolled["version"] == 1
 
 
 async def test_an_engine_that_cannot_sleep_is_ended(make: Make, board: LocalBoard) -> None:

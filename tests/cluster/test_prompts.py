@@ -17,6 +17,7 @@ from calibadv.cluster.prompts import date_of_answers, with_date
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.evaluation.identity import identity
 from calibadv.evaluation.models import EvaluatedModel, find_models
+from calibadv.methods import make_method
 from calibadv.pocket import policy_path
 from calibadv.training.resume import date_of_checkpoint
 from calibadv.training.snapshots import RUN
@@ -33,7 +34,7 @@ def dated_model(folder: Path) -> Path:
 
 
 def prompt(config: Config, model: Path) -> str:
-    dialogue = make_dialogue(config, str(model))
+    dialogue = make_dialogue(config, make_method(config.method.name, config.method.params), str(model))
     return dialogue.text(dialogue.prompt_ids("who?"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -15,17 +14,18 @@ import ray
 import torch
 
 from calibadv.cluster.board import create_board
+from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, step_blocks, stream_rollouts
 from calibadv.cluster.weights import chunk_state
-from tests.cluster.fake_engine import FakeEngine, rollouts
+from tests.cluster.fake_engine import FakeEngine, rollouts, row
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 STEPS, ROWS = 10, 8
 
 
-def train_rows(steps: int = STEPS, rows: int = ROWS) -> list[dict[str, Any]]:
-    return [{"step": s, "index": i, "question": {"text": f"{s}/{i}?"}} for s in range(steps) for i in range(rows)]
+def train_rows(steps: int = STEPS, rows: int = ROWS) -> list[RolloutRow]:
+    return [row(s, i) for s in range(steps) for i in range(rows)]
 
 
 def publish(board: Any, version: int) -> None:
@@ -45,15 +45,15 @@ def stage(request: pytest.FixtureRequest) -> Callable[..., StageSettings]:
     return partial(StageSettings, engine_factory=FakeEngine, rollout_factory=rollouts, board=request.node.name)
 
 
-def run(board: Any, settings: StageSettings, rows: list[dict[str, Any]], pool: PoolSettings) -> list[dict[str, Any]]:
+def run(board: Any, settings: StageSettings, rows: list[RolloutRow], pool: PoolSettings) -> list[FinishedRow]:
     """Consume the stream as a trainer does: publish version s + 1 when every row of step s is there."""
-    left = Counter(row["step"] for row in rows)
-    got: list[dict[str, Any]] = []
-    for row in stream_rollouts(rows, settings, pool):
-        got.append(row | {"payload": json.loads(row["payload"]), "seen_s": time.time()})
-        left[row["step"]] -= 1
-        if left[row["step"]] == 0:
-            publish(board, row["step"] + 1)
+    left = Counter(row.step for row in rows)
+    got = []
+    for finished in stream_rollouts(rows, settings, pool):
+        got.append(finished)
+        left[finished.step] -= 1
+        if left[finished.step] == 0:
+            publish(board, finished.step + 1)
     return got
 
 
@@ -62,14 +62,12 @@ POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
 
 def test_every_row_runs_under_its_steps_version_and_a_step_spreads_evenly(board: Any, stage: Any) -> None:
     got = run(board, stage(), train_rows(), POOL)
-    assert sorted((r["step"], r["index"]) for r in got) == [(s, i) for s in range(STEPS) for i in range(ROWS)]
-    engines = defaultdict(Counter)
-    for row in got:
-        assert row["version"] == row["step"] == row["payload"]["version"]
-        assert row["payload"]["weights"] == [row["step"]] * 3
-        assert row["payload"]["text"] == f"{row['step']}/{row['index']}?"
-        assert row["arrived_s"] <= row["started_s"] <= row["finished_s"]
-        engines[row["step"]][row["engine"]] += 1
+    assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(STEPS) for i in range(ROWS)]
+    engines: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for r in got:
+        assert r.rolled == {"weights": [r.step] * 3, "version": r.step, "text": f"{r.step}/{r.index}?"}
+        assert r.started_s <= r.finished_s
+        engines[r.step][r.engine] += 1
     for step, share in engines.items():
         assert max(share.values()) <= 0.6 * ROWS, f"step {step}: {share}"
     assert ray.get(board.versions.remote()) == dict.fromkeys(engines[STEPS - 1], STEPS - 1)
@@ -79,47 +77,47 @@ def test_rows_of_a_batch_come_out_together_and_steps_never_share_one(board: Any,
     rows = train_rows(3, 5)
     assert [t.num_rows for t in step_blocks(rows, 2)] == [2, 2, 1] * 3
     got = run(board, stage(), rows, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5))
-    assert sorted((r["step"], r["index"]) for r in got) == [(s, i) for s in range(3) for i in range(5)]
-    assert all(r["version"] == r["step"] for r in got)
+    assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(3) for i in range(5)]
+    assert all(r.rolled["version"] == r.step for r in got)
 
 
 def test_rows_of_a_killed_engine_run_again_and_arrive_once(board: Any, stage: Any, tmp_path: Path) -> None:
     settings = stage(rollout_factory=partial(rollouts, tmp_path / "died"))
     got = run(board, settings, train_rows(5), POOL)
     assert (tmp_path / "died").exists()
-    assert sorted((r["step"], r["index"]) for r in got) == [(s, i) for s in range(5) for i in range(ROWS)]
-    assert all(r["version"] == r["step"] and r["payload"]["weights"] == [r["step"]] * 3 for r in got)
+    assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(5) for i in range(ROWS)]
+    assert all(r.rolled["version"] == r.step and r.rolled["weights"] == [r.step] * 3 for r in got)
 
 
 def test_eval_rows_wait_for_their_own_version(board: Any, stage: Any) -> None:
     rows = train_rows(4)
-    evals = [{"step": 2, "index": 100 + i, "version": 3, "question": {"text": "eval?"}} for i in range(4)]
-    left = Counter(r["step"] for r in rows)
+    evals = [row(2, 100 + i, version=3) for i in range(4)]
+    left = Counter(r.step for r in rows)
     got = []
-    for row in stream_rollouts([*rows[: 3 * ROWS], *evals, *rows[3 * ROWS :]], stage(), POOL):
-        got.append(row)
-        if row["index"] < 100:
-            left[row["step"]] -= 1
-            if left[row["step"]] == 0:
-                publish(board, row["step"] + 1)
+    for finished in stream_rollouts([*rows[: 3 * ROWS], *evals, *rows[3 * ROWS :]], stage(), POOL):
+        got.append(finished)
+        if finished.index < 100:
+            left[finished.step] -= 1
+            if left[finished.step] == 0:
+                publish(board, finished.step + 1)
     assert len(got) == 4 * ROWS + 4
-    assert {r["version"] for r in got if r["index"] >= 100} == {3}
+    assert {r.rolled["version"] for r in got if r.index >= 100} == {3}
 
 
 def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned(board: Any, stage: Any) -> None:
-    got: list[dict[str, Any]] = []
+    got = []
     published = 0
-    for row in stream_rollouts(train_rows(6), stage(max_staleness=1), POOL):
-        got.append(row | {"payload": json.loads(row["payload"])})
-        came = Counter(r["step"] for r in got)
+    for finished in stream_rollouts(train_rows(6), stage(max_staleness=1), POOL):
+        got.append(finished)
+        came = Counter(r.step for r in got)
         # Step s is learned until a row of step s + 1 is there: were there none to come, this would never end.
         if published < 5 and came[published] == ROWS and came[published + 1]:
             published += 1
             publish(board, published)
     assert len(got) == 6 * ROWS
-    assert all(row["step"] - 1 <= row["version"] <= row["step"] for row in got)
-    assert all(len(set(row["payload"]["weights"])) == 1 for row in got)  # one version a trajectory
-    assert any(row["version"] == row["step"] - 1 for row in got)
+    assert all(r.step - 1 <= r.rolled["version"] <= r.step for r in got)
+    assert all(len(set(r.rolled["weights"])) == 1 for r in got)  # one version a trajectory
+    assert any(r.rolled["version"] == r.step - 1 for r in got)
 
 
 def test_a_bug_in_the_rollout_reaches_the_driver_with_its_message(board: Any, stage: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.data.order import epoch_order, questions_of_step
+from calibadv.data.order import epoch_order, training_steps
 from calibadv.types import Question
 
 # Written down once: a change here changes what every resumed run reads next.
@@ -31,14 +34,37 @@ def test_epochs_and_seeds_differ() -> None:
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
 
 
-@given(st.integers(1, 25), st.integers(0, 12), st.integers(0, 3))
-def test_steps_read_the_epochs_without_gaps(per_step: int, steps: int, seed: int) -> None:
-    read = [q for step in range(steps) for q in questions_of_step(QUESTIONS, step, per_step, seed)]
-    epochs = [q for epoch in range(len(read) // 10 + 1) for q in epoch_order(QUESTIONS, epoch, seed)]
-    assert read == epochs[: len(read)]
+def questions_of_step(step: int, per_step: int, seed: int) -> list[Question]:
+    """The reference: the questions of one step by themselves, each epoch ordered anew."""
+    asked = range(step * per_step, (step + 1) * per_step)
+    return [epoch_order(QUESTIONS, number // len(QUESTIONS), seed)[number % len(QUESTIONS)] for number in asked]
+
+
+@given(st.integers(1, 25), st.integers(0, 12), st.integers(0, 3), st.integers(0, 12))
+def test_steps_read_the_epochs_without_gaps_from_wherever_a_run_goes_on(
+    per_step: int, steps: int, seed: int, start: int
+) -> None:
+    read = list(islice(training_steps(QUESTIONS, per_step, seed, start=start), steps))
+    assert read == [questions_of_step(start + step, per_step, seed) for step in range(steps)]
+
+
+def test_an_epoch_is_ordered_once_when_its_first_question_is_due() -> None:
+    ordered: list[int] = []
+
+    def order(questions: Sequence[Question], epoch: int, seed: int) -> list[Question]:
+        ordered.append(epoch)
+        return epoch_order(questions, epoch, seed)
+
+    steps = training_steps(QUESTIONS, 4, 0, start=3, order=order)  # the questions 12 to 15, 16 to 19, 20 to 23, …
+    assert ordered == []
+    seen = []
+    for _ in range(4):
+        next(steps)
+        seen.append(list(ordered))
+    assert seen == [[1], [1], [1, 2], [1, 2]]
 
 
 @pytest.mark.parametrize(("step", "per_step", "count"), [(-1, 1, 3), (0, 0, 3), (0, 1, 0)])
 def test_impossible_steps_are_refused(step: int, per_step: int, count: int) -> None:
     with pytest.raises(ValueError, match="expected step >= 0"):
-        questions_of_step(QUESTIONS[:count], step, per_step, 0)
+        training_steps(QUESTIONS[:count], per_step, 0, start=step)

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from calibadv.cluster import board, stage, stream
+from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.stage import RolloutStage, StageSettings
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.types import Document
-from tests.cluster.fake_engine import FakeEngine, rollouts
+from tests.cluster.fake_engine import FakeEngine, rollouts, row
 from workflows import evaluate
 from workflows import evaluation_session as session
 
@@ -46,7 +47,7 @@ class Machinery:
             raise SearchFailed("as asked")
         return (DOCUMENT,)
 
-    def stream_rollouts(self, rows: Sequence[Mapping[str, Any]], settings: StageSettings, _: object) -> Iterator[Any]:
+    def stream_rollouts(self, rows: Sequence[RolloutRow], settings: StageSettings, _: object) -> Iterator[Any]:
         self.streams.append(len(rows))
         self.settings = settings
         engine, roll = settings.engine_factory(), settings.rollout_factory()
@@ -54,7 +55,7 @@ class Machinery:
             for number, row in enumerate(reversed(rows)):  # as they are done, in any order
                 if number == self.interrupt_after:
                     raise KeyboardInterrupt
-                yield {"index": row["index"], "payload": asyncio.run(roll(dict(row), engine, 0))}
+                yield FinishedRow(row.phase, row.step, row.index, "e0", asyncio.run(roll(row, engine, 0)))
         finally:
             engine.close()
 
@@ -217,7 +218,7 @@ async def test_a_stage_with_its_own_weights_asks_the_board_for_none(monkeypatch:
     monkeypatch.setattr(stage.ray, "get", lambda given: given)
     monkeypatch.setattr(stage.ray, "get_runtime_context", lambda: context)
     own = RolloutStage(StageSettings(FakeEngine, rollouts, "b", weights="own"), "s")
-    row = await own._roll({"step": 0, "version": 0, "index": 3, "question": {"text": "who?"}})
-    assert (row["index"], row["version"], json.loads(row["payload"])["weights"]) == (3, 0, [-1, -1, -1])
+    finished = await own._roll(row(0, 3, version=0))
+    assert (finished.index, finished.rolled["version"], finished.rolled["weights"]) == (3, 0, [-1, -1, -1])
     with pytest.raises(AssertionError, match="needs version 1, the engine serves 0"):
-        await own._roll({"step": 1, "index": 0, "question": {"text": "who?"}})
+        await own._roll(row(1))

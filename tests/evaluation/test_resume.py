@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from calibadv.cluster.rows import RolloutRow
 from calibadv.config import load_config
 from calibadv.data.errors import DataError
 from calibadv.evaluation.asking import ROUNDS, Ask, ask_in_rounds, rows_of
@@ -21,7 +22,7 @@ from calibadv.evaluation.prediction import Prediction, predict
 from calibadv.evaluation.prediction_file import PredictionFile, read_predictions
 from calibadv.evaluation.results import PREDICTIONS
 from calibadv.pocket import policy_path
-from calibadv.types import Question
+from calibadv.types import Phase, Question
 from tests.build import trajectory
 from workflows.evaluate import waiting_questions
 from workflows.evaluation_options import parse_command
@@ -133,9 +134,7 @@ def test_a_question_that_always_fails_is_reported_once_and_never_scored() -> Non
 
 def test_every_question_is_a_row_of_version_0_also_those_that_fill_no_batch() -> None:
     rows = rows_of(ASKS)
-    assert [(row["index"], row["step"], row["version"], row["phase"]) for row in rows] == [
-        (i, 0, 0, "eval") for i in range(4)
-    ]
+    assert rows == [RolloutRow(Phase.EVAL, 0, i, question, version=0) for i, question in enumerate(QUESTIONS)]
 
 
 # ---- what answers depend on

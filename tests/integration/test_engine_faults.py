@@ -6,7 +6,6 @@ prompt, seed and weights, so that a row that was rolled out again must be the sa
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -23,11 +22,13 @@ import ray
 from transformers import AutoModelForCausalLM
 
 from calibadv.cluster.board import create_board
+from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.stage import RollGroupFn, StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.cluster.weights import chunk_state
 from calibadv.rollout.protocols import GenerateFn, Sampling
 from calibadv.rollout.torch_engine import TorchEngine
+from tests.cluster.fake_engine import row
 from tests.rollout.engine_suite import perturbed, prompt, save_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -41,12 +42,12 @@ POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
 def turns() -> RollGroupFn:
     """Some turns a row, each after the tokens of the one before."""
 
-    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
-        ids = prompt(100 * row["step"] + row["index"])
+    async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:
+        ids = prompt(100 * row.step + row.index)
         for turn in range(TURNS):
             generation = await generate(ids, Sampling(32, seed=1000 * version + turn, stop=()))
             ids = np.concatenate([ids, generation.ids])
-        return json.dumps(ids.tolist()).encode()
+        return version, ids.tolist()
 
     return roll
 
@@ -59,22 +60,22 @@ class Run:
         self.stage = StageSettings(partial(TorchEngine.from_folder, folder), turns, name, engine_timeout_s=TIMEOUT_S)
         base = AutoModelForCausalLM.from_pretrained(folder).float()
         self.policies = [base, *(perturbed(folder, seed=step) for step in range(1, STEPS))]
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[FinishedRow] = []
 
-    def read(self, on_row: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[tuple[int, int], bytes]:
+    def read(self, on_row: Callable[[FinishedRow], None] = lambda _: None) -> dict[tuple[int, int], Any]:
         """What each row came to. `on_row` may do what it likes to the engines."""
         self._publish(0)
         left = Counter(step for step in range(STEPS) for _ in range(ROWS))
-        given = [{"step": step, "index": index} for step in range(STEPS) for index in range(ROWS)]
-        for row in stream_rollouts(given, self.stage, POOL):
-            self.rows.append(row)
-            on_row(row)
-            left[row["step"]] -= 1
-            if left[row["step"]] == 0 and row["step"] + 1 < STEPS:
-                self._publish(row["step"] + 1)
-        assert sorted((row["step"], row["index"]) for row in self.rows) == [(r["step"], r["index"]) for r in given]
-        assert all(row["version"] == row["step"] for row in self.rows)
-        return {(row["step"], row["index"]): row["payload"] for row in self.rows}
+        given = [row(step, index) for step in range(STEPS) for index in range(ROWS)]
+        for finished in stream_rollouts(given, self.stage, POOL):
+            self.rows.append(finished)
+            on_row(finished)
+            left[finished.step] -= 1
+            if left[finished.step] == 0 and finished.step + 1 < STEPS:
+                self._publish(finished.step + 1)
+        assert sorted((r.step, r.index) for r in self.rows) == [(r.step, r.index) for r in given]
+        assert all(version == r.step for r in self.rows for version, _ in [r.rolled])
+        return {(r.step, r.index): r.rolled for r in self.rows}
 
     def _publish(self, version: int) -> None:
         ray.get(self.board.publish.remote(version, chunk_state(self.policies[version].state_dict().items())))
@@ -88,12 +89,12 @@ def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: P
     engines: dict[int, set[str]] = {step: set() for step in range(STEPS)}
     lost: dict[int, tuple[str, float]] = {}
 
-    def lose_one(row: dict[str, Any]) -> None:
+    def lose_one(row: FinishedRow) -> None:
         """At the first row of a step the engine that did not send it, which is in the middle of its share."""
-        step = row["step"]
-        engines[step].add(row["engine"])
+        step = row.step
+        engines[step].add(row.engine)
         if step in signals and step not in lost:
-            (other,) = {name for name in ray.get(run.board.versions.remote()) if name != row["engine"]}
+            (other,) = {name for name in ray.get(run.board.versions.remote()) if name != row.engine}
             lost[step] = other, time.time()
             os.kill(int(other.partition("-")[2]), signals[step])
 
@@ -103,11 +104,10 @@ def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: P
         actor, _, pid = engine.partition("-")
         assert [words for words in deaths if words.startswith(f"{engine}: ")]
         assert not Path(f"/proc/{pid}").exists()
-        replaced = [
-            r for r in run.rows if r["engine"].startswith(actor) and r["engine"] != engine and r["step"] >= step
-        ]
+        replaced = [r for r in run.rows if r.engine.startswith(actor) and r.engine != engine and r.step >= step]
         assert replaced
-        begun, ended = (min(row[key] for row in replaced) - lost_s for key in ("started_s", "finished_s"))
+        begun = min(row.started_s for row in replaced) - lost_s
+        ended = min(row.finished_s for row in replaced) - lost_s
         logger.info(
             "%s: the next engine's first row began after %.1f s, ended after %.1f s", signals[step], begun, ended
         )

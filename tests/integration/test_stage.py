@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -14,21 +13,22 @@ import ray
 from transformers import AutoModelForCausalLM
 
 from calibadv.cluster.board import create_board
+from calibadv.cluster.rows import RolloutRow
 from calibadv.cluster.stage import RollGroupFn, StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.cluster.vllm_engine import VllmEngine
 from calibadv.cluster.vllm_settings import VllmSettings
 from calibadv.cluster.weights import chunk_state
 from calibadv.rollout.protocols import GenerateFn, Sampling
+from tests.cluster.fake_engine import row
 from tests.rollout.engine_suite import perturbed, prompt, reference_logprobs, save_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 
 
 def one_turn() -> RollGroupFn:
-    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:
-        generation = await generate(prompt(row["index"]), Sampling(16, seed=version, stop=()))
-        return json.dumps({"ids": generation.ids.tolist(), "logprobs": generation.logprobs.tolist()}).encode()
+    async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:
+        return version, await generate(prompt(row.index), Sampling(16, seed=version, stop=()))
 
     return roll
 
@@ -42,16 +42,16 @@ def test_rows_are_sampled_by_the_policy_of_their_step(tmp_path: Path) -> None:
     ray.get(board.publish.remote(0, chunk_state(policies[0].state_dict().items())))
     settings = VllmSettings(str(folder), dtype="float32", max_model_len=128, kv_cache_gb=0.1)
     stage = StageSettings(partial(VllmEngine, settings), one_turn, "vllm-stage")
-    rows = [{"step": step, "index": i} for step in (0, 1) for i in range(6)]
-    left = Counter(row["step"] for row in rows)
+    rows = [row(step, i) for step in (0, 1) for i in range(6)]
+    left = Counter(given.step for given in rows)
     done = 0
-    for row in stream_rollouts(rows, stage, PoolSettings(engines=1, rows_per_step=6)):
-        assert row["version"] == row["step"]
-        turn = json.loads(row["payload"])
-        expected = reference_logprobs(policies[row["step"]], prompt(row["index"]), np.array(turn["ids"]))
-        np.testing.assert_allclose(turn["logprobs"], expected, atol=1e-4)
+    for finished in stream_rollouts(rows, stage, PoolSettings(engines=1, rows_per_step=6)):
+        version, generation = finished.rolled
+        assert version == finished.step
+        expected = reference_logprobs(policies[finished.step], prompt(finished.index), generation.ids)
+        np.testing.assert_allclose(generation.logprobs, expected, atol=1e-4)
         done += 1
-        left[row["step"]] -= 1
-        if left[0] == 0 and row["step"] == 0:
+        left[finished.step] -= 1
+        if left[0] == 0 and finished.step == 0:
             ray.get(board.publish.remote(1, chunk_state(policies[1].state_dict().items(), chunk_bytes=20_000)))
     assert done == len(rows)

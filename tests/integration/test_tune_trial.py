@@ -10,11 +10,12 @@ import pytest
 import ray
 from ray import tune
 
+from calibadv.cluster.rows import RolloutRow
 from calibadv.cluster.stage import RollGroupFn, StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import load_config
 from calibadv.rollout.protocols import GenerateFn
-from tests.cluster.fake_engine import FakeEngine
+from tests.cluster.fake_engine import FakeEngine, row
 from workflows.trials import trial_request
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -28,8 +29,8 @@ def where() -> str:
 
 
 def telling() -> RollGroupFn:
-    async def roll(row: dict[str, Any], generate: GenerateFn, version: int) -> bytes:  # noqa: ARG001
-        return where().encode()
+    async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:  # noqa: ARG001
+        return where()
 
     return roll
 
@@ -39,9 +40,9 @@ def trial(config: dict[str, str]) -> None:
 
     board = create_board("tune-trial")
     stage = StageSettings(FakeEngine, telling, "tune-trial", weights="own")
-    rows = [{"step": 0, "index": index} for index in range(12)]
+    rows = [row(0, index) for index in range(12)]
     done = list(stream_rollouts(rows, stage, PoolSettings(engines=ENGINES, rows_per_step=12, start_timeout_s=60.0)))
-    said = {"trial": where(), "engines": sorted({row["payload"].decode() for row in done}), "rows": len(done)}
+    said = {"trial": where(), "engines": sorted({finished.rolled for finished in done}), "rows": len(done)}
     Path(config["file"]).write_text(json.dumps(said))
     del board
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from calibadv.config import Config, load_config
+from calibadv.methods import Method, make_method
 from calibadv.rllib.config import CalibAdvConfig
-from calibadv.rllib.stream import Inputs, RolloutStream
 from tests.rollout.engine_suite import save_tiny_model
 
 
@@ -33,11 +32,7 @@ def settings(*overrides: str) -> Config:
     return load_config(None, [*arguments, *overrides])
 
 
-def algorithm_config(model_folder: Path, config: Config) -> CalibAdvConfig:
-    nowhere = Path()
-    stream = RolloutStream(config, Inputs(nowhere, nowhere, nowhere, model_folder), "board", _no_search)
-    return CalibAdvConfig().of_run(stream)
-
-
-def _no_search() -> Any:
-    raise AssertionError("learner tests do not search")
+def algorithm_config(model_folder: Path, config: Config, method: Method | None = None) -> CalibAdvConfig:
+    """`method` in place of the configured one."""
+    method = method or make_method(config.method.name, config.method.params)
+    return CalibAdvConfig().of_learners(config, method, str(model_folder))

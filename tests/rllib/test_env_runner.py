@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.cluster.rows import FinishedRow
 from calibadv.rllib.env_runner import RolloutEnvRunner, SampleProgress, StepSample
-from calibadv.rllib.schedule import Phase
-from calibadv.rllib.stream import FinishedRow
 from calibadv.rollout.group import RolledGroup, without_documents
-from calibadv.types import Document, Group, Question
+from calibadv.types import Document, Group, Phase, Question
 from tests.build import group, trajectory
 from tests.rllib.conftest import algorithm_config, settings
 
@@ -25,10 +24,10 @@ class Stream:
     """Yields `rows`, then raises `error` if there is one. `expected` None: it cannot even be opened."""
 
     rows: Sequence[FinishedRow]
-    expected: Counter[tuple[str, int]] | None
+    expected: dict[tuple[Phase, int], int] | None
     error: Exception | None = None
 
-    def open(self) -> tuple[Counter[tuple[str, int]], Iterator[FinishedRow]]:
+    def open(self) -> tuple[dict[tuple[Phase, int], int], Iterator[FinishedRow]]:
         if self.expected is None:
             raise ValueError("no such file")
         return self.expected, self._iterate()
@@ -56,7 +55,7 @@ def row(
     """`documents` None: not sampled for people."""
     members: Group | None = group(trajectory(1.0, [2, 1]), question=question(f"{phase}-{step}-{index}"))
     rolled = RolledGroup(None if dropped else members, lost, documents or {})
-    return FinishedRow(str(phase), step, index, engine, rolled if documents is not None else without_documents(rolled))
+    return FinishedRow(phase, step, index, engine, rolled if documents is not None else without_documents(rolled))
 
 
 def runner(rows: Sequence[FinishedRow], *, missing: int = 0, error: Exception | None = None) -> RolloutEnvRunner:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from calibadv.batching import shard_groups, to_row
 from calibadv.config import Config
-from calibadv.methods import METHODS
+from calibadv.methods import METHODS, Method
 from calibadv.rllib.learner import PolicyLearner
 from calibadv.rllib.totals import clipped_tokens, step_metrics
 from calibadv.types import Group
@@ -33,8 +33,9 @@ GROUPS = [
 ]
 
 
-def make_learner(model_folder: Path, config: Config) -> PolicyLearner:
-    algorithm = algorithm_config(model_folder, config)
+def make_learner(model_folder: Path, config: Config, method: Method | None = None) -> PolicyLearner:
+    """`method` in place of the configured one."""
+    algorithm = algorithm_config(model_folder, config, method)
     learner = PolicyLearner(
         config=algorithm, module_spec=algorithm.get_default_rl_module_spec().as_multi_rl_module_spec()
     )
@@ -189,9 +190,7 @@ def test_saved_model_opens_with_from_pretrained_and_holds_the_trained_weights(
         torch.testing.assert_close(opened[name], tensor, rtol=0, atol=0)
 
 
-def test_tokens_of_weight_zero_are_neither_in_the_loss_nor_in_its_divisor(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_of_weight_zero_are_neither_in_the_loss_nor_in_its_divisor(model_folder: Path) -> None:
     def keep_first(g: Group) -> list[Any]:
         return [np.full(t.num_actions, float(i == 0), np.float32) for i, t in enumerate(g.trajectories)]
 
@@ -205,8 +204,7 @@ def test_tokens_of_weight_zero_are_neither_in_the_loss_nor_in_its_divisor(
         replace(METHODS["grpo"](), weights=keep_first),
         replace(METHODS["grpo"](), advantages=only_first),
     ):
-        monkeypatch.setattr("calibadv.rllib.config.make_method", lambda *_, m=method: m)
-        learner = make_learner(model_folder, settings("--learner.minibatch_rollouts=6"))
+        learner = make_learner(model_folder, settings("--learner.minibatch_rollouts=6"), method)
         metrics = step_metrics([train(learner, on_policy(learner, GROUPS), 1)])
         grad_norms.append(metrics["learner/grad_norm"])
     kept = sum(g.trajectories[0].num_actions for g in GROUPS)
@@ -214,15 +212,12 @@ def test_tokens_of_weight_zero_are_neither_in_the_loss_nor_in_its_divisor(
     assert grad_norms[0] == pytest.approx(grad_norms[1] * everything / kept, rel=1e-4)
 
 
-def test_an_update_whose_tokens_all_weigh_nothing_changes_nothing(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_update_whose_tokens_all_weigh_nothing_changes_nothing(model_folder: Path) -> None:
     def nothing(g: Group) -> list[Any]:
         return [np.zeros(t.num_actions, np.float32) for t in g.trajectories]
 
     method = replace(METHODS["grpo"](), weights=nothing)
-    monkeypatch.setattr("calibadv.rllib.config.make_method", lambda *_: method)
-    learner = make_learner(model_folder, settings())
+    learner = make_learner(model_folder, settings(), method)
     before = weights(learner)
     metrics = step_metrics([train(learner, GROUPS)])
     assert metrics["learner/loss"] == 0

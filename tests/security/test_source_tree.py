@@ -20,12 +20,8 @@ SOURCES = {
 # Bytes that our own processes hand each other through Ray, which authenticates them. Nothing here reads a file.
 PICKLE_WITHIN_RAY = {
     "calibadv/cluster/device_copy.py",
-    "calibadv/cluster/factories.py",
     "calibadv/cluster/stage.py",
     "calibadv/cluster/stream.py",
-    "calibadv/rllib/schedule.py",
-    "calibadv/rllib/stream.py",
-    "calibadv/evaluation/asking.py",
 }
 UNSAFE_MODULES = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "_pickle", "cPickle"}
 # Whoever listens has to say where: `serve/` alone does, by Ray Serve.

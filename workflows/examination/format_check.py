@@ -41,6 +41,7 @@ def answered(subject: Subject) -> list[Group]:
     import torch
 
     from calibadv.cluster.factories import make_roller
+    from calibadv.methods import make_method
     from calibadv.rollout.torch_engine import TorchEngine
 
     config, folder = subject.config, str(subject.model.path)
@@ -51,7 +52,7 @@ def answered(subject: Subject) -> list[Group]:
 
     engine = TorchEngine.from_folder(folder, max_batch=ASKED, compute_dtype=torch.float32)
     try:
-        roller = make_roller(config, folder, search)
+        roller = make_roller(config, make_method(config.method.name, config.method.params), folder, search)
         questions = first_questions(subject.files["test"], ASKED)
         rolled = asyncio.run(_all(roller.evaluate(each, engine, step=0, version=0) for each in questions))
     finally:

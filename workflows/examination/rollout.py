@@ -60,6 +60,7 @@ def roll(subject: Subject) -> Group:
     import torch
 
     from calibadv.cluster.factories import make_roller
+    from calibadv.methods import make_method
     from calibadv.rollout.torch_engine import TorchEngine
 
     config = shortened(subject.config)
@@ -72,7 +73,7 @@ def roll(subject: Subject) -> Group:
     folder = str(subject.model.path)
     engine = TorchEngine.from_folder(folder, max_batch=config.rollout.samples, compute_dtype=torch.float32)
     try:
-        roller = make_roller(config, folder, search)
+        roller = make_roller(config, make_method(config.method.name, config.method.params), folder, search)
         group = asyncio.run(roller.train(_with_gold(question, found), engine, step=0, version=0)).group
     finally:
         engine.close()
@@ -95,15 +96,13 @@ def update(config: Config, model: Path, group: Group) -> dict[str, Any]:
     from ray.rllib.core.learner.training_data import TrainingData
 
     from calibadv.batching import shard_groups
+    from calibadv.methods import make_method
     from calibadv.methods.method import StepFacts
     from calibadv.rllib.config import CalibAdvConfig
     from calibadv.rllib.learner import PolicyLearner
-    from calibadv.rllib.stream import Inputs, RolloutStream
     from calibadv.rllib.totals import step_metrics
 
-    nowhere = Path()
-    stream = RolloutStream(config, Inputs(nowhere, nowhere, nowhere, model), "", _no_search)
-    algorithm = CalibAdvConfig().of_run(stream)
+    algorithm = CalibAdvConfig().of_learners(config, make_method(config.method.name, config.method.params), str(model))
     spec = algorithm.get_default_rl_module_spec().as_multi_rl_module_spec()
     learner = PolicyLearner(config=algorithm, module_spec=spec)
     learner.build()
@@ -164,7 +163,3 @@ def _with_gold(question: Question, found: tuple[Document, ...]) -> Question:
         gold_titles=(found[0].title,),
         gold_passages=(found[0].text,),
     )
-
-
-def _no_search() -> Any:
-    raise AssertionError("the trial has a search of its own")
