@@ -1,0 +1,1 @@
+"""What a person sees of a run, an evaluation or a study in the terminal."""
