@@ -217,7 +217,7 @@ def test_what_is_done_from_python_can_be_done(block: int, tmp_path: Path, monkey
     import pandas
     import transformers
 
-    from calibadv.tracking.view import RunSummary
+    from calibadv.views.summary import RunSummary
     from workflows import train
 
     def at_once(config: Config, _view: object) -> RunSummary:

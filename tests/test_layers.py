@@ -42,6 +42,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "calibadv.methods",
     ),
     ("calibadv.checkpoints", "calibadv.config", "calibadv.tracking"),
+    ("calibadv.views",),
+    ("calibadv.plots",),
     ("calibadv.memory",),
     ("calibadv.step_time",),
     ("calibadv.dry_run",),

@@ -25,7 +25,7 @@ from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stall import START
 from calibadv.rllib.stream import Inputs, RolloutStream
 from calibadv.search.embeddings import embedding_progress
-from calibadv.tracking.view import TerminalView
+from calibadv.views.summary import TerminalView
 from serve.app import stop_search
 from workflows.searching import open_search, search_factory
 

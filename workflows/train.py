@@ -25,7 +25,6 @@ from calibadv.config import Config, ConfigError, load_config
 from calibadv.dry_run import plan_table
 from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.rllib.lost import mends
-from calibadv.tracking.view import RunSummary, TerminalView, open_view
 from calibadv.training.attempt import make_attempt
 from calibadv.training.inputs import check_inputs
 from calibadv.training.readiness import Unready
@@ -33,6 +32,8 @@ from calibadv.training.restart import Restart, RestartsUsedUp, after, restarted,
 from calibadv.training.resume import finished_steps
 from calibadv.training.sentinel import Collapsed
 from calibadv.training.signals import Interruption, Preempted
+from calibadv.views.open import open_view
+from calibadv.views.summary import RunSummary, TerminalView
 from workflows.command import run_command
 from workflows.session import started
 from workflows.shipped import recipe_file

@@ -20,10 +20,10 @@ from calibadv.config import Config, role
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
 from calibadv.studies.tracked import child_tags, log_final
-from calibadv.tracking.view import open_view
 from calibadv.training.inputs import resolve_inputs
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
+from calibadv.views.open import open_view
 from serve.app import stop_search
 from workflows.searching import open_search
 from workflows.session import init_ray, wanted_cpus

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from calibadv.tracking.series import History, collapse_point, has_any, names, running_mean, series
+from calibadv.plots.style import BIN_COLORS, BLUE, GREEN, INK, MUTED, ORANGE, RED, VIOLET
+from calibadv.tracking.series import BENCHMARKS, History, collapse_point, has_any, names, running_mean, series
+from calibadv.views.summary import TIME_PARTS
 
-INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
-BLUE, ORANGE, GREEN, RED, VIOLET = "#2563eb", "#ea8a1a", "#15966b", "#d1434b", "#7c5cc4"
-BIN_COLORS = ("#d9dde5", "#a9c4f5", "#5b8def", "#1d4ed8")
-TIME_PARTS = {"rollout": BLUE, "learn": ORANGE, "sync": GREEN, "eval": VIOLET, "other": "#b6bcc8"}
-BENCHMARKS = "eval/f1_"  # and the name of a data set, or "mean"
+_TIME_COLORS = (BLUE, ORANGE, GREEN, VIOLET, "#b6bcc8")
 
 Panel = Callable[[Axes, History], None]
 
@@ -161,10 +159,11 @@ def time_panel(axes: Axes, history: History) -> None:
     axes.set_title("Where a step's time goes (s)")
     timed = [row for row in history if has_any([row], [f"time/{part}_s" for part in TIME_PARTS])]
     steps = [row["step"] for row in timed]
+    look = dict(zip(TIME_PARTS, _TIME_COLORS, strict=True))
     parts = [part for part in TIME_PARTS if has_any(timed, [f"time/{part}_s"])]
     if parts:
         rows = [[row.get(f"time/{part}_s", 0.0) for row in timed] for part in parts]
-        colors = [TIME_PARTS[part] for part in parts]
+        colors = [look[part] for part in parts]
         axes.stackplot(steps, *rows, labels=parts, colors=colors, linewidth=0, step="mid")
     axes.set_ylim(bottom=0)
 

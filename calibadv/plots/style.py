@@ -1,4 +1,4 @@
-"""How a comparison's figures look: a colour a cell that is the same in all of them, axes as in a run's own plots."""
+"""How figures look: axes, colours, and in a study a colour a cell that is the same in all of its figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from calibadv.tracking.panels import BLUE, GREEN, GRID, INK, MUTED, ORANGE, RED, VIOLET
+INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
+BLUE, ORANGE, GREEN, RED, VIOLET = "#2563eb", "#ea8a1a", "#15966b", "#d1434b", "#7c5cc4"
+BIN_COLORS = ("#d9dde5", "#a9c4f5", "#5b8def", "#1d4ed8")
 
 LineStyle = str | tuple[int, tuple[int, ...]]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from calibadv.tracking.view import Activity
+from calibadv.views.summary import Activity
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from calibadv.plots.style import Ink, legend_of, styled
+from calibadv.plots.style import BIN_COLORS, INK, MUTED, Ink, legend_of, styled
 from calibadv.studies.curves import shown_histories
 from calibadv.studies.results import CellResult
 from calibadv.studies.spread import Spread
-from calibadv.tracking.panels import BIN_COLORS, INK, MUTED
 from calibadv.tracking.series import series
 
 _BINS = {"0": "c = 0", "0.33": "c = 1/3", "0.67": "c = 2/3", "1": "c = 1"}

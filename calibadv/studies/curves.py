@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from calibadv.plots.style import Ink, legend_of, styled, whole_steps
+from calibadv.plots.style import MUTED, Ink, legend_of, styled, whole_steps
 from calibadv.studies.results import CellResult
-from calibadv.tracking.panels import MUTED
 from calibadv.tracking.series import History, running_mean, series
 
 Array = NDArray[np.float64]

@@ -10,13 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from calibadv.plots.style import Ink, ink_of, legend_of, save
+from calibadv.plots.style import MUTED, Ink, ink_of, legend_of, save
 from calibadv.studies.bars import draw_final_f1, draw_scores, draw_sweep, score_shares
 from calibadv.studies.curves import BY_FILE, CURVES, draw_curve, has_curve
 from calibadv.studies.grid import Plan
 from calibadv.studies.results import CellResult
 from calibadv.studies.study import GroupName
-from calibadv.tracking.panels import MUTED
 
 OVERVIEW = ("f1_eval", "f1_train", "entropy", "high_ppl", "neg_pos_ratio")
 

@@ -23,8 +23,8 @@ from rich.text import Text
 from calibadv.json_lines import whole_lines
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import State
-from calibadv.tracking.live_logging import live_with_logging
 from calibadv.tracking.starting import draws
+from calibadv.views.live import live_with_logging
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from typing import Any
 from calibadv.methods import METHODS
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.study import Cell
-from calibadv.tracking.panels import BENCHMARKS
 from calibadv.tracking.run_folder import read_history, read_json_lines
-from calibadv.tracking.series import History, collapse_point, series
+from calibadv.tracking.series import BENCHMARKS, History, collapse_point, series
 
 FAILURES = "failures"  # in the study's folder: why a run failed, a text file a run
 

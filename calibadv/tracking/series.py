@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from calibadv.collapse import collapse_step
 
+BENCHMARKS = "eval/f1_"  # and the name of a data set, or "mean"
 History = Sequence[Mapping[str, float]]
 """A dict a step, as in metrics.jsonl; each has "step"."""
 

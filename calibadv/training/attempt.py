@@ -14,7 +14,6 @@ from calibadv.rllib.lost import mends
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.provenance import command_line, method_color, note
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
-from calibadv.tracking.view import RunSummary, TerminalView
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.inputs import resolve_inputs
 from calibadv.training.restart import Restart
@@ -23,6 +22,7 @@ from calibadv.training.run import Started, TrainingRun
 from calibadv.training.signals import Interruption
 from calibadv.training.snapshots import Snapshots
 from calibadv.training.summary import logged_params, title
+from calibadv.views.summary import RunSummary, TerminalView
 
 
 def make_attempt(

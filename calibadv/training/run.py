@@ -14,6 +14,7 @@ from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config
 from calibadv.diagnostics import ClippedTokens, benchmark_f1
 from calibadv.methods import Method, make_method
+from calibadv.plots.run import write_overview, write_plots
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.rllib.env_runner import StepSample
@@ -22,12 +23,10 @@ from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.clipped_table import write_clipped_table
 from calibadv.tracking.mlflow_run import MlflowRun
-from calibadv.tracking.plots import write_overview, write_plots
 from calibadv.tracking.provenance import command_line, note
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.tracking.time_left import TimeLeft
-from calibadv.tracking.view import RunSummary, TerminalView
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.metrics import (
     evaluation_metrics,
@@ -42,6 +41,7 @@ from calibadv.training.sentinel import Sentinel
 from calibadv.training.signals import Interruption
 from calibadv.training.summary import before_and_after, next_steps, run_summary, title, view_summary
 from calibadv.types import Group
+from calibadv.views.summary import RunSummary, TerminalView
 
 logger = logging.getLogger(__name__)
 

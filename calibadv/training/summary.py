@@ -16,7 +16,7 @@ from calibadv.tracking.pages import BASE, run_page
 from calibadv.tracking.provenance import ROOT
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.series import History, collapse_point
-from calibadv.tracking.view import TIME_PARTS, RunSummary
+from calibadv.views.summary import TIME_PARTS, RunSummary
 
 LOGPROB_DIFFS = ("sync/logprob_diff_mean", "eval/logprob_diff_mean")
 _SHOWN = ("f1", "em", "format", "searches")  # of the first and the last evaluation

@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.logging import RichHandler
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from calibadv.tracking.foreign_output import ForeignOutput
-from calibadv.tracking.live_logging import live_with_logging
-from calibadv.tracking.rollout_text import summary_text
-from calibadv.tracking.view import NUMBERS, TIME_PARTS, NowFn, RunSummary, clock, time_shares
+from calibadv.views.foreign_output import ForeignOutput
+from calibadv.views.rollout import summary_text
+from calibadv.views.summary import NUMBERS, TIME_PARTS, NowFn, RunSummary, clock, time_shares
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +210,30 @@ class LiveView:
         words = Text("  ").join(Text(f"{part} {share:.0%}", _COLORS[part]) for part, share in shares.items())
         colours = self._console.color_system is not None and not self._console.no_color
         return [*([bar] if colours else []), words] if shares else []  # without colours the bar says nothing
+
+
+@contextmanager
+def live_with_logging(live: Live, console: Console) -> Iterator[None]:
+    """Shows `live` within the block, with the root logger's stream handlers replaced by one of its console.
+
+    Lines that are written past a live display would tear it.
+    """
+    root = logging.getLogger()
+    # A short time: in a narrow window the date and its brackets take a third of the line.
+    handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="%H:%M:%S")
+    muted = [other for other in root.handlers if type(other) is logging.StreamHandler]
+    for other in muted:
+        root.removeHandler(other)
+    root.addHandler(handler)
+    live.start(refresh=True)
+    try:
+        yield
+    finally:
+        live.stop()
+        root.removeHandler(handler)
+        for other in muted:
+            root.addHandler(other)
+        console.show_cursor(True)  # rich shows it in stop(); once more for a stop() that was itself interrupted
 
 
 def _width(row: list[tuple[str, str, str]]) -> int:

@@ -14,8 +14,8 @@ from typing import Self
 
 from rich.console import Console
 
-from calibadv.tracking.rollout_text import summary_text
-from calibadv.tracking.view import NUMBERS, TIME_PARTS, NowFn, RunSummary, clock, time_shares
+from calibadv.views.rollout import summary_text
+from calibadv.views.summary import NUMBERS, TIME_PARTS, NowFn, RunSummary, clock, time_shares
 
 log = logging.getLogger(__name__)
 

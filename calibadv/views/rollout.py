@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibadv.tracking.record import RolloutRecord, TurnRecord
-from calibadv.tracking.view import RunSummary
+from calibadv.views.summary import RunSummary
 
 _ROWS = (("F1", "f1"), ("exact match", "em"), ("format", "format"), ("searches", "searches"))
 LEGEND = (

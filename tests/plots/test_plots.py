@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibadv.tracking.panels import PANELS, certainty_panel, reward_panel, time_panel
-from calibadv.tracking.plots import OVERVIEW, overview, write_plots
+from calibadv.plots.panels import PANELS, certainty_panel, reward_panel, time_panel
+from calibadv.plots.run import OVERVIEW, overview, write_plots
 from calibadv.tracking.series import names, running_mean, series
 from tests.tracking.fake_run import history
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from calibadv.rllib.stall import StallWatch
-from calibadv.tracking.view import Activity
+from calibadv.views.summary import Activity
 
 
 class Clock:

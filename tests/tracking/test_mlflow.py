@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from calibadv.plots.run import write_overview
 from calibadv.tracking.mlflow_run import SPOOL, MlflowRun, RunStatus, flatten
 from calibadv.tracking.mlflow_store import MlflowStore, Target
 from calibadv.tracking.outbox import Operation
-from calibadv.tracking.plots import write_overview
 from calibadv.tracking.provenance import provenance
 from calibadv.tracking.replay import replay
 from calibadv.tracking.run_folder import read_json_lines

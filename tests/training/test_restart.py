@@ -30,11 +30,11 @@ from calibadv.pocket import policy_path
 from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.stream import Inputs
 from calibadv.rollout.protocols import SearchFailed
-from calibadv.tracking.plain_view import PlainView
 from calibadv.training import attempt
 from calibadv.training import run as training_run
 from calibadv.training.restart import Restart, RestartsUsedUp, mends, restarted
 from calibadv.training.signals import Interruption
+from calibadv.views.plain import PlainView
 from tests.training.test_run import (
     MUTE,
     STEPS,

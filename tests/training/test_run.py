@@ -21,7 +21,6 @@ from calibadv.methods import make_method
 from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.stream import Inputs
-from calibadv.tracking.plain_view import PlainView
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.readiness import Unready
@@ -30,6 +29,7 @@ from calibadv.training.run import TrainingRun
 from calibadv.training.signals import Interruption, Preempted
 from calibadv.training.snapshots import Snapshots
 from calibadv.types import Group
+from calibadv.views.plain import PlainView
 from tests.build import group, trajectory
 from tests.training.fake_algorithm import FakeAlgorithm
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from calibadv.tracking.foreign_output import ForeignOutput
+from calibadv.views.foreign_output import ForeignOutput
 foreign = ForeignOutput()
 print("(raylet) of Python")
 os.write(2, b"of C++\\n")

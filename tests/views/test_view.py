@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from calibadv.tracking.live_view import LiveView, sparkline
-from calibadv.tracking.plain_view import PlainView
-from calibadv.tracking.rollout_text import comparison_table, summary_text
-from calibadv.tracking.view import Activity, RunSummary, TerminalView, open_view, time_shares
+from calibadv.views.live import LiveView, sparkline
+from calibadv.views.open import open_view
+from calibadv.views.plain import PlainView
+from calibadv.views.rollout import comparison_table, summary_text
+from calibadv.views.summary import Activity, RunSummary, TerminalView, time_shares
 from tests.tracking.fake_run import history, record
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
