@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from calibadv.checkpoints.folders import Stored
 from calibadv.cluster.factories import RollGroup, make_engine
@@ -50,6 +51,10 @@ class RolloutStream:
     inputs: Inputs
     board: str
     search_factory: Callable[[], SearchFn]
+
+    def __deepcopy__(self, _: Any) -> RolloutStream:
+        """Itself: RLlib copies its configuration again and again, and nobody changes a stream."""
+        return self
 
     def open(self) -> tuple[dict[tuple[Phase, int], int], Iterator[FinishedRow]]:
         """How many rows each (phase, step) has, and the rows as they are finished: the first one starts the engines."""
