@@ -22,20 +22,23 @@ from pathlib import Path
 import pandas as pd
 
 from calibadv.lab.drift import drift, frozen_credits
-from calibadv.lab.figures import draw_curves
+from calibadv.lab.figures import draw_curves, draw_survival
 from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.language import language
 from calibadv.lab.results import (
+    against,
     cell_table,
     is_stored,
     markdown,
     read_store,
     run_figures,
     with_finished,
+    with_shared,
     write_store,
 )
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Study, load_study, run_study
+from calibadv.lab.survival import EVENTS
 from calibadv.lab.warm_start import make_start
 from workflows.command import run_command
 
@@ -90,7 +93,7 @@ def push(results: Path, questions: int = 96, lr: float = 2e-4) -> int:
 
 def make(study: Study, folder: Path, results: Path, jobs: int) -> int:
     """Makes what the study's table lacks; returns how many runs failed."""
-    store = read_store(results / f"{study.name}.parquet")
+    store = stored(study, results)
     left = [planned for planned in study.runs if not is_stored(store, planned)]
     log.info("%s: %d of %d runs are left; %s", study.name, len(left), len(study.runs), folder)
     failed = 0
@@ -104,16 +107,27 @@ def make(study: Study, folder: Path, results: Path, jobs: int) -> int:
     return failed
 
 
+def stored(study: Study, results: Path) -> pd.DataFrame:
+    """The study's table, with those of its runs that other studies have made."""
+    own = results / f"{study.name}.parquet"
+    return with_shared(read_store(own), study, sorted(set(results.glob("*.parquet")) - {own}))
+
+
 def report(study: Study, folder: Path, results: Path) -> None:
     """Writes the study's table of runs, its figures' table and its picture."""
-    store = with_finished(read_store(results / f"{study.name}.parquet"), study, folder)
+    store = with_finished(stored(study, results), study, folder)
     if store.empty:
         raise ValueError(f"no run of {study.name!r} has ended yet, neither in {folder} nor in {results}")
     write_store(store, results / f"{study.name}.parquet")
-    table = cell_table(run_figures(store))
-    (results / f"{study.name}.md").write_text(markdown(table), "utf-8")
+    figures = run_figures(store)
+    text = markdown(cell_table(figures))
+    if study.baseline in set(figures["cell"]):
+        text += f"\nAgainst {study.baseline}, paired by seed:\n\n{markdown(against(figures, study.baseline))}"
+    (results / f"{study.name}.md").write_text(text, "utf-8")
     draw_curves(store, results / f"{study.name}.png")
-    log.info("%s\n%s", results / f"{study.name}.md", markdown(table))
+    if figures[list(EVENTS)].notna().any(axis=None):
+        draw_survival(figures, results / f"{study.name}-survival.png")
+    log.info("%s\n%s", results / f"{study.name}.md", text)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from calibadv.lab.survival import EVENTS, survival
+
 PANELS = {
     "reward/mean": ("F1 x format", "linear"),
     "policy/entropy": ("entropy, nats", "linear"),
@@ -29,6 +31,23 @@ def draw_curves(store: pd.DataFrame, path: Path) -> None:
             label = f"{cell} ({smooth.shape[1]})" if axis is axes[0] else None
             _band(axis, smooth, STYLES[index % len(STYLES)], label)
         axis.set(title=title, xlabel="step", yscale=scale)
+        axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def draw_survival(figures: pd.DataFrame, path: Path) -> None:
+    """Writes a panel an event: the share of each cell's runs that have lasted so long."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(EVENTS), 4.0), layout="constrained")
+    axes = figure.subplots(1, len(EVENTS))
+    for axis, (event, name) in zip(axes, EVENTS.items(), strict=True):
+        for index, (cell, rows) in enumerate(figures.groupby("cell", sort=False)):
+            steps, share = survival(rows, event)
+            label = f"{cell} ({len(rows)})" if axis is axes[0] else None
+            axis.step(steps, share, STYLES[index % len(STYLES)], where="post", label=label)
+        axis.set(title=f"runs without {name}", xlabel="step", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)

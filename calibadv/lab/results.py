@@ -6,6 +6,7 @@ The table is a parquet file that a repository can keep, so that no run is made t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from calibadv.evaluation.bootstrap import Doubles, bootstrap_means, percentile_i
 from calibadv.lab.run import DONE, read_metrics
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Planned, Study
+from calibadv.lab.survival import EVENTS, log_rank
 
 RUN = ["cell", "seed"]
 LAST = 20  # steps that a run's end is the mean of
+COMPARED = ("f1", "held_out_f1", "entropy", "log_tail_mass", "garbled")
 GARBLES_AT, GARBLES_FOR = 0.5, 10  # share of rollouts, and steps whose mean it is
 
 
@@ -55,6 +58,27 @@ def with_finished(store: pd.DataFrame, study: Study, folder: Path) -> pd.DataFra
     kept = store[~pd.MultiIndex.from_frame(store[RUN]).isin(made)]
     whole = pd.concat([kept, new]) if len(kept) else new
     return whole.sort_values([*RUN, "step"], kind="stable", ignore_index=True)
+
+
+def with_shared(store: pd.DataFrame, study: Study, others: Iterable[Path]) -> pd.DataFrame:
+    """The table with those runs of the study that another study has made: equal settings, whatever the cell was called.
+
+    Runs are functions of their settings, so that none needs to be made twice.
+    """
+    missing = [planned for planned in study.runs if not is_stored(store, planned)]
+    tables = [store] if len(store) else []
+    for other in map(read_store, others):
+        made = {_whole(rows["settings"].iloc[0]): rows.index for _, rows in other.groupby(RUN)}
+        for planned in [planned for planned in missing if planned.run.model_dump_json() in made]:
+            tables.append(other.loc[made[planned.run.model_dump_json()]].assign(cell=planned.cell))
+            missing.remove(planned)
+    whole = pd.concat(tables) if tables else store
+    return whole.sort_values([*RUN, "step"], kind="stable", ignore_index=True)
+
+
+def _whole(settings: str) -> str:
+    """Settings as they are written now: with the default of every key that came later."""
+    return LabRun.model_validate_json(settings).model_dump_json()
 
 
 def is_stored(store: pd.DataFrame, planned: Planned) -> bool:
@@ -138,6 +162,29 @@ def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, 
         raise ValueError(f"no seed has a run of every one of the cells {', '.join(weights)}")
     low, high = percentile_interval(bootstrap_means(values_Q, draws=draws))
     return Contrast(float(values_Q.mean()), low, high, len(values_Q))
+
+
+def against(figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """A row a cell but the baseline: paired differences from it with 95 % intervals, and log-rank tests of events.
+
+    Over the seeds that both have; a cell that shares none with the baseline has no row.
+    """
+    shared = figures[figures["cell"] == baseline]["seed"]
+    rows: dict[str, dict[str, float | int | str]] = {}
+    for cell in figures["cell"].unique():
+        theirs = figures[(figures["cell"] == cell) & figures["seed"].isin(shared)]
+        if cell == baseline or theirs.empty:
+            continue
+        row: dict[str, float | int | str] = {"seeds": len(theirs)}
+        for measure in COMPARED:
+            values = figures.pivot_table(index="seed", columns="cell", values=measure)
+            if {cell, baseline} <= set(values) and len(values[[cell, baseline]].dropna()):
+                found = contrast(figures, measure, {cell: 1.0, baseline: -1.0})
+                row[measure] = f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+        for event, name in EVENTS.items():
+            row[f"p of {name}"] = log_rank(figures, cell, baseline, event)
+        rows[cell] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:

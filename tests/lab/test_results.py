@@ -11,7 +11,17 @@ import pytest
 
 from calibadv.lab import results
 from calibadv.lab.figures import draw_curves
-from calibadv.lab.results import cell_table, contrast, garbled_at, is_stored, markdown, read_store, run_figures
+from calibadv.lab.results import (
+    cell_table,
+    contrast,
+    garbled_at,
+    is_stored,
+    markdown,
+    read_store,
+    run_figures,
+    with_shared,
+    write_store,
+)
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Planned, Study
 from workflows import lab
@@ -115,3 +125,14 @@ def test_a_run_of_other_settings_takes_the_stored_one_s_place(tmp_path: Path) ->
     store = results.with_finished(pd.concat([old, other]), Study("x", (planned,)), tmp_path)
     assert store.groupby("cell").size().to_dict() == {"a": 1, "b": 3}
     assert is_stored(store, planned)
+
+
+def test_a_run_that_another_study_has_made_is_taken_from_its_table(tmp_path: Path) -> None:
+    other = pd.concat([rows("theirs", 0, [0.5] * 3), rows("theirs", 1, [0.7] * 3)])
+    write_store(other, tmp_path / "other.parquet")
+    study = Study("mine", (Planned("ours", LabRun(seed=1)), Planned("ours", LabRun(seed=2))))
+    found = with_shared(read_store(tmp_path / "mine.parquet"), study, [tmp_path / "other.parquet"])
+    assert found[["cell", "seed"]].drop_duplicates().to_numpy().tolist() == [["ours", 1]]
+    assert found["reward/mean"].tolist() == pytest.approx([0.7] * 3)
+    assert [is_stored(found, planned) for planned in study.runs] == [True, False]
+    assert with_shared(found, study, [tmp_path / "other.parquet"]).equals(found)
