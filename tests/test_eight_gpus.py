@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import Config, load_config
-from calibadv.dry_run import consequences
+from calibadv.memory.dry_run import consequences
 from calibadv.memory.plan import NODE_GPUS, gpus_wanted
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import Inputs, RolloutStream

@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 
 from calibadv.cluster.model_folder import model_folder
+from calibadv.doctor.subject import model_here
 from calibadv.model_source import (
     SMALL_FILES,
     cached_folder,
@@ -23,7 +24,6 @@ from calibadv.model_source import (
     offline,
 )
 from calibadv.pocket import policy_path
-from workflows.examination.subject import model_here
 
 VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
 

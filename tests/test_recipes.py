@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from calibadv.config import Config, load_config
-from calibadv.dry_run import memory_tables, plan_table
+from calibadv.memory.dry_run import memory_tables, plan_table
 from calibadv.memory.plan import gpus_wanted
 from calibadv.search.settings import SearchSettings
 

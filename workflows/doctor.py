@@ -15,30 +15,61 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from calibadv.config import load_config
+from calibadv.cluster.nodes import Cluster, about_cluster
+from calibadv.config import Config, load_config
+from calibadv.doctor.checks import Means, checks
+from calibadv.doctor.examine import Check
+from calibadv.doctor.finding import exit_code
+from calibadv.doctor.report import report
+from calibadv.doctor.subject import Subject
 from workflows.command import run_command
-from workflows.examination.checks import CHECKS
-from workflows.examination.finding import exit_code
-from workflows.examination.report import report
-from workflows.examination.subject import Subject
 from workflows.shipped import recipe_file
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0: nothing failed, warnings there may be. 1: something failed. 2: the arguments or the recipe are wrong."""
+def main(arguments: Sequence[str] | None = None, looks: Sequence[Check] | None = None) -> int:
+    """0: nothing failed, warnings there may be. 1: something failed. 2: the arguments or the recipe are wrong.
+
+    `looks` take the place of all checks.
+    """
     subject = parse(arguments)
     for chatty in ("calibadv", "serve", "workflows", "ray"):
         logging.getLogger(chatty).setLevel(logging.ERROR)  # what matters is a line of the report
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported, by a check
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read where huggingface_hub is imported: not yet
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return exit_code(report(CHECKS, subject, Console()))
+    return exit_code(report(checks(means()) if looks is None else looks, subject, Console()))
+
+
+def means() -> Means:
+    """What the checks use of a run: its Ray and its search."""
+    from workflows.searching import search_factory, search_settings
+    from workflows.session import wanted_cpus
+
+    return Means(joined, wanted_cpus, search_settings, lambda config: search_factory(config, "")())
+
+
+@contextmanager
+def joined(config: Config) -> Iterator[Cluster]:
+    """What the run's cluster says; one that is started here ends with it."""
+    import ray
+
+    from workflows.session import init_ray, wanted_cpus
+
+    started = not ray.is_initialized()
+    if started:
+        init_ray(config, wanted_cpus(config))
+    try:
+        yield about_cluster(config)
+    finally:
+        if started:
+            ray.shutdown()
 
 
 def parse(arguments: Sequence[str] | None = None) -> Subject:

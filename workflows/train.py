@@ -22,7 +22,7 @@ import ray
 from rich.console import Console
 
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.dry_run import plan_table
+from calibadv.memory.dry_run import plan_table
 from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.rllib.lost import mends
 from calibadv.training.attempt import make_attempt

@@ -11,8 +11,8 @@ import pytest
 
 from calibadv.cluster.servers import Server, check_routes, server_in_use
 from calibadv.config import load_config
-from workflows.examination import ports
-from workflows.examination.finding import State
+from calibadv.doctor import ports
+from calibadv.doctor.finding import State
 
 JUDGE = (
     "--method.params.soft_pen=judge",

@@ -12,12 +12,14 @@ import ray
 from rich.console import Console
 
 from calibadv.config import ConfigError
+from calibadv.doctor.checks import checks
+from calibadv.doctor.cluster import cluster
+from calibadv.doctor.examine import Check, examine
+from calibadv.doctor.finding import Finding, State, exit_code, failed, passed, warned
+from calibadv.doctor.report import report
+from calibadv.doctor.subject import Subject
 from workflows import doctor
-from workflows.examination.checks import CHECKS
-from workflows.examination.examine import Check, examine
-from workflows.examination.finding import Finding, State, exit_code, failed, passed, warned
-from workflows.examination.report import report
-from workflows.examination.subject import Subject
+from workflows.command import run_command
 
 SUBJECT = doctor.parse([])
 
@@ -61,14 +63,13 @@ def test_recipe_overrides_and_deep_may_stand_in_any_order(tmp_path: Path) -> Non
     "arguments", [["--run.sed", "1"], ["--config", "/nowhere.toml"], ["--deeper"], ["deep"], ["--run.steps", "0"]]
 )
 def test_wrong_arguments_are_refused_before_anything_is_looked_at(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError):
         doctor.parse(arguments)
-    monkeypatch.setattr("sys.argv", ["doctor.py", *arguments])
-    monkeypatch.setattr(doctor, "report", lambda *_: pytest.fail("something was looked at"))
-    assert doctor._cli() == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert run_command(lambda: doctor.main(arguments, [of("look", AssertionError("looked at"))])) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith("error: ")) == ("", True)
 
 
 # ---- the exit code -----------------------------------------------------------------------------------------------
@@ -84,12 +85,10 @@ def test_wrong_arguments_are_refused_before_anything_is_looked_at(
     ],
 )
 def test_only_a_failure_changes_the_exit_code(
-    findings: list[Finding], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    findings: list[Finding], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(findings) == code
-    monkeypatch.setattr(doctor, "CHECKS", (of("check", *findings),))
-    monkeypatch.setattr("sys.argv", ["doctor.py"])
-    assert doctor._cli() == code
+    assert doctor.main([], [of("check", *findings)]) == code
     assert f"{code} failed" in capsys.readouterr().out
 
 
@@ -148,8 +147,9 @@ def test_a_check_that_hangs_is_left_at_its_limit_with_what_it_found() -> None:
 
 
 def test_every_check_has_a_name_of_its_own_and_a_limit() -> None:
-    assert len({check.name for check in CHECKS}) == len(CHECKS) == 15
-    assert all(check.limit_s > 0 for check in CHECKS)
+    all_of_them = checks(doctor.means())
+    assert len({check.name for check in all_of_them}) == len(all_of_them) == 15
+    assert all(check.limit_s > 0 for check in all_of_them)
 
 
 # ---- the report --------------------------------------------------------------------------------------------------
@@ -185,7 +185,6 @@ def test_what_a_server_says_cannot_steer_the_terminal(terminal: bool) -> None:
 
 
 def test_nothing_of_ray_is_started_by_a_shallow_look() -> None:
-    from workflows.examination.cluster import cluster
-
-    assert [finding.state for finding in cluster(SUBJECT)] == [State.PASS]
+    looked = cluster(SUBJECT, joined=lambda _: pytest.fail("a cluster is joined"), wanted_cpus=lambda _: 1.0)
+    assert [finding.state for finding in looked] == [State.PASS]
     assert not ray.is_initialized()

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from calibadv.config import POCKET, Config
+from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.model_source import SMALL_FILES, ModelFolder, find_model
 from calibadv.pocket import PocketPaths, policy_path, write_pocket_world
-from workflows.examination.finding import Finding, failed, passed, warned
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from calibadv.cluster.servers import Server, servers_of, spared
+from calibadv.doctor.finding import Finding, failed, passed, warned
+from calibadv.doctor.subject import Subject
 from calibadv.http_client import without_password
-from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.subject import Subject
 
 RAY_AGENT_PORT = 52365  # Ray's dashboard agent has a fixed one, also of clusters that otherwise take any free port
 RAY_ADDRESS_FILE = (

@@ -6,18 +6,17 @@ import asyncio
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calibadv.config import Config
+from calibadv.doctor.data import first_documents, first_questions
+from calibadv.doctor.finding import Finding, failed, passed, warned
+from calibadv.doctor.hardware import GIB, available_gib
+from calibadv.doctor.needs import PROCESS_GIB, needs_of
+from calibadv.doctor.subject import Subject
 from calibadv.types import Document, Group, Question
-from workflows.examination.data import first_documents, first_questions
-from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.hardware import GIB, available_gib
-from workflows.examination.needs import PROCESS_GIB, needs_of
-from workflows.examination.subject import Subject
 
 SMALL = 300_000_000  # parameters: below it a CPU takes a minute at most
 _TURN_TOKENS, _TURNS = 24, 1
@@ -29,9 +28,11 @@ def rollout(subject: Subject) -> Iterator[Finding]:
     if (hindrance := hindrance_of(subject, updates=True)) is not None:
         yield hindrance
         return
+    from calibadv.rllib.trial import one_update
+
     group = roll(subject)
     yield rolled(group)
-    yield learned(update(subject.config, subject.model.path, group))
+    yield learned(one_update(subject.config, subject.model.path, [rewarded(group)]))
 
 
 def hindrance_of(subject: Subject, name: str = "rollout", *, updates: bool) -> Finding | None:
@@ -89,27 +90,6 @@ def shortened(config: Config) -> Config:
         "max_turn_tokens": min(rollout.max_turn_tokens, _TURN_TOKENS),
     }
     return config.model_copy(update={"rollout": rollout.model_copy(update=less)})
-
-
-def update(config: Config, model: Path, group: Group) -> dict[str, Any]:
-    """The metrics of one update by the run's own learner, with rewards made up: equal ones would train nothing."""
-    from ray.rllib.core.learner.training_data import TrainingData
-
-    from calibadv.batching import shard_groups
-    from calibadv.methods import make_method
-    from calibadv.methods.method import StepFacts
-    from calibadv.rllib.config import CalibAdvConfig
-    from calibadv.rllib.learner import PolicyLearner
-    from calibadv.rllib.totals import step_metrics
-
-    algorithm = CalibAdvConfig().of_learners(config, make_method(config.method.name, config.method.params), str(model))
-    spec = algorithm.get_default_rl_module_spec().as_multi_rl_module_spec()
-    learner = PolicyLearner(config=algorithm, module_spec=spec)
-    learner.build()
-    groups = [rewarded(group)]
-    (shard,) = shard_groups(groups, num_minibatches=1, num_shards=1, seed=config.run.seed)
-    facts = StepFacts(mean_searches=1.0)
-    return step_metrics([learner.update(TrainingData(episodes=shard), num_minibatches=1, facts=facts)])
 
 
 def rewarded(group: Group) -> Group:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from calibadv.cluster.ray_place import token_fault, token_file
 from calibadv.config import Config
 from calibadv.config.secrets import secret_keys
+from calibadv.doctor.finding import Finding, failed, passed, warned
+from calibadv.doctor.subject import Subject
 from calibadv.http_client import is_loopback
-from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.subject import Subject
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEPT_IN = "the configuration is written to runs/ and to MLflow"

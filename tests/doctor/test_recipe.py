@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import pytest
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
+from calibadv.cluster.nodes import Node, about_here, paths_of
 from calibadv.config import Config, load_config
+from calibadv.doctor import cluster, data, exposure, format_check, retriever, rollout, tokenizer, tracking
+from calibadv.doctor.examine import Check, examine
+from calibadv.doctor.finding import Finding, State
+from calibadv.doctor.subject import Subject
 from calibadv.pocket import policy_path
 from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogue import Dialogue
@@ -24,11 +30,7 @@ from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_dialogue import byte_tokenizer
 from tests.training.untaught import untaught
 from workflows.doctor import RECIPES
-from workflows.examination import cluster, data, exposure, format_check, retriever, rollout, tokenizer, tracking
-from workflows.examination.cluster import Node
-from workflows.examination.examine import Check, examine
-from workflows.examination.finding import Finding, State
-from workflows.examination.subject import Subject
+from workflows.searching import search_factory, search_settings
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 SECRET = "s3cr3t-of-this-test"
@@ -234,8 +236,11 @@ def test_the_longest_prompt_is_held_to_the_budget() -> None:
 # ---- the search tool ---------------------------------------------------------------------------------------------
 
 
+search = partial(retriever.retriever, settings=search_settings, server=lambda config: search_factory(config, "")())
+
+
 def test_a_pipeline_over_the_first_passages_is_asked_a_real_question(tmp_path: Path) -> None:
-    (finding,) = looked(retriever.retriever, subject(tmp_path))
+    (finding,) = looked(search, subject(tmp_path))
     assert finding.state is PASS
     assert "bm25, reranker none, over 2 passages: 2 documents ('Ada', 'Oslo')" in finding.said
     assert not (tmp_path / "cache").exists()
@@ -285,7 +290,7 @@ def test_a_search_server_is_asked_as_rollouts_ask_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: Any, state: State, said: str
 ) -> None:
     server(monkeypatch, reply)
-    (finding,) = looked(retriever.retriever, subject(tmp_path, "--search.url=http://127.0.0.1:1/retrieve"))
+    (finding,) = looked(search, subject(tmp_path, "--search.url=http://127.0.0.1:1/retrieve"))
     assert (finding.state, said in finding.said) == (state, True), finding
 
 
@@ -518,14 +523,14 @@ def test_a_cluster_that_asks_for_no_token_is_warned_of() -> None:
 
 def test_a_node_says_what_it_has_and_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOKEN_OF_THIS_TEST", raising=False)
-    node = cluster.about_here("n", (str(tmp_path), "/nowhere"), str(tmp_path / "cache"), ("TOKEN_OF_THIS_TEST",))
+    node = about_here("n", (str(tmp_path), "/nowhere"), str(tmp_path / "cache"), ("TOKEN_OF_THIS_TEST",))
     assert (node.missing, node.unset) == (("/nowhere",), ("TOKEN_OF_THIS_TEST",))
     assert node.versions["ray"] == "2.60.0"
     assert node.free_gib > 0
 
 
 def test_every_node_must_see_what_the_recipe_names_by_an_absolute_path() -> None:
-    assert cluster.paths_of(load_config(RECIPES / "pocket.toml")) == ()
+    assert paths_of(load_config(RECIPES / "pocket.toml")) == ()
     given = ("--data.corpus=/data/wiki", "--model.path=/data/qwen", "--search.faiss_index=/data/e5.index")
-    assert cluster.paths_of(load_config(None, given)) == ("/data/qwen", "/data/e5.index", "/data/wiki")
-    assert "/data/wiki" not in cluster.paths_of(load_config(None, [*given, "--search.url=http://127.0.0.1:1"]))
+    assert paths_of(load_config(None, given)) == ("/data/qwen", "/data/e5.index", "/data/wiki")
+    assert "/data/wiki" not in paths_of(load_config(None, [*given, "--search.url=http://127.0.0.1:1"]))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from calibadv.cluster.servers import check_routes
 from calibadv.config import Config
+from calibadv.doctor.disk import nearest
+from calibadv.doctor.finding import Finding, failed, passed
+from calibadv.doctor.subject import Subject
 from calibadv.http_client import without_password
 from calibadv.tracking.database import database_path, store_uri
-from workflows.examination.disk import nearest
-from workflows.examination.finding import Finding, failed, passed
-from workflows.examination.subject import Subject
 
 EXPERIMENT, RUN = "calibadv-doctor", "doctor"
 NAME = "MLflow"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 
+from calibadv.doctor.finding import Finding, failed, passed, warned
+from calibadv.doctor.needs import Needs, needs_of, ram_gib
+from calibadv.doctor.subject import Subject
 from calibadv.memory.plan import gpus_wanted
-from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.needs import Needs, needs_of, ram_gib
-from workflows.examination.subject import Subject
 
 GIB = 2**30
 _QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")

@@ -11,14 +11,14 @@ from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 from calibadv.data.errors import shown
+from calibadv.doctor.data import first_questions
+from calibadv.doctor.finding import Finding, passed, warned
+from calibadv.doctor.rollout import any_documents, hindrance_of
+from calibadv.doctor.subject import Subject
 from calibadv.rollout.group import RolledGroup
 from calibadv.training.readiness import teach
 from calibadv.training.readiness import well_formed as count
 from calibadv.types import Document, Group
-from workflows.examination.data import first_questions
-from workflows.examination.finding import Finding, passed, warned
-from workflows.examination.rollout import any_documents, hindrance_of
-from workflows.examination.subject import Subject
 
 ASKED = 16  # test questions
 PATIENCE_S = 1200.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibadv.config import Config
-from calibadv.dry_run import consequences
+from calibadv.memory.dry_run import consequences
 
 PROCESS_GIB = 1.0  # of an engine, a retriever or a learner besides what it holds: torch alone is most of it
 BASE_GIB = 2.0  # driver, Ray, Serve, MLflow

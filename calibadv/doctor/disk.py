@@ -9,10 +9,10 @@ from pathlib import Path
 
 from calibadv.cluster.ray_place import LONGEST, Environment, session_parent, unwritable
 from calibadv.config import Config
+from calibadv.doctor.finding import Finding, failed, passed, warned
+from calibadv.doctor.needs import Needs, needs_of
+from calibadv.doctor.subject import Subject
 from calibadv.model_source import hub_cache
-from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.needs import Needs, needs_of
-from workflows.examination.subject import Subject
 
 GIB = 2**30
 LOGS_GIB = 1.0  # metrics, rollouts, plots and MLflow's database of a long run

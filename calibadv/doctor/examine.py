@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from workflows.examination.finding import Finding, State, failed
-from workflows.examination.subject import Subject
+from calibadv.doctor.finding import Finding, State, failed
+from calibadv.doctor.subject import Subject
 
 _LONGEST = 300  # characters of what a library said
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import Config, load_config
-from calibadv.dry_run import consequences
+from calibadv.memory.dry_run import consequences
 
 POCKET = Path(__file__).parents[1] / "workflows" / "recipes" / "pocket.toml"
 

@@ -12,14 +12,14 @@ from packaging.specifiers import SpecifierSet
 from calibadv.cluster import ray_place
 from calibadv.cluster.servers import Server, servers_of
 from calibadv.config import Config, load_config
+from calibadv.doctor import disk, hardware, ports, versions
+from calibadv.doctor.finding import State
+from calibadv.doctor.hardware import Gpu, engine_fits, enough_gpus, enough_ram, learner_fits, parse_gpus
+from calibadv.doctor.needs import Needs, needs_of, ram_gib
+from calibadv.doctor.subject import Subject, model_here
 from calibadv.memory.plan import gpus_wanted
 from calibadv.model_source import ModelFolder
 from workflows.doctor import RECIPES
-from workflows.examination import disk, hardware, ports, versions
-from workflows.examination.finding import State
-from workflows.examination.hardware import Gpu, engine_fits, enough_gpus, enough_ram, learner_fits, parse_gpus
-from workflows.examination.needs import Needs, needs_of, ram_gib
-from workflows.examination.subject import Subject, model_here
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 QWEN_7B = (
@@ -250,7 +250,7 @@ def test_a_hub_model_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(name)
         raise ValueError("it could not be fetched")
 
-    monkeypatch.setattr("workflows.examination.subject.model_here", refuse)
+    monkeypatch.setattr("calibadv.doctor.subject.model_here", refuse)
     subject = Subject(recipe("--model.path=someone/model"))
     for _ in range(2):
         with pytest.raises(ValueError, match="could not be fetched"):

@@ -5,42 +5,45 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from calibadv.config import Config
+from calibadv.doctor.data import first_documents, first_questions
+from calibadv.doctor.finding import Finding, failed, passed, warned
+from calibadv.doctor.subject import Subject
 from calibadv.model_source import cached_folder
-from calibadv.rollout.protocols import SearchFailed
+from calibadv.rollout.protocols import SearchFailed, SearchFn
 from calibadv.search.settings import SearchSettings
 from calibadv.types import Document
-from workflows.examination.data import first_documents, first_questions
-from workflows.examination.finding import Finding, failed, passed, warned
-from workflows.examination.subject import Subject
 
 PASSAGES = 64  # that a pipeline is built over here: seconds, also with an encoder on a CPU
 NAME = "search"
 
 
-def retriever(subject: Subject) -> Iterator[Finding]:
-    """Asks the first test question; then, of an index that is ready, what its manifest says."""
+def retriever(
+    subject: Subject, *, settings: Callable[[Config], SearchSettings], server: Callable[[Config], SearchFn]
+) -> Iterator[Finding]:
+    """Asks the first test question; then, of an index that is ready, what its manifest says.
+
+    `settings` of a pipeline and a client of the `server` at `search.url`, both as the run makes them.
+    """
     (question,) = first_questions(subject.files["test"], 1)
     if subject.config.search.url:
-        yield of_server(subject.config, question.text)
+        yield of_server(subject.config, question.text, server)
         return
     documents = first_documents(subject.files["corpus"], PASSAGES)
-    yield of_pipeline(subject.config, documents, question.text)
+    yield of_pipeline(settings(subject.config), documents, question.text)
     if subject.config.search.faiss_index:
         yield ready_index(Path(subject.config.search.faiss_index))
 
 
-def of_server(config: Config, query: str) -> Finding:
+def of_server(config: Config, query: str, server: Callable[[Config], SearchFn]) -> Finding:
     """What the server at `search.url` answers, asked as rollouts ask it, but once."""
-    from workflows.searching import search_factory
-
     once = config.model_copy(update={"search": config.search.model_copy(update={"patience_s": 0.0})})
     try:
-        documents = asyncio.run(search_factory(once, "")()(query))
+        documents = asyncio.run(_asked(server(once), query))
     except SearchFailed as error:
         return failed(NAME, str(error), "start the server, or mend search.url, search.url_shape and search.token_env")
     fault = fault_of(documents, config.search.top_k)
@@ -49,12 +52,15 @@ def of_server(config: Config, query: str) -> Finding:
     return passed(NAME, f"the server gave {_said(documents)} for {query!r}")
 
 
-def of_pipeline(config: Config, documents: Sequence[Document], query: str) -> Finding:
+async def _asked(search: SearchFn, query: str) -> tuple[Document, ...]:
+    return await search(query)
+
+
+def of_pipeline(settings: SearchSettings, documents: Sequence[Document], query: str) -> Finding:
     """What the configured retriever and reranker find among the corpus's first passages, in this process."""
     from calibadv.search.build import build_pipeline
-    from workflows.searching import search_settings
 
-    settings, left_out = runnable(search_settings(config))
+    settings, left_out = runnable(settings)
     with tempfile.TemporaryDirectory() as folder:
         (found,) = build_pipeline(documents, settings, folder).search_batch([query])
     fault = fault_of(found, settings.top_k)

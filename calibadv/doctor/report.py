@@ -11,9 +11,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from workflows.examination.examine import Check, examine
-from workflows.examination.finding import Finding, State
-from workflows.examination.subject import Subject
+from calibadv.doctor.examine import Check, examine
+from calibadv.doctor.finding import Finding, State
+from calibadv.doctor.subject import Subject
 
 _STYLES = {State.PASS: "green", State.WARN: "yellow", State.FAIL: "bold red"}
 

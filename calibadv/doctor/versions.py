@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from calibadv.config import Config
-from workflows.examination.finding import Finding, failed, passed
-from workflows.examination.subject import Subject
+from calibadv.doctor.finding import Finding, failed, passed
+from calibadv.doctor.subject import Subject
 
 PROJECT = "calibadv"
 LOOKED_AT = ("torch", "ray", "transformers", "mlflow")

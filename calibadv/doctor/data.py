@@ -9,9 +9,9 @@ from pathlib import Path
 from calibadv.data.corpus import read_documents
 from calibadv.data.corpus_store import CorpusStore
 from calibadv.data.questions import read_question_rows
+from calibadv.doctor.finding import Finding, failed, passed
+from calibadv.doctor.subject import Subject
 from calibadv.types import Document, Question
-from workflows.examination.finding import Finding, failed, passed
-from workflows.examination.subject import Subject
 
 FIRST = 100  # records that are read
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from calibadv.doctor.data import first_questions
+from calibadv.doctor.finding import Finding, State, failed, passed, warned
+from calibadv.doctor.subject import Subject
 from calibadv.rollout.chat_template import messages_of, problems, rendered, writes_date
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.tags import TAGS
 from calibadv.types import Document
-from workflows.examination.data import first_questions
-from workflows.examination.finding import Finding, State, failed, passed, warned
-from workflows.examination.subject import Subject
 
 WORD = "Lisbon"
 _ROOM = 4096  # tokens: more than any text here has

@@ -1,0 +1,57 @@
+"""All checks, the cheapest first: what is wrong with the recipe is said before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from calibadv.config import Config
+from calibadv.doctor.cluster import ClusterFn, cluster
+from calibadv.doctor.data import data
+from calibadv.doctor.disk import disks
+from calibadv.doctor.examine import Check
+from calibadv.doctor.exposure import exposure
+from calibadv.doctor.format_check import well_formed
+from calibadv.doctor.hardware import gpu_memory, gpus, ram
+from calibadv.doctor.ports import ports
+from calibadv.doctor.retriever import retriever
+from calibadv.doctor.rollout import rollout
+from calibadv.doctor.subject import model
+from calibadv.doctor.tokenizer import tokenizer
+from calibadv.doctor.tracking import tracking
+from calibadv.doctor.versions import versions
+from calibadv.rollout.protocols import SearchFn
+from calibadv.search.settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the checks use of higher layers: a cluster, and search as a run opens it."""
+
+    joined: ClusterFn  # starts or joins the run's cluster, and leaves it
+    wanted_cpus: Callable[[Config], float]
+    search_settings: Callable[[Config], SearchSettings]
+    search_server: Callable[[Config], SearchFn]
+
+
+def checks(means: Means) -> tuple[Check, ...]:
+    """Every check with its limit, which is for what hangs: a loaded machine is slow, not ill."""
+    search = partial(retriever, settings=means.search_settings, server=means.search_server)
+    return (
+        Check("versions", versions),
+        Check("secrets", exposure),
+        Check("ports", ports, 60),
+        Check("model", model, 300),
+        Check("GPUs", gpus, 60),
+        Check("memory", ram, 60),
+        Check("GPU memory", gpu_memory, 60),
+        Check("disks", disks, 60),
+        Check("data", data, 1800),
+        Check("tokenizer", tokenizer, 300),
+        Check("MLflow", tracking, 180),
+        Check("search", search, 600),
+        Check("rollout", rollout, 1800),
+        Check("format", well_formed, 3600),
+        Check("cluster", partial(cluster, joined=means.joined, wanted_cpus=means.wanted_cpus), 600),
+    )
