@@ -18,6 +18,7 @@ PACKAGES = ("calibadv", "serve", "workflows", "benchmarks")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
+        "calibadv.files",
         "calibadv.http_client",
         "calibadv.json_lines",
         "calibadv.model_source",
@@ -43,7 +44,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("calibadv.checkpoints", "calibadv.config", "calibadv.tracking"),
     ("calibadv.views",),
-    ("calibadv.plots",),
     ("calibadv.memory",),
     ("calibadv.step_time",),
     ("calibadv.memory.dry_run",),

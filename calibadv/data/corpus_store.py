@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import operator
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -33,6 +32,7 @@ from calibadv.data.store_layout import (
     read_manifest,
     write_manifest,
 )
+from calibadv.files import whole_folder
 from calibadv.types import Document
 
 log = logging.getLogger(__name__)
@@ -134,10 +134,7 @@ def build_store(
     if run_rows < 1:
         raise ValueError(f"run_rows = {run_rows}; expected at least 1 document a run")
     _check_replaceable(target)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a build that died
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(target) as partial:
         runs = Runs(partial, run_rows)
         write_texts(documents, partial, runs)
         if not runs.count:
@@ -158,10 +155,6 @@ def build_store(
             (partial / name).unlink()
         sizes = {name: (partial / name).stat().st_size for name in (TEXTS, STARTS, HASHES, ROWS, BUCKETS)}
         write_manifest(partial, Manifest(count, repeated, skipped, fingerprint, sizes))
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     if repeated:
         log.warning("%s: left out %d passages that repeat an earlier one", target, repeated)
     return CorpusStore(target)

@@ -10,6 +10,7 @@ from typing import Any
 
 from calibadv.data.errors import DataError, shown
 from calibadv.data.record import Record
+from calibadv.files import whole_file
 from calibadv.types import Question, TokenUnit
 
 COLUMNS = (
@@ -91,15 +92,10 @@ def write_questions(rows: Iterable[QuestionRow], path: Path) -> int:
 
     schema, written, left = question_schema(), 0, iter(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
-            while some := [asdict(row) for row in islice(left, _GROUP_ROWS)]:
-                writer.write_table(pa.Table.from_pylist(some, schema=schema))
-                written += len(some)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+        while some := [asdict(row) for row in islice(left, _GROUP_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            written += len(some)
     return written
 
 

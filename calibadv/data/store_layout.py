@@ -21,6 +21,7 @@ from pathlib import Path
 from struct import Struct
 
 from calibadv.data.errors import DataError
+from calibadv.files import write_text
 from calibadv.types import Document
 
 FORMAT = 1
@@ -95,9 +96,7 @@ def packed(document: Document) -> tuple[bytes, bytes]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes it in one step: a reader finds all of it or none."""
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -11,6 +11,7 @@ from typing import Any
 
 from calibadv.config import Config
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
+from calibadv.files import write_text
 from calibadv.methods import make_method
 from calibadv.types import Question, TokenUnit
 
@@ -70,9 +71,7 @@ def keep_identity(folder: Path, wanted: Identity, about: Mapping[str, str]) -> N
     if (folder / "predictions.jsonl").exists():
         raise ValueError(f"{folder} holds answers but no {MANIFEST} that says of what: {_REMEDY}")
     folder.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps({**wanted, "about": dict(about)}, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps({**wanted, "about": dict(about)}, indent=1, ensure_ascii=False) + "\n")
 
 
 def check_comparable(folder: Path, wanted: Identity, set_name: str) -> None:

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from calibadv.data.errors import DataError
 from calibadv.evaluation.prediction import Prediction
+from calibadv.files import write_text
 from calibadv.json_lines import json_line, whole_lines
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """The whole file anew, in one move: a reader never meets half of it."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text("".join(json_line(prediction.to_dict()) for prediction in predictions), encoding="utf-8")
-    draft.replace(path)
+    write_text(path, "".join(json_line(prediction.to_dict()) for prediction in predictions))
 
 
 def _drop_torn_line(path: Path) -> None:

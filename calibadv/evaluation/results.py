@@ -10,6 +10,7 @@ from pathlib import Path
 from calibadv.evaluation.figures import Estimate, Figures, figures, mean_f1
 from calibadv.evaluation.prediction import Prediction
 from calibadv.evaluation.prediction_file import read_predictions, write_predictions
+from calibadv.files import write_text
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.jsonl"
@@ -47,9 +48,7 @@ def finish_set(folder: Path, question_ids: Sequence[str]) -> Figures:
     predictions = [found[question_id] for question_id in question_ids]
     write_predictions(folder / PREDICTIONS, predictions)
     of_set = figures(predictions)
-    draft = (folder / METRICS).with_suffix(".tmp")
-    draft.write_text(json.dumps(of_set.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(folder / METRICS)
+    write_text(folder / METRICS, json.dumps(of_set.to_dict(), indent=1, ensure_ascii=False) + "\n")
     return of_set
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from calibadv.evaluation.figures import Estimate, Part
 from calibadv.evaluation.results import ModelResult, SetResult
+from calibadv.files import whole_file, write_text
 
 NONE = "–"  # not asked, or nothing to take a mean of
 
@@ -26,14 +27,12 @@ def write_tables(results: Sequence[ModelResult], out: Path, sets_first: Sequence
     sets = [*(name for name in sets_first if name in found), *sorted(found - set(sets_first))]
     means = {result.name: result.mean(sets) for result in results}
     markdown, values = out / "table.md", out / "table.csv"
-    _replace(markdown, _markdown(results, sets, means))
-    draft = values.with_suffix(".tmp")
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    write_text(markdown, _markdown(results, sets, means))
+    with whole_file(values) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         rows = [_csv_row(result, sets, means[result.name]) for result in results]
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["model"])
         writer.writeheader()
         writer.writerows(rows)
-    draft.replace(values)
     return [markdown, values]
 
 
@@ -155,10 +154,3 @@ def _number(value: float | None, digits: int) -> str:
 
 def _escaped(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
-
-
-def _replace(path: Path, text: str) -> None:
-    """In one move: a reader never sees half a table."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from calibadv.files import whole_file, write_text
 from calibadv.json_lines import json_line
 from calibadv.lab.laboratory import Laboratory, Metrics
 from calibadv.lab.settings import LabRun
@@ -40,7 +40,7 @@ def run_in(folder: Path, run: LabRun, tell: Callable[[Metrics], None] = lambda _
     written = folder / SETTINGS
     if written.exists() and LabRun.model_validate_json(written.read_text("utf-8")) != run:
         raise ValueError(f"{folder} holds a run of other settings: name the cell or the study anew, or remove it")
-    _replace(written, settings)
+    write_text(written, settings)
     if (folder / DONE).exists():
         return Ended(**json.loads((folder / DONE).read_text("utf-8")))
     lab = Laboratory(run)
@@ -64,7 +64,7 @@ def run_in(folder: Path, run: LabRun, tell: Callable[[Metrics], None] = lambda _
             if number % CHECKPOINT_EVERY == 0:
                 _save(folder / STATE, {"step": number, "lab": lab.state()})
     ended = Ended(len(rows), reason, round(time.process_time() - before, 1))
-    _replace(folder / DONE, json.dumps(asdict(ended)))
+    write_text(folder / DONE, json.dumps(asdict(ended)))
     (folder / STATE).unlink(missing_ok=True)
     return ended
 
@@ -83,17 +83,10 @@ def _resumed(folder: Path, lab: Laboratory) -> list[Metrics]:
         lab.load(saved["lab"])
         rows = read_metrics(folder)[: saved["step"]]
         assert len(rows) == saved["step"], f"{folder / METRICS} is shorter than its checkpoint"
-    _replace(folder / METRICS, "".join(map(json_line, rows)))
+    write_text(folder / METRICS, "".join(map(json_line, rows)))
     return rows
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    draft = path.with_suffix(".draft")
-    torch.save(state, draft)
-    os.replace(draft, path)
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(text, "utf-8")
-    os.replace(draft, path)
+    with whole_file(path) as draft:
+        torch.save(state, draft)

@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from calibadv.files import whole_file
+
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 BLUE, ORANGE, GREEN, RED, VIOLET = "#2563eb", "#ea8a1a", "#15966b", "#d1434b", "#7c5cc4"
 BIN_COLORS = ("#d9dde5", "#a9c4f5", "#5b8def", "#1d4ed8")
@@ -82,6 +84,6 @@ def save(figure: Figure, path: Path) -> Path:
     """Write the PNG in one move; no pyplot: no global state, no window system, safe in any thread."""
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    draft = path.with_suffix(".tmp")
-    figure.savefig(draft, dpi=DPI, facecolor="white", format="png")
-    return draft.replace(path)
+    with whole_file(path) as draft:
+        figure.savefig(draft, dpi=DPI, facecolor="white", format="png")
+    return path

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calibadv.files import write_text
 from calibadv.json_lines import json_line
 from calibadv.pocket.chains import Chain, ChainSampler
 from calibadv.pocket.world import Half, World, build_world
@@ -50,7 +50,7 @@ def write_pocket_world(folder: Path, seed: int = 0) -> PocketPaths:
     _write_lines(paths.corpus, ({"id": d.id, "title": d.title, "text": d.text} for d in documents))
     for half, path in ((Half.TRAIN, paths.train), (Half.TEST, paths.test)):
         _write_lines(path, (_flashrag(half, i, chain) for i, chain in enumerate(draw_questions(world, half, seed))))
-    _write_text(manifest, json.dumps(_manifest(paths, seed), indent=1) + "\n")
+    write_text(manifest, json.dumps(_manifest(paths, seed), indent=1) + "\n")
     return paths
 
 
@@ -84,11 +84,4 @@ def _digest(path: Path) -> str:
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    _write_text(path, "".join(map(json_line, rows)))
-
-
-def _write_text(path: Path, text: str) -> None:
-    # A reader, or a second writer, never meets half a file.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(map(json_line, rows)))

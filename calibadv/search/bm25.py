@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from calibadv.search.embeddings import atomic_folder, corpus_identity, once_at_a_time
+from calibadv.files import once_at_a_time, whole_folder
+from calibadv.search.embeddings import corpus_identity
 from calibadv.search.encoder import passage_text
 from calibadv.search.ordering import best_first
 from calibadv.types import Document, TokenUnit
@@ -46,7 +47,7 @@ class Bm25Index:
                 index = bm25s.BM25()
                 texts = [passage_text(document) for document in documents]
                 index.index(_words(texts, self._tokens), show_progress=False)
-                with atomic_folder(folder) as partial:
+                with whole_folder(folder) as partial:
                     index.save(str(partial), show_progress=False)
         self._index = bm25s.BM25.load(str(folder), mmap=True)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from calibadv.search.embeddings import atomic_folder, close_vectors, once_at_a_time
+from calibadv.files import once_at_a_time, whole_file, whole_folder, write_text
+from calibadv.search.embeddings import close_vectors
 from calibadv.search.encoder import TextEncoder, passage_text
 from calibadv.types import Document
 
@@ -50,19 +50,13 @@ def embed_shard(documents: Sequence[Document], encoder: TextEncoder, shard: Shar
     """Embeds one shard into `folder` and returns its file. Safe to repeat, and for two processes at once."""
     folder.mkdir(parents=True, exist_ok=True)
     path, manifest = _paths(folder, shard)
-    partial = path.with_suffix(f".partial-{os.uname().nodename}-{os.getpid()}")
-    with partial.open("wb") as file:
+    with whole_file(path, durable=True) as draft, draft.open("wb") as file:
         for first in range(shard.first, shard.last, _BATCH):
             last = min(first + _BATCH, shard.last)
             texts = [passage_text(documents[row]) for row in range(first, last)]
             vectors_BD = encoder.encode_passages(texts, tokens=False).vectors
             file.write(np.ascontiguousarray(vectors_BD, dtype=np.float32).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    said = partial.with_suffix(".said")
-    said.write_text(json.dumps(_description(shard, encoder.dim)))
-    os.replace(said, manifest)
+    write_text(manifest, json.dumps(_description(shard, encoder.dim)))
     return path
 
 
@@ -81,7 +75,7 @@ def join_shards(folder: Path, shards: Sequence[Shard], dim: int, embeddings: Pat
             f"joining the shards needs {needed / 1e9:.1f} GB beside them; {folder} has {free / 1e9:.1f} GB free: "
             "make room and start again, the shards are kept"
         )
-    with once_at_a_time(embeddings), atomic_folder(embeddings) as partial:
+    with once_at_a_time(embeddings), whole_folder(embeddings) as partial:
         with (partial / "vectors.f32").open("wb") as whole:
             for shard in shards:
                 with _paths(folder, shard)[0].open("rb") as part:

@@ -5,20 +5,19 @@ Array legend: N documents, M tokens of all documents one after the other, D embe
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.files import once_at_a_time, whole_folder
 from calibadv.search.encoder import TextEncoder, passage_text
 from calibadv.types import Document, FloatArray, IntArray
 
@@ -79,7 +78,7 @@ def load_or_embed(
         if not is_complete(folder):
             if tokens:
                 _check_room(documents, encoder.dim, cache_dir)
-            with atomic_folder(folder) as partial:
+            with whole_folder(folder) as partial:
                 _embed(documents, encoder, partial, tokens)
         else:
             logger.info("search: embeddings of %d documents read from the cache", len(documents))
@@ -93,30 +92,6 @@ def embedding_progress(cache_dir: Path) -> str | None:
         return f"{newest.read_text()} documents are embedded"
     except (ValueError, OSError):  # none, or it has ended meanwhile
         return None
-
-
-@contextmanager
-def once_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold `folder`'s lock. The kernel drops it when its process dies, so that a crash never blocks the next run."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that takes `folder`'s name only when the block ends well. The caller holds the lock."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that died; nobody else is here
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(partial, folder)
 
 
 def _embed(documents: Sequence[Document], encoder: TextEncoder, folder: Path, tokens: bool) -> None:

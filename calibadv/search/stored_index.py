@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from calibadv.search.embeddings import atomic_folder, once_at_a_time
+from calibadv.files import once_at_a_time, whole_folder
 from calibadv.search.faiss_index import IndexOptions, add_rows, built_in, opened, search_in, trained_index
 from calibadv.search.index import Nearest
 from calibadv.search.manifest import (
@@ -53,7 +53,7 @@ def load_or_build(
                     f"the vectors have the shape {vectors_ND.shape}; expected {(origin.documents, origin.dim)}: embed "
                     "the corpus again"
                 )
-            with atomic_folder(folder) as partial:
+            with whole_folder(folder) as partial:
                 rows = _build(vectors_ND, options.kind, parameters, partial, rows_a_piece, threads)
                 write_manifest(partial, IndexManifest(origin, options.kind, parameters, rows))
     return folder

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibadv.files import whole_file, write_text
 from calibadv.studies.grid import Plan
 from calibadv.studies.results import CellResult, State
 from calibadv.studies.spread import NONE, Spread, bootstrap_f1
@@ -87,14 +88,12 @@ def write_tables(plan: Plan, results: Sequence[CellResult]) -> list[Path]:
         f"- {run.run.name}: `{_last_line(run.failure)}`" for result in results for run in result.runs if run.failure
     ]
     parts += ["## Failed\n\n" + "\n".join(failures)] if failures else []
-    _replace(markdown, "\n\n".join(parts) + "\n")
-    draft = values.with_suffix(".tmp")
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    write_text(markdown, "\n\n".join(parts) + "\n")
+    with whole_file(values) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         lines = [_csv_line(group, row) for group, of_group in tables.items() for row in of_group]
         writer = csv.DictWriter(file, fieldnames=list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-    draft.replace(values)
     return [markdown, values]
 
 
@@ -186,10 +185,3 @@ def _last_line(text: str) -> str:
     """The error itself, below its traceback, fit for a line of Markdown code."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
     return (lines or ["?"])[-1].replace("`", "'")
-
-
-def _replace(path: Path, text: str) -> None:
-    """In one move: a reader never sees half a table."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

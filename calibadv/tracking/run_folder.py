@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from calibadv.files import write_bytes, write_text
 from calibadv.json_lines import json_line, whole_lines
 from calibadv.tracking.folder_lock import FolderLock, FolderLocked
 from calibadv.tracking.journal import Journal
@@ -112,19 +113,14 @@ class RunFolder:
 
     def write_predictions(self, predictions: Iterable[Mapping[str, Any]]) -> None:
         """The latest evaluation's answers, a JSON object a line; an earlier one's are replaced."""
-        draft = self.predictions.with_suffix(".tmp")
-        text = "".join(map(json_line, predictions))
         try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(self.predictions)
+            write_text(self.predictions, "".join(map(json_line, predictions)))
         except OSError as error:
             log.warning("%s cannot be written (%s): it stays as it was", self.predictions, error)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json last, in one move: its presence says that the run finished."""
-        draft = self.summary.with_suffix(".tmp")
-        draft.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(self.summary)
+        write_text(self.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
     def go_back(self, files: Mapping[str, bytes | None]) -> None:
         """Puts back the files of an earlier moment by their names (None: there was none); no longer finished."""
@@ -133,10 +129,8 @@ class RunFolder:
         for name, content in files.items():
             if content is None:
                 (self.path / name).unlink(missing_ok=True)
-                continue
-            draft = self.path / f"{name}.tmp"
-            draft.write_bytes(content)
-            draft.replace(self.path / name)
+            else:
+                write_bytes(self.path / name, content)
         self.summary.unlink(missing_ok=True)
 
     def history(self) -> list[dict[str, float]]:
