@@ -86,22 +86,6 @@ def token_budget(groups: Iterable[Group]) -> tuple[int, int]:
     return sampled, reused
 
 
-def benchmark_f1(groups: Iterable[Group]) -> dict[str, float]:
-    """F1 of each data set (`eval/f1_<data set>`, mean over questions) and the mean of those means (`eval/f1_mean`).
-
-    The data set is what stands before the "/" of a question's id. {} for a single one: `eval/f1` says it.
-    """
-    scores: dict[str, list[float]] = {}
-    for group in groups:
-        f1 = _mean(t.answer_reward for t in group.trajectories if not t.infra_failed)
-        if f1 is not None:
-            scores.setdefault(group.question.id.partition("/")[0], []).append(f1)
-    if len(scores) < 2:
-        return {}
-    means = {f"eval/f1_{name}": sum(values) / len(values) for name, values in sorted(scores.items())}
-    return means | {"eval/f1_mean": sum(means.values()) / len(means)}
-
-
 def score_distribution(scores: Iterable[float]) -> tuple[float, ...] | None:
     """Share of query scores nearest to each of `SCORE_BINS`; None without scores."""
     values = np.asarray(list(scores), dtype=np.float64)

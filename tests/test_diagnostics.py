@@ -11,7 +11,6 @@ import pytest
 from calibadv.diagnostics import (
     ClippedToken,
     ClippedTokens,
-    benchmark_f1,
     group_metrics,
     high_ppl_ratio,
     neg_pos_ratio,
@@ -160,18 +159,6 @@ def test_a_turn_that_an_earlier_trajectory_holds_is_reused_and_not_sampled() -> 
 def test_chains_reuse_nothing_though_their_turns_have_no_number() -> None:
     assert token_budget([golden_group()]) == (12, 0)
     assert token_budget([]) == (0, 0)
-
-
-def test_benchmark_f1_is_a_mean_over_questions_then_over_data_sets() -> None:
-    def asked(question_id: str, *f1: float, failed: bool = False) -> Group:
-        rollouts = tuple(trajectory(turn(TurnKind.ANSWER, 1), f1=value, failed=failed) for value in f1)
-        return Group(Question(question_id, "?", ("x",)), rollouts)
-
-    nq = [asked("nq/1", 1.0), asked("nq/2", 0.5), asked("nq/3", 0.0)]
-    metrics = benchmark_f1([*nq, asked("musique/2hop/7", 0.25), asked("musique/8", 1.0, failed=True)])
-    assert metrics == pytest.approx({"eval/f1_musique": 0.25, "eval/f1_nq": 0.5, "eval/f1_mean": 0.375})
-    assert benchmark_f1(nq) == {}
-    assert benchmark_f1([]) == {}
 
 
 def test_turn_rows_cut_a_credit_row_at_turn_borders() -> None:

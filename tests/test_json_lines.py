@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from calibadv.evaluation.prediction import predict
-from calibadv.evaluation.prediction_file import PredictionFile, read_predictions
+from calibadv.evaluation.prediction import PredictionFile, predict, read_predictions
 from calibadv.json_lines import json_line, whole_lines
 from calibadv.studies.live import Tail
 from calibadv.tracking.journal import Journal

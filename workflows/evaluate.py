@@ -25,8 +25,7 @@ from pathlib import Path
 from calibadv.evaluation.asking import Ask, ask_in_rounds, ask_model
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan, make_plan
-from calibadv.evaluation.prediction import Prediction
-from calibadv.evaluation.prediction_file import PredictionFile, read_predictions
+from calibadv.evaluation.prediction import Prediction, PredictionFile, read_predictions
 from calibadv.evaluation.results import PREDICTIONS, ModelResult, finish_set, read_results
 from calibadv.evaluation.tables import write_tables
 from calibadv.evaluation.tracked import log_result, log_tables, open_run

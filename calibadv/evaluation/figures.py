@@ -1,23 +1,24 @@
 """The figures of a model on a set of questions, from its predictions: means, intervals, and parts by hops and type.
 
-Array legend: Q scored questions.
+Array legend: Q scored questions, M measures of a question, D draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibadv.diagnostics import high_ppl_ratio
-from calibadv.evaluation.bootstrap import Doubles, bootstrap_means, mean_of_means_interval, percentile_interval
 from calibadv.evaluation.prediction import Prediction
 
 DRAWS = 2_000  # an interval's ends then vary by some 4 % of its half-width, and seven benchmarks cost seconds
 SCORES = ("f1", "em", "cover_em", "format")
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +77,40 @@ class Figures:
 def figures(predictions: Sequence[Prediction]) -> Figures:
     """The figures of all predictions of a set. Equal predictions in equal order give equal figures."""
     scored = [p for p in predictions if not p.infra_failed]
+    of_all = means(predictions)
     return Figures(
         questions=len(predictions),
         infra_failed=len(predictions) - len(scored),
         truncated=sum(p.truncated for p in scored),
-        **_estimates(scored),
-        searches=_mean(p.searches for p in scored),
-        tokens=_mean(p.tokens for p in scored),
+        **_estimates(scored, of_all),
+        searches=of_all.get("searches"),
+        tokens=of_all.get("tokens"),
         high_ppl_ratio=high_ppl_ratio(p.perplexity for p in scored),
         by_hops=_parts(scored, lambda p: p.hops),
         by_type=_parts(scored, lambda p: p.type),
     )
+
+
+def means(predictions: Iterable[Prediction]) -> dict[str, float]:
+    """Mean scores, searches and tokens over the scored questions, by name; {} where there is none."""
+    scored = [p for p in predictions if not p.infra_failed]
+    names = (*SCORES, "searches", "tokens") if scored else ()
+    return {name: fmean(getattr(p, name) for p in scored) for name in names}
+
+
+def f1_by_benchmark(predictions: Iterable[Prediction]) -> dict[str, float]:
+    """Mean F1 of each data set, by name, and as "mean" the mean of those means; {} for a single data set.
+
+    The data set is what stands before the "/" of a question's id.
+    """
+    scores: dict[str, list[float]] = {}
+    for prediction in predictions:
+        if prediction.f1 is not None:
+            scores.setdefault(prediction.id.partition("/")[0], []).append(prediction.f1)
+    if len(scores) < 2:
+        return {}
+    by_name = {name: sum(values) / len(values) for name, values in sorted(scores.items())}
+    return by_name | {"mean": sum(by_name.values()) / len(by_name)}
 
 
 def mean_f1(sets: Sequence[Sequence[Prediction]]) -> Estimate | None:
@@ -95,18 +119,45 @@ def mean_f1(sets: Sequence[Sequence[Prediction]]) -> Estimate | None:
     if not values or not all(len(values_Q) for values_Q in values):
         return None
     low, high = mean_of_means_interval(values, draws=DRAWS)
-    return Estimate(fmean(float(values_Q.mean()) for values_Q in values), low, high)
+    return Estimate(fmean(map(fmean, values)), low, high)
 
 
-def _estimates(scored: Sequence[Prediction]) -> dict[str, Estimate | None]:
+# Not scipy.stats.bootstrap: it refuses a single question, and seeds several sets as one.
+
+
+def bootstrap_means(values_QM: Doubles, *, draws: int = 10_000, seed: int | Sequence[int] = 0) -> Doubles:
+    """Means over the questions of `draws` resamples [D, M]; [D] for values [Q] of a single measure.
+
+    How far a mean would move, had other questions been asked: they are drawn with replacement, and all measures see the
+    same draws. ValueError without a question or a draw.
+    """
+    questions = len(values_QM)
+    if not questions or draws < 1:
+        raise ValueError(f"{questions} questions, {draws} draws: expected at least one of each")
+    rng = np.random.default_rng(seed)
+    return np.asarray([values_QM[rng.integers(questions, size=questions)].mean(axis=0) for _ in range(draws)])
+
+
+def percentile_interval(means_D: Doubles, level: float = 0.95) -> tuple[float, float]:
+    """The interval that holds the middle `level` of the draws; a single value twice where they are all equal."""
+    low, high = np.quantile(means_D, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mean_of_means_interval(sets: Sequence[Doubles], *, draws: int = 10_000) -> tuple[float, float]:
+    """95 % interval of the mean over data sets of their means; `sets` are values [Q], a data set each, at least one.
+
+    Each set is resampled by itself: its size is given, and it weighs as much as any other in the mean.
+    """
+    means_SD = [bootstrap_means(values_Q, draws=draws, seed=(0, index)) for index, values_Q in enumerate(sets)]
+    return percentile_interval(np.mean(means_SD, axis=0))
+
+
+def _estimates(scored: Sequence[Prediction], of_all: Mapping[str, float]) -> dict[str, Estimate | None]:
     if not scored:
         return dict.fromkeys(SCORES)
-    values_QM = np.stack([_values(scored, name) for name in SCORES], axis=1)
-    means_DM = bootstrap_means(values_QM, draws=DRAWS)
-    return {
-        name: Estimate(float(values_QM[:, index].mean()), *percentile_interval(means_DM[:, index]))
-        for index, name in enumerate(SCORES)
-    }
+    means_DM = bootstrap_means(np.stack([_values(scored, name) for name in SCORES], axis=1), draws=DRAWS)
+    return {name: Estimate(of_all[name], *percentile_interval(means_DM[:, index])) for index, name in enumerate(SCORES)}
 
 
 def _values(predictions: Sequence[Prediction], score: str) -> Doubles:
@@ -119,14 +170,8 @@ def _parts(scored: Sequence[Prediction], key: Callable[[Prediction], int | str |
     for prediction in scored:
         if (part := key(prediction)) is not None:
             groups.setdefault(part, []).append(prediction)
+    of_parts = {part: (groups[part], means(groups[part])) for part in sorted(groups)}
     return {
-        str(part): Part(
-            len(groups[part]), *(float(_values(groups[part], score).mean()) for score in ("f1", "em", "cover_em"))
-        )
-        for part in sorted(groups)
+        str(part): Part(len(of_part), mean["f1"], mean["em"], mean["cover_em"])
+        for part, (of_part, mean) in of_parts.items()
     }
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibadv.evaluation.figures import Estimate, Figures, figures, mean_f1
-from calibadv.evaluation.prediction import Prediction
-from calibadv.evaluation.prediction_file import read_predictions, write_predictions
+from calibadv.evaluation.prediction import Prediction, read_predictions, write_predictions
 from calibadv.files import write_text
 
 METRICS = "metrics.json"

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from calibadv.collapse import collapse_step
-from calibadv.evaluation.bootstrap import Doubles, bootstrap_means, percentile_interval
+from calibadv.evaluation.figures import Doubles, bootstrap_means, percentile_interval
 from calibadv.lab.run import DONE, read_metrics
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Planned, Study

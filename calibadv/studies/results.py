@@ -104,7 +104,7 @@ def read_run(study_folder: Path, run: PlannedRun) -> RunResult:
     history = read_history(run.folder / "metrics.jsonl")
     if summary.exists():
         answers = read_json_lines(run.folder / "predictions.jsonl")
-        f1 = {str(line["id"]): float(line["f1"]) for line in answers}
+        f1 = {str(line["id"]): float(line["f1"]) for line in answers if line["f1"] is not None}
         return RunResult(run, State.DONE, history, json.loads(summary.read_text(encoding="utf-8")), f1)
     if failure.exists():
         return RunResult(run, State.FAILED, history, {}, {}, failure.read_text(encoding="utf-8").strip())

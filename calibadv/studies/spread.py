@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from calibadv.evaluation.bootstrap import bootstrap_means, percentile_interval
+from calibadv.evaluation.figures import bootstrap_means, percentile_interval
 
 NONE = "–"  # nothing was measured, or there is no second seed to tell a spread from
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from calibadv.advantages.silver import silver_documents
 from calibadv.diagnostics import group_metrics
+from calibadv.evaluation.figures import f1_by_benchmark, means
+from calibadv.evaluation.prediction import Prediction, predict
 from calibadv.methods import Method
-from calibadv.rewards.answer import best_over_golden, exact_match
 from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.record import RolloutRecord, record_rollout
-from calibadv.types import Credit, Group, TurnKind
+from calibadv.types import Credit, Group
 
 
 def sample_metrics(sample: StepSample, method: Method, credit: Mapping[str, Credit]) -> dict[str, float]:
@@ -53,37 +53,20 @@ def time_metrics(seconds: Mapping[str, float], wall_s: float, tokens: float) -> 
     return metrics
 
 
-def evaluation_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Greedy answers against the golden ones, means over questions, each in [0, 1] but searches and tokens."""
-    rollouts = [(group.question, group.trajectories[0]) for group in groups]
+def evaluation_metrics(answers: Sequence[Prediction]) -> dict[str, float]:
+    """Means of greedy answers over questions, each in [0, 1] but searches and tokens; F1 by data set if of several."""
+    of_all = means(answers)
     return {
-        "eval/f1": fmean(t.answer_reward for _, t in rollouts),
-        "eval/em": fmean(best_over_golden(t.answer, q.golden_answers, exact_match, q.tokens) for q, t in rollouts),
-        "eval/format": fmean(t.format_reward for _, t in rollouts),
-        "eval/searches": fmean(sum(turn.kind is TurnKind.SEARCH for turn in t.turns) for _, t in rollouts),
-        "eval/action_tokens": fmean(t.num_actions for _, t in rollouts),
-        "eval/questions": float(len(rollouts)),
+        **{f"eval/{name}": of_all[name] for name in ("f1", "em", "format", "searches")},
+        "eval/action_tokens": of_all["tokens"],
+        "eval/questions": float(len(answers)),
+        **{f"eval/f1_{name}": f1 for name, f1 in f1_by_benchmark(answers).items()},
     }
 
 
-def predictions(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Each question of a greedy evaluation with its answer and scores, JSON-ready, in question order."""
-    return [
-        {
-            "id": group.question.id,
-            "question": group.question.text,
-            "golden_answers": list(group.question.golden_answers),
-            "answer": trajectory.answer,
-            "f1": trajectory.answer_reward,
-            "em": best_over_golden(
-                trajectory.answer, group.question.golden_answers, exact_match, group.question.tokens
-            ),
-            "format": trajectory.format_reward,
-            "searches": sum(turn.kind is TurnKind.SEARCH for turn in trajectory.turns),
-        }
-        for group in groups
-        for trajectory in group.trajectories[:1]
-    ]
+def predictions(groups: Sequence[Group]) -> list[Prediction]:
+    """Each question of a greedy evaluation with its answer and scores, in question order."""
+    return [predict(group.question, group.trajectories[0]) for group in groups]
 
 
 def sampled_records(sample: StepSample, method: Method, credit: Mapping[str, Credit], step: int) -> list[RolloutRecord]:

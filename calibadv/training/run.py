@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config
-from calibadv.diagnostics import ClippedTokens, benchmark_f1
+from calibadv.diagnostics import ClippedTokens
 from calibadv.methods import Method, make_method
 from calibadv.plots.run import write_overview, write_plots
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
@@ -244,15 +244,15 @@ class TrainingRun:
         """Metrics and answers of the current version. `look`: ends early where the first answers show no format."""
         sample = algorithm.evaluate_greedy(LOOK, self._look) if look else algorithm.evaluate_greedy()
         self.time_left.evaluated(len(sample.groups), sample.seconds)
-        metrics = evaluation_metrics(sample.groups) | benchmark_f1(sample.groups)
-        metrics |= algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
-        self.compared_f1 = evaluation_metrics(sample.groups[: self.config.evaluation.questions])["eval/f1"]
-        self.folder.write_predictions(predictions(sample.groups))
+        answers = predictions(sample.groups)
+        metrics = evaluation_metrics(answers) | algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
+        self.compared_f1 = evaluation_metrics(answers[: self.config.evaluation.questions])["eval/f1"]
+        self.folder.write_predictions(answer.to_dict() for answer in answers)
         return metrics, sample.groups
 
     def _look(self, sample: StepSample) -> None:
         if not well_formed(sample.groups):
-            self.folder.write_predictions(predictions(sample.groups))
+            self.folder.write_predictions(answer.to_dict() for answer in predictions(sample.groups))
         self.readiness.look(sample.groups)
 
     def _remedy(self) -> str:

@@ -8,8 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibadv.evaluation.bootstrap import bootstrap_means, mean_of_means_interval, percentile_interval
-from calibadv.evaluation.figures import Estimate, figures, mean_f1
+from calibadv.evaluation.figures import (
+    Estimate,
+    bootstrap_means,
+    f1_by_benchmark,
+    figures,
+    mean_f1,
+    mean_of_means_interval,
+    percentile_interval,
+)
 from calibadv.evaluation.prediction import Prediction, predict
 from calibadv.types import Question, TurnKind
 from tests.build import trajectory
@@ -126,6 +133,12 @@ def test_the_mean_weighs_every_benchmark_the_same() -> None:
     assert mean == Estimate(0.5, 0.5, 0.5)  # not 0.1; within each benchmark nothing varies
     assert mean_f1([small, [LOST]]) is None
     assert mean_f1([]) is None
+
+
+def test_questions_that_the_search_failed_have_no_part_in_a_data_sets_f1() -> None:
+    given = [prediction(1.0, id="nq/1"), prediction(0.25, id="musique/2hop/7"), LOST, replace(LOST, id="musique/8")]
+    assert f1_by_benchmark(given) == {"musique": 0.25, "nq": 1.0, "mean": 0.625}
+    assert f1_by_benchmark(given[:1]) == f1_by_benchmark([]) == {}
 
 
 def test_bootstrap_means_are_those_of_resampled_questions() -> None:

@@ -18,8 +18,7 @@ from calibadv.evaluation.asking import ROUNDS, Ask, ask_in_rounds, rows_of
 from calibadv.evaluation.identity import check_comparable, identity, keep_identity
 from calibadv.evaluation.models import RECIPES, EvaluatedModel
 from calibadv.evaluation.plan import Plan, QuestionSet, make_plan
-from calibadv.evaluation.prediction import Prediction, predict
-from calibadv.evaluation.prediction_file import PredictionFile, read_predictions
+from calibadv.evaluation.prediction import Prediction, PredictionFile, predict, read_predictions
 from calibadv.evaluation.results import PREDICTIONS
 from calibadv.pocket import policy_path
 from calibadv.types import Phase, Question

@@ -6,8 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from calibadv.evaluation.prediction import Prediction, predict
-from calibadv.evaluation.prediction_file import read_predictions, write_predictions
+from calibadv.evaluation.prediction import Prediction, predict, read_predictions, write_predictions
 from calibadv.evaluation.results import PREDICTIONS, finish_set, read_results
 from calibadv.evaluation.tables import write_tables
 from calibadv.types import Question

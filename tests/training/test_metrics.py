@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from calibadv.evaluation.figures import figures
+from calibadv.evaluation.prediction import Prediction, predict, read_predictions, write_predictions
 from calibadv.methods import METHODS, Method
 from calibadv.rllib.env_runner import StepSample
-from calibadv.training.metrics import evaluation_metrics, most_telling, sample_metrics, sampled_records, time_metrics
+from calibadv.tracking.run_folder import RunFolder
+from calibadv.training.metrics import (
+    evaluation_metrics,
+    most_telling,
+    predictions,
+    sample_metrics,
+    sampled_records,
+    time_metrics,
+)
 from calibadv.types import Credit, Document, Trajectory, TurnKind
 from tests.build import QUESTION, group, trajectory
 
@@ -94,7 +105,7 @@ def test_evaluation_means_over_questions_by_hand() -> None:
     right = trajectory(1.0, [3, 2, 1])  # two searches; answers "Ada" as the golden answer does
     half = replace(trajectory(0.5, [4]), answer="Ada King", format_reward=0.0)
     silent = replace(trajectory(0.0, [2, 2]), answer=None)
-    metrics = evaluation_metrics([group(right), group(half), group(silent), group(right)])
+    metrics = evaluation_metrics(predictions([group(right), group(half), group(silent), group(right)]))
     assert metrics == {
         "eval/f1": 2.5 / 4,
         "eval/em": 2 / 4,
@@ -105,10 +116,41 @@ def test_evaluation_means_over_questions_by_hand() -> None:
     }
 
 
+def test_questions_of_several_data_sets_have_an_f1_each_and_their_mean() -> None:
+    def answered(question_id: str, f1: float) -> Prediction:
+        return predict(replace(QUESTION, id=question_id), trajectory(f1, [2, 1]))
+
+    nq = [answered(f"nq/{i}", f1) for i, f1 in enumerate((1.0, 0.5, 0.0))]
+    metrics = evaluation_metrics([*nq, answered("musique/2hop/7", 0.25)])
+    by_set = {name: value for name, value in metrics.items() if name.startswith("eval/f1_")}
+    assert by_set == {"eval/f1_musique": 0.25, "eval/f1_nq": 0.5, "eval/f1_mean": 0.375}
+    assert metrics["eval/f1"] == 1.75 / 4
+    assert "eval/f1_nq" not in evaluation_metrics(nq)
+
+
+def test_a_runs_evaluation_and_a_separate_one_say_the_same_of_the_same_answers() -> None:
+    rollouts = [trajectory(f1, [3, 2, 1], logprob=-f1) for f1 in (0.1, 1 / 3, 0.7, 1.0)]
+    answers = predictions([group(rollout, question=replace(QUESTION, id="nq/1")) for rollout in rollouts])
+    separate = figures(answers).metrics()
+    for name, value in evaluation_metrics(answers).items():
+        assert (
+            value == separate[{"action_tokens": "tokens"}.get(name.removeprefix("eval/"), name.removeprefix("eval/"))]
+        )
+
+
+def test_predictions_of_a_run_are_read_as_those_of_an_evaluation(tmp_path: Path) -> None:
+    answers = predictions([group(trajectory(f1, [2, 1]), question=replace(QUESTION, id=f"nq/{f1}")) for f1 in (0.5, 1)])
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write_predictions(answer.to_dict() for answer in answers)
+        assert list(read_predictions(folder.predictions).values()) == answers
+    write_predictions(tmp_path / "evaluated.jsonl", answers)
+    assert (tmp_path / "evaluated.jsonl").read_bytes() == folder.predictions.read_bytes()
+
+
 def test_a_search_that_was_not_carried_out_counts_as_the_policys_search() -> None:
     last = trajectory(0.0, [2, 2])
     forced: Trajectory = replace(last, turns=(*last.turns[:1], replace(last.turns[1], kind=TurnKind.SEARCH)))
-    assert evaluation_metrics([group(forced)])["eval/searches"] == 2
+    assert evaluation_metrics(predictions([group(forced)]))["eval/searches"] == 2
 
 
 def test_records_are_the_sampled_groups_with_credit_before_and_after() -> None:
