@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from calibadv.evaluation.bootstrap import Doubles
+from calibadv.evaluation.figures import Doubles
 
 EVENTS = {"collapsed_at": "collapse", "garbled_at": "garbling"}
 
