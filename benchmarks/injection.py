@@ -18,7 +18,7 @@ POLL_S = 0.25
 PATIENCE_S = 900.0  # for a step after a kill: many times what a restart takes
 # Ray names an actor's process after its class, and after the method that it runs.
 TITLES = {
-    "engine": "ray::MapWorker(MapBatches(RolloutStage))",
+    "engine": "ray::MapWorker(MapBatches(RolloutWorker))",
     "search replica": "ray::ServeReplica:",
     "learner": "ray::_WrappedExecutable",
 }

@@ -35,7 +35,7 @@ def recipe(name: str, *overrides: str) -> Config:
 def actors(config: Config, folder: Path) -> list[dict[str, float]]:
     """What each process of the run asks Ray for: the engines' pool, the learners, the search app's replicas."""
     nowhere = Path("/nowhere")
-    stream = RolloutStream(config, Inputs(nowhere, nowhere, nowhere, nowhere), "board", lambda: None)  # type: ignore[arg-type, return-value]
+    stream = RolloutStream(config, Inputs(nowhere, nowhere, nowhere, nowhere), "coordinator", lambda: None)  # type: ignore[arg-type, return-value]
     pool = stream._pool()
     learners = CalibAdvConfig().of_run(stream)
     assert learners.num_cpus_per_learner == "auto"

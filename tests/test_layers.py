@@ -160,7 +160,7 @@ def test_imports_go_down_only() -> None:
         ("calibadv.advantages.silver", "from calibadv.rollout import torch_engine"),
         ("calibadv.rewards.format", "from calibadv.rollout.protocols import SearchFailed"),
         ("calibadv.rewards.answer", "def f():\n    from calibadv.advantages import silver"),
-        ("calibadv.cluster.stage", "import calibadv.rllib.stream"),
+        ("calibadv.cluster.rollout_worker", "import calibadv.rllib.stream"),
         ("calibadv.rllib.stream", "import serve.app"),
         ("calibadv.search.bm25", "import calibadv"),
     ],

@@ -1,4 +1,4 @@
-"""Everything a run starts, in one context that also stops it: Ray, the search app, policy board, the algorithm."""
+"""Everything a run starts, in one context that also stops it: Ray, the search app, the coordinator, the algorithm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import partial
 import ray
 import transformers
 
-from calibadv.cluster.board import create_board
+from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.job import check_job
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
@@ -58,9 +58,9 @@ def started(
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
-        app, board_name = search_app or ray_name(f"search-{config.run_name}"), f"policy-board-{config.run_name}"
-        board = create_board(board_name)  # lives as long as this handle
-        stream = RolloutStream(config, inputs, board_name, search_factory(config, app))
+        app, name = search_app or ray_name(f"search-{config.run_name}"), f"coordinator-{config.run_name}"
+        coordinator = create_coordinator(name)  # lives as long as this handle
+        stream = RolloutStream(config, inputs, name, search_factory(config, app))
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
         view.follow(algorithm.stall.now)
@@ -78,7 +78,7 @@ def started(
 
         algorithm.publish()
         yield algorithm
-        del board
+        del coordinator
 
 
 def wanted_cpus(config: Config) -> float:

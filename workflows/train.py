@@ -23,7 +23,7 @@ from rich.console import Console
 
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.memory.dry_run import plan_table
-from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.lost import mends
 from calibadv.training.attempt import make_attempt
 from calibadv.training.inputs import check_inputs

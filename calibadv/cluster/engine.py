@@ -1,4 +1,4 @@
-"""What a rollout stage asks of an engine: generate, take new weights in place, say which version it serves."""
+"""What a rollout worker asks of an engine: generate, take new weights in place, say which version it serves."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ class Engine(GenerateFn, Protocol):
     def load_weights(self, named_tensors: NamedTensors, version: int) -> None:
         """Replace the weights and forget every cached prefix. Raises RuntimeError while requests are running."""
         ...
-
-    def reset_prefix_cache(self) -> None: ...
 
     def sleep(self) -> None:
         """Give back what memory of the GPU it can, until `wake`. Raises RuntimeError while requests are running."""

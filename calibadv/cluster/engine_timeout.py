@@ -13,21 +13,21 @@ from calibadv.types import IntArray
 T = TypeVar("T")
 
 
-class Answers:
+class LastAnswer:
     """When an engine last answered any request, in its event loop's seconds; shared by all its rollouts."""
 
     def __init__(self) -> None:
-        self.last_s = float("-inf")
+        self.at_s = float("-inf")
 
 
-class WatchedGenerate:
+class TimedGenerate:
     """A `GenerateFn` that remembers the engine's death, and takes `timeout_s` without any answer for one.
 
     A request alone may well take longer: in a long queue it waits for those before it, which are answered meanwhile.
     """
 
-    def __init__(self, generate: GenerateFn, timeout_s: float, answers: Answers) -> None:
-        self._generate, self._timeout_s, self._answers = generate, timeout_s, answers
+    def __init__(self, generate: GenerateFn, timeout_s: float, last_answer: LastAnswer) -> None:
+        self._generate, self._timeout_s, self._last_answer = generate, timeout_s, last_answer
         self.death: EngineDied | None = None
 
     async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
@@ -42,12 +42,12 @@ class WatchedGenerate:
         begun_s = loop.time()
         try:
             while True:
-                since_s = max(begun_s, self._answers.last_s)
+                since_s = max(begun_s, self._last_answer.at_s)
                 done, _ = await asyncio.wait({request}, timeout=max(0.0, since_s + self._timeout_s - loop.time()))
                 if done:
-                    self._answers.last_s = loop.time()
+                    self._last_answer.at_s = loop.time()
                     return request.result()
-                if self._answers.last_s <= since_s:
+                if self._last_answer.at_s <= since_s:
                     raise EngineDied(f"it hangs: no request was answered for {self._timeout_s:g} s")
         finally:
             request.cancel()

@@ -102,7 +102,7 @@ def make_roller(
 
 
 class RollGroup:
-    """The stage's rollout function, with a tally of what it has done."""
+    """The worker's rollout function, with a tally of what it has done."""
 
     def __init__(
         self, config: Config, method: Method, model_folder: str, search_factory: Callable[[], SearchFn]

@@ -1,4 +1,4 @@
-"""The process that an engine lives in: what it is known by, its beats, and signals to it from other nodes."""
+"""The process that an engine lives in: what it is known by, its heartbeat, and signals to it from other nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_MOST_BETWEEN_BEATS_S = 2.0  # beats carry what is shown to people
+_MOST_BETWEEN_S = 2.0  # heartbeats carry what is shown to people
 _BORN_TOGETHER_S = 5.0  # processes with one pid and birth times this close are the same one: clocks are adjusted
 
 
@@ -62,17 +62,17 @@ async def signal_engine(process: EngineProcess, number: int, timeout_s: float = 
     return bool(await asyncio.wait_for(task.remote(process.pid, process.born_s, number), timeout_s))
 
 
-class Beats:
-    """Calls `beat` every few seconds as long as this process moves and, once there is one, its event loop turns."""
+class Heartbeat:
+    """Calls `send` every few seconds as long as this process moves and, once there is one, its event loop turns."""
 
-    def __init__(self, beat: Callable[[], Any], timeout_s: float) -> None:
-        self._beat = beat
-        self._every_s = min(_MOST_BETWEEN_BEATS_S, timeout_s / 4)
+    def __init__(self, send: Callable[[], Any], timeout_s: float) -> None:
+        self._send = send
+        self._every_s = min(_MOST_BETWEEN_S, timeout_s / 4)
         self._loop: asyncio.AbstractEventLoop | None = None
-        threading.Thread(target=self._run, name="beats", daemon=True).start()
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From here on `beat` is called in `loop`: one that is blocked is silent."""
+        """From here on `send` is called in `loop`: one that is blocked is silent."""
         self._loop = loop
 
     def _run(self) -> None:
@@ -80,9 +80,9 @@ class Beats:
         while True:
             try:
                 if self._loop is None:
-                    self._beat()
+                    self._send()
                 else:
-                    self._loop.call_soon_threadsafe(self._beat)
+                    self._loop.call_soon_threadsafe(self._send)
             except Exception:  # Ray or the loop is gone, and with it whoever listened
                 return
             pause.wait(self._every_s)

@@ -1,4 +1,4 @@
-"""Many rollouts or one change of the engine: the lock between what an engine does and what is done to it."""
+"""A lock that many readers or one writer hold, in one event loop."""
 
 from __future__ import annotations
 
@@ -7,35 +7,40 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class EngineGate:
-    """Many rollouts or one change (of weights, of being asleep). A waiting change lets no new rollout in."""
+class ReadWriteLock:
+    """Between what an engine does (rollouts read) and what is done to it (new weights, sleep: they write).
+
+    A waiting writer lets no new reader in.
+    """
 
     def __init__(self) -> None:
-        self._condition = asyncio.Condition()
-        self._running = 0
-        self._changing = False
+        self._changed = asyncio.Condition()
+        self._readers = 0
+        self._writing = False
 
     @asynccontextmanager
-    async def rollout(self) -> AsyncIterator[None]:
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._changing)
-            self._running += 1
+    async def read(self) -> AsyncIterator[None]:
+        """Holds it beside other readers."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._writing)
+            self._readers += 1
         try:
             yield
         finally:
-            async with self._condition:
-                self._running -= 1
-                self._condition.notify_all()
+            async with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
 
     @asynccontextmanager
-    async def change(self) -> AsyncIterator[None]:
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._changing)
-            self._changing = True
-            await self._condition.wait_for(lambda: self._running == 0)
+    async def write(self) -> AsyncIterator[None]:
+        """Holds it alone."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._writing)
+            self._writing = True
+            await self._changed.wait_for(lambda: self._readers == 0)
         try:
             yield
         finally:
-            async with self._condition:
-                self._changing = False
-                self._condition.notify_all()
+            async with self._changed:
+                self._writing = False
+                self._changed.notify_all()

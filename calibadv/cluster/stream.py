@@ -19,9 +19,9 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from calibadv.cluster.board import find_board
+from calibadv.cluster.coordinator import find_coordinator
+from calibadv.cluster.rollout_worker import RolloutWorker, WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
-from calibadv.cluster.stage import RolloutStage, StageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def step_blocks(rows: Iterable[RolloutRow], batch_rows: int) -> Iterator[pa.Tabl
             yield pa.table({"row": pa.array([pickle.dumps(row) for row in batch], type=pa.binary())})
 
 
-def stream_rollouts(rows: Iterable[RolloutRow], stage: StageSettings, pool: PoolSettings) -> Generator[FinishedRow]:
+def stream_rollouts(rows: Iterable[RolloutRow], worker: WorkerSettings, pool: PoolSettings) -> Generator[FinishedRow]:
     """Roll out every row once and yield what came of it as it is done, earlier steps first.
 
     Rows must be in the order of their steps. Closing the iterator ends the engines.
@@ -67,7 +67,7 @@ def stream_rollouts(rows: Iterable[RolloutRow], stage: StageSettings, pool: Pool
     blocks = list(step_blocks(rows, pool.batch_rows))
     if not blocks:
         return
-    board, stream = find_board(stage.board), uuid.uuid4().hex
+    coordinator, stream = find_coordinator(worker.coordinator), uuid.uuid4().hex
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -77,12 +77,12 @@ def stream_rollouts(rows: Iterable[RolloutRow], stage: StageSettings, pool: Pool
     context.set_config("backpressure_policies.enabled", [])
     # What ends the stream is raised to whoever reads it; Ray Data would print it as well.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # Ray Data's own defaults restart a dead actor, and run its tasks again, without limit: `StageSettings` sets one.
+    # Ray Data's own defaults restart a dead actor, and run its tasks again, without limit: `WorkerSettings` sets one.
     with DataContext.current(context):
         # `from_arrow` asks a task for each table's size, and a task of Ray Data's runs outside of any placement group.
         dataset = ray.data.from_blocks(blocks).map_batches(
-            RolloutStage,
-            fn_constructor_args=(stage, stream),
+            RolloutWorker,
+            fn_constructor_args=(worker, stream),
             batch_size=None,
             zero_copy_batch=True,
             compute=ActorPoolStrategy(
@@ -103,7 +103,7 @@ def stream_rollouts(rows: Iterable[RolloutRow], stage: StageSettings, pool: Pool
     finally:
         if ray.is_initialized():  # else the iterator was collected at exit, and asking would start a new Ray
             with contextlib.suppress(RayActorError):
-                ray.get(board.end.remote(stream))
+                ray.get(coordinator.end.remote(stream))
 
 
 def _place() -> dict[str, Any]:

@@ -109,10 +109,6 @@ class VllmEngine:
         self._call(lambda engine: self._load(engine, named_tensors))
         self._version = version
 
-    def reset_prefix_cache(self) -> None:
-        """Forget every cached prefix. Raises RuntimeError while requests are running."""
-        self._call(self._reset)
-
     def sleep(self) -> None:
         """Weights to the CPU's memory, the KV cache away (vLLM's level 1). Raises RuntimeError while requests run.
 

@@ -42,11 +42,6 @@ class PackedWeights:
     manifest: tuple[TensorSpec, ...]
     copies: tuple[SharedCopy, ...] = ()
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors."""
-        return sum(spec.nbytes for spec in self.manifest)
-
 
 def chunk_state(
     named_tensors: Iterable[tuple[str, torch.Tensor]],

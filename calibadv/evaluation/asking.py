@@ -61,27 +61,27 @@ def ask_model(
 ) -> Iterator[tuple[Ask, Prediction]]:
     """Asks each question once, greedily: an `AskOnce` of the model. Its engines live as long as the iterator."""
     # Ray and torch: seconds that a wrong command, or one with nothing left to ask, need not wait.
-    from calibadv.cluster.board import create_board
+    from calibadv.cluster.coordinator import create_coordinator
     from calibadv.cluster.factories import RollGroup, make_engine
-    from calibadv.cluster.stage import StageSettings
+    from calibadv.cluster.rollout_worker import WorkerSettings
     from calibadv.cluster.stream import stream_rollouts
 
     method = make_method(model.config.method.name, model.config.method.params)
     name = f"evaluation-{model.name}-{uuid.uuid4().hex[:8]}"
-    board = create_board(name)  # counts engines that die; nothing is published on it
-    stage = StageSettings(
+    coordinator = create_coordinator(name)  # counts engines that die; nothing is published on it
+    worker = WorkerSettings(
         engine_factory=partial(make_engine, model.config, str(model.folder)),
         rollout_factory=partial(RollGroup, model.config, method, str(model.folder), search_factory),
-        board=name,
+        coordinator=name,
         weights="own",
         engine_timeout_s=model.config.rollout.engine_timeout_s,
     )
-    rows = stream_rollouts(rows_of(asks), stage, _pool(model.config, len(asks)))
+    rows = stream_rollouts(rows_of(asks), worker, _pool(model.config, len(asks)))
     with closing(rows):  # also where the reader stops early: the engines end
         for row in rows:
             ask, group = asks[row.index], row.rolled.group
             yield ask, predict(ask.question, group.trajectories[0] if group else None)
-    del board
+    del coordinator
 
 
 def rows_of(asks: Sequence[Ask]) -> list[RolloutRow]:

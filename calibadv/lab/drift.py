@@ -27,7 +27,7 @@ from calibadv.lab.learner import CPU, TOKEN_BUDGET, action_hidden
 from calibadv.lab.policy import Policy
 from calibadv.losses import token_stats
 from calibadv.methods.method import Method
-from calibadv.rllib.tensors import to_tensors
+from calibadv.rllib.objective import to_tensors
 from calibadv.types import Credit, Group
 
 ADAM_EPSILON = 1e-8

@@ -22,8 +22,7 @@ from calibadv.lab.policy import HIDDEN, Policy
 from calibadv.losses import token_stats
 from calibadv.methods.method import Critic, Method
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row, step_facts
-from calibadv.rllib.objective import count, loss_terms, total
-from calibadv.rllib.tensors import to_tensors
+from calibadv.rllib.objective import count, loss_terms, to_tensors, total
 from calibadv.rllib.totals import UpdateTotals, step_metrics
 from calibadv.types import Credit, FloatArray, Group
 

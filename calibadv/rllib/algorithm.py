@@ -21,14 +21,14 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from calibadv.batching import GroupShard, shard_groups
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
-from calibadv.cluster.board import Done, find_board
-from calibadv.cluster.roll_call import EngineReport
+from calibadv.cluster.coordinator import StepProgress, find_coordinator
+from calibadv.cluster.engine_registry import EngineReport
 from calibadv.config import Config
 from calibadv.methods.rows import step_facts
-from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.env_runner import Look, StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.learner_state import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.publish import publish_weights
 from calibadv.rllib.stall import START, Progress, StallWatch
 from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
@@ -38,7 +38,7 @@ from calibadv.types import Credit, Group, Phase
 
 logger = logging.getLogger(__name__)
 
-STATE_TIMEOUT_S = 5.0  # for the board to say how the engines are
+STATE_TIMEOUT_S = 5.0  # for the coordinator to say how the engines are
 STEP = "step"  # where a step's metrics stand in RLlib's result
 
 
@@ -70,7 +70,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
                 load_learners(self.learner_group, start.checkpoint)
             self.version = start.version
         self.sample = StepSample()
-        self.told_deaths = 0  # of engines that were told of
+        self.reported_deaths = 0  # of engines that a warning has told of
         self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
         self.credit: dict[str, Credit] = {}  # question id -> the advantages that trained in the last step
         # Called with the learner's metrics before the new weights go out: the last moment to `roll_back` or to raise.
@@ -94,7 +94,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         stalest, allowed = max(self.sample.staleness), self.settings.rollout.max_staleness
         assert stalest <= allowed, f"a rollout is {stalest} versions old, at most {allowed} is allowed"
         with self.timed("sync"):
-            self.rest_engines()  # until the new version is published
+            self.sleep_engines()  # until the new version is published
         with self.hold():
             self.whole = False
             metrics = self.learn()
@@ -132,7 +132,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         with self.waiting(f"the publication of version {self.version}"):
             if self.colocated:
                 self.learner_group.call_all(free_cached_memory)
-            publish_weights(self.learner_group, self.config.board, self.version, dtype)
+            publish_weights(self.learner_group, self.config.coordinator, self.version, dtype)
 
     def evaluate_greedy(self, first: int = 0, look: Look = lambda _: None) -> StepSample:
         """Greedy rollouts of the scheduled test questions by the current version, through the same engines.
@@ -147,10 +147,10 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
     def logprob_diff(self, groups: Sequence[Group]) -> dict[str, float]:
         """Engine against learner on rollouts of the current version: `eval/logprob_diff_*`. Trains nothing."""
         shards = [GroupShard(group, (0,) * len(group.trajectories)) for group in groups]
-        self.rest_engines()
+        self.sleep_engines()
         with self.waiting("the learners' log-probs of an evaluation"):
             totals = self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards))
-        self.rouse_engines()
+        self.wake_engines()
         metrics = step_metrics(totals[:1])
         return {f"eval/{name}": metrics[f"sync/{name}"] for name in ("logprob_diff_mean", "logprob_diff_max")}
 
@@ -178,17 +178,17 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """Whether engines and learners share GPUs and take turns on them."""
         return self.settings.rollout.placement == "colocated"
 
-    def rest_engines(self) -> None:
-        """Engines that share GPUs with the learners sleep when this returns, until roused or given a version."""
+    def sleep_engines(self) -> None:
+        """Puts engines that share GPUs with the learners to sleep, until they are woken or given a version."""
         if self.colocated:
             with self.waiting("the engines to sleep", self._engines):
-                ray.get(self._board().rest.remote())
+                ray.get(self._coordinator().sleep_all.remote())
 
-    def rouse_engines(self) -> None:
+    def wake_engines(self) -> None:
         """Lets engines that share GPUs with the learners wake for their next rollout."""
         if self.colocated:
             self.learner_group.call_all(free_cached_memory)
-            ray.get(self._board().rouse.remote())
+            ray.get(self._coordinator().wake_all.remote())
 
     def waiting(
         self,
@@ -212,33 +212,37 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def _patience(self) -> float:
         """Engines that load a large model are given time; those that are not there yet may fit nowhere."""
-        report: EngineReport = ray.get(self._board().engines.remote(), timeout=STATE_TIMEOUT_S)
+        report = self._engine_report(STATE_TIMEOUT_S)
         return START if len(report.starting) + len(report.serving) >= self.settings.rollout.engines else 1.0
 
     def _learned(self) -> str | None:
-        done, of = self._done(Phase.TRAIN, self.version).learned
+        done, of = self._done(Phase.TRAIN, self.version).update
         return f"{done} of {of} micro-batches" if of else None
 
-    def _done(self, phase: Phase, step: int) -> Done:
+    def _done(self, phase: Phase, step: int) -> StepProgress:
         if not ray.is_initialized():  # to ask would start a new Ray
-            return Done()
-        done: Done = ray.get(self._board().done.remote((phase, step)), timeout=STATE_TIMEOUT_S)
+            return StepProgress()
+        done: StepProgress = ray.get(self._coordinator().progress.remote((phase, step)), timeout=STATE_TIMEOUT_S)
         return done
 
     def _engines(self) -> str:
         if not ray.is_initialized():  # to ask would start a new Ray
             return "Ray has ended"
-        return str(ray.get(self._board().engines.remote(), timeout=STATE_TIMEOUT_S))
+        return str(self._engine_report(STATE_TIMEOUT_S))
 
-    def _board(self) -> Any:
-        return find_board(self.config.board)
+    def _engine_report(self, timeout_s: float | None = None) -> EngineReport:
+        report: EngineReport = ray.get(self._coordinator().engines.remote(), timeout=timeout_s)
+        return report
+
+    def _coordinator(self) -> Any:
+        return find_coordinator(self.config.coordinator)
 
     def _count_deaths(self) -> int:
         """Engines that have died so far in the run, and a warning for those of this step."""
-        deaths: list[str] = ray.get(self._board().deaths.remote())
-        for words in deaths[self.told_deaths :]:
+        deaths = self._engine_report().deaths
+        for words in deaths[self.reported_deaths :]:
             logger.warning("an engine died and was replaced, its questions were rolled out again: %s", words)
-        self.told_deaths = len(deaths)
+        self.reported_deaths = len(deaths)
         return len(deaths)
 
     @contextmanager

@@ -25,7 +25,7 @@ def as_in_checkpoint(model: PreTrainedModel, weights: Iterable[tuple[str, Tensor
         yield from cast(dict[str, Tensor], revert_weight_conversion(model, {name: weight.detach()})).items()
 
 
-def rehearsal(path: str, dtype: str, in_checkpoint: bool) -> Iterator[tuple[str, Tensor]]:
+def placeholder_weights(path: str, dtype: str, in_checkpoint: bool) -> Iterator[tuple[str, Tensor]]:
     """Zeros under the names, and of the shapes, of what a learner of the model in `path` publishes; no memory is taken.
 
     An engine that takes them at its start takes the first publication, whatever that holds.

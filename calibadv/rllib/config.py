@@ -27,21 +27,21 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         self.calibadv = Config()
         self.method: Method | None = None
         self.model_folder = ""
-        self.board: str | None = None  # name of the policy board; None: a learner by itself
+        self.coordinator: str | None = None  # its name; None: a learner by itself
         self.stream: RolloutStream | None = None
         self.framework("torch")
         self.environment(observation_space=NO_SPACE, action_space=NO_SPACE)
         self.env_runners(env_runner_cls=RolloutEnvRunner, num_env_runners=0, create_local_env_runner=True)
         self.rl_module(model_config={})
         self.reporting(min_time_s_per_iteration=None)
-        self._dont_auto_sync_env_runner_states = True  # engines pull their weights from the policy board
+        self._dont_auto_sync_env_runner_states = True  # engines pull published weights
 
     def of_learners(
-        self, config: Config, method: Method, model_folder: str, board: str | None = None
+        self, config: Config, method: Method, model_folder: str, coordinator: str | None = None
     ) -> CalibAdvConfig:
         """This config, set up for learners that train the model in `model_folder` by `method`."""
         learner = config.learner
-        self.calibadv, self.method, self.model_folder, self.board = config, method, model_folder, board
+        self.calibadv, self.method, self.model_folder, self.coordinator = config, method, model_folder, coordinator
         self.debugging(seed=config.run.seed, log_level="ERROR")
         self.learners(
             num_learners=learner.learners,
@@ -58,7 +58,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         """This config, set up for the run that `stream` describes."""
         self.stream = stream
         method = make_method(stream.config.method.name, stream.config.method.params)
-        return self.of_learners(stream.config, method, str(stream.inputs.model), stream.board)
+        return self.of_learners(stream.config, method, str(stream.inputs.model), stream.coordinator)
 
     def _learner_connectors(self, *_: Any) -> list[Any]:
         learner, method = self.calibadv.learner, self.method

@@ -22,8 +22,8 @@ from calibadv.batching import GroupShard, Row, micro_batches, padding
 from calibadv.methods import Method
 from calibadv.methods.method import Critic
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row
+from calibadv.rllib.objective import to_tensors
 from calibadv.rllib.ranks import most_of_ranks, sum_over_ranks
-from calibadv.rllib.tensors import to_tensors
 from calibadv.types import FloatArray
 
 ROWS, MINIBATCHES, CREDIT = "rows", "minibatches", "credit"

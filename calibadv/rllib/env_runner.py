@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner import EnvRunner
 
-from calibadv.cluster.board import Done, find_board
+from calibadv.cluster.coordinator import StepProgress, find_coordinator
 from calibadv.cluster.rows import FinishedRow
 from calibadv.rllib.stream import RolloutStream
 from calibadv.types import Document, Group, Phase
@@ -59,7 +59,7 @@ class SampleProgress:
     done: int
     of: int  # 0 while the stream is being opened
     infra_failed: int  # rollouts among them whose search failed
-    engines: Done | None = None  # what the engines say of the step
+    engines: StepProgress | None = None  # what the engines say of the step
 
     def __str__(self) -> str:
         if not self.of:
@@ -89,12 +89,12 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
 
     def _await_engines(self) -> None:
         """Until every engine has a GPU and sleeps: RLlib builds the learners next, which take what is left of them."""
-        board = find_board(self.config.board)
-        settled = board.settled.remote(self.config.calibadv.rollout.engines)
-        while self._reader.is_alive() and not ray.wait([settled], timeout=1.0)[0]:
+        coordinator = find_coordinator(self.config.coordinator)
+        started = coordinator.started.remote(self.config.calibadv.rollout.engines)
+        while self._reader.is_alive() and not ray.wait([started], timeout=1.0)[0]:
             pass  # of a stream that could not start `sample` tells
 
-    def progress(self, phase: Phase, step: int, engines: Done | None = None) -> SampleProgress:
+    def progress(self, phase: Phase, step: int, engines: StepProgress | None = None) -> SampleProgress:
         """How much of (phase, step) has come in, and what the `engines` say they have done of it; for any thread."""
         rows = list(self._finished.get((phase, step), ()))
         failed = sum(row.rolled.infra_failed for row in rows)
@@ -146,8 +146,8 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         """Ends the engines and with them the stream: its thread must not outlive Ray, or it would start a new one."""
         self._stopped.set()
         if self._reader.is_alive():
-            with contextlib.suppress(ValueError, RayActorError):  # no board, no engines
-                ray.get(find_board(self.config.board).end_all.remote())
+            with contextlib.suppress(ValueError, RayActorError):  # no coordinator, no engines
+                ray.get(find_coordinator(self.config.coordinator).end_all.remote())
             self._reader.join(timeout=STOP_TIMEOUT_S)
 
     def assert_healthy(self) -> None:

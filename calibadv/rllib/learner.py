@@ -26,17 +26,16 @@ from calibadv.config import LearnerConfig
 from calibadv.methods.method import Method, StepFacts
 from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
+from calibadv.rllib.learner_state import random_state, set_random_state
 from calibadv.rllib.lora import lora_of
 from calibadv.rllib.module import CausalLMModule, save_pretrained
-from calibadv.rllib.objective import Divisors, count, loss_terms, total
+from calibadv.rllib.objective import Divisors, count, loss_terms, to_tensors, total
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
-from calibadv.rllib.random_state import random_state, set_random_state
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
 from calibadv.rllib.rates import critic_rate, policy_rate
 from calibadv.rllib.sharded_model import write_sharded
-from calibadv.rllib.tensors import to_tensors
 from calibadv.rllib.totals import UpdateTotals
-from calibadv.rllib.update_progress import UpdateProgress
+from calibadv.rllib.update_progress import UpdateProgress, to_coordinator
 from calibadv.rllib.updater import PlainUpdater, Updater
 
 CRITIC = "critic"  # its optimizer, beside the one that is called "policy"
@@ -59,12 +58,17 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         super().build()
         self._updater = self._make_updater()
         self._copy = copy_of_learner(self.config.calibadv, self._device)
-        self._progress = UpdateProgress(self.config.board if rank() == 0 else None)
+        self._progress = UpdateProgress(to_coordinator(self.config.coordinator if rank() == 0 else None))
 
     def _make_module(self) -> Any:
         spec = self._module_spec.rl_module_specs[DEFAULT_MODULE_ID]
         spec.model_config = {**spec.model_config, "lora": lora_of(self._settings, self.config.calibadv.run.seed)}
         return super()._make_module()
+
+    @property
+    def rank(self) -> int:
+        """Its number among the learners."""
+        return rank()
 
     @property
     def policy(self) -> CausalLMModule:

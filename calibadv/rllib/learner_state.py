@@ -1,4 +1,4 @@
-"""Saving and loading the learners' state together: every rank its own part, every rank's answer looked at.
+"""The state of the learners, saved and loaded together: every rank its own part, every rank's answer looked at.
 
 A checkpoint's `shared/` is what all learners hold alike, written by rank 0 and read by all; `rank-<r>/` is what only
 that rank has; `model/` is the policy as `from_pretrained` opens it.
@@ -6,17 +6,20 @@ that rank has; `model/` is the policy as `from_pretrained` opens it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import torch
 
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
 from calibadv.checkpoints.state_files import STATE, read_state, write_state
 from calibadv.checkpoints.tree import Tree
 from calibadv.rllib.learner_group import PolicyLearnerGroup
-from calibadv.rllib.ranks import rank
 
 SHARED, MODEL = "shared", "model"
 
@@ -30,6 +33,10 @@ class StatefulLearner(Protocol):
 
     All ranks are asked for the same at the same time, so that an answer may be gathered from several.
     """
+
+    @property
+    def rank(self) -> int:
+        """Its number among the learners."""
 
     def shared_state(self) -> Tree:
         """What all ranks hold alike; rank 0's answer is the one that is written."""
@@ -83,46 +90,69 @@ def _check(answers: Sequence[_Answer], what: str, error: type[Exception]) -> Non
         raise error("; ".join(failed))
 
 
-def _answered(act: Callable[[], dict[str, FileEntry]]) -> _Answer:
+def _answered(learner: StatefulLearner, act: Callable[[], dict[str, FileEntry]]) -> _Answer:
     """An error is an answer too: raised, it would hide what the other ranks say."""
     try:
-        return _Answer(rank(), act())
+        return _Answer(learner.rank, act())
     except Exception as error:
-        return _Answer(rank(), error=f"{type(error).__name__}: {error}")
+        return _Answer(learner.rank, error=f"{type(error).__name__}: {error}")
 
 
 def _save(learner: StatefulLearner, draft: Draft, model: bool) -> _Answer:
     def act() -> dict[str, FileEntry]:
         shared, own = learner.shared_state(), learner.own_state()
-        files = draft.add(f"rank-{rank()}", partial(write_state, tree=own))
-        if rank() == 0:
+        files = draft.add(f"rank-{learner.rank}", partial(write_state, tree=own))
+        if learner.rank == 0:
             files |= draft.add(SHARED, partial(write_state, tree=shared))
-        if model and rank() == 0:
+        if model and learner.rank == 0:
             files |= draft.add(MODEL, lambda folder: learner.save_model(str(folder)))
         elif model:
             learner.save_model("")  # writes nothing here, but may have a part in gathering
         return files
 
-    return _answered(act)
+    return _answered(learner, act)
 
 
 def _load(learner: StatefulLearner, stored: Stored) -> _Answer:
     def act() -> dict[str, FileEntry]:
-        learner.load_state(*_states(stored))
+        learner.load_state(*_states(learner, stored))
         return {}
 
-    return _answered(act)
+    return _answered(learner, act)
 
 
 def _roll_back(learner: StatefulLearner, stored: Stored, lr_scale: float) -> _Answer:
     def act() -> dict[str, FileEntry]:
-        learner.roll_back(*_states(stored), lr_scale)
+        learner.roll_back(*_states(learner, stored), lr_scale)
         return {}
 
-    return _answered(act)
+    return _answered(learner, act)
 
 
-def _states(stored: Stored) -> tuple[Tree, Tree | None]:
-    own = f"rank-{rank()}"
+def _states(learner: StatefulLearner, stored: Stored) -> tuple[Tree, Tree | None]:
+    own = f"rank-{learner.rank}"
     shared = read_state(stored.reader(SHARED))
     return shared, read_state(stored.reader(own)) if stored.has(f"{own}/{STATE}") else None
+
+
+def random_state() -> Tree:
+    """Python's generator, NumPy's global one, torch's on the CPU and on every GPU this process sees."""
+    numpy_state: dict[str, Any] = dict(np.random.get_state(legacy=False))
+    inner = numpy_state["state"]
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {"key": [int(word) for word in inner["key"]], "pos": int(inner["pos"])}},
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Tree) -> None:
+    """Takes up where `random_state` was called. GPUs beyond those of then keep their own state."""
+    random.setstate(state["python"])
+    inner = state["numpy"]["state"]
+    np.random.set_state({**state["numpy"], "state": {**inner, "key": np.asarray(inner["key"], dtype=np.uint32)}})
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available():
+        for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(device_state, device)

@@ -31,6 +31,12 @@ class Divisors:
     extra: float  # tokens that the method's own term counts
 
 
+def to_tensors(micro: MicroBatch, device: torch.device) -> dict[str, Tensor]:
+    """Every array of the micro-batch by its field name, on the learner's device; dtypes are kept."""
+    arrays = {"ids_BT": micro.ids_BT, "action_BT": micro.action_BT, "row_N": micro.row_N, **micro.tokens}
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
 def count(minibatch: Sequence[MicroBatch], device: torch.device) -> Divisors:
     """The divisors of a mini-batch of which each rank holds a part. Collective."""
     local = [

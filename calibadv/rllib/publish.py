@@ -1,4 +1,4 @@
-"""Publishing: the learner's weights go to the policy board, from which every engine pulls them."""
+"""Publishing: the learner's weights go to the run's coordinator, from which every engine pulls them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ray
 import torch
 from torch import Tensor
 
-from calibadv.cluster.board import find_board
+from calibadv.cluster.coordinator import find_coordinator
 from calibadv.cluster.device_copy import DeviceCopy
 from calibadv.cluster.weights import PackedWeights, chunk_state
 from calibadv.config import Config
@@ -17,14 +17,14 @@ from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.ranks import rank
 
 
-def publish_weights(learners: PolicyLearnerGroup, board: str, version: int, dtype: torch.dtype) -> None:
+def publish_weights(learners: PolicyLearnerGroup, coordinator: str, version: int, dtype: torch.dtype) -> None:
     """Puts the weights in the object store as `dtype` and announces `version`.
 
     Rank 0 owns the chunks, so that they live as long as the learner; the driver only passes references on. Where
     learners and engines share GPUs, every learner keeps the same chunks for the engine beside it.
     """
     packed = with_copies(learners.call_all(lambda learner: learner.pack_weights(dtype)))
-    ray.get(find_board(board).publish.remote(version, packed))
+    ray.get(find_coordinator(coordinator).publish.remote(version, packed))
 
 
 def copy_of_learner(config: Config, device: torch.device) -> DeviceCopy | None:

@@ -1,7 +1,7 @@
 """The whole run as one stream of rows: evaluations and training steps in the order in which they happen.
 
 A row is one question. An evaluation names the policy `version` that must answer it; a training step s leaves that to
-the stage, which waits for version s, or for up to `max_staleness` earlier.
+the rollout worker, which waits for version s, or for up to `max_staleness` earlier.
 """
 
 from __future__ import annotations

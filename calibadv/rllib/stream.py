@@ -10,14 +10,14 @@ from typing import Any
 
 from calibadv.checkpoints.folders import Stored
 from calibadv.cluster.factories import RollGroup, make_engine
+from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow
-from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import Config, role
 from calibadv.data.gold_passages import training_questions, without_gold_texts
 from calibadv.data.questions import load_questions, scored_by
 from calibadv.methods import make_method
-from calibadv.rllib.checkpoint_names import rehearsal
+from calibadv.rllib.checkpoint_names import placeholder_weights
 from calibadv.rllib.schedule import planned, schedule
 from calibadv.rollout.protocols import SearchFn
 from calibadv.types import Phase
@@ -49,7 +49,7 @@ class RolloutStream:
 
     config: Config
     inputs: Inputs
-    board: str
+    coordinator: str  # its name
     search_factory: Callable[[], SearchFn]
 
     def __deepcopy__(self, _: Any) -> RolloutStream:
@@ -67,16 +67,18 @@ class RolloutStream:
         first, evaluated = (start.version, start.evaluated) if (start := self.inputs.start) else (0, False)
         expected = planned(config, len(test), start=first, evaluated=evaluated)
         rows = schedule(config, train, test, start=first, evaluated=evaluated)
-        stage = StageSettings(
+        worker = WorkerSettings(
             engine_factory=partial(make_engine, config, str(self.inputs.model)),
             rollout_factory=partial(RollGroup, config, method, str(self.inputs.model), self.search_factory),
-            board=self.board,
-            rehearsal=partial(rehearsal, str(self.inputs.model), config.model.dtype, config.rollout.engine == "vllm"),
+            coordinator=self.coordinator,
+            placeholder_weights=partial(
+                placeholder_weights, str(self.inputs.model), config.model.dtype, config.rollout.engine == "vllm"
+            ),
             max_staleness=config.rollout.max_staleness,
             engine_timeout_s=config.rollout.engine_timeout_s,
             colocated=config.rollout.placement == "colocated",
         )
-        return expected, stream_rollouts(rows, stage, self._pool())
+        return expected, stream_rollouts(rows, worker, self._pool())
 
     def _pool(self) -> PoolSettings:
         config, questions = self.config, self.config.data.questions_per_step

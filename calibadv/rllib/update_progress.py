@@ -1,44 +1,45 @@
-"""A learner says on the policy board how far its update is, so that whoever waits for it sees it move."""
+"""A learner says how far its update is, so that whoever waits for it sees it move."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import cache
 
-import ray
-
-from calibadv.cluster.board import find_board
+from calibadv.cluster.coordinator import find_coordinator
 
 EVERY_S = 1.0
+Report = Callable[[int, int], object]
+"""(micro-batches done, of how many)"""
 
 
 class UpdateProgress:
-    """Counts micro-batches, and tells the board at most once in `EVERY_S`. Without a board it only counts."""
+    """Counts micro-batches, and reports them at most once in `EVERY_S`."""
 
-    def __init__(self, board: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name, self._clock = board, clock
-        self._board: Any = None
-        self.done = self.of = 0
-        self._said_s = float("-inf")
+    def __init__(self, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
+        self._report, self._clock = report, clock
+        self._done = self._of = 0
+        self._reported_s = float("-inf")
 
     def begin(self, micro_batches: int) -> None:
         """An update of so many micro-batches begins."""
-        self.done, self.of = 0, micro_batches
+        self._done, self._of = 0, micro_batches
         self._say()
 
     def step(self) -> None:
         """One more is done."""
-        self.done += 1
-        if self._clock() - self._said_s >= EVERY_S:
+        self._done += 1
+        if self._clock() - self._reported_s >= EVERY_S:
             self._say()
 
     def _say(self) -> None:
-        self._said_s = self._clock()
-        if self._board is None and self._name is not None and ray.is_initialized():
-            try:
-                self._board = find_board(self._name)
-            except ValueError:  # a learner by itself
-                self._name = None
-        if self._board is not None:
-            self._board.learned.remote(self.done, self.of)
+        self._reported_s = self._clock()
+        self._report(self._done, self._of)
+
+
+def to_coordinator(name: str | None) -> Report:
+    """Reports to the run's coordinator, which is found at the first one; to nobody without a name."""
+    if name is None:
+        return lambda *_: None
+    find = cache(find_coordinator)  # what is reported to one that has died meanwhile is lost, and no error
+    return lambda done, of: find(name).report_update.remote(done, of)

@@ -151,9 +151,6 @@ class TorchEngine:
         if running:
             raise RuntimeError(f"{running} requests are running: wait for them before changing weights or sleeping")
 
-    def reset_prefix_cache(self) -> None:
-        """Nothing to do: no prefix outlives its request."""
-
     def sleep(self) -> None:
         """Refuses while requests are running; beside them it holds nothing but the weights, which stay."""
         with self._door:

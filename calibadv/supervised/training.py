@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from calibadv.batching import Row, micro_batches
 from calibadv.rllib.module import action_hidden, action_stats
-from calibadv.rllib.tensors import to_tensors
+from calibadv.rllib.objective import to_tensors
 from calibadv.supervised.demonstrations import Demonstration
 
 log = logging.getLogger("workflows.warm_start")

@@ -12,7 +12,7 @@ from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, superseded
 from calibadv.config import CheckpointConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
-from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.tracking.mlflow_store import STATE
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.snapshots import Snapshots, write_state

@@ -1,6 +1,6 @@
 """A run that lost a process starts again by itself, from its newest checkpoint, a bounded number of times.
 
-A restart mends what is gone: a learner, a node, the policy board. It mends nothing that would happen again: an error in
+A restart mends what is gone: a learner, a node, the coordinator. It mends nothing that would happen again: an error in
 the code, an engine that cannot be built or dies again and again, a search that stays down, a disk or a memory that is
 full, an input that is wrong.
 

@@ -16,9 +16,9 @@ from calibadv.diagnostics import ClippedTokens
 from calibadv.methods import Method, make_method
 from calibadv.plots.run import write_overview, write_plots
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
-from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import LearnersLost
+from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.clipped_table import write_clipped_table

@@ -11,7 +11,7 @@ from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage, folder_name, unneeded
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
-from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.learner_state import CheckpointFailed
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ def test_a_run_that_is_too_short_for_its_kills_is_refused() -> None:
 # A "run" of five steps, whose engine it starts again when it dies.
 RUN = """
 import json, subprocess, sys, time
-engine = lambda: subprocess.Popen(["ray::MapWorker(MapBatches(RolloutStage)).submit", "3600"], executable="/bin/sleep")
+engine = lambda: subprocess.Popen(["ray::MapWorker(MapBatches(RolloutWorker)).submit", "3600"], executable="/bin/sleep")
 process = engine()
 with open(sys.argv[1], "w") as file:
     for step in range(1, 6):

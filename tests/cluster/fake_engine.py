@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from calibadv.cluster.engine import EngineDied
+from calibadv.cluster.rollout_worker import RollGroupFn
 from calibadv.cluster.rows import RolloutRow
-from calibadv.cluster.stage import RollGroupFn
 from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
 from calibadv.types import IntArray, Phase, Question
 
@@ -53,8 +53,6 @@ class FakeEngine:
         self.events.append(f"load {version}")
         self.weight = int(dict(named_tensors)["weight"].item())
         self.version = version
-
-    def reset_prefix_cache(self) -> None: ...
 
     def sleep(self) -> None:
         self.awake = False

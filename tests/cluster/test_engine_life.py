@@ -1,4 +1,4 @@
-"""Engines that hang, keep to their versions, and take turns with learners: stages and board in one process."""
+"""Engines that hang, keep to their versions, and take turns with learners: workers and coordinator in one process."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ import numpy as np
 import pytest
 import torch
 
-from calibadv.cluster.board import PolicyBoard
 from calibadv.cluster.engine import EngineDied
+from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate
+from calibadv.cluster.rollout_worker import RollGroupFn, RolloutWorker, WorkerSettings
 from calibadv.cluster.rows import RolloutRow
-from calibadv.cluster.stage import RollGroupFn, RolloutStage, StageSettings
-from calibadv.cluster.watched import Answers, WatchedGenerate
 from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
 from tests.cluster.fake_engine import FakeEngine, rollouts, row
-from tests.cluster.local_stage import Exited, LocalBoard, Stages
+from tests.cluster.local_worker import Exited, LocalCoordinator, Workers
 
-Make = Callable[..., Awaitable[RolloutStage]]
-
-
-@pytest.fixture
-async def board() -> LocalBoard:
-    return LocalBoard(PolicyBoard())
+Make = Callable[..., Awaitable[RolloutWorker]]
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch, board: LocalBoard) -> Make:
-    """Starts an engine in a stage of its own."""
-    stages = Stages(monkeypatch, board)
+async def coordinator() -> LocalCoordinator:
+    return LocalCoordinator()
 
-    async def started(engine: FakeEngine, rollout: RollGroupFn | None = None, **settings: Any) -> RolloutStage:
+
+@pytest.fixture
+def make(coordinator: LocalCoordinator) -> Make:
+    """Starts an engine in a worker of its own."""
+    workers = Workers(coordinator)
+
+    async def started(engine: FakeEngine, rollout: RollGroupFn | None = None, **settings: Any) -> RolloutWorker:
         rolled = partial(_same, rollout) if rollout is not None else rollouts
-        return await stages.make(monkeypatch, StageSettings(lambda: engine, rolled, "board", **settings))
+        return await workers.make(WorkerSettings(lambda: engine, rolled, "coordinator", **settings))
 
     return started
 
@@ -56,27 +55,39 @@ async def settle() -> None:
 
 async def test_an_engine_takes_the_names_of_what_will_be_published_at_its_start(make: Make) -> None:
     engine = FakeEngine()
-    await make(engine, rehearsal=lambda: [("weight", torch.zeros(()))])
+    await make(engine, placeholder_weights=lambda: [("weight", torch.zeros(()))])
     assert engine.events == ["load -1"]  # before anything is published, as the version that it is
 
 
 async def test_names_that_an_engine_does_not_take_end_its_start(make: Make) -> None:
     with pytest.raises(KeyError, match="weight"):
-        await make(FakeEngine(), rehearsal=lambda: [("another", torch.zeros(()))])
+        await make(FakeEngine(), placeholder_weights=lambda: [("another", torch.zeros(()))])
+
+
+async def test_a_worker_with_its_own_weights_awaits_and_takes_none(make: Make) -> None:
+    engine = FakeEngine()
+    worker = await make(engine, weights="own")
+    finished = await worker.roll(row(0, 3, version=0))
+    assert (finished.index, finished.rolled["version"], finished.rolled["weights"]) == (3, 0, [-1, -1, -1])
+    assert engine.events == []
+    with pytest.raises(AssertionError, match="needs version 1, the engine serves 0"):
+        await worker.roll(row(1))
 
 
 # ---- an engine that hangs -----------------------------------------------------------------------------------------
 
 
-async def test_a_generation_that_never_comes_back_is_the_engines_death(make: Make, board: LocalBoard) -> None:
-    await board.publish(0)
-    stage = await make(FakeEngine(hangs_on=7), engine_timeout_s=0.05)
+async def test_a_generation_that_never_comes_back_is_the_engines_death(
+    make: Make, coordinator: LocalCoordinator
+) -> None:
+    await coordinator.publish_number(0)
+    worker = await make(FakeEngine(hangs_on=7), engine_timeout_s=0.05)
     with pytest.raises(Exited):
-        await stage._roll(row(0, 7))
-    assert await board.board.deaths() == ["e1: it hangs: no request was answered for 0.05 s"]
+        await worker.roll(row(0, 7))
+    assert await coordinator.deaths() == ("e1: it hangs: no request was answered for 0.05 s",)
 
 
-async def test_what_a_rollout_makes_of_a_hang_is_never_its_result(make: Make, board: LocalBoard) -> None:
+async def test_what_a_rollout_makes_of_a_hang_is_never_its_result(make: Make, coordinator: LocalCoordinator) -> None:
     async def forgiving(given: RolloutRow, generate: GenerateFn, _: int) -> Any:
         try:
             await generate(np.array([given.index]), Sampling(4))
@@ -84,23 +95,23 @@ async def test_what_a_rollout_makes_of_a_hang_is_never_its_result(make: Make, bo
             return "an answer made of nothing"
         return "an answer"
 
-    await board.publish(0)
-    stage = await make(FakeEngine(hangs_on=7), forgiving, engine_timeout_s=0.05)
-    assert (await stage._roll(row(0, 1))).rolled == "an answer"
+    await coordinator.publish_number(0)
+    worker = await make(FakeEngine(hangs_on=7), forgiving, engine_timeout_s=0.05)
+    assert (await worker.roll(row(0, 1))).rolled == "an answer"
     with pytest.raises(Exited):
-        await stage._roll(row(0, 7))
+        await worker.roll(row(0, 7))
 
 
-async def test_weights_that_never_arrive_in_an_engine_are_its_death(make: Make, board: LocalBoard) -> None:
+async def test_weights_that_never_arrive_in_an_engine_are_its_death(make: Make, coordinator: LocalCoordinator) -> None:
     class Stuck(FakeEngine):
         def load_weights(self, *_: Any) -> None:
             raise EngineDied("stuck")
 
-    await board.publish(0)
-    stage = await make(Stuck())
+    await coordinator.publish_number(0)
+    worker = await make(Stuck())
     with pytest.raises(Exited):
-        await stage._roll(row(0))
-    assert await board.board.deaths() == ["e1: stuck"]
+        await worker.roll(row(0))
+    assert await coordinator.deaths() == ("e1: stuck",)
 
 
 async def test_a_request_in_a_long_queue_does_not_hang_while_others_are_answered() -> None:
@@ -110,8 +121,8 @@ async def test_a_request_in_a_long_queue_does_not_hang_while_others_are_answered
         await gates[int(prompt_ids[0])].wait()
         return Generation(np.zeros(1, np.int64), np.zeros(1, np.float32), StopReason.EOS)
 
-    answers = Answers()
-    watched = WatchedGenerate(in_order, 0.4, answers)
+    last_answer = LastAnswer()
+    watched = TimedGenerate(in_order, 0.4, last_answer)
     waiting = [asyncio.ensure_future(watched(np.array([n]), Sampling(1))) for n in range(4)]
     for gate in gates:  # each within the limit, all together beyond it
         await asyncio.sleep(0.2)
@@ -131,7 +142,7 @@ async def test_a_cancelled_rollout_takes_its_request_out_of_the_engine() -> None
             raise
         raise AssertionError
 
-    task = asyncio.ensure_future(WatchedGenerate(endless, 60, Answers())(np.array([0]), Sampling(1)))
+    task = asyncio.ensure_future(TimedGenerate(endless, 60, LastAnswer())(np.array([0]), Sampling(1)))
     await settle()
     task.cancel()
     await settle()
@@ -143,7 +154,7 @@ async def test_a_cancelled_rollout_takes_its_request_out_of_the_engine() -> None
 
 @pytest.mark.parametrize("max_staleness", [0, 1])
 async def test_only_with_staleness_one_a_row_starts_before_its_version(
-    make: Make, board: LocalBoard, max_staleness: int
+    make: Make, coordinator: LocalCoordinator, max_staleness: int
 ) -> None:
     events: list[str] = []
 
@@ -151,12 +162,12 @@ async def test_only_with_staleness_one_a_row_starts_before_its_version(
         events.append(f"row {given.step} by {version}")
         await generate(np.array([given.index]), Sampling(4))
 
-    stage = await make(FakeEngine(seconds=0), noted, max_staleness=max_staleness)
-    running = [asyncio.ensure_future(stage._roll(row(step))) for step in (0, 1, 2)]
+    worker = await make(FakeEngine(seconds=0), noted, max_staleness=max_staleness)
+    running = [asyncio.ensure_future(worker.roll(row(step))) for step in (0, 1, 2)]
     seen = []
     for version in (None, 0, 1):
         if version is not None:
-            await board.publish(version)
+            await coordinator.publish_number(version)
         await settle()
         seen.append(sorted(events))
         events.clear()
@@ -173,25 +184,25 @@ async def test_only_with_staleness_one_a_row_starts_before_its_version(
 
 
 async def test_engines_sleep_while_the_learner_learns_and_wake_for_the_next_version(
-    make: Make, board: LocalBoard
+    make: Make, coordinator: LocalCoordinator
 ) -> None:
     events: list[str] = []
     engines = [FakeEngine(events=events), FakeEngine(events=events)]
-    stages = [await make(engine, colocated=True) for engine in engines]
-    await board.board.settled(2)
+    workers = [await make(engine, colocated=True) for engine in engines]
+    await coordinator.actor.started(2)
     assert not any(engine.awake for engine in engines)  # before there is a learner
-    await board.publish(0)
-    done = await asyncio.gather(*(stage._roll(row(0, i)) for i, stage in enumerate(stages)))
+    await coordinator.publish_number(0)
+    done = await asyncio.gather(*(worker.roll(row(0, i)) for i, worker in enumerate(workers)))
     assert sorted(events) == ["load 0"] * 2 + ["sleep"] * 2 + ["wake"] * 2
     for version in range(3):
         events.clear()
-        ahead = [asyncio.ensure_future(stage._roll(row(version + 1, i))) for i, stage in enumerate(stages)]
-        await board.board.rest()
+        ahead = [asyncio.ensure_future(worker.roll(row(version + 1, i))) for i, worker in enumerate(workers)]
+        await coordinator.actor.sleep_all()
         events.append("learn")
         await settle()
         assert not any(engine.awake for engine in engines)
         events.append("publish")
-        await board.publish(version + 1)
+        await coordinator.publish_number(version + 1)
         done = await asyncio.gather(*ahead)
         assert events[:4] == ["sleep", "sleep", "learn", "publish"]
         assert sorted(events[4:]) == [f"load {version + 1}"] * 2 + ["wake"] * 2
@@ -199,53 +210,57 @@ async def test_engines_sleep_while_the_learner_learns_and_wake_for_the_next_vers
         assert all(r.rolled["weights"] == [version + 1] * 3 for r in done)
 
 
-async def test_a_row_that_comes_while_engines_rest_waits_until_they_are_roused(make: Make, board: LocalBoard) -> None:
+async def test_a_row_that_comes_while_engines_sleep_waits_until_they_may_wake(
+    make: Make, coordinator: LocalCoordinator
+) -> None:
     engine = FakeEngine()
-    stage = await make(engine, colocated=True)
-    await board.publish(0)
-    await stage._roll(row(0))
-    await board.board.rest()
-    again = asyncio.ensure_future(stage._roll(row(0, 1)))
+    worker = await make(engine, colocated=True)
+    await coordinator.publish_number(0)
+    await worker.roll(row(0))
+    await coordinator.actor.sleep_all()
+    again = asyncio.ensure_future(worker.roll(row(0, 1)))
     await settle()
     assert (engine.awake, again.done()) == (False, False)
-    await board.board.rouse()
+    await coordinator.actor.wake_all()
     assert (await again).rolled["version"] == 0
 
 
-async def test_rest_lets_running_rollouts_finish(make: Make, board: LocalBoard) -> None:
+async def test_going_to_sleep_lets_running_rollouts_finish(make: Make, coordinator: LocalCoordinator) -> None:
     engine = FakeEngine(seconds=0.2)
-    stage = await make(engine, colocated=True)
-    await board.publish(0)
-    running = asyncio.ensure_future(stage._roll(row(0)))
+    worker = await make(engine, colocated=True)
+    await coordinator.publish_number(0)
+    running = asyncio.ensure_future(worker.roll(row(0)))
     await settle()
     assert not running.done()
-    await board.board.rest()
+    await coordinator.actor.sleep_all()
     assert running.done()
     assert not engine.awake
 
 
-async def test_an_engine_that_is_started_again_while_others_rest_takes_no_memory(make: Make, board: LocalBoard) -> None:
-    await board.publish(0)
-    await board.board.rest()
+async def test_an_engine_that_is_started_again_while_others_sleep_takes_no_memory(
+    make: Make, coordinator: LocalCoordinator
+) -> None:
+    await coordinator.publish_number(0)
+    await coordinator.actor.sleep_all()
     starting = asyncio.ensure_future(make(FakeEngine(), colocated=True))
     await asyncio.sleep(0.05)
     assert not starting.done()
-    await board.publish(1)
-    stage = await starting
-    assert (await stage._roll(row(1))).rolled["version"] == 1
+    await coordinator.publish_number(1)
+    worker = await starting
+    assert (await worker.roll(row(1))).rolled["version"] == 1
 
 
-async def test_an_engine_that_cannot_sleep_is_ended(make: Make, board: LocalBoard) -> None:
+async def test_an_engine_that_cannot_sleep_is_ended(make: Make, coordinator: LocalCoordinator) -> None:
     class Sleepless(FakeEngine):
         def sleep(self) -> None:
             if self.version >= 0:
                 raise RuntimeError("out of memory")
 
-    stage = await make(Sleepless(), colocated=True)
-    await board.publish(0)
-    await stage._roll(row(0))
-    await board.board.rest()
-    assert await board.board.deaths() == ["e1: it could not be put to sleep: RuntimeError('out of memory')"]
-    assert stage._bedtime is not None
+    worker = await make(Sleepless(), colocated=True)
+    await coordinator.publish_number(0)
+    await worker.roll(row(0))
+    await coordinator.actor.sleep_all()
+    assert await coordinator.deaths() == ("e1: it could not be put to sleep: RuntimeError('out of memory')",)
+    assert worker._sleeper is not None
     with pytest.raises(Exited):
-        await stage._bedtime
+        await worker._sleeper

@@ -29,7 +29,7 @@ TRICKY = [
 TRICKY += ["a#b", "a:b", "a/b", "%20", "..", "a" * 300, "a" * 301]
 
 
-@pytest.mark.parametrize("name", ["search-calibadv-seed0", "policy-board-lam=0.5", "search-run_2.1"])
+@pytest.mark.parametrize("name", ["search-calibadv-seed0", "coordinator-lam=0.5", "search-run_2.1"])
 def test_a_plain_name_stays(name: str) -> None:
     assert ray_name(name) == name
 

@@ -1,4 +1,4 @@
-"""Signals to a process that may have ended, and beats of one that may stand still."""
+"""Signals to a process that may have ended, and heartbeat of one that may stand still."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 
 import psutil
 
-from calibadv.cluster.processes import Beats, signal_here
+from calibadv.cluster.processes import Heartbeat, signal_here
 
 
 def test_a_stopped_process_is_ended_and_an_ended_one_is_known_as_such() -> None:
@@ -29,11 +29,11 @@ def test_a_stopped_process_is_ended_and_an_ended_one_is_known_as_such() -> None:
     assert not signal_here(child.pid, born_s, 0)
 
 
-async def test_beats_stop_while_the_event_loop_is_blocked() -> None:
+async def test_no_heartbeat_is_sent_while_the_event_loop_is_blocked() -> None:
     threads: list[int] = []
-    beats = Beats(lambda: threads.append(threading.get_ident()), timeout_s=0.02)
+    heartbeat = Heartbeat(lambda: threads.append(threading.get_ident()), timeout_s=0.02)
     await asyncio.sleep(0.05)
-    beats.follow(asyncio.get_running_loop())
+    heartbeat.follow(asyncio.get_running_loop())
     await asyncio.sleep(0.05)
     here = threading.get_ident()
     assert threads[0] != here

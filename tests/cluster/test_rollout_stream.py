@@ -1,4 +1,4 @@
-"""The stage and its stream on a real local Ray, with engines that only pretend."""
+"""Workers and their stream on a real local Ray, with engines that only pretend."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 import ray
 import torch
 
-from calibadv.cluster.board import create_board
+from calibadv.cluster.coordinator import create_coordinator
+from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
-from calibadv.cluster.stage import StageSettings
 from calibadv.cluster.stream import PoolSettings, step_blocks, stream_rollouts
 from calibadv.cluster.weights import chunk_state
 from tests.cluster.fake_engine import FakeEngine, rollouts, row
@@ -28,24 +28,24 @@ def train_rows(steps: int = STEPS, rows: int = ROWS) -> list[RolloutRow]:
     return [row(s, i) for s in range(steps) for i in range(rows)]
 
 
-def publish(board: Any, version: int) -> None:
-    ray.get(board.publish.remote(version, chunk_state([("weight", torch.tensor([float(version)]))])))
+def publish(coordinator: Any, version: int) -> None:
+    ray.get(coordinator.publish.remote(version, chunk_state([("weight", torch.tensor([float(version)]))])))
 
 
 @pytest.fixture
-def board(request: pytest.FixtureRequest) -> Iterator[Any]:
-    handle = create_board(request.node.name)
+def coordinator(request: pytest.FixtureRequest) -> Iterator[Any]:
+    handle = create_coordinator(request.node.name)
     publish(handle, 0)
     yield handle
     ray.kill(handle)
 
 
 @pytest.fixture
-def stage(request: pytest.FixtureRequest) -> Callable[..., StageSettings]:
-    return partial(StageSettings, engine_factory=FakeEngine, rollout_factory=rollouts, board=request.node.name)
+def worker(request: pytest.FixtureRequest) -> Callable[..., WorkerSettings]:
+    return partial(WorkerSettings, engine_factory=FakeEngine, rollout_factory=rollouts, coordinator=request.node.name)
 
 
-def run(board: Any, settings: StageSettings, rows: list[RolloutRow], pool: PoolSettings) -> list[FinishedRow]:
+def run(coordinator: Any, settings: WorkerSettings, rows: list[RolloutRow], pool: PoolSettings) -> list[FinishedRow]:
     """Consume the stream as a trainer does: publish version s + 1 when every row of step s is there."""
     left = Counter(row.step for row in rows)
     got = []
@@ -53,15 +53,15 @@ def run(board: Any, settings: StageSettings, rows: list[RolloutRow], pool: PoolS
         got.append(finished)
         left[finished.step] -= 1
         if left[finished.step] == 0:
-            publish(board, finished.step + 1)
+            publish(coordinator, finished.step + 1)
     return got
 
 
 POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
 
 
-def test_every_row_runs_under_its_steps_version_and_a_step_spreads_evenly(board: Any, stage: Any) -> None:
-    got = run(board, stage(), train_rows(), POOL)
+def test_every_row_runs_under_its_steps_version_and_a_step_spreads_evenly(coordinator: Any, worker: Any) -> None:
+    got = run(coordinator, worker(), train_rows(), POOL)
     assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(STEPS) for i in range(ROWS)]
     engines: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for r in got:
@@ -70,70 +70,70 @@ def test_every_row_runs_under_its_steps_version_and_a_step_spreads_evenly(board:
         engines[r.step][r.engine] += 1
     for step, share in engines.items():
         assert max(share.values()) <= 0.6 * ROWS, f"step {step}: {share}"
-    assert ray.get(board.versions.remote()) == dict.fromkeys(engines[STEPS - 1], STEPS - 1)
+    assert ray.get(coordinator.engines.remote()).serving == dict.fromkeys(engines[STEPS - 1], STEPS - 1)
 
 
-def test_rows_of_a_batch_come_out_together_and_steps_never_share_one(board: Any, stage: Any) -> None:
+def test_rows_of_a_batch_come_out_together_and_steps_never_share_one(coordinator: Any, worker: Any) -> None:
     rows = train_rows(3, 5)
     assert [t.num_rows for t in step_blocks(rows, 2)] == [2, 2, 1] * 3
-    got = run(board, stage(), rows, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5))
+    got = run(coordinator, worker(), rows, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5))
     assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(3) for i in range(5)]
     assert all(r.rolled["version"] == r.step for r in got)
 
 
-def test_rows_of_a_killed_engine_run_again_and_arrive_once(board: Any, stage: Any, tmp_path: Path) -> None:
-    settings = stage(rollout_factory=partial(rollouts, tmp_path / "died"))
-    got = run(board, settings, train_rows(5), POOL)
+def test_rows_of_a_killed_engine_run_again_and_arrive_once(coordinator: Any, worker: Any, tmp_path: Path) -> None:
+    settings = worker(rollout_factory=partial(rollouts, tmp_path / "died"))
+    got = run(coordinator, settings, train_rows(5), POOL)
     assert (tmp_path / "died").exists()
     assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(5) for i in range(ROWS)]
     assert all(r.rolled["version"] == r.step and r.rolled["weights"] == [r.step] * 3 for r in got)
 
 
-def test_eval_rows_wait_for_their_own_version(board: Any, stage: Any) -> None:
+def test_eval_rows_wait_for_their_own_version(coordinator: Any, worker: Any) -> None:
     rows = train_rows(4)
     evals = [row(2, 100 + i, version=3) for i in range(4)]
     left = Counter(r.step for r in rows)
     got = []
-    for finished in stream_rollouts([*rows[: 3 * ROWS], *evals, *rows[3 * ROWS :]], stage(), POOL):
+    for finished in stream_rollouts([*rows[: 3 * ROWS], *evals, *rows[3 * ROWS :]], worker(), POOL):
         got.append(finished)
         if finished.index < 100:
             left[finished.step] -= 1
             if left[finished.step] == 0:
-                publish(board, finished.step + 1)
+                publish(coordinator, finished.step + 1)
     assert len(got) == 4 * ROWS + 4
     assert {r.rolled["version"] for r in got if r.index >= 100} == {3}
 
 
-def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned(board: Any, stage: Any) -> None:
+def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned(coordinator: Any, worker: Any) -> None:
     got = []
     published = 0
-    for finished in stream_rollouts(train_rows(6), stage(max_staleness=1), POOL):
+    for finished in stream_rollouts(train_rows(6), worker(max_staleness=1), POOL):
         got.append(finished)
         came = Counter(r.step for r in got)
         # Step s is learned until a row of step s + 1 is there: were there none to come, this would never end.
         if published < 5 and came[published] == ROWS and came[published + 1]:
             published += 1
-            publish(board, published)
+            publish(coordinator, published)
     assert len(got) == 6 * ROWS
     assert all(r.step - 1 <= r.rolled["version"] <= r.step for r in got)
     assert all(len(set(r.rolled["weights"])) == 1 for r in got)  # one version a trajectory
     assert any(r.rolled["version"] == r.step - 1 for r in got)
 
 
-def test_a_bug_in_the_rollout_reaches_the_driver_with_its_message(board: Any, stage: Any) -> None:
+def test_a_bug_in_the_rollout_reaches_the_driver_with_its_message(coordinator: Any, worker: Any) -> None:
     with pytest.raises(Exception, match="a bug in the rollout"):
-        run(board, stage(rollout_factory=partial(rollouts, None, 3)), train_rows(1), POOL)
+        run(coordinator, worker(rollout_factory=partial(rollouts, None, 3)), train_rows(1), POOL)
 
 
-def test_an_engine_that_keeps_dying_ends_the_run(board: Any, stage: Any) -> None:
-    settings = stage(engine_factory=partial(FakeEngine, dies_on=6), max_engine_deaths=0)
+def test_an_engine_that_keeps_dying_ends_the_run(coordinator: Any, worker: Any) -> None:
+    settings = worker(engine_factory=partial(FakeEngine, dies_on=6), max_engine_deaths=0)
     with pytest.raises(Exception, match="engines died in this run; the last one: as asked"):
-        run(board, settings, train_rows(1), POOL)
+        run(coordinator, settings, train_rows(1), POOL)
 
 
-@pytest.mark.usefixtures("board")
-def test_closing_the_stream_early_ends_its_engines(stage: Any) -> None:
-    stream = stream_rollouts(train_rows(5), stage(), POOL)
+@pytest.mark.usefixtures("coordinator")
+def test_closing_the_stream_early_ends_its_engines(worker: Any) -> None:
+    stream = stream_rollouts(train_rows(5), worker(), POOL)
     next(stream)
     stream.close()
     deadline = time.time() + 60

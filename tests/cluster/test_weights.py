@@ -1,4 +1,4 @@
-"""Weights through the object store, and the board that announces them."""
+"""Weights through the object store, and the coordinator that announces them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import ray
 import torch
 
-from calibadv.cluster.board import create_board, find_board
+from calibadv.cluster.coordinator import create_coordinator, find_coordinator
 from calibadv.cluster.weights import chunk_state, fetch
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -32,7 +32,6 @@ def test_fetched_tensors_are_the_given_ones(chunk_bytes: int) -> None:
     for (_, ours), (_, theirs) in zip(got, given, strict=True):
         assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
-    assert packed.nbytes == sum(t.nbytes for _, t in given)
 
 
 def test_chunks_stay_below_their_limit_and_tensors_are_never_cut() -> None:
@@ -47,32 +46,32 @@ def test_dtype_casts_floating_tensors_alone() -> None:
 
 
 def test_waiting_ends_when_the_version_is_published() -> None:
-    board = create_board("board-wait")
-    assert ray.get(board.latest.remote()) is None
+    coordinator = create_coordinator("wait")
+    assert ray.get(coordinator.latest.remote()) is None
     packed = chunk_state([("x", torch.ones(2))])
-    waiting = [board.wait.remote(v) for v in (0, 1, 2)]
-    ray.get(board.publish.remote(1, packed))
+    waiting = [coordinator.wait.remote(v) for v in (0, 1, 2)]
+    ray.get(coordinator.publish.remote(1, packed))
     assert ray.get(waiting[:2], timeout=20) == [1, 1]
     assert ray.wait(waiting[2:], timeout=0.2)[0] == []
-    ray.get(find_board("board-wait").publish.remote(2, packed))
+    ray.get(find_coordinator("wait").publish.remote(2, packed))
     assert ray.get(waiting[2], timeout=20) == 2
-    newest = ray.get(board.latest.remote())
+    newest = ray.get(coordinator.latest.remote())
     assert newest.version == 2
     assert torch.equal(dict(fetch(newest.weights))["x"], torch.ones(2))
 
 
 def test_versions_only_grow_and_reports_are_kept() -> None:
-    board = create_board("board-grow")
+    coordinator = create_coordinator("grow")
     packed = chunk_state([("x", torch.ones(2))])
-    ray.get(board.publish.remote(3, packed))
+    ray.get(coordinator.publish.remote(3, packed))
     with pytest.raises(ValueError, match="version 3 is not newer than the published 3"):
-        ray.get(board.publish.remote(3, packed))
-    ray.get([board.report.remote("a", 3), board.report.remote("b", 2)])
-    assert ray.get(board.versions.remote()) == {"a": 3, "b": 2}
-    assert ray.get(board.report_death.remote("b")) == 1
-    assert ray.get(board.versions.remote()) == {"a": 3}
+        ray.get(coordinator.publish.remote(3, packed))
+    ray.get([coordinator.serves.remote("a", 3), coordinator.serves.remote("b", 2)])
+    assert ray.get(coordinator.engines.remote()).serving == {"a": 3, "b": 2}
+    assert ray.get(coordinator.report_death.remote("b")) == 1
+    assert ray.get(coordinator.engines.remote()).serving == {"a": 3}
 
 
 def test_a_missing_board_is_named() -> None:
-    with pytest.raises(ValueError, match="no policy board named 'nowhere'"):
-        find_board("nowhere")
+    with pytest.raises(ValueError, match="no coordinator named 'nowhere'"):
+        find_coordinator("nowhere")

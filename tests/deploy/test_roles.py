@@ -22,7 +22,7 @@ def config(**settings: str) -> Config:
 
 
 def stream(of: Config) -> RolloutStream:
-    return RolloutStream(of, Inputs(NOWHERE, NOWHERE, NOWHERE, NOWHERE), "board", lambda: None)  # type: ignore[arg-type, return-value]
+    return RolloutStream(of, Inputs(NOWHERE, NOWHERE, NOWHERE, NOWHERE), "coordinator", lambda: None)  # type: ignore[arg-type, return-value]
 
 
 def test_a_role_asks_for_so_little_that_a_thousand_actors_share_one() -> None:

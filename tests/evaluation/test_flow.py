@@ -10,17 +10,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from calibadv.cluster import board, stage, stream
+from calibadv.cluster import coordinator, stream
+from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
-from calibadv.cluster.stage import RolloutStage, StageSettings
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.types import Document
-from tests.cluster.fake_engine import FakeEngine, rollouts, row
 from workflows import evaluate
 from workflows import evaluation_session as session
 
@@ -35,7 +33,7 @@ class Machinery:
         self.streams: list[int] = []  # rows of each stream
         self.interrupt_after: int | None = None
         self.failing_searches = 0
-        self.settings: StageSettings | None = None
+        self.settings: WorkerSettings | None = None
 
     @contextmanager
     def searching(self, _: object) -> Iterator[Any]:
@@ -47,7 +45,7 @@ class Machinery:
             raise SearchFailed("as asked")
         return (DOCUMENT,)
 
-    def stream_rollouts(self, rows: Sequence[RolloutRow], settings: StageSettings, _: object) -> Iterator[Any]:
+    def stream_rollouts(self, rows: Sequence[RolloutRow], settings: WorkerSettings, _: object) -> Iterator[Any]:
         self.streams.append(len(rows))
         self.settings = settings
         engine, roll = settings.engine_factory(), settings.rollout_factory()
@@ -86,7 +84,7 @@ def machinery(monkeypatch: pytest.MonkeyPatch) -> Machinery:
     played = Machinery()
     monkeypatch.setattr(session, "searching", played.searching)
     monkeypatch.setattr(stream, "stream_rollouts", played.stream_rollouts)
-    monkeypatch.setattr(board, "create_board", lambda name: name)
+    monkeypatch.setattr(coordinator, "create_coordinator", lambda name: name)
     return played
 
 
@@ -121,7 +119,7 @@ def arguments(tmp_path: Path) -> list[str]:
 
 
 def written(out: Path) -> dict[str, bytes]:
-    """Answers, figures and tables."""
+    """LastAnswer, figures and tables."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "manifest.json"]
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
@@ -204,21 +202,3 @@ def test_what_the_search_failed_for_good_is_counted_not_scored_and_asked_by_the_
     assert (healed["questions"], healed["infra_failed"]) == (4, 0)
     assert healed["f1"] is not None
     assert len((metrics.parent / "predictions.jsonl").read_text().splitlines()) == 4
-
-
-async def test_a_stage_with_its_own_weights_asks_the_board_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    class EndsOnly:
-        """A board on which actors are enlisted, and that has no policy: any other question to it is an error."""
-
-        enlist = SimpleNamespace(remote=lambda *_: 0)
-        beat = SimpleNamespace(remote=lambda _: None)
-
-    context = SimpleNamespace(current_actor=None, get_actor_id=lambda: "0123456789", get_node_id=lambda: "node")
-    monkeypatch.setattr(stage, "find_board", lambda _: EndsOnly)
-    monkeypatch.setattr(stage.ray, "get", lambda given: given)
-    monkeypatch.setattr(stage.ray, "get_runtime_context", lambda: context)
-    own = RolloutStage(StageSettings(FakeEngine, rollouts, "b", weights="own"), "s")
-    finished = await own._roll(row(0, 3, version=0))
-    assert (finished.index, finished.rolled["version"], finished.rolled["weights"]) == (3, 0, [-1, -1, -1])
-    with pytest.raises(AssertionError, match="needs version 1, the engine serves 0"):
-        await own._roll(row(1))

@@ -10,8 +10,8 @@ import torch
 
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage
-from calibadv.rllib.checkpoint import CheckpointFailed, load_learners, save_learners
 from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.learner_state import CheckpointFailed, load_learners, save_learners
 from tests.integration.test_learner_group import GROUPS, learner_group, train, weights
 from tests.integration.test_learner_group import model_folder as model_folder
 

@@ -21,9 +21,9 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
-from calibadv.cluster.board import create_board
+from calibadv.cluster.coordinator import create_coordinator
+from calibadv.cluster.rollout_worker import RollGroupFn, WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
-from calibadv.cluster.stage import RollGroupFn, StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.cluster.weights import chunk_state
 from calibadv.rollout.protocols import GenerateFn, Sampling
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 logger = logging.getLogger(__name__)
 
 STEPS, ROWS, TURNS = 3, 8, 4
-TIMEOUT_S = 5.0  # of a silent engine; beats come every 1.25 s
+TIMEOUT_S = 5.0  # of a silent engine; heartbeats come every 1.25 s
 POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
 
 
@@ -56,8 +56,8 @@ class Run:
     """A stream of steps, each with a policy of its own, that is read as a trainer reads it."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.board = create_board(name)
-        self.stage = StageSettings(partial(TorchEngine.from_folder, folder), turns, name, engine_timeout_s=TIMEOUT_S)
+        self.coordinator = create_coordinator(name)
+        self.worker = WorkerSettings(partial(TorchEngine.from_folder, folder), turns, name, engine_timeout_s=TIMEOUT_S)
         base = AutoModelForCausalLM.from_pretrained(folder).float()
         self.policies = [base, *(perturbed(folder, seed=step) for step in range(1, STEPS))]
         self.rows: list[FinishedRow] = []
@@ -67,7 +67,7 @@ class Run:
         self._publish(0)
         left = Counter(step for step in range(STEPS) for _ in range(ROWS))
         given = [row(step, index) for step in range(STEPS) for index in range(ROWS)]
-        for finished in stream_rollouts(given, self.stage, POOL):
+        for finished in stream_rollouts(given, self.worker, POOL):
             self.rows.append(finished)
             on_row(finished)
             left[finished.step] -= 1
@@ -78,7 +78,7 @@ class Run:
         return {(r.step, r.index): r.rolled for r in self.rows}
 
     def _publish(self, version: int) -> None:
-        ray.get(self.board.publish.remote(version, chunk_state(self.policies[version].state_dict().items())))
+        ray.get(self.coordinator.publish.remote(version, chunk_state(self.policies[version].state_dict().items())))
 
 
 def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: Path) -> None:
@@ -94,12 +94,12 @@ def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: P
         step = row.step
         engines[step].add(row.engine)
         if step in signals and step not in lost:
-            (other,) = {name for name in ray.get(run.board.versions.remote()) if name != row.engine}
+            (other,) = {name for name in ray.get(run.coordinator.engines.remote()).serving if name != row.engine}
             lost[step] = other, time.time()
             os.kill(int(other.partition("-")[2]), signals[step])
 
     assert run.read(lose_one) == undisturbed
-    deaths = ray.get(run.board.deaths.remote())
+    deaths = ray.get(run.coordinator.engines.remote()).deaths
     for step, (engine, lost_s) in lost.items():
         actor, _, pid = engine.partition("-")
         assert [words for words in deaths if words.startswith(f"{engine}: ")]

@@ -192,7 +192,7 @@ def test_two_steps_are_trained_across_both_hosts(cluster: Laptop, trained: subpr
     actors = cluster.ask("/api/v0/actors?limit=1000&detail=true").json()["data"]["result"]["result"]
     placed = [(actor["class_name"], actor["node_id"]) for actor in actors if actor["required_resources"].get("CPU")]
     assert {node for _, node in placed} == set(alive(cluster)), placed
-    assert sum("RolloutStage" in name for name, _ in placed) == ENGINES, placed
+    assert sum("RolloutWorker" in name for name, _ in placed) == ENGINES, placed
 
 
 def test_ray_down_ends_every_process_on_every_host(cluster: Laptop, trained: subprocess.CompletedProcess[str]) -> None:

@@ -1,4 +1,4 @@
-"""A real vLLM engine in the Ray Data stage, taking two published policies."""
+"""A real vLLM engine in a rollout worker of Ray Data, taking two published policies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
-from calibadv.cluster.board import create_board
+from calibadv.cluster.coordinator import create_coordinator
+from calibadv.cluster.rollout_worker import RollGroupFn, WorkerSettings
 from calibadv.cluster.rows import RolloutRow
-from calibadv.cluster.stage import RollGroupFn, StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.cluster.vllm_engine import VllmEngine
 from calibadv.cluster.vllm_settings import VllmSettings
@@ -38,14 +38,14 @@ def test_rows_are_sampled_by_the_policy_of_their_step(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(folder).float().eval()
     policies = {0: base, 1: perturbed(folder)}
-    board = create_board("vllm-stage")
-    ray.get(board.publish.remote(0, chunk_state(policies[0].state_dict().items())))
+    coordinator = create_coordinator("vllm-worker")
+    ray.get(coordinator.publish.remote(0, chunk_state(policies[0].state_dict().items())))
     settings = VllmSettings(str(folder), dtype="float32", max_model_len=128, kv_cache_gb=0.1)
-    stage = StageSettings(partial(VllmEngine, settings), one_turn, "vllm-stage")
+    worker = WorkerSettings(partial(VllmEngine, settings), one_turn, "vllm-worker")
     rows = [row(step, i) for step in (0, 1) for i in range(6)]
     left = Counter(given.step for given in rows)
     done = 0
-    for finished in stream_rollouts(rows, stage, PoolSettings(engines=1, rows_per_step=6)):
+    for finished in stream_rollouts(rows, worker, PoolSettings(engines=1, rows_per_step=6)):
         version, generation = finished.rolled
         assert version == finished.step
         expected = reference_logprobs(policies[finished.step], prompt(finished.index), generation.ids)
@@ -53,5 +53,5 @@ def test_rows_are_sampled_by_the_policy_of_their_step(tmp_path: Path) -> None:
         done += 1
         left[finished.step] -= 1
         if left[0] == 0 and finished.step == 0:
-            ray.get(board.publish.remote(1, chunk_state(policies[1].state_dict().items(), chunk_bytes=20_000)))
+            ray.get(coordinator.publish.remote(1, chunk_state(policies[1].state_dict().items(), chunk_bytes=20_000)))
     assert done == len(rows)

@@ -10,8 +10,8 @@ import pytest
 import ray
 from ray import tune
 
+from calibadv.cluster.rollout_worker import RollGroupFn, WorkerSettings
 from calibadv.cluster.rows import RolloutRow
-from calibadv.cluster.stage import RollGroupFn, StageSettings
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import load_config
 from calibadv.rollout.protocols import GenerateFn
@@ -36,15 +36,15 @@ def telling() -> RollGroupFn:
 
 
 def trial(config: dict[str, str]) -> None:
-    from calibadv.cluster.board import create_board
+    from calibadv.cluster.coordinator import create_coordinator
 
-    board = create_board("tune-trial")
-    stage = StageSettings(FakeEngine, telling, "tune-trial", weights="own")
+    coordinator = create_coordinator("tune-trial")
+    worker = WorkerSettings(FakeEngine, telling, "tune-trial", weights="own")
     rows = [row(0, index) for index in range(12)]
-    done = list(stream_rollouts(rows, stage, PoolSettings(engines=ENGINES, rows_per_step=12, start_timeout_s=60.0)))
+    done = list(stream_rollouts(rows, worker, PoolSettings(engines=ENGINES, rows_per_step=12, start_timeout_s=60.0)))
     said = {"trial": where(), "engines": sorted({finished.rolled for finished in done}), "rows": len(done)}
     Path(config["file"]).write_text(json.dumps(said))
-    del board
+    del coordinator
 
 
 def test_a_trials_engines_run_in_what_it_reserves(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from calibadv.checkpoints.folders import Stored
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.cluster.weights import chunk_state, fetch
-from calibadv.rllib.checkpoint import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.learner_state import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.ranks import on_rank_zero
 from calibadv.rllib.totals import step_metrics
 from calibadv.rllib.zero import layer_groups

@@ -24,11 +24,15 @@ def test_every_method_travels_to_learners_and_engines(name: str) -> None:
     assert cloudpickle.loads(cloudpickle.dumps(method)).name == method.name
 
 
-def test_learners_know_model_method_and_board_and_carry_no_stream(model_folder: Path) -> None:
+def test_learners_know_model_method_and_coordinator_and_carry_no_stream(model_folder: Path) -> None:
     nowhere = Path()
-    stream = RolloutStream(settings(), Inputs(nowhere, nowhere, nowhere, model_folder), "board", no_search)
+    stream = RolloutStream(settings(), Inputs(nowhere, nowhere, nowhere, model_folder), "coordinator", no_search)
     config = CalibAdvConfig().of_run(stream)
     assert config.copy().stream is stream  # not copied: it holds the run's questions
     learners = config.build_learner_group().config
     assert learners.stream is None
-    assert (learners.model_folder, learners.board, learners.method.name) == (str(model_folder), "board", "calibadv")
+    assert (learners.model_folder, learners.coordinator, learners.method.name) == (
+        str(model_folder),
+        "coordinator",
+        "calibadv",
+    )

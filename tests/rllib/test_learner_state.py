@@ -16,26 +16,27 @@ from transformers import AutoModelForCausalLM
 from calibadv.checkpoints.folders import Stored
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage
-from calibadv.rllib import checkpoint
-from calibadv.rllib.checkpoint import CheckpointFailed, load_learners, roll_back_learners, save_learners
 from calibadv.rllib.learner import PolicyLearner
-from calibadv.rllib.random_state import random_state, set_random_state
+from calibadv.rllib.learner_state import (
+    CheckpointFailed,
+    load_learners,
+    random_state,
+    roll_back_learners,
+    save_learners,
+    set_random_state,
+)
 from tests.rllib.conftest import settings
 from tests.rllib.test_learner import GROUPS, make_learner, train, weights
 
 
 class Learners:
-    """A learner group in this process: each learner answers under its own rank."""
+    """A learner group in this process."""
 
-    def __init__(self, learners: Sequence[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.learners, self.monkeypatch = learners, monkeypatch
+    def __init__(self, learners: Sequence[Any]) -> None:
+        self.learners = learners
 
     def call_all(self, function: Callable[[Any], Any]) -> list[Any]:
-        answers = []
-        for rank, learner in enumerate(self.learners):
-            self.monkeypatch.setattr(checkpoint, "rank", lambda rank=rank: rank)
-            answers.append(function(learner))
-        return answers
+        return [function(learner) for learner in self.learners]
 
 
 def saved(folder: Path, learners: Any, *, model: bool = False) -> Stored:
@@ -59,17 +60,15 @@ WARMING = (*CRITIC, "--learner.critic_only_steps=1", "--learner.warmup_steps=2",
 
 
 @pytest.mark.parametrize("options", [(), CRITIC, KL, WARMING], ids=["plain", "critic", "reference", "warming up"])
-def test_a_new_process_trains_on_bit_for_bit(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
-) -> None:
+def test_a_new_process_trains_on_bit_for_bit(model_folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     first = make_learner(model_folder, settings(*options))
     train(first, GROUPS)
-    stored = saved(tmp_path, Learners([first], monkeypatch))
+    stored = saved(tmp_path, Learners([first]))
     expected_random = (random.random(), float(np.random.random()), float(torch.rand(())))
     lr = train(first, GROUPS)["lr"]
 
     second = make_learner(model_folder, settings(*options))
-    load_learners(Learners([second], monkeypatch), stored)  # type: ignore[arg-type]
+    load_learners(Learners([second]), stored)  # type: ignore[arg-type]
     assert (random.random(), float(np.random.random()), float(torch.rand(()))) == expected_random
     assert train(second, GROUPS)["lr"] == lr  # the schedule counts updates
     assert_same(everything(first), everything(second))
@@ -81,30 +80,28 @@ def initial(folder: Path) -> list[torch.Tensor]:
 
 
 def test_the_frozen_reference_and_a_tied_weights_second_name_are_not_written(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, tmp_path: Path
 ) -> None:
     learner = make_learner(model_folder, settings(*KL))
-    stored = saved(tmp_path, Learners([learner], monkeypatch))
+    stored = saved(tmp_path, Learners([learner]))
     names = set(load_file(tmp_path / stored.name / "shared" / "tensors-00000.safetensors"))
     assert "weights.language_model.model.embed_tokens.weight" in names
     assert "weights.language_model.lm_head.weight" not in names
     assert not [name for name in names if "reference" in name]
 
 
-def test_the_model_in_a_checkpoint_opens(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_in_a_checkpoint_opens(model_folder: Path, tmp_path: Path) -> None:
     learner = make_learner(model_folder, settings("--model.dtype=float32"))
     train(learner, GROUPS)
-    stored = saved(tmp_path, Learners([learner], monkeypatch), model=True)
+    stored = saved(tmp_path, Learners([learner]), model=True)
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
     assert all(torch.equal(a, b) for a, b in zip(opened.parameters(), weights(learner).values(), strict=True))
     assert "model/config.json" in stored.manifest.files
 
 
-def test_a_snapshot_brings_weights_and_moments_back_and_smaller_steps(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_snapshot_brings_weights_and_moments_back_and_smaller_steps(model_folder: Path, tmp_path: Path) -> None:
     learner = make_learner(model_folder, settings("--learner.lr_final=1e-2"))
-    group: Any = Learners([learner], monkeypatch)
+    group: Any = Learners([learner])
     train(learner, GROUPS)
     stored, good = saved(tmp_path, group), weights(learner)
     train(learner, GROUPS)
@@ -117,22 +114,18 @@ def test_a_snapshot_brings_weights_and_moments_back_and_smaller_steps(
     assert train(learner, GROUPS)["lr"] == pytest.approx(0.5e-2)
 
 
-def test_a_roll_back_leaves_the_schedule_where_it_is(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_roll_back_leaves_the_schedule_where_it_is(model_folder: Path, tmp_path: Path) -> None:
     learner = make_learner(model_folder, settings())
-    group: Any = Learners([learner], monkeypatch)
+    group: Any = Learners([learner])
     stored = saved(tmp_path, group)
     rates = [train(learner, GROUPS)["lr"] for _ in range(2)]
     roll_back_learners(group, stored, lr_scale=1.0)
     assert train(learner, GROUPS)["lr"] < rates[1] < rates[0]
 
 
-def test_a_state_of_another_method_is_refused_by_the_learners_name(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stored = saved(tmp_path, Learners([make_learner(model_folder, settings())], monkeypatch))
-    other: Any = Learners([make_learner(model_folder, settings(*CRITIC))], monkeypatch)
+def test_a_state_of_another_method_is_refused_by_the_learners_name(model_folder: Path, tmp_path: Path) -> None:
+    stored = saved(tmp_path, Learners([make_learner(model_folder, settings())]))
+    other: Any = Learners([make_learner(model_folder, settings(*CRITIC))])
     with pytest.raises(ValueError, match=r"learner 0 could not load .*step-000001 .*of another model or method"):
         load_learners(other, stored)
 
@@ -140,8 +133,8 @@ def test_a_state_of_another_method_is_refused_by_the_learners_name(
 class Shards:
     """A sharded learner: nothing is shared, each rank has its own part."""
 
-    def __init__(self, part: float, error: Exception | None = None) -> None:
-        self.part, self.error = torch.tensor([part]), error
+    def __init__(self, rank: int, part: float = 0.0, error: Exception | None = None) -> None:
+        self.rank, self.part, self.error = rank, torch.tensor([part]), error
         self.models: list[str] = []
 
     def shared_state(self) -> Any:
@@ -160,26 +153,22 @@ class Shards:
         self.models.append(folder)
 
 
-def test_every_rank_gets_its_own_part_again_and_a_new_rank_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stored = saved(tmp_path, Learners([Shards(1), Shards(2)], monkeypatch))
-    fresh = [Shards(0), Shards(0), Shards(0)]
-    load_learners(Learners(fresh, monkeypatch), stored)  # type: ignore[arg-type]
+def test_every_rank_gets_its_own_part_again_and_a_new_rank_is_told(tmp_path: Path) -> None:
+    stored = saved(tmp_path, Learners([Shards(0, 1), Shards(1, 2)]))
+    fresh = [Shards(rank) for rank in range(3)]
+    load_learners(Learners(fresh), stored)  # type: ignore[arg-type]
     assert [float(learner.part) for learner in fresh] == [1, 2, -1]
 
 
-def test_all_ranks_have_a_part_in_gathering_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranks = [Shards(1), Shards(2)]
-    saved(tmp_path, Learners(ranks, monkeypatch), model=True)
+def test_all_ranks_have_a_part_in_gathering_the_model(tmp_path: Path) -> None:
+    ranks = [Shards(0), Shards(1)]
+    saved(tmp_path, Learners(ranks), model=True)
     assert [len(learner.models) for learner in ranks] == [1, 1]
 
 
-def test_each_rank_that_cannot_write_is_named_and_the_others_are_asked_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_rank_that_cannot_write_is_named_and_the_others_are_asked_too(tmp_path: Path) -> None:
     full = OSError(28, "No space left on device")
-    learners: Any = Learners([Shards(1), Shards(2, full), Shards(3, full)], monkeypatch)
+    learners: Any = Learners([Shards(0), Shards(1, error=full), Shards(2, error=full)])
     with pytest.raises(CheckpointFailed) as caught:
         saved(tmp_path, learners)
     why = r"could not write its part (OSError: [Errno 28] No space left on device)"

@@ -15,8 +15,8 @@ from calibadv.checkpoints.folders import Stored
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import ConfigError, load_config
-from calibadv.rllib.checkpoint import load_learners, save_learners
 from calibadv.rllib.learner import PolicyLearner
+from calibadv.rllib.learner_state import load_learners, save_learners
 from calibadv.rllib.lora import Lora, add_adapters, merged, target_layers
 from calibadv.rllib.module import load_causal_lm
 from calibadv.rllib.totals import step_metrics

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from calibadv.rllib import checkpoint_names
-from calibadv.rllib.checkpoint_names import as_in_checkpoint, check_cpu_engine, check_names, rehearsal
+from calibadv.rllib.checkpoint_names import as_in_checkpoint, check_cpu_engine, check_names, placeholder_weights
 from tests.rllib.conftest import settings
 from tests.rllib.test_learner import make_learner
 from tests.rollout.engine_suite import save_tiny_model
@@ -80,7 +80,7 @@ def test_what_is_published_has_the_names_and_shapes_that_engines_were_given_at_t
 
     monkeypatch.setattr("calibadv.rllib.learner.pack_on_ranks", keep)
     learner.pack_weights(torch.float32)
-    rehearsed = dict(rehearsal(str(experts), "bfloat16", engine == "vllm"))
+    rehearsed = dict(placeholder_weights(str(experts), "bfloat16", engine == "vllm"))
     assert given == {name: tensor.shape for name, tensor in rehearsed.items()}
     assert {tensor.dtype for tensor in rehearsed.values()} == {torch.bfloat16}
     single = "model.layers.0.mlp.experts.0.up_proj.weight" in given

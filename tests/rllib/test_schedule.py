@@ -75,7 +75,7 @@ def test_rows_come_in_the_order_in_which_they_happen() -> None:
 
 
 def test_a_version_is_evaluated_before_its_step_trains_on() -> None:
-    # The stage serves rows in this order: a training row of step 2 first would let version 3 be made meanwhile.
+    # A worker serves rows in this order: a training row of step 2 first would let version 3 be made meanwhile.
     rows = list(schedule(config("--evaluation.every=2"), TRAIN, TEST))
     phases_of_step_2 = [row.phase for row in rows if row.step == 2]
     assert phases_of_step_2 == [Phase.EVAL] * 5 + [Phase.TRAIN] * 3

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from calibadv.cluster.engine_registry import EngineRegistry
 from calibadv.cluster.processes import EngineProcess
-from calibadv.cluster.roll_call import RollCall
 from calibadv.rollout.tally import Counts, Tally
 
 
@@ -18,12 +18,12 @@ def test_counts_grow_by_phase_and_step_and_old_steps_are_forgotten() -> None:
 
 
 def test_a_step_is_what_all_engines_did_and_what_died_with_one_is_done_again() -> None:
-    roll = RollCall()
+    registry = EngineRegistry()
     for name in ("a", "b"):
-        roll.join("stream", EngineProcess(name, name, "node", 1, 0.0, 60.0))
-    roll.beat("a", 1.0, {("train", 3): Counts(5, 7, 20)})
-    roll.beat("b", 1.0, {("train", 3): Counts(1, 2, 4), ("train", 2): Counts(9, 9, 9)})
-    assert roll.counts(("train", 3)) == Counts(6, 9, 24)
-    assert roll.counts(("eval", 3)) == Counts()
-    roll.lose("a", "it died")
-    assert roll.counts(("train", 3)) == Counts(1, 2, 4)
+        registry.register("stream", EngineProcess(name, name, "node", 1, 0.0, 60.0))
+    registry.heartbeat("a", 1.0, {("train", 3): Counts(5, 7, 20)})
+    registry.heartbeat("b", 1.0, {("train", 3): Counts(1, 2, 4), ("train", 2): Counts(9, 9, 9)})
+    assert registry.counts(("train", 3)) == Counts(6, 9, 24)
+    assert registry.counts(("eval", 3)) == Counts()
+    registry.lose("a", "it died")
+    assert registry.counts(("train", 3)) == Counts(1, 2, 4)

@@ -20,7 +20,7 @@ SOURCES = {
 # Bytes that our own processes hand each other through Ray, which authenticates them. Nothing here reads a file.
 PICKLE_WITHIN_RAY = {
     "calibadv/cluster/device_copy.py",
-    "calibadv/cluster/stage.py",
+    "calibadv/cluster/rollout_worker.py",
     "calibadv/cluster/stream.py",
 }
 UNSAFE_MODULES = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "_pickle", "cPickle"}

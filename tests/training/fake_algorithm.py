@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
-from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.learner_state import CheckpointFailed
 
 
 class FakeAlgorithm:

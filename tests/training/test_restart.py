@@ -85,7 +85,7 @@ def test_a_restart_mends_nothing_that_would_happen_again(error: BaseException) -
 
 def test_an_error_of_a_task_counts_by_what_caused_it() -> None:
     cause = ActorDiedError()
-    assert mends(RayTaskError("publish", "the board is gone", cause).as_instanceof_cause())
+    assert mends(RayTaskError("publish", "the coordinator is gone", cause).as_instanceof_cause())
 
 
 def test_lost_objects_count_by_their_lost_owner() -> None:

@@ -18,8 +18,8 @@ from calibadv.checkpoints.identity import Identity, flat
 from calibadv.checkpoints.storage import Kind
 from calibadv.config import Config, load_config
 from calibadv.methods import make_method
-from calibadv.rllib.checkpoint import CheckpointFailed
 from calibadv.rllib.env_runner import StepSample
+from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.stream import Inputs
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.checkpoints import Checkpoints

@@ -11,7 +11,7 @@ import pytest
 
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import SentinelConfig
-from calibadv.rllib.checkpoint import CheckpointFailed
+from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.training.sentinel import Collapsed, Sentinel
 from calibadv.training.snapshots import Snapshots
 from tests.training.fake_algorithm import FakeAlgorithm
