@@ -5,6 +5,11 @@ A generated corpus is built and looked up, each in a process of its own; prints 
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("corpus_store")  # before what takes seconds to import
+
 import argparse
 import random
 import sys

@@ -11,7 +11,7 @@ from __future__ import annotations
 from calibadv.tracking.starting import say_starting
 
 if __name__ == "__main__":
-    say_starting("benchmarks.retrieval")  # before what takes seconds to import
+    say_starting("retrieval")  # before what takes seconds to import
 
 import argparse
 import os
@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.tables import markdown
+from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
-from calibadv.search.build import make_encoder
-from calibadv.search.corpus_source import open_corpus
 from calibadv.search.embeddings import load_or_embed
-from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchSettings
+from calibadv.search.encoder import Encoder
+from calibadv.search.reading import add_search_flags, flagged_search
+from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchConfig
 from calibadv.types import Question
 from workflows.command import run_command
 
@@ -32,28 +33,24 @@ from workflows.command import run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: measured. The table goes to standard output, progress to standard error."""
     args = _parser().parse_args(arguments)
-    settings = SearchSettings(
-        encoder=args.encoder, cross_encoder=args.cross_encoder, device=args.device, threads=args.threads
-    )
+    config = flagged_search(args)
     cache_dir = Path(args.cache_dir).absolute()
     cache_dir.mkdir(parents=True, exist_ok=True)
     questions = load_questions(Path(args.questions))
     sys.stdout.write(
-        {"quality": _quality, "load": _load, "indexes": _indexes}[args.what](args, settings, questions, cache_dir)
+        {"quality": _quality, "load": _load, "indexes": _indexes}[args.what](args, config, questions, cache_dir)
     )
     return 0
 
 
-def _quality(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
+def _quality(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
     from benchmarks.retrieval_quality import HEAD, quality_rows
 
-    documents = open_corpus(args.corpus)
-    return markdown(HEAD, quality_rows(questions, documents, settings, args.retrievers, args.rerankers, cache_dir))
+    documents = load_corpus(Path(args.corpus))
+    return markdown(HEAD, quality_rows(questions, documents, config, args.retrievers, args.rerankers, cache_dir))
 
 
-def _load(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
-    from dataclasses import replace
-
+def _load(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
     import ray
 
     from benchmarks.retrieval_load import HEAD, load_rows
@@ -61,40 +58,32 @@ def _load(args: argparse.Namespace, settings: SearchSettings, questions: list[Qu
 
     # What an agent sends: sub-queries where the data set has them.
     queries = [text for question in questions for text in question.sub_queries or (question.text,)]
-    chosen = replace(settings, retriever=args.retriever, reranker=args.reranker, cache_size=0)
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # Serve's own 5 s is too short when busy
     init_local_ray(log_to_driver=False)
     try:
-        rows = load_rows(
-            queries, Path(args.corpus), chosen, args.callers, args.by, args.seconds, cache_dir, args.replicas
-        )
+        rows = load_rows(queries, Path(args.corpus), config, args.callers, args.by, args.seconds, cache_dir)
     finally:
         ray.shutdown()
     return markdown(HEAD, rows)
 
 
-def _indexes(args: argparse.Namespace, settings: SearchSettings, questions: list[Question], cache_dir: Path) -> str:
+def _indexes(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
     from benchmarks.retrieval_indexes import HEAD, index_rows
 
-    documents = open_corpus(args.corpus)
-    encoder = make_encoder(settings)
+    documents = load_corpus(Path(args.corpus))
+    encoder = Encoder(config)
     vectors_ND = load_or_embed(documents, encoder, cache_dir, tokens=False).vectors
     row_of = {document.id: row for row, document in enumerate(documents)}
     gold_rows = [[row_of[doc_id] for doc_id in question.gold_doc_ids if doc_id in row_of] for question in questions]
     queries_BD = encoder.encode_queries([question.text for question in questions]).vectors
-    return markdown(HEAD, index_rows(vectors_ND, queries_BD, gold_rows, args.sizes, args.noise, settings.threads))
+    return markdown(HEAD, index_rows(vectors_ND, queries_BD, gold_rows, args.sizes, args.noise, config))
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = SearchSettings()
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("questions", help="a question file with gold passages (MuSiQue, HotpotQA, prepared parquet)")
     shared.add_argument("corpus", help="its corpus file or store")
     shared.add_argument("--cache-dir", default=".cache/search")
-    shared.add_argument("--encoder", default=defaults.encoder)
-    shared.add_argument("--cross-encoder", default=defaults.cross_encoder)
-    shared.add_argument("--device", default=defaults.device)
-    shared.add_argument("--threads", type=int, default=1)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.retrieval",
         description=__doc__,
@@ -107,16 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     quality.add_argument(
         "--rerankers", nargs="+", choices=RERANKERS, default=["none", "late"], help="cross: from a hub"
     )
+    add_search_flags(quality)
     load = of.add_parser("load", parents=[shared], allow_abbrev=False)
-    load.add_argument("--retriever", choices=RETRIEVERS, default="hybrid")
-    load.add_argument("--reranker", choices=RERANKERS, default="late")
     load.add_argument("--callers", type=int, nargs="+", default=[1, 8, 64])
     load.add_argument("--by", nargs="+", choices=["handle", "http"], default=["handle", "http"])
     load.add_argument("--seconds", type=float, default=20.0, help="of each number of callers")
-    load.add_argument("--replicas", type=int, default=1)
+    add_search_flags(load, retriever="hybrid", cache_size=0)  # a repeated query would measure the cache
     indexes = of.add_parser("indexes", parents=[shared], allow_abbrev=False)
     indexes.add_argument("--sizes", type=int, nargs="+", default=[2_000, 20_000, 200_000])
     indexes.add_argument("--noise", type=float, default=0.5, help="length of what moves a copy; 0.5: cosine about 0.89")
+    add_search_flags(indexes)
     return parser
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from calibadv.search.faiss_index import KINDS, IndexOptions, add_rows, built_in, opened, search_in, trained_index
+from calibadv.search.faiss_index import add_rows, built_in, opened, search_in, trained_index
 from calibadv.search.index import flat
+from calibadv.search.settings import KINDS, SearchConfig
 from calibadv.types import FloatArray, IntArray
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def index_rows(
     gold_rows: Sequence[Sequence[int]],
     sizes: Sequence[int],
     noise: float,
-    threads: int | None,
+    config: SearchConfig,
 ) -> list[list[str | int | float]]:
     """A row of `HEAD` for each size and kind. `gold_rows[b]` are the corpus rows of query b's gold passages.
 
@@ -35,14 +36,14 @@ def index_rows(
     """
     import faiss
 
-    if threads is not None:
-        faiss.omp_set_num_threads(threads)
+    if config.threads is not None:
+        faiss.omp_set_num_threads(config.threads)
     rows: list[list[str | int | float]] = []
     for size in sizes:
         enlarged_ND = enlarged(vectors_ND, size, noise)
-        _, exact_BK = flat(enlarged_ND, threads)(queries_BD, K)
+        _, exact_BK = flat(enlarged_ND, config.threads)(queries_BD, K)
         for kind in KINDS:
-            rows.append([size, kind, *_measured(kind, enlarged_ND, queries_BD, exact_BK, gold_rows)])
+            rows.append([size, kind, *_measured(config.but(index=kind), enlarged_ND, queries_BD, exact_BK, gold_rows)])
             log.info("%d passages, %s: %s", size, kind, rows[-1][2:])
     return rows
 
@@ -78,20 +79,23 @@ def recall_of(found_BK: IntArray, wanted: Sequence[Sequence[int]] | IntArray) ->
 
 
 def _measured(
-    kind: str, vectors_ND: FloatArray, queries_BD: FloatArray, exact_BK: IntArray, gold_rows: Sequence[Sequence[int]]
+    config: SearchConfig,
+    vectors_ND: FloatArray,
+    queries_BD: FloatArray,
+    exact_BK: IntArray,
+    gold_rows: Sequence[Sequence[int]],
 ) -> list[int | float]:
     import faiss
 
-    options = IndexOptions(kind=kind)
     begun_s = time.perf_counter()
-    index = trained_index(kind, vectors_ND, built_in(options, *vectors_ND.shape))
+    index = trained_index(config.index, vectors_ND, built_in(config, *vectors_ND.shape))
     add_rows(index, vectors_ND)
     build_s = time.perf_counter() - begun_s
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.faiss"
         faiss.write_index(index, str(path))
         size_bytes = path.stat().st_size
-        nearest = search_in(opened(path, options), options)
+        nearest = search_in(opened(path, config), config)
         nearest(queries_BD[:1], K)
         begun_s = time.perf_counter()
         found_BK = np.concatenate([nearest(query_1D, K)[1] for query_1D in np.split(queries_BD, len(queries_BD))])

@@ -14,57 +14,52 @@ import numpy as np
 
 from calibadv.search.client import RetryPolicy, SearchCall
 from calibadv.search.remote import http_search
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from serve.app import start_search, stop_search
-from serve.application import SearchAppOptions
 from serve.search_client import serve_search
 
 log = logging.getLogger(__name__)
 
+APP = "retrieval-benchmark"
 HEAD = ("callers", "by", "queries", "failed", "queries/s", "p50 ms", "p95 ms")
 
 
 def load_rows(
     queries: Sequence[str],
     corpus: Path,
-    settings: SearchSettings,
+    config: SearchConfig,
     callers: Sequence[int],
     by: Sequence[str],
     seconds: float,
     cache_dir: Path,
-    replicas: int,
 ) -> list[list[str | int | float]]:
     """A row of `HEAD` for each number of callers, by Serve handle and by HTTP. Starts the app, and stops it.
 
-    Each caller asks, waits for the answer, and asks again for `seconds`. Turn the query cache off in `settings`: a
+    Each caller asks, waits for the answer, and asks again for `seconds`. Turn the query cache off in `config`: a
     repeated query would measure the cache. Ray must be running.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = SearchAppOptions(name="retrieval-benchmark", replicas=replicas, http_port=port)
-    start_search(settings, corpus, cache_dir, options)
+    served = config.but(http_port=port, url=f"http://127.0.0.1:{port}/retrieve")
+    start_search(served, corpus, cache_dir, APP)
     try:
         rows = []
         for way, count in itertools.product(by, callers):
-            row = asyncio.run(_one_load(queries, way, options.name, port, count, seconds, settings))
+            row = asyncio.run(_one_load(queries, way, served, count, seconds))
             log.info("%d callers by %s: %.1f queries/s", count, way, row[4])
             rows.append(row)
         return rows
     finally:
-        stop_search(options.name)
+        stop_search(APP)
 
 
 async def _one_load(
-    queries: Sequence[str], by: str, app: str, port: int, callers: int, seconds: float, settings: SearchSettings
+    queries: Sequence[str], by: str, config: SearchConfig, callers: int, seconds: float
 ) -> list[str | int | float]:
     # One attempt: a retry would hide what was refused in a longer latency.
     once = RetryPolicy(patience_s=0.0, timeout_s=60.0)
-    search: SearchCall
-    if by == "handle":
-        search = serve_search(app, once)
-    else:
-        search = http_search(f"http://127.0.0.1:{port}/retrieve", top_k=settings.top_k, policy=once)
+    search: SearchCall = serve_search(APP, once) if by == "handle" else http_search(config, once)
     latencies_s, failed, wall_s = await measure(search, queries, callers, seconds)
     if not latencies_s:
         raise RuntimeError(f"none of {failed} queries was answered by {by}: see the replica's log")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from calibadv.search.build import build_pipeline, make_encoder
-from calibadv.search.encoder import TextEncoder
-from calibadv.search.limits import SearchLimits
-from calibadv.search.settings import SearchSettings
+from calibadv.search.build import build_pipeline
+from calibadv.search.encoder import Encoder, TextEncoder
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, Question
 
 log = logging.getLogger(__name__)
@@ -23,7 +21,7 @@ HEAD = ("retriever", "reranker", *(f"recall@{k}" for k in CUTS), "MRR")
 def quality_rows(
     questions: Sequence[Question],
     documents: Sequence[Document],
-    settings: SearchSettings,
+    config: SearchConfig,
     retrievers: Sequence[str],
     rerankers: Sequence[str],
     cache_dir: Path,
@@ -40,18 +38,18 @@ def quality_rows(
     if not asked:
         raise ValueError(f"none of {len(questions)} questions has gold passages: use a data set that has them")
     if encoder is None and (set(retrievers) != {"bm25"} or "late" in rerankers):
-        encoder = make_encoder(settings)
-    depth = max(settings.top_k_retrieve, *CUTS)
+        encoder = Encoder(config)
+    depth = max(config.top_k_retrieve, *CUTS)
     rows: list[list[str | float]] = []
     for retriever in retrievers:
         for reranker in rerankers:
-            chosen = replace(
-                settings,
+            chosen = config.but(
                 retriever=retriever,
                 reranker=reranker,
                 top_k_retrieve=depth,
                 top_k=depth,
-                limits=SearchLimits(max_queries=len(asked), max_top_k=depth),
+                max_queries=len(asked),
+                max_top_k=depth,
             )
             pipeline = build_pipeline(documents, chosen, cache_dir, encoder=encoder)
             found = pipeline.search_batch([question.text for question in asked])

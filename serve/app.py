@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import ray
@@ -15,8 +16,9 @@ from ray import serve
 
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.http_client import is_loopback
-from calibadv.search.settings import SearchSettings
-from serve.application import Corpus, SearchAppOptions, search_application
+from calibadv.search.reading import add_search_flags, flagged_search
+from calibadv.search.settings import SearchConfig
+from serve.application import Corpus, search_application
 
 logger = logging.getLogger(__name__)
 
@@ -24,28 +26,29 @@ REQUEST_TIMEOUT_S = 120.0  # of one HTTP call: a caller that sends a byte a minu
 
 
 def start_search(
-    settings: SearchSettings, corpus: Corpus, cache_dir: str | Path, options: SearchAppOptions | None = None
+    config: SearchConfig,
+    corpus: Corpus,
+    cache_dir: str | Path,
+    name: str = "search",
+    resources: Mapping[str, float] | None = None,
 ) -> None:
-    """Deploy the search app on the running Ray cluster and wait until every replica answers.
+    """Deploy the search app `name` on the running Ray cluster and wait until every replica answers.
 
     The first start embeds the corpus into `cache_dir` (minutes for thousands of passages on a CPU). Raises
     `ValueError` for a name that Serve cannot use, `RuntimeError` when the HTTP port is taken, when Serve already runs
     without the proxy that is asked for, or when the replica cannot start (its own error is in the message), and as
     `search_application` does.
     """
-    options = options or SearchAppOptions()
-    if not options.name.isascii():
-        raise ValueError(
-            f"the search app's name {options.name!r} is not ASCII, and Serve would wait for it without end"
-        )
-    target = search_application(settings, corpus, cache_dir, options)
-    _start_serve(options)
+    if not name.isascii():
+        raise ValueError(f"the search app's name {name!r} is not ASCII, and Serve would wait for it without end")
+    target = search_application(config, corpus, cache_dir, resources)
+    _start_serve(config)
     try:
-        serve.run(target, name=options.name, route_prefix="/" if options.http_port is not None else None)
+        serve.run(target, name=name, route_prefix="/" if config.http_port is not None else None)
     except RuntimeError as error:
-        raise RuntimeError(f"the search app {options.name!r} did not start: {_why(options.name)}") from error
-    where = f"http://{options.http_host}:{options.http_port}/retrieve" if options.http_port is not None else "handles"
-    logger.info("search: app %r answers by %s", options.name, where)
+        raise RuntimeError(f"the search app {name!r} did not start: {_why(name)}") from error
+    where = f"http://{config.http_host}:{config.http_port}/retrieve" if config.http_port is not None else "handles"
+    logger.info("search: app %r answers by %s", name, where)
 
 
 def stop_search(name: str = "search") -> None:
@@ -56,20 +59,20 @@ def stop_search(name: str = "search") -> None:
         serve.shutdown()
 
 
-def _start_serve(options: SearchAppOptions) -> None:
+def _start_serve(config: SearchConfig) -> None:
     running = serve.status().proxies
-    if options.http_port is None:
+    if config.http_port is None:
         serve.start(proxy_location="Disabled")
         return
     if not running:
-        _check_port_free(options.http_host, options.http_port)
-    if not is_loopback(options.http_host) and not options.token_env:
-        logger.warning("search: %s is open to the network without a token: set token_env", options.http_host)
-    http = {"host": options.http_host, "port": options.http_port, "request_timeout_s": REQUEST_TIMEOUT_S}
+        _check_port_free(config.http_host, config.http_port)
+    if not is_loopback(config.http_host) and not config.token_env:
+        logger.warning("search: %s is open to the network without a token: set token_env", config.http_host)
+    http = {"host": config.http_host, "port": config.http_port, "request_timeout_s": REQUEST_TIMEOUT_S}
     serve.start(proxy_location="HeadOnly", http_options=http)
     if not serve.status().proxies:
         raise RuntimeError(
-            f"Serve already runs on this cluster without an HTTP proxy, so port {options.http_port} cannot be opened: "
+            f"Serve already runs on this cluster without an HTTP proxy, so port {config.http_port} cannot be opened: "
             "call serve.shutdown() first, or leave http_port empty and call by handle"
         )
 
@@ -95,44 +98,21 @@ def _check_port_free(host: str, port: int) -> None:
 
 def main() -> None:
     """Serve one corpus over HTTP until interrupted."""
-    defaults = SearchSettings()
-    parser = argparse.ArgumentParser(prog="python -m serve.app", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m serve.app", description=__doc__, allow_abbrev=False)
     parser.add_argument("--corpus", required=True, help="corpus file or store")
     parser.add_argument("--cache-dir", default=".cache/search", help="where embeddings and indexes are kept")
-    parser.add_argument("--retriever", default=defaults.retriever)
-    parser.add_argument("--tokens", default=defaults.tokens, help="of BM25: words, or unspaced for e.g. Chinese")
-    parser.add_argument("--reranker", default=defaults.reranker)
-    parser.add_argument("--encoder", default=defaults.encoder)
-    parser.add_argument("--faiss-index", default="", help="a ready index: build_index's folder, or a FAISS file")
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--shards", type=int, default=1, help="deployments that the ready index is spread over")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--token-env", default="", help="environment variable with the token that callers must send")
+    add_search_flags(parser, http_port=8000)
     args = parser.parse_args()
+    config = flagged_search(args)
     logging.basicConfig(level=logging.INFO)
     # Read when Serve's processes start; its own 5 s is too short for a slow machine.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
-    settings = SearchSettings(
-        retriever=args.retriever,
-        tokens=args.tokens,
-        reranker=args.reranker,
-        encoder=args.encoder,
-        faiss_index=args.faiss_index,
-    )
-    options = SearchAppOptions(
-        replicas=args.replicas,
-        shards=args.shards,
-        http_host=args.host,
-        http_port=args.port,
-        token_env=args.token_env,
-    )
     init_local_ray()
     interrupted = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: interrupted.set())
     try:
-        start_search(settings, args.corpus, args.cache_dir, options)
+        start_search(config, args.corpus, args.cache_dir)
         interrupted.wait()
     finally:
         stop_search()

@@ -20,9 +20,10 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from calibadv.search.build import build_pipeline, make_encoder
-from calibadv.search.pipeline import SearchCounts, SearchPipeline
-from calibadv.search.settings import SearchSettings
+from calibadv.search.build import build_pipeline
+from calibadv.search.encoder import Encoder
+from calibadv.search.pipeline import SearchPipeline
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 from serve.access import authorised, token_of
 from serve.shards import ShardUnavailable, nearest_of_shards
@@ -52,26 +53,23 @@ class SearchService:
     def __init__(
         self,
         load_documents: Callable[[], Sequence[Document]],
-        settings: SearchSettings,
+        config: SearchConfig,
         cache_dir: str,
-        max_batch_size: int,
-        batch_wait_s: float,
-        token_env: str = "",
         *shards: Any,
     ) -> None:
-        self._token = token_of(token_env)
+        self._token = token_of(config.token_env)
         # One thread: the event loop keeps answering health checks while a batch computes.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._limits = settings.limits
+        self._config = config
         self._answered_s = -math.inf
         self._probes = 0
         self._batches = 0  # under way
         self._moved_s = time.monotonic()  # when a batch last ended, or began with none before it
-        self._together.set_max_batch_size(max_batch_size)
-        self._together.set_batch_wait_timeout_s(batch_wait_s)
+        self._together.set_max_batch_size(config.max_batch_size)
+        self._together.set_batch_wait_timeout_s(config.batch_wait_s)
 
         def ready() -> SearchPipeline:
-            pipeline = _pipeline(load_documents(), settings, cache_dir, shards)
+            pipeline = _pipeline(load_documents(), config, cache_dir, shards)
             pipeline.search_batch(["warm up"])  # the first forward is slow; no rollout should wait for it
             return pipeline
 
@@ -82,10 +80,6 @@ class SearchService:
         """Documents for one query with the settings' top-k. A query over the length limit is cut, not refused."""
         documents: Ranked = await self._together(_Query(query))
         return documents
-
-    async def counts(self) -> SearchCounts:
-        """What this replica has served, cache hits among it."""
-        return self._pipeline.counts
 
     async def check_health(self) -> None:
         """Raises when this replica cannot answer; Serve then replaces it. A shard's failure is not its own."""
@@ -120,7 +114,7 @@ class SearchService:
         if body is None:
             return PlainTextResponse(f"the body is over {MAX_BODY_BYTES} bytes: send several calls\n", 413)
         try:
-            wanted = parse_retrieve(body, self._limits)
+            wanted = parse_retrieve(body, self._config)
             self._pipeline.check_top_k(wanted.top_k, wanted.top_k_retrieve)
         except ValueError as error:
             return PlainTextResponse(f"{error}\n", 400)
@@ -169,13 +163,13 @@ class SearchService:
 
 
 def _pipeline(
-    documents: Sequence[Document], settings: SearchSettings, cache_dir: str, shards: Sequence[Any]
+    documents: Sequence[Document], config: SearchConfig, cache_dir: str, shards: Sequence[Any]
 ) -> SearchPipeline:
     if not shards:
-        return build_pipeline(documents, settings, cache_dir)
-    encoder = make_encoder(settings)
-    nearest = nearest_of_shards(shards, documents, settings, encoder)
-    return build_pipeline(documents, settings, cache_dir, encoder=encoder, nearest=nearest)
+        return build_pipeline(documents, config, cache_dir)
+    encoder = Encoder(config)
+    nearest = nearest_of_shards(shards, documents, config, encoder)
+    return build_pipeline(documents, config, cache_dir, encoder=encoder, nearest=nearest)
 
 
 async def _read(request: Request) -> bytes | None:

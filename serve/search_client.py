@@ -5,18 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 
 from ray import serve
 from ray.serve import context
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from calibadv.rollout.protocols import SearchFn
 from calibadv.search.client import RetryingSearch, RetryPolicy
+from calibadv.search.remote import http_search
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
 logger = logging.getLogger(__name__)
 
 RENEW_EVERY_S = 2.0
+
+
+def search_factory(config: SearchConfig, app: str) -> Callable[[], SearchFn]:
+    """What makes the search tool inside an engine: of the server at `config.url`, or of the app of this name."""
+    if config.url:
+        return partial(http_search, config)
+    return partial(serve_search, app, RetryPolicy(config.timeout_s, config.patience_s))
 
 
 def serve_search(app_name: str = "search", policy: RetryPolicy | None = None) -> RetryingSearch:

@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from calibadv.search.build import origin_of
 from calibadv.search.encoder import TextEncoder
-from calibadv.search.faiss_index import IndexOptions
-from calibadv.search.index import Nearest
+from calibadv.search.index import Nearest, merge_top_k
 from calibadv.search.manifest import check_origin, read_manifest
-from calibadv.search.merge import merge_top_k
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.search.stored_index import open_pieces, share_pieces
 from calibadv.types import Document, FloatArray, IntArray
 
@@ -34,14 +31,11 @@ class ShardUnavailable(RuntimeError):
 class IndexShard:
     """Nearest rows of its own pieces, numbered over the whole corpus. Raises `ValueError` for files that do not fit."""
 
-    def __init__(
-        self, folder: str, shard: int, shards: int, options: dict[str, Any], threads: int | None, device: str
-    ) -> None:
-        manifest = read_manifest(Path(folder))
-        pieces = share_pieces(len(manifest.rows), shards)[shard]
-        self._nearest = open_pieces(
-            Path(folder), manifest, pieces, IndexOptions(**options), threads=threads, device=device
-        )
+    def __init__(self, config: SearchConfig, shard: int) -> None:
+        folder = Path(config.faiss_index)
+        manifest = read_manifest(folder)
+        pieces = share_pieces(len(manifest.rows), config.shards)[shard]
+        self._nearest = open_pieces(folder, manifest, pieces, config)
         self._rows = sum(manifest.rows[piece] for piece in pieces)
         # One thread: the event loop keeps answering health checks while a search computes.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="shard")
@@ -52,28 +46,26 @@ class IndexShard:
         return await loop.run_in_executor(self._worker, self._nearest, vectors_BD, min(k, self._rows))
 
 
-def shard_arguments(settings: SearchSettings, shards: int, device: str) -> list[tuple[Any, ...]]:
-    """`IndexShard`'s arguments for each shard. `ValueError` unless `faiss_index` is a folder of as many pieces."""
-    folder = Path(settings.faiss_index).absolute()
-    if not settings.faiss_index or not folder.is_dir():
+def check_shards(config: SearchConfig) -> None:
+    """Raises `ValueError` unless `faiss_index` is a folder of at least as many pieces as there are shards."""
+    folder = Path(config.faiss_index)
+    if not config.faiss_index or not folder.is_dir():
         raise ValueError(
-            f"shards = {shards} need an index in pieces; faiss_index = {settings.faiss_index!r} is no folder: build "
-            "one with workflows/build_index.py --rows-a-piece"
+            f"shards = {config.shards} need an index in pieces; faiss_index = {config.faiss_index!r} is no folder: "
+            "build one with workflows/build_index.py --rows-a-piece"
         )
-    share_pieces(len(read_manifest(folder).rows), shards)
-    options = asdict(settings.index)
-    return [(str(folder), shard, shards, options, settings.threads, device) for shard in range(shards)]
+    share_pieces(len(read_manifest(folder).rows), config.shards)
 
 
 def nearest_of_shards(
-    handles: Sequence[Any], documents: Sequence[Document], settings: SearchSettings, encoder: TextEncoder
+    handles: Sequence[Any], documents: Sequence[Document], config: SearchConfig, encoder: TextEncoder
 ) -> Nearest:
     """Search in all shards at once. Call it from a thread without an event loop; raises `ShardUnavailable`.
 
     Raises `ValueError` at once when the index is of another corpus or encoder.
     """
-    folder = Path(settings.faiss_index)
-    check_origin(read_manifest(folder).origin, origin_of(documents, settings, encoder), folder)
+    folder = Path(config.faiss_index)
+    check_origin(read_manifest(folder).origin, origin_of(documents, config, encoder), folder)
     timeout_s = START_TIMEOUT_S
 
     def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibadv.data.errors import shown
-from calibadv.search.limits import SearchLimits
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
 _SEARCH_R1 = frozenset({"queries", "topk", "return_scores"})
@@ -26,7 +26,7 @@ class RetrieveRequest:
     retrieval_order: bool = False  # `not_sort`: the reranker chooses, the retriever's order stays
 
 
-def parse_retrieve(body: bytes, limits: SearchLimits) -> RetrieveRequest:
+def parse_retrieve(body: bytes, config: SearchConfig) -> RetrieveRequest:
     """The request in `body`: Search-R1's `{queries, topk, return_scores}` or the one with a reranker, `{queries,
     topk_retrieval, topk_rerank, return_scores, not_sort}`; all but `queries` may be left out.
 
@@ -46,7 +46,7 @@ def parse_retrieve(body: bytes, limits: SearchLimits) -> RetrieveRequest:
     queries = fields.get("queries")
     if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
         raise ValueError("'queries' is missing or not a list of strings")
-    limits.check_queries(queries)
+    config.check_queries(queries)
     return RetrieveRequest(
         queries=tuple(queries),
         top_k=_integer(fields, "topk_rerank" if "topk_rerank" in fields else "topk"),

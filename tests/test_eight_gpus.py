@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.config import Config, load_config
+from calibadv.config import Config, load_config, role
 from calibadv.memory.dry_run import consequences
 from calibadv.memory.plan import NODE_GPUS, gpus_wanted
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import Inputs, RolloutStream
 from serve.application import search_application
-from workflows.searching import _app_options, search_settings
 from workflows.session import wanted_cpus
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +40,7 @@ def actors(config: Config, folder: Path) -> list[dict[str, float]]:
     assert learners.num_cpus_per_learner == "auto"
     (folder / "corpus.jsonl").write_text("")
     app = search_application(
-        search_settings(config), folder / "corpus.jsonl", folder, _app_options(config, "search")
+        config.search, folder / "corpus.jsonl", folder, role(config.cluster.search_on)
     )._bound_deployment
     return [
         *[{"CPU": pool.num_cpus, "GPU": pool.num_gpus}] * pool.engines,

@@ -16,6 +16,7 @@ from calibadv.rewards.judge import Endpoint, Judge
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.client import RetryPolicy
 from calibadv.search.remote import http_search
+from calibadv.search.settings import SearchConfig
 
 ONCE = RetryPolicy(patience_s=0.0)
 FAR = "http://retriever.example/retrieve"  # a reserved name: nothing answers there but by the proxy
@@ -174,7 +175,7 @@ async def test_a_search_server_on_loopback_is_asked_past_the_proxy(
     proxy: Listener, server: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEARCH_TOKEN", "s3cret")
-    assert await http_search(f"{server.url}/retrieve", token_env="SEARCH_TOKEN", policy=ONCE)("who?") == ()
+    assert await http_search(SearchConfig(url=f"{server.url}/retrieve", token_env="SEARCH_TOKEN"), ONCE)("who?") == ()
     assert server.seen == [("/retrieve", "Bearer s3cret")]
     assert proxy.seen == []
 
@@ -182,23 +183,23 @@ async def test_a_search_server_on_loopback_is_asked_past_the_proxy(
 async def test_a_search_server_elsewhere_is_asked_by_the_proxy_without_a_token_only(
     proxy: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await http_search(FAR, policy=ONCE)("who?") == ()
+    assert await http_search(SearchConfig(url=FAR), ONCE)("who?") == ()
     assert proxy.seen == [(FAR, None)]
     monkeypatch.setenv("SEARCH_TOKEN", "s3cret")
     with pytest.raises(SearchFailed, match="did not answer"):  # there is no such host
-        await http_search(FAR, token_env="SEARCH_TOKEN", policy=ONCE)("who?")
+        await http_search(SearchConfig(url=FAR, token_env="SEARCH_TOKEN"), ONCE)("who?")
     assert proxy.seen == [(FAR, None)]
 
 
 async def test_the_proxy_is_named_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with pytest.raises(SearchFailed, match=r"retrieve by the proxy http://127.0.0.1:1 \(http_proxy\) did not answer"):
-        await http_search(FAR, policy=ONCE)("who?")
+        await http_search(SearchConfig(url=FAR), ONCE)("who?")
 
 
 async def test_a_socks_proxy_does_not_hinder_loopback(server: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
-    assert await http_search(f"{server.url}/retrieve", policy=ONCE)("who?") == ()
+    assert await http_search(SearchConfig(url=f"{server.url}/retrieve"), ONCE)("who?") == ()
 
 
 async def test_the_judge_takes_the_same_way(

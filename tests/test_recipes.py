@@ -11,7 +11,6 @@ from rich.console import Console
 from calibadv.config import Config, load_config
 from calibadv.memory.dry_run import memory_tables, plan_table
 from calibadv.memory.plan import gpus_wanted
-from calibadv.search.settings import SearchSettings
 
 FOLDER = Path(__file__).parents[1] / "workflows" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
@@ -60,7 +59,7 @@ def test_hyper_parameters_are_the_papers(name: str) -> None:
     assert (learner.kl_coef, learner.entropy_coef) == (0.0, 0.0)
     assert (search.encoder, search.index, search.reranker) == ("intfloat/e5-base-v2", "flat", "cross")
     assert search.cross_encoder == "cross-encoder/ms-marco-MiniLM-L12-v2"
-    assert (search.top_k_retrieve, search.top_k, SearchSettings().max_tokens) == (20, 3, 256)
+    assert (search.top_k_retrieve, search.top_k, search.max_tokens) == (20, 3, 256)
 
 
 def test_the_papers_recipes_differ_in_model_epochs_and_use_of_gpus_only() -> None:

@@ -48,11 +48,10 @@ def main(arguments: Sequence[str] | None = None, looks: Sequence[Check] | None =
 
 
 def means() -> Means:
-    """What the checks use of a run: its Ray and its search."""
-    from workflows.searching import search_factory, search_settings
+    """What the checks use of a run: its Ray."""
     from workflows.session import wanted_cpus
 
-    return Means(joined, wanted_cpus, search_settings, lambda config: search_factory(config, "")())
+    return Means(joined, wanted_cpus)
 
 
 @contextmanager

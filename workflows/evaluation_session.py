@@ -10,8 +10,8 @@ import ray
 from calibadv.evaluation.plan import Plan
 from calibadv.rollout.protocols import SearchFn
 from serve.app import stop_search
-from workflows.searching import open_search, search_factory
-from workflows.session import init_ray, pool_cpus
+from serve.search_client import search_factory
+from workflows.session import init_ray, open_search, pool_cpus
 
 SEARCH_APP = "search-evaluation"
 
@@ -28,4 +28,4 @@ def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)
         open_search(config, plan.corpus, SEARCH_APP)
-        yield search_factory(config, SEARCH_APP)
+        yield search_factory(config.search, SEARCH_APP)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 import ray
 import transformers
@@ -19,15 +20,15 @@ from calibadv.cluster.job import check_job
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
 from calibadv.cluster.servers import server_in_use
-from calibadv.config import Config
+from calibadv.config import Config, role
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stall import START
 from calibadv.rllib.stream import Inputs, RolloutStream
 from calibadv.search.embeddings import embedding_progress
 from calibadv.views.summary import TerminalView
-from serve.app import stop_search
-from workflows.searching import open_search, search_factory
+from serve.app import start_search, stop_search
+from serve.search_client import search_factory
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -60,7 +61,7 @@ def started(
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
         app, name = search_app or ray_name(f"search-{config.run_name}"), f"coordinator-{config.run_name}"
         coordinator = create_coordinator(name)  # lives as long as this handle
-        stream = RolloutStream(config, inputs, name, search_factory(config, app))
+        stream = RolloutStream(config, inputs, name, search_factory(config.search, app))
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
         view.follow(algorithm.stall.now)
@@ -81,6 +82,13 @@ def started(
         del coordinator
 
 
+def open_search(config: Config, corpus: Path, name: str) -> None:
+    """Starts the search app `name` over the corpus and returns when it answers; nothing where `search.url` is asked."""
+    if not config.search.url:
+        on = role(config.cluster.search_on)
+        start_search(config.search, corpus, config.run.cache / "search", name, resources=on)
+
+
 def wanted_cpus(config: Config) -> float:
     """Logical CPUs of one run: those of an evaluation, and its learners."""
     return pool_cpus(config) + config.learner.learners
@@ -89,7 +97,7 @@ def wanted_cpus(config: Config) -> float:
 def pool_cpus(config: Config) -> float:
     """Logical CPUs of an evaluation: engines, search replicas, Serve's controller and Ray Data's tasks."""
     engines = config.rollout.engines * config.cluster.cpus_per_engine
-    return engines + config.search.replicas * config.cluster.search_cpus + 2
+    return engines + config.search.replicas * config.search.num_cpus + 2
 
 
 def init_ray(config: Config, wanted: float) -> None:

@@ -25,8 +25,7 @@ from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
 from calibadv.views.open import open_view
 from serve.app import stop_search
-from workflows.searching import open_search
-from workflows.session import init_ray, wanted_cpus
+from workflows.session import init_ray, open_search, wanted_cpus
 from workflows.train import train_run
 
 _ENVIRONMENT = {

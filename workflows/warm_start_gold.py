@@ -32,10 +32,10 @@ from calibadv.methods import make_method
 from calibadv.rllib.module import load_causal_lm, save_pretrained
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
+from calibadv.search.remote import http_search
 from calibadv.supervised.demonstrations import Demonstration, Fate, demonstrations, searching
 from calibadv.supervised.training import GoldRecipe, History, train
 from calibadv.types import Question
-from workflows.searching import search_factory, search_settings
 
 log = logging.getLogger("workflows.warm_start")
 
@@ -156,9 +156,8 @@ def _search(request: GoldRequest) -> Callable[[], SearchFn]:
     A server's client belongs to one event loop, so that each loop makes its own.
     """
     if request.config.search.url:
-        return search_factory(request.config, "")
-    settings = search_settings(request.config)
-    pipeline = build_pipeline(load_corpus(request.corpus), settings, request.config.run.cache / "search")
+        return partial(http_search, request.config.search)
+    pipeline = build_pipeline(load_corpus(request.corpus), request.config.search, request.config.run.cache / "search")
     return partial(searching, pipeline)
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from calibadv.search.settings import SEARCH_WAYS
+
 # What decides where and how fast a run computes, or what it writes down; not what it learns.
 MAY_CHANGE = (
     "run.name",
@@ -18,17 +20,10 @@ MAY_CHANGE = (
     "data.test",
     "data.corpus",
     "model.path",
-    "search.device",
-    "search.replicas",
-    "search.shards",
-    "search.http_port",
-    "search.token_env",
-    "search.timeout_s",
-    "search.patience_s",
+    *sorted(f"search.{name}" for name in SEARCH_WAYS),
     "rollout.engines",
     "rollout.tensor_parallel",
     "rollout.max_concurrent",
-    "rollout.weight_transfer",
     "rollout.gpu_memory_utilization",
     "rollout.kv_cache_gb",
     "rollout.infra_retries",

@@ -15,8 +15,6 @@ class ClusterConfig(Section):
     cpus_per_engine: float = Field(1.0, ge=0, le=1024)
     gpus_per_engine: float = Field(1.0, ge=0, le=1024)  # for each of its tensor-parallel ranks
     gpu: Literal["", "A100", "H100", "H200", "H20"] = ""  # their kind: a dry run then models a step's time
-    search_cpus: float = Field(0.5, ge=0, le=1024)  # a replica
-    search_gpus: float = Field(0.0, ge=0, le=1024)
     stall_after_s: Seconds = 120.0  # a run that waits says for what, each time this has passed
     # Custom resources of Ray nodes: an actor goes only to nodes that have its own, e.g. engines to spot nodes. "" = any
     engines_on: str = ""

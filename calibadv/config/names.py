@@ -14,7 +14,13 @@ OURS: Mapping[str, tuple[str, ...]] = {
     "data.train": ("train_files", "train_file", "train_dataset", "dataset_name", "prompt_data", "data_path"),
     "data.test": ("val_files", "test_files", "val_file", "eval_file", "test_file", "eval_dataset", "eval_data"),
     "data.corpus": ("corpus_path", "retriever.corpus", "corpus_file"),
-    "data.questions_per_step": ("train_batch_size", "rollout_batch_size", "generation_batch_size", "gen_batch_size"),
+    "data.questions_per_step": (
+        "train_batch_size",
+        "rollout_batch_size",
+        "generation_batch_size",
+        "gen_batch_size",
+        "batch_size",
+    ),
     "data.test_questions": ("val_batch_size", "max_eval_samples", "eval_samples", "val_max_samples"),
     "model.path": ("model_name_or_path", "model_name", "pretrain", "base_model", "model_path", "model_id", "hf_path"),
     "model.dtype": ("model_dtype", "rollout.dtype"),
@@ -24,6 +30,8 @@ OURS: Mapping[str, tuple[str, ...]] = {
     "search.encoder": ("retriever_model", "retrieval_model", "retriever_name", "embedding_model"),
     "search.faiss_index": ("index_path", "index_file"),
     "search.reranker": ("reranking_model_name_or_path", "rerank_model", "reranker_model"),
+    "search.num_cpus": ("cluster.search_cpus",),
+    "search.num_gpus": ("cluster.search_gpus",),
     "rollout.engine": ("rollout.name", "use_vllm", "rollout_backend"),
     "rollout.engines": ("vllm_num_engines", "num_inference_engines"),
     "rollout.samples": ("num_generations", "rollout.n", "n_agent", "n_samples_per_prompt", "num_samples", "group_size"),
@@ -36,7 +44,15 @@ OURS: Mapping[str, tuple[str, ...]] = {
     ),
     "rollout.max_observation_tokens": ("max_obs_length", "max_tool_response_length"),
     "rollout.max_tokens": (
-        *("max_model_len", "max_len", "max_seq_length", "max_length", "max_model_length", "vllm_max_model_length"),
+        *(
+            "max_model_len",
+            "max_len",
+            "max_seq_length",
+            "max_length",
+            "max_model_length",
+            "vllm_max_model_length",
+            "max_tokens",
+        ),
     ),
     "rollout.tensor_parallel": (*("tensor_model_parallel_size", "vllm_tensor_parallel_size", "tensor_parallel_size"),),
     "rollout.gpu_memory_utilization": ("vllm_gpu_memory_utilization", "gpu_memory_fraction"),
@@ -101,17 +117,17 @@ def suggestion(wrong: str, keys: Sequence[str]) -> str:
 def right_name(wrong: str, keys: Sequence[str]) -> str | None:
     """The key among `keys`, or in a method's parameters, that was meant by `wrong`; None where nothing is near.
 
-    In this order: another trainer's name for it, with as much of its path as is known; the same word in another
-    section; what is spelled alike.
+    In this order: another trainer's name for it, with as much of its path as is known, then without; the same word in
+    another section; what is spelled alike.
     """
     parts = wrong.lower().lstrip("+~").replace("-", "_").split(".")
     paths = [".".join(parts[start:]) for start in range(len(parts))]
     if theirs := next((_KEY_OF[path] for path in paths[:-1] if path in _KEY_OF), None):
         return theirs
-    if same := next((key for key in keys if key.rpartition(".")[2] == parts[-1]), None):
-        return same
     if parts[-1] in _KEY_OF:
         return _KEY_OF[parts[-1]]
+    if same := next((key for key in keys if key.rpartition(".")[2] == parts[-1]), None):
+        return same
     near = _alike(wrong, keys, 0.8) or _KEY_OF.get(_alike(parts[-1], list(_KEY_OF), 0.85), "")
     return near or _alike(wrong, keys, 0.5) or None
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from calibadv.collapse import Limits
 from calibadv.data.errors import shown
 from calibadv.methods import make_method
-from calibadv.section import Processes, Rollouts, Seconds, Section, Steps
+from calibadv.section import Rollouts, Section, Steps
 from calibadv.types import TokenUnit
 
 LONGEST_NAME = 200  # bytes of a run's: file systems allow 255, and drafts of it have longer ones
@@ -51,32 +51,6 @@ class ModelConfig(Section):
     path: str = POCKET  # a folder, a hub name, or "pocket"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the engines; the learner keeps fp32 master weights
     trust_remote_code: Literal[False] = False
-
-
-class SearchConfig(Section):
-    retriever: Literal["dense", "bm25", "hybrid"] = "dense"
-    encoder: str = "minilm"  # the paper: intfloat/e5-base-v2
-    query_prefix: str = ""
-    passage_prefix: str = ""
-    index: Literal["flat", "fp16", "hnsw", "ivfpq"] = "flat"  # of dense retrieval; docs/retrieval.md compares them
-    faiss_index: str = ""  # a ready index: a folder of workflows/build_index.py, or a FAISS file
-    tokens: TokenUnit = TokenUnit.WORDS  # of BM25; "unspaced" for Chinese, Japanese, Thai, … (docs/retrieval.md)
-    reranker: Literal["late", "cross", "none"] = "late"  # the paper: cross (needs a model hub)
-    late_scores: Literal["weighted", "colbert"] = "weighted"
-    cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
-    top_k_retrieve: int = Field(20, ge=1, le=10_000)
-    top_k: int = Field(3, ge=1, le=10_000)
-    device: str = "cpu"
-    replicas: Processes = 1
-    shards: Processes = 1  # of faiss_index: deployments that it is spread over
-    http_port: int | None = Field(None, ge=1, le=65_535)  # None = no HTTP: training goes through Serve handles
-    url: str = ""  # of a retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started
-    url_shape: Literal["search_r1", "calibadv"] = "search_r1"  # of its requests
-    token_env: str = ""  # environment variable with the bearer token of `url`, or of http_port's callers
-    timeout_s: Seconds = 30.0
-    patience_s: float = Field(
-        120.0, ge=0, le=7 * 86_400
-    )  # a query is asked again for so long, then given up (infra_failed)
 
 
 class RewardConfig(Section):

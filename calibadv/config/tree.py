@@ -16,11 +16,11 @@ from calibadv.config.sections import (
     ModelConfig,
     RewardConfig,
     RunConfig,
-    SearchConfig,
     SentinelConfig,
     TrackingConfig,
 )
 from calibadv.methods import make_method
+from calibadv.search.settings import SearchConfig
 from calibadv.section import Section
 
 

@@ -21,23 +21,18 @@ from calibadv.doctor.subject import model
 from calibadv.doctor.tokenizer import tokenizer
 from calibadv.doctor.tracking import tracking
 from calibadv.doctor.versions import versions
-from calibadv.rollout.protocols import SearchFn
-from calibadv.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
 class Means:
-    """What the checks use of higher layers: a cluster, and search as a run opens it."""
+    """What the checks use of higher layers: a cluster as a run opens it."""
 
     joined: ClusterFn  # starts or joins the run's cluster, and leaves it
     wanted_cpus: Callable[[Config], float]
-    search_settings: Callable[[Config], SearchSettings]
-    search_server: Callable[[Config], SearchFn]
 
 
 def checks(means: Means) -> tuple[Check, ...]:
     """Every check with its limit, which is for what hangs: a loaded machine is slow, not ill."""
-    search = partial(retriever, settings=means.search_settings, server=means.search_server)
     return (
         Check("versions", versions),
         Check("secrets", exposure),
@@ -50,7 +45,7 @@ def checks(means: Means) -> tuple[Check, ...]:
         Check("data", data, 1800),
         Check("tokenizer", tokenizer, 300),
         Check("MLflow", tracking, 180),
-        Check("search", search, 600),
+        Check("search", retriever, 600),
         Check("rollout", rollout, 1800),
         Check("format", well_formed, 3600),
         Check("cluster", partial(cluster, joined=means.joined, wanted_cpus=means.wanted_cpus), 600),

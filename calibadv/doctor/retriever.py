@@ -5,58 +5,48 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from calibadv.config import Config
 from calibadv.doctor.data import first_documents, first_questions
 from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.model_source import cached_folder
-from calibadv.rollout.protocols import SearchFailed, SearchFn
-from calibadv.search.settings import SearchSettings
+from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.remote import http_search
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
 PASSAGES = 64  # that a pipeline is built over here: seconds, also with an encoder on a CPU
 NAME = "search"
 
 
-def retriever(
-    subject: Subject, *, settings: Callable[[Config], SearchSettings], server: Callable[[Config], SearchFn]
-) -> Iterator[Finding]:
-    """Asks the first test question; then, of an index that is ready, what its manifest says.
-
-    `settings` of a pipeline and a client of the `server` at `search.url`, both as the run makes them.
-    """
+def retriever(subject: Subject) -> Iterator[Finding]:
+    """Asks the first test question; then, of an index that is ready, what its manifest says."""
     (question,) = first_questions(subject.files["test"], 1)
     if subject.config.search.url:
-        yield of_server(subject.config, question.text, server)
+        yield of_server(subject.config.search, question.text)
         return
     documents = first_documents(subject.files["corpus"], PASSAGES)
-    yield of_pipeline(settings(subject.config), documents, question.text)
+    yield of_pipeline(subject.config.search, documents, question.text)
     if subject.config.search.faiss_index:
         yield ready_index(Path(subject.config.search.faiss_index))
 
 
-def of_server(config: Config, query: str, server: Callable[[Config], SearchFn]) -> Finding:
+def of_server(config: SearchConfig, query: str) -> Finding:
     """What the server at `search.url` answers, asked as rollouts ask it, but once."""
-    once = config.model_copy(update={"search": config.search.model_copy(update={"patience_s": 0.0})})
+    once = http_search(config.but(patience_s=0.0))
     try:
-        documents = asyncio.run(_asked(server(once), query))
+        documents = asyncio.run(once(query))
     except SearchFailed as error:
         return failed(NAME, str(error), "start the server, or mend search.url, search.url_shape and search.token_env")
-    fault = fault_of(documents, config.search.top_k)
+    fault = fault_of(documents, config.top_k)
     if fault:
-        return failed(NAME, f"{config.search.url}: {fault}", "mend the server, or choose another search.url_shape")
+        return failed(NAME, f"{config.url}: {fault}", "mend the server, or choose another search.url_shape")
     return passed(NAME, f"the server gave {_said(documents)} for {query!r}")
 
 
-async def _asked(search: SearchFn, query: str) -> tuple[Document, ...]:
-    return await search(query)
-
-
-def of_pipeline(settings: SearchSettings, documents: Sequence[Document], query: str) -> Finding:
+def of_pipeline(settings: SearchConfig, documents: Sequence[Document], query: str) -> Finding:
     """What the configured retriever and reranker find among the corpus's first passages, in this process."""
     from calibadv.search.build import build_pipeline
 
@@ -72,21 +62,21 @@ def of_pipeline(settings: SearchSettings, documents: Sequence[Document], query: 
     return passed(NAME, said)
 
 
-def runnable(settings: SearchSettings) -> tuple[SearchSettings, str]:
+def runnable(settings: SearchConfig) -> tuple[SearchConfig, str]:
     """The settings as far as they can be tried here, and what had to be left out: models to fetch, GPUs elsewhere."""
     import torch
 
     left_out = []
-    settings = replace(settings, faiss_index="")
+    settings = settings.but(faiss_index="")
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         left_out.append(f"the device {settings.device}")
-        settings = replace(settings, device="cpu")
+        settings = settings.but(device="cpu")
     if not _here(settings.encoder) and (settings.retriever != "bm25" or settings.reranker == "late"):
         left_out.append(f"the encoder {settings.encoder}, which the run will fetch")
-        settings = replace(settings, retriever="bm25", reranker="none", encoder="minilm")
+        settings = settings.but(retriever="bm25", reranker="none", encoder="minilm")
     if settings.reranker == "cross" and not _here(settings.cross_encoder):
         left_out.append(f"the reranker {settings.cross_encoder}, which the run will fetch")
-        settings = replace(settings, reranker="none")
+        settings = settings.but(reranker="none")
     return settings, ", ".join(left_out)
 
 

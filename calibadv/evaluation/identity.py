@@ -13,6 +13,7 @@ from calibadv.config import Config
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
 from calibadv.files import write_text
 from calibadv.methods import make_method
+from calibadv.search.settings import SEARCH_WAYS, SearchConfig
 from calibadv.types import Question, TokenUnit
 
 MANIFEST = "manifest.json"
@@ -20,7 +21,11 @@ Identity = dict[str, dict[str, Any]]
 """Part (model, set, corpus, search, dialogue, engine) -> its values."""
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".jinja", ".model")
-_SEARCH_WAYS = ("device", "replicas", "shards", "http_port", "token_env", "timeout_s", "patience_s")  # not what
+# Left out at their defaults, so that answers of an earlier release can be gone on with.
+_SINCE = (
+    *("tokens", "max_tokens", "max_query_chars"),
+    *("hnsw_links", "hnsw_build", "hnsw_search", "ivf_lists", "ivf_probes", "pq_bytes"),
+)
 _REMEDY = "give another --out, or delete that folder to ask anew"
 
 
@@ -49,10 +54,9 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
 
 def search_identity(config: Config) -> dict[str, Any]:
     """The search settings that decide which documents come back."""
-    values = config.search.model_dump(mode="json", exclude=set(_SEARCH_WAYS))
-    if values["tokens"] == "words":  # so that answers of an earlier release can be gone on with
-        del values["tokens"]
-    return values
+    values: dict[str, Any] = config.search.model_dump(mode="json", exclude=set(SEARCH_WAYS))
+    defaults = SearchConfig().model_dump(mode="json")
+    return {name: value for name, value in values.items() if name not in _SINCE or value != defaults[name]}
 
 
 def keep_identity(folder: Path, wanted: Identity, about: Mapping[str, str]) -> None:

@@ -66,10 +66,10 @@ def _savings(config: Config) -> Iterator[tuple[str, object]]:
 
 
 def _for_search(config: Config, card_gb: float) -> str:
-    if config.cluster.search_gpus < 1:
-        alone = _with(config, "cluster", search_gpus=1.0)
+    if config.search.num_gpus < 1:
+        alone = _with(config, "search", num_gpus=1.0)
         if all(part.spare(card_gb) >= 0 for part in search_parts(alone)):
-            return "set cluster.search_gpus = 1, a GPU for each replica"
+            return "set search.num_gpus = 1, a GPU for each replica"
     for kind in ("fp16", "ivfpq"):
         # The kind of a ready index is its own: the advice is to build another.
         smaller = _with(config, "search", index=kind, faiss_index="")

@@ -164,7 +164,7 @@ def _footnotes(config: Config) -> list[str]:
         "Sizes follow from shapes; activations and what libraries keep are estimates (docs/memory.md).",
     ]
     search = config.search
-    if config.cluster.search_gpus > 0 and search.device.startswith("cuda") and search.retriever != "bm25":
+    if max(search.num_gpus, search.shard_gpus) > 0 and search.device.startswith("cuda") and search.retriever != "bm25":
         known = passages(config)
         if known is None:
             notes.append(

@@ -64,9 +64,9 @@ def gpus_wanted(config: Config) -> float:
     """
     rollout, learner, cluster = config.rollout, config.learner, config.cluster
     if _colocated(config):
-        return rollout.engines + _apps(config) * cluster.search_gpus
+        return rollout.engines + _search_gpus(config)
     engines = rollout.engines * rollout.tensor_parallel * cluster.gpus_per_engine
-    return engines + max(learner.learners, 1) * learner.gpus_per_learner + _apps(config) * cluster.search_gpus
+    return engines + max(learner.learners, 1) * learner.gpus_per_learner + _search_gpus(config)
 
 
 def parts_of(config: Config, shape: ModelShape) -> list[Part]:
@@ -124,8 +124,8 @@ def resting_bytes(learner: Part) -> float:
 
 def search_parts(config: Config) -> Iterator[Part]:
     """The search app's GPUs, and those of its index where that is spread over shards of its own."""
-    search, gpus = config.search, config.cluster.search_gpus
-    if not _apps(config) or gpus == 0 or not search.device.startswith("cuda"):
+    search = config.search
+    if search.url or not search.device.startswith("cuda"):
         return
     items: Items = {}
     index: Items = {}
@@ -139,9 +139,11 @@ def search_parts(config: Config) -> Iterator[Part]:
     items["CUDA context, batch of texts"] = 1.5 * CONTEXT
     if search.shards > 1:
         shard = {name: size / search.shards for name, size in index.items()} | {"CUDA context": float(CONTEXT)}
-        yield Part("index shard", search.shards * gpus, _on_a_card(shard, gpus))
+        if gpus := search.shard_gpus:
+            yield Part("index shard", search.shards * search.shard_replicas * gpus, _on_a_card(shard, gpus))
         index = {}
-    yield Part("search", search.replicas * gpus, _on_a_card(index | items, gpus))
+    if gpus := search.num_gpus:
+        yield Part("search", search.replicas * gpus, _on_a_card(index | items, gpus))
 
 
 def passages(config: Config) -> tuple[int, str] | None:
@@ -171,10 +173,13 @@ def _colocated(config: Config) -> bool:
     return config.rollout.placement == "colocated" and config.cluster.gpus_per_engine > 0
 
 
-def _apps(config: Config) -> int:
-    """Processes of the search app; a server that is up has GPUs of its own."""
+def _search_gpus(config: Config) -> float:
+    """GPUs of the search app; a server that is up has its own."""
     search = config.search
-    return 0 if search.url else search.replicas + (search.shards if search.shards > 1 else 0)
+    if search.url:
+        return 0.0
+    shards = search.shards * search.shard_replicas if search.shards > 1 else 0
+    return search.replicas * search.num_gpus + shards * search.shard_gpus
 
 
 def _on_a_card(items: Items, gpus_a_process: float) -> Items:

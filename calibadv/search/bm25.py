@@ -14,7 +14,7 @@ import numpy as np
 from calibadv.files import once_at_a_time, whole_folder
 from calibadv.search.embeddings import corpus_identity
 from calibadv.search.encoder import passage_text
-from calibadv.search.ordering import best_first
+from calibadv.search.index import best_first
 from calibadv.types import Document, TokenUnit
 from calibadv.unspaced import UNSPACED, spaced
 

@@ -8,82 +8,58 @@ from pathlib import Path
 
 from calibadv.search.bm25 import Bm25Index
 from calibadv.search.embeddings import CorpusEmbeddings, corpus_identity, load_or_embed
-from calibadv.search.encoder import Encoder, TextEncoder, default_prefixes
+from calibadv.search.encoder import Encoder, RememberedQueries, TextEncoder, prefixes
 from calibadv.search.fusion import HybridRetriever
 from calibadv.search.index import DenseIndex, Nearest, Retriever, flat
 from calibadv.search.manifest import Origin
 from calibadv.search.pipeline import SearchPipeline
-from calibadv.search.query_memory import RememberedQueries
 from calibadv.search.rerank import CrossEncoder, LateInteraction, NoReranker, Reranker
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.search.stored_index import from_file, load_or_build, open_index
 from calibadv.types import Document, FloatArray
 
 
 def build_pipeline(
     documents: Sequence[Document],
-    settings: SearchSettings,
+    config: SearchConfig,
     cache_dir: str | Path,
     encoder: TextEncoder | None = None,
     nearest: Nearest | None = None,
 ) -> SearchPipeline:
     """A pipeline ready to answer. The first build embeds the corpus; later ones read it from `cache_dir`.
 
-    `encoder` takes the place of the one `settings` names (tests; several pipelines that share one model), `nearest` of
+    `encoder` takes the place of the one `config` names (tests; several pipelines that share one model), `nearest` of
     the index (its pieces may be elsewhere). Raises `ValueError` for an empty corpus, for two documents of one id, for a
-    ready index that does not fit, and as `SearchSettings` and `load_or_build` do.
+    ready index that does not fit, and as `SearchConfig` and `load_or_build` do.
     """
     check_corpus(documents)
     folder = Path(cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    if encoder is None and (settings.retriever != "bm25" or settings.reranker == "late"):
-        encoder = make_encoder(settings)
+    if encoder is None and (config.retriever != "bm25" or config.reranker == "late"):
+        encoder = Encoder(config)
     # Retrieval and late interaction ask for the same queries' vectors: the second time they are remembered.
     queries_once = None if encoder is None else RememberedQueries(encoder)
     embeddings = None
-    if queries_once is not None and settings.reranker == "late":
+    if queries_once is not None and config.reranker == "late":
         embeddings = load_or_embed(documents, queries_once, folder, tokens=True)
     return SearchPipeline(
-        _retriever(documents, settings, folder, queries_once, nearest),
-        _reranker(documents, settings, queries_once, embeddings),
-        top_k_retrieve=settings.top_k_retrieve,
-        top_k=settings.top_k,
-        limits=settings.limits,
-        cache_size=settings.cache_size,
+        _retriever(documents, config, folder, queries_once, nearest),
+        _reranker(documents, config, queries_once, embeddings),
+        config,
     )
 
 
-def make_encoder(settings: SearchSettings) -> Encoder:
-    """The encoder that the settings name, with its own prefixes where they give none."""
-    query_prefix, passage_prefix = prefixes(settings)
-    return Encoder(
-        settings.encoder,
-        query_prefix=query_prefix,
-        passage_prefix=passage_prefix,
-        max_tokens=settings.max_tokens,
-        batch_size=settings.batch_size,
-        threads=settings.threads,
-        device=settings.device,
-    )
-
-
-def prefixes(settings: SearchSettings) -> tuple[str, str]:
-    """(query prefix, passage prefix) in force."""
-    query_prefix, passage_prefix = default_prefixes(settings.encoder)
-    return settings.query_prefix or query_prefix, settings.passage_prefix or passage_prefix
-
-
-def origin_of(documents: Sequence[Document], settings: SearchSettings, encoder: TextEncoder) -> Origin:
+def origin_of(documents: Sequence[Document], config: SearchConfig, encoder: TextEncoder) -> Origin:
     """What the vectors of these documents by this encoder are made of, for the manifest of an index."""
-    query_prefix, passage_prefix = prefixes(settings)
+    query_prefix, passage_prefix = prefixes(config)
     return Origin(
         corpus=corpus_identity(documents),
         documents=len(documents),
-        encoder=settings.encoder,
+        encoder=config.encoder,
         identity=encoder.identity,
         query_prefix=query_prefix,
         passage_prefix=passage_prefix,
-        max_tokens=settings.max_tokens,
+        max_tokens=config.max_tokens,
         dim=encoder.dim,
     )
 
@@ -103,49 +79,50 @@ def check_corpus(documents: Sequence[Document]) -> None:
 
 def _retriever(
     documents: Sequence[Document],
-    settings: SearchSettings,
+    config: SearchConfig,
     cache_dir: Path,
     encoder: TextEncoder | None,
     nearest: Nearest | None,
 ) -> Retriever:
-    if settings.retriever == "bm25":
-        return Bm25Index(documents, cache_dir, settings.tokens)
+    if config.retriever == "bm25":
+        return Bm25Index(documents, cache_dir, config.tokens)
     assert encoder is not None
-    dense = DenseIndex(documents, encoder, nearest or _nearest(documents, settings, cache_dir, encoder))
-    if settings.retriever == "dense":
+    dense = DenseIndex(documents, encoder, nearest or _nearest(documents, config, cache_dir, encoder))
+    if config.retriever == "dense":
         return dense
-    return HybridRetriever([dense, Bm25Index(documents, cache_dir, settings.tokens)])
+    return HybridRetriever([dense, Bm25Index(documents, cache_dir, config.tokens)])
 
 
-def _nearest(documents: Sequence[Document], settings: SearchSettings, cache_dir: Path, encoder: TextEncoder) -> Nearest:
-    options, threads, device = settings.index, settings.threads, settings.device
-    if settings.faiss_index:
-        ready = Path(settings.faiss_index)
-        origin = origin_of(documents, settings, encoder)
+def _nearest(documents: Sequence[Document], config: SearchConfig, cache_dir: Path, encoder: TextEncoder) -> Nearest:
+    if config.faiss_index:
+        ready = Path(config.faiss_index)
+        origin = origin_of(documents, config, encoder)
         if ready.is_dir():
-            return open_index(ready, origin, options, threads=threads, device=device)
-        return from_file(ready, origin, options, threads=threads, device=device)
+            return open_index(ready, origin, config)
+        return from_file(ready, origin, config)
 
     def vectors() -> FloatArray:
         return load_or_embed(documents, encoder, cache_dir, tokens=False).vectors
 
-    if options.kind == "flat" and not device.startswith("cuda"):
-        return flat(vectors(), threads)  # over the embeddings where they lie: no second copy on disk or in memory
-    origin = origin_of(documents, settings, encoder)
-    folder = load_or_build(vectors, origin, options, cache_dir, threads=threads)
-    return open_index(folder, origin, options, threads=threads, device=device)
+    if config.index == "flat" and not config.device.startswith("cuda"):
+        return flat(
+            vectors(), config.threads
+        )  # over the embeddings where they lie: no second copy on disk or in memory
+    origin = origin_of(documents, config, encoder)
+    folder = load_or_build(vectors, origin, config, cache_dir)
+    return open_index(folder, origin, config)
 
 
 def _reranker(
     documents: Sequence[Document],
-    settings: SearchSettings,
+    config: SearchConfig,
     encoder: TextEncoder | None,
     embeddings: CorpusEmbeddings | None,
 ) -> Reranker:
-    if settings.reranker == "none":
+    if config.reranker == "none":
         return NoReranker()
-    if settings.reranker == "cross":
-        return CrossEncoder(settings.cross_encoder, batch_size=settings.batch_size, device=settings.device)
+    if config.reranker == "cross":
+        return CrossEncoder(config)
     assert encoder is not None
     assert embeddings is not None
-    return LateInteraction(documents, encoder, embeddings, settings.late_scores)
+    return LateInteraction(documents, encoder, embeddings, config.late_scores)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, wait_exponential
 
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.types import Document
@@ -38,19 +39,6 @@ class RetryPolicy:
             raise ValueError(f"{self} cannot be followed; expected a patience of at least 0 and all others above 0")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCounts:
-    """What happened to a client's queries so far; sums and counts, so that many clients add up."""
-
-    queries: int = 0  # finished, answered or not
-    attempts: int = 0
-    retries: int = 0
-    timeouts: int = 0  # attempts that ran out of time
-    errors: int = 0  # attempts that raised
-    failures: int = 0  # queries given up
-    latency_sum_s: float = 0.0  # of answered queries, waiting between attempts included
-
-
 class RetryingSearch:
     """A `SearchFn` around any asynchronous search call. `sleep`, `clock` and `jitter` are for tests.
 
@@ -76,47 +64,45 @@ class RetryingSearch:
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
-        self._counts = ClientCounts()
         self._failing_since_s: float | None = None  # the first failed attempt after the last answer
         self._said = False
-
-    @property
-    def counts(self) -> ClientCounts:
-        """A snapshot."""
-        return self._counts
 
     async def __call__(self, query: str) -> tuple[Document, ...]:
         """Ranked documents, best first. Raises `SearchFailed`."""
         started_s = self._clock()
-        for attempt in itertools.count(1):
-            self._add(attempts=1)
-            try:
-                async with asyncio.timeout(self._policy.timeout_s):
-                    documents = await self._call(query)
-            except TimeoutError as error:
-                self._add(timeouts=1)
-                last: Exception = error
-            except Exception as error:
-                self._add(errors=1)
-                last = error
-            else:
-                self._add(queries=1, latency_sum_s=self._clock() - started_s)
-                self._note_answer()
-                return documents
-            self._note_failure(last)
-            left_s = started_s + self._policy.patience_s - self._clock()
-            if left_s <= 0:
-                break
-            self._add(retries=1)
-            await self._sleep(min(left_s, self._delay_s(attempt)))
-        self._add(queries=1, failures=1)
-        raise SearchFailed(
-            f"search gave no answer in {attempt} attempts of at most {self._policy.timeout_s:g} s "
-            f"({self._clock() - started_s:.1f} s in all) for {query[:80]!r}; the last one: {_named(last)}. "
-            "Is the search app up (serve status), and has it enough replicas?"
-        ) from last
 
-    def _note_failure(self, error: Exception) -> None:
+        def left_s() -> float:
+            return started_s + self._policy.patience_s - self._clock()
+
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(Exception),
+            stop=lambda _: left_s() <= 0,
+            wait=lambda state: min(left_s(), self._delay_s(state)),
+            after=lambda state: self._note_failure(query, _error_of(state)),
+            sleep=self._sleep,
+        )
+        try:
+            documents: tuple[Document, ...] = await attempts(self._attempt, query)
+        except RetryError as error:
+            last = error.last_attempt
+            raise SearchFailed(
+                f"search gave no answer in {last.attempt_number} attempts of at most {self._policy.timeout_s:g} s "
+                f"({self._clock() - started_s:.1f} s in all) for {query[:80]!r}; the last one: "
+                f"{_named(last.exception())}. Is the search app up (serve status), and has it enough replicas?"
+            ) from last.exception()
+        self._note_answer()
+        return documents
+
+    async def _attempt(self, query: str) -> tuple[Document, ...]:
+        async with asyncio.timeout(self._policy.timeout_s):
+            return await self._call(query)
+
+    def _delay_s(self, state: RetryCallState) -> float:
+        delay_s: float = wait_exponential(multiplier=self._policy.base_delay_s, max=self._policy.max_delay_s)(state)
+        return delay_s * (0.5 + self._jitter())  # spread, so that queries that failed together do not return together
+
+    def _note_failure(self, query: str, error: BaseException | None) -> None:
+        logger.debug("search: %r failed: %s", query[:80], _named(error))
         now_s = self._clock()
         if self._failing_since_s is None:
             self._failing_since_s = now_s
@@ -137,15 +123,10 @@ class RetryingSearch:
             )
         self._failing_since_s, self._said = None, False
 
-    def _delay_s(self, failures: int) -> float:
-        # The exponent is capped: a float's ends at 1023, and patience may outlast that many failures.
-        delay_s = min(self._policy.max_delay_s, self._policy.base_delay_s * 2.0 ** min(failures - 1, 60))
-        return delay_s * (0.5 + self._jitter())  # spread, so that queries that failed together do not return together
 
-    def _add(self, **more: float) -> None:
-        now = self._counts
-        self._counts = replace(now, **{name: getattr(now, name) + value for name, value in more.items()})
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from calibadv.files import once_at_a_time, whole_file, whole_folder, write_text
-from calibadv.search.embeddings import close_vectors
+from calibadv.search.embeddings import close_vectors, corpus_identity, embeddings_folder, is_complete
 from calibadv.search.encoder import TextEncoder, passage_text
 from calibadv.types import Document
 
@@ -31,6 +32,39 @@ class Shard:
     number: int
     first: int
     last: int
+
+
+Embed = Callable[[Sequence[Shard], Path], Iterable[int]]
+"""(shards, folder) -> their numbers, each as soon as it is whole in the folder."""
+
+
+def embed_missing(
+    documents: Sequence[Document], encoder: TextEncoder, cache_dir: Path, rows_a_shard: int, embed: Embed | None = None
+) -> None:
+    """The corpus's embeddings in `cache_dir`: nothing to do when they are there, else the shards that are missing.
+
+    `embed` computes them, by default in this process.
+    """
+    folder = embeddings_folder(corpus_identity(documents), encoder, cache_dir)
+    if is_complete(folder):
+        logger.info("embeddings: %s, from the cache", folder)
+        return
+    shards = plan_shards(len(documents), rows_a_shard)
+    parts = folder.with_name(f"{folder.name}.shards")
+    missing = missing_shards(parts, shards, encoder.dim)
+    logger.info("embedding %d documents: %d of %d shards are missing", len(documents), len(missing), len(shards))
+
+    def here(shards: Sequence[Shard], folder: Path) -> Iterator[int]:
+        for shard in shards:
+            embed_shard(documents, encoder, shard, folder)
+            yield shard.number
+
+    started_s = time.monotonic()
+    for count, _ in enumerate((embed or here)(missing, parts), start=1):
+        left_s = (time.monotonic() - started_s) / count * (len(missing) - count)
+        logger.info("shard %d of %d, about %.0f s to go", count, len(missing), left_s)
+    join_shards(parts, shards, encoder.dim, folder)
+    logger.info("embeddings: %s", folder)
 
 
 def plan_shards(documents: int, rows: int) -> tuple[Shard, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from calibadv.model_source import loadable
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, FloatArray, IntArray
 
 _E5 = re.compile(r"(^|-)e5-(small|base|large)")
@@ -51,42 +52,31 @@ def passage_text(document: Document) -> str:
 
 
 class Encoder:
-    """A sentence-transformers model, by packaged name ("minilm"), folder or hub name. Never runs a model's own code.
+    """The sentence-transformers model of `config.encoder`. Never runs a model's own code.
 
     Raises `ValueError` when the packaged weights are not installed, `OSError` (of the library) when a hub model cannot
-    be fetched. `threads` sets torch's thread count for the whole process; None leaves it.
+    be fetched. `config.threads` is torch's thread count for the whole process; None leaves it.
     """
 
-    def __init__(
-        self,
-        name: str = "minilm",
-        *,
-        query_prefix: str = "",
-        passage_prefix: str = "",
-        max_tokens: int = 256,
-        batch_size: int = 32,
-        threads: int | None = None,
-        device: str = "cpu",
-    ) -> None:
+    def __init__(self, config: SearchConfig) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        if threads is not None:
-            torch.set_num_threads(threads)
-        source = resolve_model(name)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        source = resolve_model(config.encoder)
         place = loadable(source)
         # A folder is complete: a hub look-up for it would only add time-outs on a machine without network.
         self._model: Any = SentenceTransformer(
-            place, device=device, trust_remote_code=False, local_files_only=Path(place).is_dir()
+            place, device=config.device, trust_remote_code=False, local_files_only=Path(place).is_dir()
         )
         self._model.eval()
-        own_limit = self._model.max_seq_length or max_tokens
-        self._model.max_seq_length = min(own_limit, max_tokens)
-        self._query_prefix = query_prefix
-        self._passage_prefix = passage_prefix
-        self._batch_size = batch_size
+        own_limit = self._model.max_seq_length or config.max_tokens
+        self._model.max_seq_length = min(own_limit, config.max_tokens)
+        self._query_prefix, self._passage_prefix = prefixes(config)
+        self._batch_size = config.batch_size
         self._identity = "|".join(
-            (model_fingerprint(source), str(self._model.max_seq_length), query_prefix, passage_prefix)
+            (model_fingerprint(source), str(self._model.max_seq_length), self._query_prefix, self._passage_prefix)
         )
 
     @property
@@ -97,8 +87,7 @@ class Encoder:
     @property
     def dim(self) -> int:
         """D."""
-        with_short_name = getattr(self._model, "get_embedding_dimension", None)  # renamed in sentence-transformers 6
-        return int((with_short_name or self._model.get_sentence_embedding_dimension)())
+        return int(self._model.get_embedding_dimension())
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """Vectors and token vectors of queries, in the order given. No text gives empty arrays."""
@@ -115,8 +104,6 @@ class Encoder:
         texts = [prefix + text for text in plain]
         # Late interaction compares what a text says: "query" says nothing of what is asked.
         prefix_rows = _prefix_rows(self._model.tokenizer, prefix)
-
-        tokenize = getattr(self._model, "preprocess", None) or self._model.tokenize  # renamed in version 6
         vectors_BD = np.zeros((len(texts), self.dim), dtype=np.float32)
         token_rows: list[FloatArray] = [np.zeros((0, self.dim), dtype=np.float32)] * (len(texts) if tokens else 0)
         token_ids: list[IntArray] = [np.zeros(0, dtype=np.int64)] * len(token_rows)
@@ -127,7 +114,7 @@ class Encoder:
             with torch.inference_mode():
                 features = {
                     key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
-                    for key, value in tokenize([texts[row] for row in rows]).items()
+                    for key, value in self._model.preprocess([texts[row] for row in rows]).items()
                 }
                 ids_BT = features["input_ids"].cpu().numpy()
                 out = self._model(features)
@@ -149,6 +136,42 @@ def _prefix_rows(tokenizer: Any, prefix: str) -> slice:
     whole = tokenizer(prefix.strip())["input_ids"]
     first = next(place for place in range(len(whole)) if whole[place : place + len(own)] == own)
     return slice(first, first + len(own))
+
+
+class RememberedQueries:
+    """`encoder` that remembers its last queries, so that retrieval and late interaction share one forward."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._asked: list[str] | None = None
+        self._encoded = Encoded(np.zeros((0, 0), dtype=np.float32), ())
+
+    @property
+    def identity(self) -> str:
+        """The wrapped encoder's: remembering changes no vector."""
+        return self._encoder.identity
+
+    @property
+    def dim(self) -> int:
+        """D of the wrapped encoder."""
+        return self._encoder.dim
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """As the wrapped encoder; the same texts as in the last call cost no forward."""
+        if self._asked != list(texts):
+            self._asked, self._encoded = None, self._encoder.encode_queries(texts)
+            self._asked = list(texts)
+        return self._encoded
+
+    def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded:
+        """As the wrapped encoder; nothing is remembered."""
+        return self._encoder.encode_passages(texts, tokens)
+
+
+def prefixes(config: SearchConfig) -> tuple[str, str]:
+    """(query prefix, passage prefix) in force: those of the settings, else the encoder's own."""
+    query_prefix, passage_prefix = default_prefixes(config.encoder)
+    return config.query_prefix or query_prefix, config.passage_prefix or passage_prefix
 
 
 def default_prefixes(name: str) -> tuple[str, str]:

@@ -1,15 +1,16 @@
 """The FAISS indexes a corpus can have: exact, half precision, HNSW graph, compressed inverted lists (IVF-PQ).
 
+Bytes a vector of width D: flat 4 D (exact), fp16 2 D, hnsw 4 D + 8 hnsw_links, ivfpq pq_bytes + 8. `hnsw_search` and
+`ivf_probes` are of the search and may change without building again; the other parameters are built in.
+
 Array legend: N vectors, D width, B queries, K results a query.
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,62 +18,32 @@ from typing import Any
 import numpy as np
 
 from calibadv.search.index import Nearest
+from calibadv.search.settings import SearchConfig
 from calibadv.types import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("flat", "fp16", "hnsw", "ivfpq")
 _CODES = 256  # centroids of one PQ byte; fewer vectors cannot train them
 _POINTS_A_LIST = 39  # FAISS' own minimum for a centroid that means something
 _SAMPLED_A_LIST = 64  # vectors a list that training reads: 1.2 million of Wikipedia's 21 million
 _ADDED = 65_536  # vectors copied into an index at a time
 
 
-@dataclass(frozen=True, slots=True)
-class IndexOptions:
-    """A kind of index and its parameters; 0 lets the corpus's size decide. Raises `ValueError` for what cannot be.
-
-    Bytes a vector of width D: flat 4 D (exact), fp16 2 D, hnsw 4 D + 8 hnsw_links, ivfpq pq_bytes + 8.
-    `hnsw_search` and `ivf_probes` are of the search and may change without building again; the others are built in.
-    """
-
-    kind: str = "flat"
-    hnsw_links: int = 32
-    hnsw_build: int = 200  # candidates looked at where a vector is linked
-    hnsw_search: int = 128  # candidates of a query; never fewer than the results that are asked for
-    ivf_lists: int = 0  # 0: 4 * sqrt(N), but no list of fewer than 39 vectors
-    ivf_probes: int = 64  # lists a query looks into
-    pq_bytes: int = 0  # 0: the largest divisor of D up to D / 4
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            nearest = difflib.get_close_matches(self.kind, KINDS, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"index kind {self.kind!r} is not known; expected one of {KINDS}. Did you mean {nearest!r}?"
-            )
-        for name, least in (("hnsw_links", 2), ("hnsw_build", 1), ("hnsw_search", 1), ("ivf_probes", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)}; expected at least {least}")
-        for name in ("ivf_lists", "pq_bytes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}; expected at least 0 (0: from the corpus's size)")
-
-
-def built_in(options: IndexOptions, documents: int, dim: int) -> dict[str, int]:
+def built_in(config: SearchConfig, documents: int, dim: int) -> dict[str, int]:
     """The parameters that an index of `documents` vectors of width `dim` is built with; empty for flat and fp16.
 
     Raises `ValueError` for IVF-PQ over fewer than 256 vectors, or with `pq_bytes` that do not divide `dim`.
     """
-    if options.kind == "hnsw":
-        return {"hnsw_links": options.hnsw_links, "hnsw_build": options.hnsw_build}
-    if options.kind != "ivfpq":
+    if config.index == "hnsw":
+        return {"hnsw_links": config.hnsw_links, "hnsw_build": config.hnsw_build}
+    if config.index != "ivfpq":
         return {}
     if documents < _CODES:
         raise ValueError(f"ivfpq needs at least {_CODES} documents to train on; the corpus has {documents}: use 'flat'")
-    pq_bytes = options.pq_bytes or max(size for size in range(1, max(1, dim // 4) + 1) if dim % size == 0)
+    pq_bytes = config.pq_bytes or max(size for size in range(1, max(1, dim // 4) + 1) if dim % size == 0)
     if dim % pq_bytes:
         raise ValueError(f"pq_bytes = {pq_bytes} does not divide the encoder's width {dim}: use a divisor, or 0")
-    lists = options.ivf_lists or max(1, min(round(4 * math.sqrt(documents)), documents // _POINTS_A_LIST))
+    lists = config.ivf_lists or max(1, min(round(4 * math.sqrt(documents)), documents // _POINTS_A_LIST))
     return {"ivf_lists": min(lists, documents), "pq_bytes": pq_bytes}
 
 
@@ -108,23 +79,23 @@ def add_rows(index: Any, vectors_ND: FloatArray) -> None:
         index.add(np.ascontiguousarray(vectors_ND[first : first + _ADDED], dtype=np.float32))
 
 
-def opened(path: Path, options: IndexOptions, device: str = "cpu") -> Any:
-    """The FAISS index of a file, memory-mapped where its kind can be, with the search parameters of `options` set."""
+def opened(path: Path, config: SearchConfig) -> Any:
+    """The FAISS index of a file, memory-mapped where its kind can be, with the search parameters of `config` set."""
     import faiss
 
     index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
     if hasattr(index, "nprobe"):
-        index.nprobe = min(options.ivf_probes, index.nlist)
-    return on_gpu(index, device, faiss)
+        index.nprobe = min(config.ivf_probes, index.nlist)
+    return on_gpu(index, config.device, faiss)
 
 
-def search_in(index: Any, options: IndexOptions) -> Nearest:
+def search_in(index: Any, config: SearchConfig) -> Nearest:
     """Search in an index that is open. HNSW looks at no fewer candidates than it is asked for."""
     graph = getattr(index, "hnsw", None)
 
     def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         if graph is not None:
-            graph.efSearch = max(options.hnsw_search, k)
+            graph.efSearch = max(config.hnsw_search, k)
         scores_BK, rows_BK = index.search(np.ascontiguousarray(vectors_BD, dtype=np.float32), k)
         return scores_BK, rows_BK
 

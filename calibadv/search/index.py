@@ -1,6 +1,6 @@
-"""Dense retrieval: FAISS inner products of the query with the documents' vectors; here over all of them, exactly.
+"""Dense retrieval: inner products of queries with documents' vectors, ranked the same every time, whole or in pieces.
 
-Array legend: B queries, N documents, D embedding width, K results a query.
+Array legend: B queries, N documents or scored rows, D embedding width, K results a query; -1 in `rows` is no result.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibadv.search.encoder import TextEncoder
-from calibadv.search.ordering import best_first
 from calibadv.types import Document, FloatArray, IntArray
 
 Nearest = Callable[[FloatArray, int], tuple[FloatArray, IntArray]]
 """(vectors_BD, k) -> (scores_BK, rows_BK); a row of -1 is no result."""
+
+
+SCORE_DECIMALS = 5
+"""A text's embedding moves by about 1e-7 with the batch it is encoded in: scores this close are a tie."""
 
 
 class Retriever(Protocol):
@@ -60,5 +64,48 @@ def flat(vectors_ND: FloatArray, threads: int | None = None) -> Nearest:
     def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         scores_BK, rows_BK = faiss.knn(vectors_BD, vectors_ND, k, metric=faiss.METRIC_INNER_PRODUCT)
         return scores_BK, rows_BK
+
+    return nearest
+
+
+def best_first(scores_N: NDArray[np.floating], k: int) -> IntArray:
+    """Rows of the k highest scores, best first; among ties (to 5 decimals) the lower row first. Shape [min(k, N)]."""
+    rounded_N = np.round(np.asarray(scores_N, dtype=np.float64), SCORE_DECIMALS)
+    rows = np.arange(len(rounded_N))
+    if len(rounded_N) > 4 * k > 0:
+        # Sorting millions of rows for twenty is the cost of the search: keep those that reach the k-th score.
+        rows = np.flatnonzero(rounded_N >= np.partition(rounded_N, -k)[-k])
+    order = np.lexsort((rows, -rounded_N[rows]))
+    best: IntArray = rows[order[:k]].astype(np.int64)
+    return best
+
+
+def merge_top_k(scores: Sequence[FloatArray], rows: Sequence[IntArray], k: int) -> tuple[FloatArray, IntArray]:
+    """(scores_BK, rows_BK) of the k best of all pieces, best first; ties (to 5 decimals) to the lower row.
+
+    `scores[p]` and `rows[p]` are what piece p found, shape [B, K_p], rows numbered over the whole corpus, each in one
+    piece only. Places that no piece can fill hold row -1 and score -inf. Raises `ValueError` when there is no piece.
+    """
+    if not rows:
+        raise ValueError("an index of 0 pieces cannot be searched; expected at least 1: build the index again")
+    rows_BA = np.concatenate(rows, axis=1)
+    scores_BA = np.where(rows_BA >= 0, np.concatenate(scores, axis=1), -np.inf).astype(np.float32)
+    rounded_BA = np.round(scores_BA.astype(np.float64), SCORE_DECIMALS)
+    order_BK = np.lexsort((rows_BA, -rounded_BA), axis=-1)[:, :k]
+    merged_scores_BK: FloatArray = np.take_along_axis(scores_BA, order_BK, axis=1)
+    merged_rows_BK: IntArray = np.take_along_axis(rows_BA, order_BK, axis=1)
+    return merged_scores_BK, merged_rows_BK
+
+
+def in_pieces(pieces: Sequence[tuple[int, int, Nearest]]) -> Nearest:
+    """Search in every piece (its first row in the corpus, how many rows it has, its own search), merged."""
+
+    def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        scores, rows = [], []
+        for first, length, search in pieces:
+            scores_BK, own_BK = search(vectors_BD, min(k, length))
+            scores.append(scores_BK)
+            rows.append(np.where(own_BK >= 0, own_BK + first, -1))
+        return merge_top_k(scores, rows, k)
 
     return nearest

@@ -12,51 +12,42 @@ import httpx
 from calibadv.data.corpus import passage_id
 from calibadv.http_client import client_options, route_to
 from calibadv.search.client import RetryingSearch, RetryPolicy
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
-SHAPES = ("search_r1", "calibadv")
 MAX_REPLY_BYTES = 8 * 2**20  # to one query: a hundred passages of 80 KB
 
 
-def retrieve_request(shape: str, query: str, top_k_retrieve: int, top_k: int) -> dict[str, Any]:
+def retrieve_request(config: SearchConfig, query: str) -> dict[str, Any]:
     """The JSON of one query. Search-R1's shape has one top-k: how many are retrieved first is its server's business."""
     queries = [query.encode("utf-8", "replace").decode()]  # a lone surrogate cannot be sent
-    if shape == "search_r1":
-        return {"queries": queries, "topk": top_k, "return_scores": True}
-    counts = {"topk_retrieval": top_k_retrieve, "topk_rerank": top_k}
+    if config.url_shape == "search_r1":
+        return {"queries": queries, "topk": config.top_k, "return_scores": True}
+    counts = {"topk_retrieval": config.top_k_retrieve, "topk_rerank": config.top_k}
     return {"queries": queries, **counts, "return_scores": True, "not_sort": False}
 
 
 def http_search(
-    url: str,
-    *,
-    shape: str = "search_r1",
-    top_k_retrieve: int = 20,
-    top_k: int = 3,
-    token_env: str = "",
-    policy: RetryPolicy | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
+    config: SearchConfig, policy: RetryPolicy | None = None, transport: httpx.AsyncBaseTransport | None = None
 ) -> RetryingSearch:
-    """A `SearchFn` over `POST url`, retried as `policy` says; then `SearchFailed`.
+    """A `SearchFn` over `POST config.url`, retried as `policy` (the configuration's own) says; then `SearchFailed`.
 
-    `token_env` names the environment variable whose value is sent as a bearer token. Raises `ValueError` for an unknown
-    shape, for a variable that is not set, and as `http_client.route_to` does. `transport` is for tests.
+    The value of the variable `config.token_env` is sent as a bearer token. Raises `ValueError` for a variable that is
+    not set, and as `http_client.route_to` does. `transport` is for tests.
     """
-    if shape not in SHAPES:
-        raise ValueError(f"request shape {shape!r} is not known; expected one of {SHAPES}")
-    token = os.environ.get(token_env, "") if token_env else ""
-    if token_env and not token:
+    url, token = config.url, os.environ.get(config.token_env, "") if config.token_env else ""
+    if config.token_env and not token:
         raise ValueError(
-            f"token_env = {token_env!r}, but there is no such environment variable: set it, or leave it out"
+            f"token_env = {config.token_env!r}, but there is no such environment variable: set it, or leave it out"
         )
-    policy = policy or RetryPolicy()
+    policy = policy or RetryPolicy(config.timeout_s, config.patience_s)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     options = client_options(url, token=bool(token)) if transport is None else {}
     asked = f"{url}{route_to(url, token=bool(token))}"
     client = httpx.AsyncClient(headers=headers, timeout=policy.timeout_s, transport=transport, **options)
 
     async def call(query: str) -> tuple[Document, ...]:
-        request = retrieve_request(shape, query, top_k_retrieve, top_k)
+        request = retrieve_request(config, query)
         try:
             async with client.stream("POST", url, json=request) as reply:
                 body = await _read(reply)
@@ -67,7 +58,7 @@ def http_search(
         found = parse_result(json.loads(body))
         if len(found) != 1:
             raise ValueError(f"{url} answered {len(found)} lists of documents to one query; expected 1")
-        return found[0][:top_k]
+        return found[0][: config.top_k]
 
     return RetryingSearch(call, policy)
 

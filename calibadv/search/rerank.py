@@ -15,8 +15,11 @@ import numpy as np
 from calibadv.model_source import loadable
 from calibadv.search.embeddings import CorpusEmbeddings
 from calibadv.search.encoder import TextEncoder, passage_text
-from calibadv.search.ordering import best_first
+from calibadv.search.index import best_first
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, FloatArray, IntArray
+
+_PAIR_TOKENS = 512  # of query and passage together; what BERT's positions allow
 
 
 class Reranker(Protocol):
@@ -120,14 +123,18 @@ def rarity(ids_Q: IntArray, frequencies_V: IntArray, documents: int) -> FloatArr
 class CrossEncoder:
     """A sentence-transformers cross-encoder: reads query and passage together. Its scale is the model's."""
 
-    def __init__(self, name: str, *, max_tokens: int = 512, batch_size: int = 32, device: str = "cpu") -> None:
+    def __init__(self, config: SearchConfig) -> None:
         import sentence_transformers
 
-        place = loadable(name)
+        place = loadable(config.cross_encoder)
         self._model: Any = sentence_transformers.CrossEncoder(
-            place, max_length=max_tokens, device=device, trust_remote_code=False, local_files_only=Path(place).is_dir()
+            place,
+            max_length=_PAIR_TOKENS,
+            device=config.device,
+            trust_remote_code=False,
+            local_files_only=Path(place).is_dir(),
         )
-        self._batch_size = batch_size
+        self._batch_size = config.batch_size
 
     def rerank(self, queries: Sequence[str], candidates: Sequence[Sequence[Document]]) -> list[list[Document]]:
         """Candidates by the model's score; the pairs of all queries share its batches."""

@@ -1,75 +1,192 @@
-"""Which retriever, reranker and encoder make a search pipeline. Defaults: CalibAdv's top 20 -> rerank -> top 3."""
+"""The one configuration of search: what a query finds, how the app runs, how rollouts ask it.
+
+`[search]` of a recipe, `args` of a Serve config file, and the flags of build_index and of the benchmark are this class.
+"""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
 
-from calibadv.search.faiss_index import IndexOptions
-from calibadv.search.limits import SearchLimits
+from pydantic import ConfigDict, Field, model_validator
+
+from calibadv.section import Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.types import TokenUnit
 
-RETRIEVERS = ("dense", "bm25", "hybrid")
-RERANKERS = ("late", "cross", "none")
-LATE_SCORES = ("weighted", "colbert")
-TOKENS = tuple(map(str, TokenUnit))
+RetrieverName = Literal["dense", "bm25", "hybrid"]
+RerankerName = Literal["late", "cross", "none"]
+IndexKind = Literal["flat", "fp16", "hnsw", "ivfpq"]
+RETRIEVERS, RERANKERS, KINDS = get_args(RetrieverName), get_args(RerankerName), get_args(IndexKind)
 PACKAGED_ENCODERS = ("minilm",)
 
+Cores = Annotated[float, Field(ge=0, le=1024)]
+FromCorpus = Annotated[int, Field(ge=0, le=10**7)]  # 0 lets the corpus's size decide
+TopK = Annotated[int, Field(ge=1, le=10_000)]
 
-@dataclass(frozen=True, slots=True)
-class SearchSettings:
-    """Everything that decides what a query finds. Raises `ValueError` for an unknown name, naming the nearest one.
 
-    "hybrid" fuses dense and BM25 rankings (`fusion.py`). `encoder` is "minilm" (all-MiniLM-L6-v2, installed with this
-    project), a model folder, or a hub name `owner/model`; an empty prefix is the encoder's own (`default_prefixes`: E5
-    has one). `index` is the FAISS index that is built and cached. `faiss_index` is a ready one: a folder that
-    workflows/build_index.py made, or a FAISS file whose row i is document i of the corpus (Search-R1 ships one).
-    """
+class SearchConfig(Section):
+    """Everything about search. Its top 20 -> rerank -> top 3 are CalibAdv's (experimental setup)."""
 
-    retriever: str = "dense"
-    reranker: str = "late"
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    # ---- what a query finds ----
+    retriever: RetrieverName = "dense"
+    """Dense vectors, BM25's words, or "hybrid": both rankings fused by reciprocal ranks."""
     encoder: str = "minilm"
-    tokens: str = "words"  # of BM25; "unspaced": each character of Han, Kana, Thai, … is a word
-    late_scores: str = "weighted"  # or "colbert": MaxSim alone, every query token alike
-    cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
-    top_k_retrieve: int = 20  # CalibAdv, experimental setup
-    top_k: int = 3  # CalibAdv, experimental setup
+    """Of dense retrieval: "minilm" (all-MiniLM-L6-v2, installed with this project), a model folder, or a hub name
+    owner/model; the paper's is intfloat/e5-base-v2."""
     query_prefix: str = ""
+    """Text before each encoded query; empty = the encoder's own (E5 has one)."""
     passage_prefix: str = ""
-    max_tokens: int = 256  # of an encoded query or passage; the rest of it is not seen
-    batch_size: int = 32  # texts of one forward
-    threads: int | None = 1  # of torch and FAISS; None leaves the process's setting
-    device: str = "cpu"  # of encoder, cross-encoder and, where FAISS can, index; e.g. "cuda:0"
-    cache_size: int = 10_000  # remembered answers; 0 turns the query cache off
-    index: IndexOptions = field(default_factory=IndexOptions)
+    """Text before each encoded passage; empty = the encoder's own."""
+    max_tokens: Tokens = 256
+    """Tokens of an encoded query or passage; the rest of it is not seen."""
+    tokens: TokenUnit = TokenUnit.WORDS
+    """What BM25 takes for words: "unspaced" makes each character of Han, Kana, Thai, … one (docs/retrieval.md)."""
+    reranker: RerankerName = "late"
+    """Second look at what was retrieved: late interaction, a cross-encoder (the paper's; from a hub), or none."""
+    late_scores: Literal["weighted", "colbert"] = "weighted"
+    """Score of late interaction: query tokens weighted by rarity, mixed with the cosine, or ColBERT's MaxSim alone."""
+    cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
+    """Model of the reranker "cross": a folder or a hub name."""
+    top_k_retrieve: TopK = 20
+    """Passages that are retrieved for the reranker."""
+    top_k: TopK = 3
+    """Passages that a query gets."""
+
+    # ---- the index of dense retrieval ----
+    index: IndexKind = "flat"
+    """Kind of index that is built and cached: exact, half precision, HNSW graph, IVF-PQ (docs/retrieval.md)."""
     faiss_index: str = ""
-    limits: SearchLimits = field(default_factory=SearchLimits)
+    """A ready index instead: a folder of workflows/build_index.py, or a FAISS file whose row i is passage i."""
+    hnsw_links: int = Field(32, ge=2, le=10**4)
+    """Links of a vector in an HNSW graph, built in."""
+    hnsw_build: Rollouts = 200
+    """Candidates looked at where a vector is linked into an HNSW graph, built in."""
+    hnsw_search: Rollouts = 128
+    """Candidates that a query looks at in an HNSW graph; never fewer than the passages asked for."""
+    ivf_lists: FromCorpus = 0
+    """Inverted lists of IVF-PQ, built in; 0 = 4 sqrt(passages), but none of fewer than 39."""
+    ivf_probes: Rollouts = 64
+    """Inverted lists that a query looks into."""
+    pq_bytes: FromCorpus = 0
+    """Bytes of a compressed vector, built in; 0 = the largest divisor of the width up to a quarter of it."""
 
-    def __post_init__(self) -> None:
-        _one_of("retriever", self.retriever, RETRIEVERS)
-        _one_of("reranker", self.reranker, RERANKERS)
-        _one_of("tokens", self.tokens, TOKENS)
-        _one_of("late_scores", self.late_scores, LATE_SCORES)
-        if "/" not in self.encoder and not Path(self.encoder).is_dir():
-            _one_of("encoder", self.encoder, PACKAGED_ENCODERS, "or a model folder, or a hub name owner/model")
-        for name in ("max_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}; expected at least 1")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads = {self.threads}; expected at least 1, or None for the process's own setting")
-        if self.cache_size < 0:
-            raise ValueError(f"cache_size = {self.cache_size}; expected at least 0 (0 turns the query cache off)")
-        self.limits.check_top_k(self.top_k_retrieve, self.top_k)
+    # ---- how it computes ----
+    batch_size: Rollouts = 32
+    """Texts of one forward of encoder or cross-encoder."""
+    threads: Processes | None = 1
+    """Threads of torch and FAISS in each process; none = the process's own setting."""
+    device: str = "cpu"
+    """Of encoder, cross-encoder and, where FAISS can, index; e.g. "cuda:0"."""
+    cache_size: int = Field(10_000, ge=0, le=10**8)
+    """Answers that are remembered; 0 = none."""
+
+    # ---- what a call may ask for ----
+    max_query_chars: Rollouts = 2048
+    """Characters of a query: HTTP refuses a longer one, a rollout's is cut."""
+    max_queries: Rollouts = 1024
+    """Queries of one call; Search-R1 sends a whole rollout batch at once."""
+    max_top_k: TopK = 100
+    """Passages that a call may ask for."""
+
+    # ---- the app on Ray Serve ----
+    replicas: Processes = 1
+    """Processes that answer."""
+    num_cpus: Cores = 0.5
+    """Logical CPUs of a replica."""
+    num_gpus: Cores = 0.0
+    """GPUs of a replica."""
+    shards: Processes = 1
+    """Deployments that `faiss_index` is spread over, for an index too big for one process; 1 = in the replicas."""
+    shard_replicas: Processes = 1
+    """Processes of each shard."""
+    shard_cpus: Cores = 1.0
+    """Logical CPUs of a shard's process."""
+    shard_gpus: Cores = 0.0
+    """GPUs of a shard's process; with none its index stays on the CPU."""
+    max_batch_size: Rollouts = 32
+    """Queries that a replica answers at once."""
+    batch_wait_s: float = Field(0.01, ge=0, le=60)
+    """Seconds that a batch waits to be filled."""
+    max_ongoing_requests: Rollouts = 128
+    """Queries at a replica: several batches, so that the next one is full when one ends."""
+    max_queued_requests: Rollouts = 4096
+    """Queries that wait at a caller; more are refused (503) and asked again by our client."""
+    http_host: str = "127.0.0.1"
+    """Address that the app's HTTP listens on."""
+    http_port: int | None = Field(None, ge=1, le=65_535)
+    """Port of the app's HTTP; none = no HTTP, which costs a process: training asks by Serve handle."""
+
+    # ---- how it is asked ----
+    url: str = ""
+    """A retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started."""
+    url_shape: Literal["search_r1", "calibadv"] = "search_r1"
+    """Shape of the requests to `url`."""
+    token_env: str = ""
+    """Environment variable with the bearer token: of `url`, or of those who ask the app by HTTP."""
+    timeout_s: Seconds = 30.0
+    """Seconds of one attempt of a rollout's query."""
+    patience_s: float = Field(120.0, ge=0, le=7 * 86_400)
+    """Seconds that a rollout's query is tried again for; then the rollout is given up (infra_failed)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if "/" not in self.encoder and self.encoder not in PACKAGED_ENCODERS and not Path(self.encoder).is_dir():
+            (near,) = difflib.get_close_matches(self.encoder, PACKAGED_ENCODERS, n=1, cutoff=0.0)
+            raise ValueError(
+                f"encoder = {self.encoder!r} is not known; expected one of {PACKAGED_ENCODERS}, a model folder, "
+                f"or a hub name owner/model. Did you mean {near!r}?"
+            )
+        self.check_top_k(self.top_k_retrieve, self.top_k)
+        return self
+
+    def but(self, **changes: object) -> Self:
+        """These settings with some changed, validated."""
+        return type(self).model_validate(self.model_dump() | changes)
+
+    def check_queries(self, queries: Sequence[str]) -> None:
+        """Raises `ValueError` for too many queries, or one that is too long."""
+        self.check_count(len(queries))
+        for position, query in enumerate(queries):
+            if len(query) > self.max_query_chars:
+                raise ValueError(
+                    f"query {position} has {len(query)} characters; the limit is {self.max_query_chars}: shorten it"
+                )
+
+    def check_count(self, count: int) -> None:
+        """Raises `ValueError` for more than `max_queries` queries in one call."""
+        if count > self.max_queries:
+            raise ValueError(f"{count} queries in one call; the limit is {self.max_queries}: send several calls")
+
+    def check_top_k(self, top_k_retrieve: int, top_k: int) -> None:
+        """Raises `ValueError` unless 1 <= top_k <= top_k_retrieve <= max_top_k."""
+        if top_k_retrieve > self.max_top_k:
+            raise ValueError(f"top_k_retrieve = {top_k_retrieve}; the limit is {self.max_top_k}: ask for fewer")
+        if not 1 <= top_k <= top_k_retrieve:
+            raise ValueError(
+                f"top_k = {top_k}; expected at least 1 and at most top_k_retrieve = {top_k_retrieve}: "
+                "raise top_k_retrieve or lower top_k"
+            )
+
+    def cut(self, query: str) -> str:
+        """The query with white space collapsed and lone surrogates replaced, at most `max_query_chars` characters.
+
+        A policy under training writes over-long queries; they are bad queries rather than broken calls.
+        """
+        # Slice twice: the first bounds the work on a megabyte of text, the second counts what is left of it.
+        head = query[: 4 * self.max_query_chars].encode("utf-8", "replace").decode("utf-8")
+        return " ".join(head.split())[: self.max_query_chars].rstrip()
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...], also: str = "") -> None:
-    if value in allowed:
-        return
-    nearest = difflib.get_close_matches(value, allowed, n=1, cutoff=0.0)
-    names = ", ".join(repr(choice) for choice in allowed)
-    raise ValueError(f"{name} = {value!r} is not known; expected one of {names} {also}".rstrip() + _hint(nearest))
-
-
-def _hint(nearest: list[str]) -> str:
-    return f". Did you mean {nearest[0]!r}?" if nearest else ""
+# Where and how fast the search computes and how patiently it is asked; not what a query finds.
+SEARCH_WAYS = frozenset(
+    {
+        *("batch_size", "threads", "device", "cache_size", "max_queries", "max_top_k"),
+        *("replicas", "num_cpus", "num_gpus", "shards", "shard_replicas", "shard_cpus", "shard_gpus"),
+        *("max_batch_size", "batch_wait_s", "max_ongoing_requests", "max_queued_requests", "http_host", "http_port"),
+        *("token_env", "timeout_s", "patience_s"),
+    }
+)

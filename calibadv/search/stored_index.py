@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from calibadv.files import once_at_a_time, whole_folder
-from calibadv.search.faiss_index import IndexOptions, add_rows, built_in, opened, search_in, trained_index
-from calibadv.search.index import Nearest
+from calibadv.search.faiss_index import add_rows, built_in, opened, search_in, trained_index
+from calibadv.search.index import Nearest, in_pieces
 from calibadv.search.manifest import (
     MANIFEST,
     IndexManifest,
@@ -20,7 +20,7 @@ from calibadv.search.manifest import (
     read_manifest,
     write_manifest,
 )
-from calibadv.search.merge import in_pieces
+from calibadv.search.settings import SearchConfig
 from calibadv.types import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -31,20 +31,19 @@ ROWS_A_PIECE = 4_000_000  # one piece is in memory while it is built: 12 GB of E
 def load_or_build(
     vectors: Callable[[], FloatArray],
     origin: Origin,
-    options: IndexOptions,
+    config: SearchConfig,
     cache_dir: Path,
     *,
     rows_a_piece: int = ROWS_A_PIECE,
-    threads: int | None = None,
 ) -> Path:
     """The folder of the index of `origin`, built now unless `cache_dir` has it. `vectors` is only called to build.
 
     Two processes that ask at once build once. Raises `ValueError` as `built_in` does, and for vectors whose shape is
     not [documents, dim] of the origin.
     """
-    parameters = built_in(options, origin.documents, origin.dim)
-    key = index_key(origin, options.kind, parameters, rows_a_piece)
-    folder = cache_dir / f"index-{options.kind}-{key}"
+    parameters = built_in(config, origin.documents, origin.dim)
+    key = index_key(origin, config.index, parameters, rows_a_piece)
+    folder = cache_dir / f"index-{config.index}-{key}"
     with once_at_a_time(folder):
         if not _complete(folder):
             vectors_ND = vectors()
@@ -54,8 +53,8 @@ def load_or_build(
                     "the corpus again"
                 )
             with whole_folder(folder) as partial:
-                rows = _build(vectors_ND, options.kind, parameters, partial, rows_a_piece, threads)
-                write_manifest(partial, IndexManifest(origin, options.kind, parameters, rows))
+                rows = _build(vectors_ND, config.index, parameters, partial, rows_a_piece, config.threads)
+                write_manifest(partial, IndexManifest(origin, config.index, parameters, rows))
     return folder
 
 
@@ -87,26 +86,17 @@ def _build(
     return tuple(rows)
 
 
-def open_index(
-    folder: Path,
-    wanted: Origin,
-    options: IndexOptions,
-    *,
-    threads: int | None = None,
-    device: str = "cpu",
-) -> Nearest:
+def open_index(folder: Path, wanted: Origin, config: SearchConfig) -> Nearest:
     """Search in a whole index folder. Raises `ValueError` when its manifest says another corpus or encoder.
 
-    The folder decides the kind; `options` gives `hnsw_search` and `ivf_probes`.
+    The folder decides the kind; `config` gives `hnsw_search`, `ivf_probes`, threads and device.
     """
     manifest = read_manifest(folder)
     check_origin(manifest.origin, wanted, folder)
-    return open_pieces(folder, manifest, range(len(manifest.rows)), options, threads=threads, device=device)
+    return open_pieces(folder, manifest, range(len(manifest.rows)), config)
 
 
-def from_file(
-    path: Path, wanted: Origin, options: IndexOptions, *, threads: int | None = None, device: str = "cpu"
-) -> Nearest:
+def from_file(path: Path, wanted: Origin, config: SearchConfig) -> Nearest:
     """Search in a ready FAISS file whose row i is document i of the corpus, embedded by the same encoder.
 
     A manifest beside it (`<file>.manifest.json`) is held to that; without one only the number and the width of the
@@ -119,14 +109,14 @@ def from_file(
         raise ValueError(
             f"faiss_index = {path} is not there; give a ready index, or leave it empty to embed the corpus"
         )
-    if threads is not None:
-        faiss.omp_set_num_threads(threads)
+    if config.threads is not None:
+        faiss.omp_set_num_threads(config.threads)
     described = path.with_name(f"{path.name}.{MANIFEST}")
     if described.is_file():
         check_origin(read_manifest(described).origin, wanted, path)
     else:
         logger.warning("search: no %s: that %s is of this corpus and encoder cannot be checked", described.name, path)
-    index = opened(path, options, device)
+    index = opened(path, config)
     if (index.ntotal, index.d) != (wanted.documents, wanted.dim):
         raise ValueError(
             f"{path} holds {index.ntotal} vectors of width {index.d}; the corpus has {wanted.documents} documents and "
@@ -134,23 +124,15 @@ def from_file(
         )
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ValueError(f"{path} measures distance; expected an inner-product index (faiss.IndexFlatIP and the like)")
-    return search_in(index, options)
+    return search_in(index, config)
 
 
-def open_pieces(
-    folder: Path,
-    manifest: IndexManifest,
-    pieces: Sequence[int],
-    options: IndexOptions,
-    *,
-    threads: int | None = None,
-    device: str = "cpu",
-) -> Nearest:
+def open_pieces(folder: Path, manifest: IndexManifest, pieces: Sequence[int], config: SearchConfig) -> Nearest:
     """Search in some pieces of an index; rows are the whole corpus's. `ValueError` for a file of another length."""
     import faiss
 
-    if threads is not None:
-        faiss.omp_set_num_threads(threads)
+    if config.threads is not None:
+        faiss.omp_set_num_threads(config.threads)
     parts = []
     for piece in pieces:
         path = piece_path(folder, piece)
@@ -158,13 +140,13 @@ def open_pieces(
             raise ValueError(
                 f"{path} is missing from the index: copy it, or build it again with workflows/build_index.py"
             )
-        index = opened(path, options, device)
+        index = opened(path, config)
         if (index.ntotal, index.d) != (manifest.rows[piece], manifest.origin.dim):
             raise ValueError(
                 f"{path} holds {index.ntotal} vectors of width {index.d}; its manifest says {manifest.rows[piece]} of "
                 f"width {manifest.origin.dim}: copy it again, or build it again with workflows/build_index.py"
             )
-        parts.append((manifest.starts[piece], manifest.rows[piece], search_in(index, options)))
+        parts.append((manifest.starts[piece], manifest.rows[piece], search_in(index, config)))
     return in_pieces(parts)
 
 

@@ -14,7 +14,7 @@ from benchmarks.retrieval_load import measure
 from benchmarks.retrieval_quality import HEAD, quality_rows, ranking_quality, recall_at, reciprocal_rank
 from benchmarks.tables import markdown
 from calibadv.search.client import SearchCall
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, Question
 from tests.search.fakes import CORPUS, WordEncoder
 from tests.search.test_faiss_index import unit_vectors
@@ -41,7 +41,7 @@ def test_a_row_for_each_retriever_with_each_reranker(tmp_path: Path, caplog: pyt
         Question("t/3", "unanswerable", ("?",)),
     ]
     rows = quality_rows(
-        questions, CORPUS, SearchSettings(), ["bm25", "hybrid"], ["none", "late"], tmp_path, WordEncoder()
+        questions, CORPUS, SearchConfig(), ["bm25", "hybrid"], ["none", "late"], tmp_path, WordEncoder()
     )
     assert [row[:2] for row in rows] == [["bm25", "none"], ["bm25", "late"], ["hybrid", "none"], ["hybrid", "late"]]
     # Both gold passages that there are come first; the third is in no corpus.
@@ -49,7 +49,7 @@ def test_a_row_for_each_retriever_with_each_reranker(tmp_path: Path, caplog: pyt
     assert len(rows[0]) == len(HEAD)
     assert "1 questions have no gold passages" in caplog.text
     with pytest.raises(ValueError, match="none of 1 questions has gold passages"):
-        quality_rows(questions[2:], CORPUS, SearchSettings(), ["bm25"], ["none"], tmp_path)
+        quality_rows(questions[2:], CORPUS, SearchConfig(), ["bm25"], ["none"], tmp_path)
 
 
 def test_markdown_has_a_line_a_row() -> None:
@@ -78,7 +78,7 @@ def test_recall_of_rows_by_hand() -> None:
 
 def test_every_index_is_measured_and_the_exact_one_is_exact() -> None:
     vectors = unit_vectors(300)
-    rows = index_rows(vectors, vectors[:10], [[row] for row in range(10)], [300], 0.5, threads=1)
+    rows = index_rows(vectors, vectors[:10], [[row] for row in range(10)], [300], 0.5, SearchConfig())
     assert [row[:2] for row in rows] == [[300, kind] for kind in ("flat", "fp16", "hnsw", "ivfpq")]
     assert all(len(row) == len(INDEX_HEAD) for row in rows)
     assert rows[0][4:6] == [1.0, 1.0]

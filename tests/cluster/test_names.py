@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.cluster.names import ray_name
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from serve.app import start_search
-from serve.application import SearchAppOptions
 
 TRICKY = [
     "versuch-größe",
@@ -42,7 +41,7 @@ def test_every_name_gets_a_plain_one_of_its_own() -> None:
 
 def test_a_search_app_that_serve_would_wait_for_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the search app's name 'größe' is not ASCII"):
-        start_search(SearchSettings(), [], tmp_path, SearchAppOptions(name="größe"))
+        start_search(SearchConfig(), list, tmp_path, name="größe")
 
 
 @given(st.text(), st.text())

@@ -62,7 +62,7 @@ def test_a_recipe_gets_spot_nodes_for_engines_and_one_on_demand_for_the_rest(
 ) -> None:
     config = load_config(ROOT / "workflows" / "recipes" / f"{recipe}.toml")
     engines, learners, retrievers = config.rollout.engines, config.learner.learners, config.search.replicas
-    assert config.cluster.search_gpus == RETRIEVER["GPU"]
+    assert config.search.num_gpus == RETRIEVER["GPU"]
     nodes, left_over = nodes_for(path, [ENGINE] * engines + [LEARNER] * learners + [RETRIEVER] * retrievers)
     assert left_over == 0
     del nodes["head"]

@@ -111,7 +111,5 @@ def test_the_run_fits_the_groups(groups: dict[str, Any]) -> None:
     assert (
         config.rollout.engines * config.cluster.gpus_per_engine <= engines["max_workers"] * engines["resources"]["GPU"]
     )
-    taken = (
-        config.learner.learners * config.learner.gpus_per_learner + config.search.replicas * config.cluster.search_gpus
-    )
+    taken = config.learner.learners * config.learner.gpus_per_learner + config.search.replicas * config.search.num_gpus
     assert taken <= learners["max_workers"] * learners["resources"]["GPU"]

@@ -10,7 +10,6 @@ from calibadv.config import Config, ConfigError, load_config, role
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import Inputs, RolloutStream
 from serve.application import search_application
-from workflows.searching import _app_options, search_settings
 
 ROLES = {"cluster.engines_on": "engine", "cluster.learners_on": "learner", "cluster.search_on": "learner"}
 ON_A_CLUSTER = {"cluster.address": "auto", "learner.learners": "2", "learner.minibatch_rollouts": "2560"}
@@ -43,9 +42,7 @@ def test_learners_ask_for_the_nodes_of_learners() -> None:
 def test_retrievers_ask_for_the_nodes_they_are_given(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("")
     chosen = config(**ON_A_CLUSTER | ROLES)
-    app = search_application(
-        search_settings(chosen), tmp_path / "corpus.jsonl", tmp_path, _app_options(chosen, "search")
-    )
+    app = search_application(chosen.search, tmp_path / "corpus.jsonl", tmp_path, role(chosen.cluster.search_on))
     assert app._bound_deployment.ray_actor_options["resources"] == {"learner": 0.001}
 
 

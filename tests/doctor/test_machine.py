@@ -102,7 +102,7 @@ def test_a_model_without_a_shape_says_so(tmp_path: Path) -> None:
 def test_gpus_are_counted_over_engines_learners_and_retrievers() -> None:
     assert gpus_wanted(load_config(RECIPES / "qwen2.5-7b.toml")) == 3 * 1 + 4 * 1 + 1 * 1
     assert gpus_wanted(recipe()) == 0
-    shards = ("--search.shards=4", "--cluster.search_gpus=1", "--search.replicas=2")
+    shards = ("--search.shards=4", "--search.num_gpus=1", "--search.shard_gpus=1", "--search.replicas=2")
     assert gpus_wanted(recipe(*shards)) == 6
     assert gpus_wanted(recipe(*shards, "--search.url=http://127.0.0.1:1")) == 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from calibadv.doctor.subject import Subject
 from calibadv.pocket import policy_path
 from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogue import Dialogue
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK
 from calibadv.types import Document
 from tests.build import group, trajectory
@@ -30,7 +29,6 @@ from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_dialogue import byte_tokenizer
 from tests.training.untaught import untaught
 from workflows.doctor import RECIPES
-from workflows.searching import search_factory, search_settings
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 SECRET = "s3cr3t-of-this-test"
@@ -236,11 +234,8 @@ def test_the_longest_prompt_is_held_to_the_budget() -> None:
 # ---- the search tool ---------------------------------------------------------------------------------------------
 
 
-search = partial(retriever.retriever, settings=search_settings, server=lambda config: search_factory(config, "")())
-
-
 def test_a_pipeline_over_the_first_passages_is_asked_a_real_question(tmp_path: Path) -> None:
-    (finding,) = looked(search, subject(tmp_path))
+    (finding,) = looked(retriever.retriever, subject(tmp_path))
     assert finding.state is PASS
     assert "bm25, reranker none, over 2 passages: 2 documents ('Ada', 'Oslo')" in finding.said
     assert not (tmp_path / "cache").exists()
@@ -290,16 +285,16 @@ def test_a_search_server_is_asked_as_rollouts_ask_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: Any, state: State, said: str
 ) -> None:
     server(monkeypatch, reply)
-    (finding,) = looked(search, subject(tmp_path, "--search.url=http://127.0.0.1:1/retrieve"))
+    (finding,) = looked(retriever.retriever, subject(tmp_path, "--search.url=http://127.0.0.1:1/retrieve"))
     assert (finding.state, said in finding.said) == (state, True), finding
 
 
 def test_models_that_are_not_here_are_left_out_and_said() -> None:
-    tried, left_out = retriever.runnable(SearchSettings(encoder="intfloat/not-here", reranker="cross", device="cuda:0"))
+    tried, left_out = retriever.runnable(SearchConfig(encoder="intfloat/not-here", reranker="cross", device="cuda:0"))
     assert (tried.retriever, tried.reranker, tried.device) == ("bm25", "none", "cpu")
     assert "the device cuda:0" in left_out
     assert "the encoder intfloat/not-here" in left_out
-    same = SearchSettings(retriever="bm25", reranker="none")
+    same = SearchConfig(retriever="bm25", reranker="none")
     assert retriever.runnable(same) == (same, "")
 
 

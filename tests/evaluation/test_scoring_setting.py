@@ -23,7 +23,6 @@ from calibadv.types import Document, Group, Question, TokenUnit
 from tests.evaluation.test_models import write_run
 from tests.rollout.scripted import TOKENIZER, Library, Script
 from tests.studies.plan import make_plan
-from workflows.searching import search_settings
 
 QUESTION = Question("q/1", "在哪里?", ("北京大学",), tokens=TokenUnit.UNSPACED)
 ANSWER = "<think> b </think><answer> 北京的大学。 </answer>"
@@ -68,7 +67,7 @@ def test_digests_of_what_is_scored_as_ever_stay_and_others_differ() -> None:
     assert "tokens" not in search_identity(Config())
     config = load_config(None, ["--search.tokens", "unspaced"])
     assert search_identity(config)["tokens"] == "unspaced"
-    assert search_settings(config).tokens == "unspaced"
+    assert config.search.tokens == "unspaced"
 
 
 def test_a_run_does_not_go_on_with_another_way_of_scoring() -> None:

@@ -30,13 +30,11 @@ from calibadv.rollout.group import GroupRoller, RolledGroup
 from calibadv.rollout.plans import chains
 from calibadv.rollout.protocols import Generation, Sampling, SearchFn, StopReason
 from calibadv.search.client import RetryingSearch, RetryPolicy
-from calibadv.search.limits import SearchLimits
 from calibadv.search.remote import http_search
 from calibadv.search.rerank import NoReranker
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, IntArray, Question
 from serve.app import start_search, stop_search
-from serve.application import SearchAppOptions
 from serve.search_client import serve_search
 from serve.wire import parse_retrieve, retrieve_response
 from tests.rollout.scripted import TOKENIZER, spelled
@@ -55,9 +53,10 @@ CORPUS = [
     Document(f"d{i}", name, f"{name} was born in {town}.")
     for i, (name, town) in enumerate(zip(NAMES, TOWNS, strict=True))
 ]
-SETTINGS = SearchSettings(retriever="bm25", reranker="none", top_k=1, cache_size=0)
+SETTINGS = SearchConfig(retriever="bm25", reranker="none", top_k=1, cache_size=0, num_cpus=0.1)
 PATIENT = RetryPolicy(timeout_s=30.0, patience_s=60.0)
 SAMPLES = 2
+CLIENT = "calibadv.search.client"  # says each failed attempt at DEBUG
 
 
 async def policy(prompt_ids: IntArray, sampling: Sampling) -> Generation:  # noqa: ARG001 (a `GenerateFn`'s arguments)
@@ -116,7 +115,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        queries = parse_retrieve(body, SearchLimits()).queries
+        queries = parse_retrieve(body, SearchConfig()).queries
         hits = [[document for document in CORPUS if document.title in query] for query in queries]
         ill = getattr(self.server, "ill", False)
         reply = b"internal error: out of memory" if ill else json.dumps(retrieve_response(hits, True)).encode()
@@ -180,17 +179,20 @@ async def ending_after(seconds: float, end: Any, what: str) -> AsyncIterator[Non
 
 
 def of_server(retriever: Retriever, policy: RetryPolicy = PATIENT) -> RetryingSearch:
-    return http_search(f"http://127.0.0.1:{retriever.port}/retrieve", shape="calibadv", policy=policy)
+    url = f"http://127.0.0.1:{retriever.port}/retrieve"
+    return http_search(SearchConfig(url=url, url_shape="calibadv"), policy)
 
 
-async def test_a_server_that_is_down_for_20_s_costs_time_and_nothing_else(retriever: Retriever) -> None:
+async def test_a_server_that_is_down_for_20_s_costs_time_and_nothing_else(
+    retriever: Retriever, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, CLIENT)
     retriever.close()
     search = of_server(retriever, RetryPolicy())
     async with ending_after(20.0, retriever.open, "server closed for 20 s"):
         groups = await rolled(search)
     await check(groups)
-    assert search.counts.failures == 0
-    assert search.counts.errors > len(QUESTIONS) * SAMPLES  # each was refused more than once
+    assert caplog.text.count("ConnectError") > len(QUESTIONS) * SAMPLES  # each was refused more than once
 
 
 async def test_a_server_that_answers_with_errors_is_asked_until_it_is_well(retriever: Retriever) -> None:
@@ -199,7 +201,6 @@ async def test_a_server_that_answers_with_errors_is_asked_until_it_is_well(retri
     async with ending_after(2.0, partial(retriever.be_ill, False), "server answering 500 for 2 s"):
         groups = await rolled(search)
     await check(groups)
-    assert search.counts.failures == 0
 
 
 async def test_a_server_that_stays_down_is_nobodys_wrong_answer(retriever: Retriever) -> None:
@@ -259,30 +260,33 @@ def faults() -> Iterator[Faults]:
 
 
 def start(faults: Faults) -> None:
-    options = SearchAppOptions(name="faults", num_cpus=0.1)
-    start_search(SETTINGS, partial(faulty_corpus, str(faults.file)), faults.file.parent / "cache", options)
+    corpus = partial(faulty_corpus, str(faults.file))
+    start_search(SETTINGS, corpus, faults.file.parent / "cache", "faults")
 
 
-async def test_a_slow_replica_is_waited_for(faults: Faults) -> None:
+async def test_a_slow_replica_is_waited_for(faults: Faults, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, CLIENT)
     # Every other batch takes 5 s.
     search = serve_search("faults", PATIENT)
     faults.set("slow")
+    began_s = time.monotonic()
     groups = await rolled(search)
+    assert time.monotonic() - began_s > 5.0
     faults.set()
     await check(groups)
-    counts = search.counts
-    assert (counts.failures, counts.timeouts, counts.errors) == (0, 0, 0)
-    assert counts.latency_sum_s > 5.0
+    assert "failed" not in caplog.text
 
 
-async def test_a_reranker_that_raises_for_a_while_is_asked_again(faults: Faults) -> None:
+async def test_a_reranker_that_raises_for_a_while_is_asked_again(
+    faults: Faults, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, CLIENT)
     search = serve_search("faults", PATIENT)
     faults.set("raise")
     async with ending_after(3.0, faults.set, "reranker raising for 3 s"):
         groups = await rolled(search)
     await check(groups)
-    assert search.counts.failures == 0
-    assert search.counts.errors > 0
+    assert "the reranker is out of memory" in caplog.text
 
 
 async def test_a_query_that_always_makes_the_reranker_raise_is_lost_alone(faults: Faults) -> None:
@@ -311,4 +315,3 @@ async def test_an_app_that_is_deleted_and_started_again_is_found_again(faults: F
     async with ending_after(3.0, partial(start, faults), "app deleted, started again after 3 s"):
         groups = await rolled(search)
     await check(groups)
-    assert search.counts.failures == 0

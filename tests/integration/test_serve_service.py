@@ -5,35 +5,34 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
 from starlette.requests import Request
 
 from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.encoder import passage_text
-from calibadv.search.faiss_index import IndexOptions
-from calibadv.search.settings import SearchSettings
+from calibadv.search.reading import read_search
+from calibadv.search.settings import SearchConfig
 from calibadv.search.stored_index import load_or_build
 from calibadv.types import FloatArray
 from serve.access import authorised
-from serve.application import SearchAppOptions, search_application
-from serve.builder import SearchArgs
+from serve.application import search_application
+from serve.builder import SearchArgs, search_app
 from serve.retriever import SearchService
-from serve.shards import IndexShard, ShardUnavailable, nearest_of_shards, shard_arguments
+from serve.shards import IndexShard, ShardUnavailable, check_shards, nearest_of_shards
 from tests.search.fakes import CORPUS, WordEncoder
 
 ROOT = Path(__file__).parents[2]
-LEXICAL = SearchSettings(retriever="bm25", reranker="none")
+LEXICAL = SearchConfig(retriever="bm25", reranker="none")
 
 
 def service(folder: Path, token_env: str = "") -> SearchService:
-    return SearchService(lambda: CORPUS, LEXICAL, str(folder), 8, 0.0, token_env)
+    config = LEXICAL.but(max_batch_size=8, batch_wait_s=0.0, token_env=token_env)
+    return SearchService(lambda: CORPUS, config, str(folder))
 
 
 def request(method: str, path: str, body: bytes = b"", token: str = "") -> Request:
@@ -121,29 +120,23 @@ def test_the_config_files_are_what_the_builder_takes(name: str) -> None:
     (app,) = config["applications"]
     assert app["import_path"] == "serve.builder:search_app"
     assert config["http_options"]["host"] == "127.0.0.1"
-    args = SearchArgs.model_validate(app["args"])
-    assert args.settings().reranker == args.reranker
-    assert args.options().shards == args.shards
+    read_search(SearchArgs, app["args"])  # refuses what it does not know
 
 
-def test_args_become_settings_and_options() -> None:
-    args = SearchArgs(
-        corpus="c", retriever="hybrid", index="hnsw", index_options={"hnsw_links": 16}, max_top_k=50, replicas=3
-    )
-    assert args.settings().index == IndexOptions("hnsw", hnsw_links=16)
-    assert args.settings().limits.max_top_k == 50
-    assert args.options() == SearchAppOptions(replicas=3)
-    with pytest.raises(ValidationError, match="retreiver"):
-        SearchArgs.model_validate({"corpus": "c", "retreiver": "dense"})
-    with pytest.raises(ValueError, match=r"index_options = \{'links': 3\}"):
-        SearchArgs(corpus="c", index_options={"links": 3}).settings()
+def test_the_builder_deploys_what_its_args_say() -> None:
+    app = search_app({"corpus": str(ROOT / "serve" / "search.yaml"), "num_cpus": 2, "max_ongoing_requests": 7})
+    deployment = app._bound_deployment
+    assert deployment.ray_actor_options["num_cpus"] == 2
+    assert deployment.max_ongoing_requests == 7
+    with pytest.raises(ValueError, match=r"unknown key 'retreiver' \(did you mean 'retriever'\?\)"):
+        search_app({"corpus": "c", "retreiver": "dense"})
 
 
 class Shard:
     """A Serve handle of one `IndexShard` in this process; `error` is what its answer raises."""
 
-    def __init__(self, arguments: tuple[Any, ...], error: Exception | None = None) -> None:
-        self._shard = IndexShard(*arguments)
+    def __init__(self, config: SearchConfig, shard: int, error: Exception | None = None) -> None:
+        self._shard = IndexShard(config, shard)
         self._error = error
         self.nearest = self
 
@@ -157,18 +150,18 @@ class Shard:
         return SimpleNamespace(result=result)
 
 
-def in_pieces(folder: Path, encoder: WordEncoder) -> SearchSettings:
-    settings = SearchSettings(reranker="none", cache_size=0)
+def in_pieces(folder: Path, encoder: WordEncoder) -> SearchConfig:
+    settings = SearchConfig(reranker="none", cache_size=0)
     vectors = encoder.encode_passages([passage_text(document) for document in CORPUS]).vectors
     origin = origin_of(CORPUS, settings, encoder)
-    index = load_or_build(lambda: vectors, origin, IndexOptions(), folder, rows_a_piece=1)
-    return replace(settings, faiss_index=str(index))
+    index = load_or_build(lambda: vectors, origin, settings, folder, rows_a_piece=1)
+    return settings.but(faiss_index=str(index))
 
 
 def test_shards_together_find_what_one_index_finds(tmp_path: Path) -> None:
     encoder = WordEncoder()
     settings = in_pieces(tmp_path, encoder)
-    handles = [Shard(arguments) for arguments in shard_arguments(settings, 3, "cpu")]
+    handles = [Shard(settings.but(shards=3), shard) for shard in range(3)]
     nearest = nearest_of_shards(handles, CORPUS, settings, encoder)
     sharded = build_pipeline(CORPUS, settings, tmp_path, encoder=encoder, nearest=nearest)
     whole = build_pipeline(CORPUS, settings, tmp_path, encoder=encoder)
@@ -180,9 +173,9 @@ def test_shards_together_find_what_one_index_finds(tmp_path: Path) -> None:
 def test_no_answer_is_made_of_some_shards_only(tmp_path: Path) -> None:
     encoder = WordEncoder()
     settings = in_pieces(tmp_path, encoder)
-    first, second = shard_arguments(settings, 2, "cpu")
-    lost = Shard(second, TimeoutError("no answer in 60 s"))
-    nearest = nearest_of_shards([Shard(first), lost], CORPUS, settings, encoder)
+    two = settings.but(shards=2)
+    lost = Shard(two, 1, TimeoutError("no answer in 60 s"))
+    nearest = nearest_of_shards([Shard(two, 0), lost], CORPUS, settings, encoder)
     with pytest.raises(ShardUnavailable, match="a shard of the index gave no answer: TimeoutError: no answer in 60 s"):
         nearest(encoder.encode_queries(["Oslo"]).vectors, 3)
 
@@ -193,11 +186,9 @@ def test_shards_of_another_corpus_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not fit: corpus"):
         nearest_of_shards([], CORPUS[::-1], settings, encoder)
     with pytest.raises(ValueError, match="6 shards of an index of 5 pieces"):
-        shard_arguments(settings, 6, "cpu")
+        check_shards(settings.but(shards=6))
 
 
 def test_shards_without_an_index_in_pieces_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shards = 2 need an index in pieces; faiss_index = '' is no folder"):
-        search_application(LEXICAL, lambda: CORPUS, tmp_path, SearchAppOptions(shards=2))
-    with pytest.raises(ValueError, match="replicas = 0; expected at least 1"):
-        SearchAppOptions(replicas=0)
+        search_application(LEXICAL.but(shards=2), lambda: CORPUS, tmp_path)

@@ -28,7 +28,7 @@ from calibadv.search.manifest import write_manifest as write_index_manifest
 
 QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
 QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
-NODE = ("--rollout.engines=5", "--learner.learners=2", "--learner.gpus_per_learner=1", "--cluster.search_gpus=1")
+NODE = ("--rollout.engines=5", "--learner.learners=2", "--learner.gpus_per_learner=1", "--search.num_gpus=1")
 LEAN = ("--learner.dtype=bfloat16", "--learner.gradient_checkpointing=true")
 E5 = ("--search.encoder=intfloat/e5-base-v2", "--search.reranker=cross", "--search.device=cuda:0")
 WIKI = "--data.corpus=data/wiki-18"
@@ -45,8 +45,8 @@ def search(*overrides: str) -> dict[str, Part]:
 def test_gpus_are_those_of_engines_learners_and_search() -> None:
     assert gpus_wanted(config()) == 8
     assert gpus_wanted(config("--rollout.tensor_parallel=2")) == 13
-    assert gpus_wanted(config("--search.replicas=2", "--cluster.search_gpus=0.5")) == 8
-    assert gpus_wanted(config("--search.shards=3")) == 11  # each shard as much as a replica
+    assert gpus_wanted(config("--search.replicas=2", "--search.num_gpus=0.5")) == 8
+    assert gpus_wanted(config("--search.shards=3", "--search.shard_replicas=2", "--search.shard_gpus=0.5")) == 11
     assert gpus_wanted(config("--search.url=http://127.0.0.1:8000")) == 7
     assert gpus_wanted(config("--learner.learners=0")) == 7  # the learner in the driver has a GPU too
     assert gpus_wanted(load_config(None, ["--cluster.gpus_per_engine=0"])) == 0
@@ -88,7 +88,7 @@ def test_a_method_with_a_critic_and_a_reference_costs_its_learner_both() -> None
 
 def colocated(*overrides: str) -> Config:
     shares = ("--cluster.gpus_per_engine=0.6", "--learner.gpus_per_learner=0.4", "--rollout.placement=colocated")
-    node = ("--rollout.engines=8", "--learner.learners=8", "--learner.zero=3", "--cluster.search_gpus=0")
+    node = ("--rollout.engines=8", "--learner.learners=8", "--learner.zero=3", "--search.num_gpus=0")
     return config(*node, *shares, *overrides)
 
 
@@ -129,7 +129,7 @@ def test_a_learner_of_adapters_has_a_frozen_model_and_a_small_state() -> None:
 
 
 def test_processes_that_take_half_a_gpu_share_one() -> None:
-    whole, half = search(WIKI)["search"], search(WIKI, "--search.replicas=2", "--cluster.search_gpus=0.5")["search"]
+    whole, half = search(WIKI)["search"], search(WIKI, "--search.replicas=2", "--search.num_gpus=0.5")["search"]
     assert half.gpus == whole.gpus == 1
     assert half.total == 2 * whole.total
     assert all(name.startswith("2 x ") for name in half.items)
@@ -174,7 +174,7 @@ def test_a_ready_index_decides_its_kind_and_pieces(tmp_path: Path) -> None:
 
 
 def test_shards_hold_the_index_and_the_app_holds_the_models() -> None:
-    parts = search(WIKI, "--search.shards=4")
+    parts = search(WIKI, "--search.shards=4", "--search.shard_gpus=1")
     assert parts["index shard"].gpus == 4
     assert parts["index shard"].items["flat index of 21,015,324 passages"] == 21_015_324 * 768
     assert "flat index of 21,015,324 passages" not in parts["search"].items
@@ -244,7 +244,7 @@ def test_an_engine_is_advised_as_many_ranks_as_it_takes() -> None:
 @pytest.mark.parametrize(
     ("overrides", "card", "said"),
     [
-        (("--search.replicas=2", "--cluster.search_gpus=0.5"), 80, "set cluster.search_gpus = 1"),
+        (("--search.replicas=2", "--search.num_gpus=0.5"), 80, "set search.num_gpus = 1"),
         ((), 48, "build and serve the index as search.index = 'fp16'"),
         ((), 24, "build and serve the index as search.index = 'ivfpq'"),
         ((), 4, "set search.device = 'cpu'"),

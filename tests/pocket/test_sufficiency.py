@@ -19,7 +19,7 @@ from calibadv.rewards.answer import best_over_golden
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.build import build_pipeline
 from calibadv.search.pipeline import SearchPipeline
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, Question
 
 PATTERNS = [
@@ -42,7 +42,7 @@ def questions(folder: Path) -> list[Question]:
 
 @pytest.fixture(scope="module")
 def pipeline(folder: Path) -> SearchPipeline:
-    return build_pipeline(load_corpus(write_pocket_world(folder).corpus), SearchSettings(), folder / "embeddings")
+    return build_pipeline(load_corpus(write_pocket_world(folder).corpus), SearchConfig(), folder / "embeddings")
 
 
 def scripted_answer(question: Question, pipeline: SearchPipeline) -> str | None:

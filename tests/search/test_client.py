@@ -1,4 +1,4 @@
-"""Time-outs and retries by a fake clock: an answer, or `SearchFailed`, and every attempt counted."""
+"""Time-outs and retries by a fake clock: an answer, or `SearchFailed`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from calibadv.rollout.protocols import SearchFailed
-from calibadv.search.client import ClientCounts, RetryingSearch, RetryPolicy
+from calibadv.search.client import RetryingSearch, RetryPolicy
 from calibadv.types import Document
 
 FOUND = (Document("d", "", ""),)
@@ -44,7 +44,6 @@ async def test_an_answer_at_once_is_one_attempt() -> None:
     search, waits = client(scripted(FOUND))
     assert await search("q") == FOUND
     assert waits == []
-    assert search.counts == ClientCounts(queries=1, attempts=1)
 
 
 async def test_errors_are_retried_after_doubling_bounded_waits() -> None:
@@ -52,7 +51,6 @@ async def test_errors_are_retried_after_doubling_bounded_waits() -> None:
     search, waits = client(scripted(*errors, FOUND), RetryPolicy(base_delay_s=1.0, max_delay_s=3.0))
     assert await search("q") == FOUND
     assert waits == [1.0, 2.0, 3.0, 3.0]
-    assert search.counts == ClientCounts(queries=1, attempts=5, retries=4, errors=4, latency_sum_s=9.0)
 
 
 async def test_a_query_is_asked_until_its_patience_ends_and_once_more_then() -> None:
@@ -67,7 +65,6 @@ async def test_a_query_is_asked_until_its_patience_ends_and_once_more_then() -> 
         await search("who?")
     assert waits == [1.0, 2.0, 3.0, 2.0]
     assert caught.value.__cause__ is last
-    assert (search.counts.failures, search.counts.errors) == (1, 5)
 
 
 async def test_no_patience_is_one_attempt() -> None:
@@ -92,7 +89,6 @@ async def test_a_long_outage_with_errors_at_once_is_sat_out() -> None:
 
     search = RetryingSearch(down_for_20_s, sleep=sleep, clock=lambda: seconds, jitter=lambda: 1.0)
     assert await search("q") == FOUND
-    assert search.counts.failures == 0
     assert 20 <= seconds < 20 + 1.5 * RetryPolicy().max_delay_s
 
 
@@ -145,14 +141,12 @@ async def test_a_call_that_hangs_is_timed_out_and_tried_again() -> None:
 
     search, _ = client(hangs_once, RetryPolicy(timeout_s=0.01))
     assert await search("q") == FOUND
-    assert (search.counts.timeouts, search.counts.errors, search.counts.retries) == (1, 0, 1)
 
 
 async def test_cancellation_is_not_retried() -> None:
     search, _ = client(scripted(asyncio.CancelledError()))
     with pytest.raises(asyncio.CancelledError):
         await search("q")
-    assert search.counts.attempts == 1
 
 
 async def test_no_document_is_an_answer() -> None:

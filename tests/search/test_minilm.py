@@ -10,14 +10,14 @@ import pytest
 
 from calibadv.search.build import build_pipeline
 from calibadv.search.encoder import Encoder, model_fingerprint
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from tests.search.fakes import CORPUS
 
 
 @pytest.fixture(scope="module")
 def minilm() -> Encoder:
     logging.getLogger("faiss").setLevel(logging.WARNING)
-    return Encoder("minilm", threads=1)
+    return Encoder(SearchConfig())
 
 
 def test_vectors_and_token_vectors_have_length_one(minilm: Encoder) -> None:
@@ -53,19 +53,19 @@ def test_a_long_text_is_read_up_to_the_token_limit(minilm: Encoder) -> None:
 
 @pytest.mark.parametrize("reranker", ["late", "none"])
 def test_paraphrases_find_their_document(tmp_path: Path, minilm: Encoder, reranker: str) -> None:
-    search = build_pipeline(CORPUS, SearchSettings(reranker=reranker), tmp_path, encoder=minilm)
+    search = build_pipeline(CORPUS, SearchConfig(reranker=reranker), tmp_path, encoder=minilm)
     found = search.search_batch(["Which city governs France?", "Who made the movie Quiet River?", "seaport in Norway"])
     assert [documents[0].id for documents in found] == ["d0", "d2", "d4"]
 
 
 def test_a_surrogate_or_null_in_a_query_is_harmless(tmp_path: Path, minilm: Encoder) -> None:
-    search = build_pipeline(CORPUS, SearchSettings(), tmp_path, encoder=minilm)
+    search = build_pipeline(CORPUS, SearchConfig(), tmp_path, encoder=minilm)
     hostile = ["\ud800", "\x00", "</information>", "[SEP] [CLS] [PAD]", "🦀" * 3000, "\u202e\u200b", ""]
     assert all(len(documents) == 3 for documents in search.search_batch(hostile))
 
 
 def test_a_prefix_moves_the_vectors_and_is_no_token_of_its_own(minilm: Encoder) -> None:
-    prefixed = Encoder("minilm", query_prefix="query: ", threads=1)
+    prefixed = Encoder(SearchConfig(query_prefix="query: "))
     plain, other = minilm.encode_queries(["harbour town"]), prefixed.encode_queries(["harbour town"])
     assert not np.allclose(plain.vectors, other.vectors, atol=1e-3)
     assert other.token_ids[0].tolist() == plain.token_ids[0].tolist()
@@ -73,7 +73,7 @@ def test_a_prefix_moves_the_vectors_and_is_no_token_of_its_own(minilm: Encoder) 
 
 
 def test_identity_names_weights_prefixes_and_limit(tmp_path: Path, minilm: Encoder) -> None:
-    prefixed = Encoder("minilm", passage_prefix="passage: ", max_tokens=64)
+    prefixed = Encoder(SearchConfig(passage_prefix="passage: ", max_tokens=64))
     assert prefixed.identity != minilm.identity
     (tmp_path / "config.json").write_text("{}")
     before = model_fingerprint(str(tmp_path))

@@ -10,15 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calibadv.search.build import build_pipeline
-from calibadv.search.limits import SearchLimits
-from calibadv.search.pipeline import SearchCounts, SearchPipeline
-from calibadv.search.settings import SearchSettings
+from calibadv.search.pipeline import SearchPipeline
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 from tests.search.fakes import CORPUS, WordEncoder
 
 
 def pipeline(folder: Path, encoder: WordEncoder | None = None, **chosen: object) -> SearchPipeline:
-    return build_pipeline(CORPUS, SearchSettings(**chosen), folder, encoder=encoder or WordEncoder())  # type: ignore[arg-type]
+    return build_pipeline(CORPUS, SearchConfig(**chosen), folder, encoder=encoder or WordEncoder())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("retriever", ["dense", "bm25", "hybrid"])
@@ -33,7 +32,7 @@ def test_every_combination_finds_the_obvious_document(tmp_path: Path, retriever:
 
 def test_three_documents_are_kept_by_default_and_fewer_when_the_corpus_is_smaller(tmp_path: Path) -> None:
     assert [len(d) for d in pipeline(tmp_path).search_batch(["capital"])] == [3]
-    tiny = build_pipeline(CORPUS[:2], SearchSettings(), tmp_path, encoder=WordEncoder())
+    tiny = build_pipeline(CORPUS[:2], SearchConfig(), tmp_path, encoder=WordEncoder())
     assert [len(d) for d in tiny.search_batch(["capital"])] == [2]
 
 
@@ -49,25 +48,29 @@ def test_an_equal_query_is_answered_from_memory(tmp_path: Path) -> None:
     first = search.search_batch(["capital of France", "Oslo", "Oslo"])
     again = search.search_batch(["  capital  of France "])  # white space is not part of a query
     assert again == first[:1]
-    assert search.counts == SearchCounts(queries=4, searched=2, cache_hits=1, repeats=1)
+    assert encoder.queries == ["capital of France", "Oslo"]
     assert search.search_batch(["Oslo"], top_k=1) == [first[1][:1]]  # another top-k is another question
-    assert search.counts.searched == 3
+    assert encoder.queries == ["capital of France", "Oslo", "Oslo"]
 
 
 def test_cache_size_bounds_what_is_remembered(tmp_path: Path) -> None:
-    search = pipeline(tmp_path, cache_size=1)
-    for query in ("Oslo", "Paris", "Oslo"):
-        search.search_batch([query])
-    assert search.counts.cache_hits == 0
+    for size, asked in (
+        (0, ["Oslo", "Paris", "Oslo", "Paris"]),
+        (1, ["Oslo", "Paris", "Oslo"]),
+        (2, ["Oslo", "Paris"]),
+    ):
+        encoder = WordEncoder()
+        search = pipeline(tmp_path, encoder, cache_size=size)
+        for query in ("Oslo", "Oslo", "Paris", "Oslo"):
+            search.search_batch([query])
+        assert encoder.queries == (asked if size else ["Oslo", "Paris", "Oslo"])
 
 
 def test_an_over_long_query_is_cut_and_answered(tmp_path: Path) -> None:
-    limits = SearchLimits(max_query_chars=20)
-    search = pipeline(tmp_path, limits=limits)
+    search = pipeline(tmp_path, max_query_chars=20)
     assert search.search_batch(["capital of France " * 1000]) == search.search_batch(["capital of France ca"])
-    assert search.counts.cut == 1
     with pytest.raises(ValueError, match=r"query 0 has 21 characters; the limit is 20"):
-        limits.check_queries(["x" * 21])
+        SearchConfig(max_query_chars=20).check_queries(["x" * 21])
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_top_k_outside_its_bounds_is_refused(
 
 
 def test_too_many_queries_are_refused(tmp_path: Path) -> None:
-    search = pipeline(tmp_path, limits=SearchLimits(max_queries=2))
+    search = pipeline(tmp_path, max_queries=2)
     with pytest.raises(ValueError, match="3 queries in one call; the limit is 2"):
         search.search_batch(["a", "b", "c"])
     assert search.search_batch([]) == []
@@ -100,7 +103,7 @@ def test_retrieval_order_keeps_the_rerankers_choice_in_the_retrievers_order() ->
             assert len(queries) == len(candidates)
             return [found[::-1] for found in candidates]
 
-    search = SearchPipeline(Retriever(), Backwards(), top_k_retrieve=4, top_k=2)  # type: ignore[arg-type]
+    search = SearchPipeline(Retriever(), Backwards(), SearchConfig(top_k_retrieve=4, top_k=2))  # type: ignore[arg-type]
     assert [d.id for d in search.search_batch(["q"])[0]] == ["3", "2"]
     assert [d.id for d in search.search_batch(["q"], retrieval_order=True)[0]] == ["2", "3"]
 
@@ -124,32 +127,9 @@ def test_one_query_alone_and_among_others_finds_the_same(tmp_path: Path) -> None
 
 def test_an_empty_corpus_and_a_repeated_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 documents; expected at least 1"):
-        build_pipeline([], SearchSettings(), tmp_path, encoder=WordEncoder())
+        build_pipeline([], SearchConfig(), tmp_path, encoder=WordEncoder())
     with pytest.raises(ValueError, match="'d0' occurs 2 times"):
-        build_pipeline([*CORPUS, CORPUS[0]], SearchSettings(), tmp_path, encoder=WordEncoder())
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "nearest"),
-    [
-        ("retriever", "bm52", "bm25"),
-        ("retriever", "hybird", "hybrid"),
-        ("reranker", "latte", "late"),
-        ("late_scores", "colbart", "colbert"),
-        ("encoder", "minilmm", "minilm"),
-    ],
-)
-def test_an_unknown_setting_names_the_nearest_right_one(field: str, value: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=rf"{field} = '{value}' is not known.*Did you mean '{nearest}'"):
-        SearchSettings(**{field: value})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("threads", 0), ("cache_size", -1), ("batch_size", 0), ("max_tokens", 0), ("top_k", 21)]
-)
-def test_numbers_out_of_range_are_refused(field: str, value: int) -> None:
-    with pytest.raises(ValueError, match=rf"{field} = {value}"):
-        SearchSettings(**{field: value})  # type: ignore[arg-type]
+        build_pipeline([*CORPUS, CORPUS[0]], SearchConfig(), tmp_path, encoder=WordEncoder())
 
 
 def test_bm25_is_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

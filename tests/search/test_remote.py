@@ -11,8 +11,8 @@ import pytest
 from calibadv.data.corpus import passage_id
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.client import RetryPolicy
-from calibadv.search.limits import SearchLimits
-from calibadv.search.remote import http_search, parse_result, retrieve_request
+from calibadv.search.remote import http_search, parse_result
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 from serve.wire import RetrieveRequest, parse_retrieve, retrieve_response
 
@@ -40,9 +40,9 @@ async def test_our_server_understands_both_shapes_and_our_client_its_answer(
 ) -> None:
     seen: list[httpx.Request] = []
     transport = answering(200, retrieve_response([[OSLO]], return_scores=True), seen)
-    search = http_search("http://h/retrieve", shape=shape, transport=transport)
+    search = http_search(SearchConfig(url="http://h/retrieve").but(url_shape=shape), transport=transport)
     assert await search("who?") == (OSLO,)
-    assert parse_retrieve(seen[0].content, SearchLimits()) == expected
+    assert parse_retrieve(seen[0].content, SearchConfig()) == expected
 
 
 def test_search_r1s_own_answer_has_contents_and_perhaps_no_score_or_id() -> None:
@@ -68,7 +68,7 @@ def test_an_answer_of_another_kind_is_named(body: Any) -> None:
     ],
 )
 async def test_what_is_no_answer_is_search_failed(status: int, body: Any, said: str) -> None:
-    search = http_search("http://h/retrieve", policy=ONCE, transport=answering(status, body, []))
+    search = http_search(SearchConfig(url="http://h/retrieve"), ONCE, answering(status, body, []))
     with pytest.raises(SearchFailed, match=said):
         await search("who?")
 
@@ -77,15 +77,10 @@ async def test_the_token_is_sent_and_never_guessed(monkeypatch: pytest.MonkeyPat
     seen: list[httpx.Request] = []
     monkeypatch.setenv("MY_TOKEN", "s3cret")
     transport = answering(200, {"result": [[]]}, seen)
-    assert await http_search("http://h", token_env="MY_TOKEN", transport=transport)("\ud800") == ()
+    config = SearchConfig(url="http://h", token_env="MY_TOKEN")
+    assert await http_search(config, transport=transport)("\ud800") == ()
     assert seen[0].headers["authorization"] == "Bearer s3cret"
     assert json.loads(seen[0].content)["queries"] == ["?"]
     monkeypatch.delenv("MY_TOKEN")
     with pytest.raises(ValueError, match="token_env = 'MY_TOKEN', but there is no such environment variable"):
-        http_search("http://h", token_env="MY_TOKEN")
-
-
-def test_an_unknown_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="request shape 'google' is not known"):
-        http_search("http://h", shape="google")
-    assert retrieve_request("search_r1", "q", 20, 3)["topk"] == 3
+        http_search(config)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.search.limits import SearchLimits
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 from serve.wire import RetrieveRequest, parse_retrieve, retrieve_response
 
-LIMITS = SearchLimits(max_query_chars=10, max_queries=2)
+LIMITS = SearchConfig(max_query_chars=10, max_queries=2)
 
 
 def parse(fields: object) -> RetrieveRequest:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.client import RetryPolicy
 from calibadv.search.remote import http_search, parse_result
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 from serve.retriever import MAX_BODY_BYTES, SearchService
 from tests.search.fakes import CORPUS
@@ -45,8 +45,8 @@ BODIES = st.one_of(st.binary(max_size=200), JSON.map(lambda v: json.dumps(v).enc
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchService:
     monkeypatch.setenv("TOKEN_OF_THIS_TEST", TOKEN)
-    lexical = SearchSettings(retriever="bm25", reranker="none")
-    search = SearchService(lambda: CORPUS, lexical, str(tmp_path), 8, 0.0, "TOKEN_OF_THIS_TEST")
+    config = SearchConfig(retriever="bm25", reranker="none", batch_wait_s=0.0, token_env="TOKEN_OF_THIS_TEST")
+    search = SearchService(lambda: CORPUS, config, str(tmp_path))
 
     async def alone(query: Any) -> Any:  # Serve's batching asks for the replica that it is in
         return (await search._run([query]))[0]
@@ -153,7 +153,7 @@ def answer_to(content: bytes, top_k: int = 3) -> tuple[Document, ...] | None:
     async def search() -> tuple[Document, ...]:
         transport = httpx.MockTransport(lambda _: httpx.Response(200, content=content))
         policy = RetryPolicy(patience_s=0.0)
-        return await http_search("http://127.0.0.1:9", top_k=top_k, policy=policy, transport=transport)("who?")
+        return await http_search(SearchConfig(url="http://127.0.0.1:9", top_k=top_k), policy, transport)("who?")
 
     try:
         return asyncio.run(search())
@@ -198,7 +198,7 @@ def test_a_reply_without_end_is_a_failed_search() -> None:
 
     async def search() -> tuple[Document, ...]:
         transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))
-        return await http_search("http://127.0.0.1:9", policy=RetryPolicy(patience_s=0.0), transport=transport)("who?")
+        return await http_search(SearchConfig(url="http://127.0.0.1:9"), RetryPolicy(patience_s=0.0), transport)("who?")
 
     with pytest.raises(SearchFailed):
         asyncio.run(search())

@@ -17,9 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from calibadv.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.build import build_pipeline
-from calibadv.search.limits import SearchLimits
 from calibadv.search.pipeline import SearchPipeline
-from calibadv.search.settings import SearchSettings
+from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK, TAGS, neutralise, parse_action
 from calibadv.types import Document, TurnKind
 from tests.search.fakes import CORPUS
@@ -172,7 +171,7 @@ def test_a_question_of_white_space_costs_what_its_length_costs() -> None:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> SearchPipeline:
-    settings = SearchSettings(retriever="bm25", reranker="none", top_k_retrieve=5, top_k=3)
+    settings = SearchConfig(retriever="bm25", reranker="none", top_k_retrieve=5, top_k=3)
     return build_pipeline(CORPUS, settings, tmp_path_factory.mktemp("index"))
 
 
@@ -187,7 +186,7 @@ def test_any_query_is_answered_with_documents_of_the_corpus(pipeline: SearchPipe
 @given(query=st.one_of(HOSTILE, HOSTILE.map(lambda text: text * 400)), limit=st.integers(1, 60))
 @settings(max_examples=300, deadline=None)
 def test_a_cut_query_is_short_clean_and_cut_only_once(query: str, limit: int) -> None:
-    limits = SearchLimits(max_query_chars=limit)
+    limits = SearchConfig(max_query_chars=limit)
     cut = limits.cut(query)
     assert len(cut) <= limit
     assert cut == limits.cut(cut)
@@ -196,7 +195,7 @@ def test_a_cut_query_is_short_clean_and_cut_only_once(query: str, limit: int) ->
 
 
 def test_a_megabyte_of_query_is_cut_before_it_is_worked_on() -> None:
-    assert SearchLimits(max_query_chars=5).cut("a " * 2**20) == "a a a"
+    assert SearchConfig(max_query_chars=5).cut("a " * 2**20) == "a a a"
 
 
 def test_a_question_reads_nothing_through_the_template() -> None:

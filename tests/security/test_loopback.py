@@ -14,11 +14,10 @@ from ray._private import ray_constants
 import serve.app
 from calibadv.cluster import local_ray
 from calibadv.config import load_config
+from calibadv.search.settings import SearchConfig
 from calibadv.tracking.moved_store import DATABASE
 from calibadv.tracking.pages import ui_command
-from serve.application import SearchAppOptions
 from tests.security.test_source_tree import SOURCES, calls, constant, keyword
-from workflows.searching import _app_options
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
@@ -28,20 +27,19 @@ RAY_STARTS = [(path, call) for path, tree in SOURCES.items() for call, name in c
 
 
 def test_the_search_app_of_a_run_opens_no_port_unless_it_is_given_one() -> None:
-    assert _app_options(load_config(None), "search").http_port is None
+    assert load_config(None).search.http_port is None
 
 
 def test_the_search_app_of_a_run_listens_on_loopback() -> None:
-    options = _app_options(load_config(None, ["--search.http_port=8000"]), "search")
-    assert (options.http_host, options.http_port) == (LOOPBACK, 8000)
-    assert SearchAppOptions().http_host == LOOPBACK
+    search = load_config(None, ["--search.http_port=8000"]).search
+    assert (search.http_host, search.http_port) == (LOOPBACK, 8000)
 
 
 def test_the_search_command_listens_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: dict[str, Any] = {}
 
-    def start_search(_: object, __: object, ___: object, options: SearchAppOptions) -> None:
-        started["options"] = options
+    def start_search(config: SearchConfig, *_: object) -> None:
+        started["config"] = config
         raise KeyboardInterrupt
 
     monkeypatch.setattr(serve.app, "start_search", start_search)
@@ -52,7 +50,7 @@ def test_the_search_command_listens_on_loopback(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("sys.argv", ["app", "--corpus", str(tmp_path)])
     with pytest.raises(KeyboardInterrupt):
         serve.app.main()
-    assert started["options"].http_host == LOOPBACK
+    assert started["config"].http_host == LOOPBACK
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "serve").glob("*.yaml")), ids=lambda path: path.name)

@@ -12,6 +12,7 @@ from calibadv.config.toml import to_toml
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.client import RetryPolicy
 from calibadv.search.remote import http_search
+from calibadv.search.settings import SearchConfig
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.run_folder import RunFolder
@@ -59,12 +60,7 @@ async def test_the_token_goes_into_the_header_and_into_no_error(with_secrets: Co
         asked.append(request)
         return httpx.Response(503, text="try later")
 
-    search = http_search(
-        with_secrets.search.url,
-        token_env="SEARCH_TOKEN",
-        policy=RetryPolicy(patience_s=0.0),
-        transport=httpx.MockTransport(overloaded),
-    )
+    search = http_search(with_secrets.search, RetryPolicy(patience_s=0.0), httpx.MockTransport(overloaded))
     with pytest.raises(SearchFailed) as caught:
         await search("who?")
     assert asked[0].headers["authorization"] == f"Bearer {SECRET}"
@@ -80,9 +76,8 @@ async def test_a_server_cannot_send_the_token_on_to_another() -> None:
         return httpx.Response(307, headers={"location": "http://elsewhere.example/retrieve"})
 
     transport = httpx.MockTransport(elsewhere)
-    search = http_search(
-        "http://here.example", token_env="SEARCH_TOKEN", policy=RetryPolicy(patience_s=0.0), transport=transport
-    )
+    config = SearchConfig(url="http://here.example", token_env="SEARCH_TOKEN")
+    search = http_search(config, RetryPolicy(patience_s=0.0), transport)
     with pytest.raises(SearchFailed):
         await search("who?")
     assert asked == ["here.example"]

@@ -1,4 +1,4 @@
-"""Merging the top-k of pieces: as good as the top-k of the whole."""
+"""Ranks do not depend on noise or batch; the top-k of pieces is as good as the top-k of the whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.search.merge import in_pieces, merge_top_k
+from calibadv.search.index import best_first, in_pieces, merge_top_k
 from calibadv.types import FloatArray, IntArray
 
 
@@ -58,3 +58,17 @@ def test_any_cut_into_pieces_finds_what_the_whole_finds(values: list[int], cuts:
     whole, whole_rows = exact(scores)(queries, k)  # type: ignore[operator]
     np.testing.assert_array_equal(rows, whole_rows)
     np.testing.assert_array_equal(found, whole)
+
+
+def test_best_first_ranks_high_to_low_and_ties_by_row() -> None:
+    assert best_first(np.array([0.1, 0.9, 0.5, 0.9]), 3).tolist() == [1, 3, 2]
+
+
+def test_float_noise_is_a_tie() -> None:
+    assert best_first(np.array([0.5, 0.5 + 1e-7]), 2).tolist() == [0, 1]
+
+
+@given(st.lists(st.integers(-5, 5), max_size=60), st.integers(1, 8))
+def test_best_first_equals_a_full_stable_sort(scores: list[int], k: int) -> None:
+    expected = sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
+    assert best_first(np.array(scores, dtype=np.float32), k).tolist() == expected

@@ -1,0 +1,71 @@
+"""Search settings from a config file's mapping or from a command's flags, refused one line a problem."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from calibadv.data.errors import shown
+from calibadv.search.settings import SearchConfig
+
+Config = TypeVar("Config", bound=SearchConfig)
+
+
+def read_search(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """The settings of these values. Raises `ValueError` naming key, value and the nearest right key or word."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explained(kind, problem) for problem in error.errors())) from None
+
+
+def add_search_flags(parser: argparse.ArgumentParser, **defaults: object) -> None:
+    """Gives the parser a flag for every field of `SearchConfig`; `defaults` are the command's own."""
+    group = parser.add_argument_group("search", "what [search] of a recipe holds, under the same names")
+    for name, field in SearchConfig.model_fields.items():
+        default = defaults.get(name, field.default)
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"search_{name}",
+            metavar="|".join(_words(field)) or "VALUE",
+            default=argparse.SUPPRESS,
+            help=f"{field.description} (default: {default})".replace("%", "%%").replace("\n", " "),
+        )
+    parser.set_defaults(**{f"search_{name}": value for name, value in defaults.items()})
+
+
+def flagged_search(args: argparse.Namespace) -> SearchConfig:
+    """The settings of the flags that were given. Raises `ValueError` as `read_search` does."""
+    given = {name: getattr(args, f"search_{name}") for name in SearchConfig.model_fields if f"search_{name}" in args}
+    optional = {name for name in given if type(None) in get_args(SearchConfig.model_fields[name].annotation)}
+    return read_search(
+        SearchConfig, {name: None if name in optional and value == "none" else value for name, value in given.items()}
+    )
+
+
+def _explained(kind: type[SearchConfig], problem: Any) -> str:
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {name!r}{_nearest(name, list(kind.model_fields))}"
+    if problem["type"] == "value_error":  # our own validators name the key themselves
+        return str(problem["msg"]).removeprefix("Value error, ")
+    near = _nearest(str(problem["input"]), _words(kind.model_fields[name])) if name in kind.model_fields else ""
+    return f"{name} = {shown(problem['input'])}: {problem['msg']}{near}"
+
+
+def _words(field: FieldInfo) -> list[str]:
+    """The words that a field can be; none where it can be anything."""
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Enum):
+        return [str(word.value) for word in field.annotation]
+    return [word for word in get_args(field.annotation) if isinstance(word, str)]
+
+
+def _nearest(wrong: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
+    return f" (did you mean {near[0]!r}?)" if near else ""
