@@ -28,9 +28,9 @@ from calibadv.methods import make_method
 from calibadv.studies.dry_run import plan_page
 from calibadv.studies.grid import Plan, PlannedRun, check_finished, plan_study
 from calibadv.studies.live import open_progress
-from calibadv.studies.report import Report, write_report
 from calibadv.studies.results import State, read_run
 from calibadv.studies.study import load_study
+from calibadv.studies.tables import Report, write_report
 from calibadv.studies.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.run_folder import RunFolder

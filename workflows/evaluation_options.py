@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.config import POCKET
-from calibadv.evaluation.command import Command
 from calibadv.evaluation.models import check_name
+from calibadv.evaluation.plan import Command
 from workflows.shipped import recipe_file
 
 # What a run learns from and how: an evaluation has its own flags for these, or no use for them.

@@ -13,7 +13,6 @@ from calibadv.config import POCKET
 from calibadv.data.questions import load_questions
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
-from calibadv.evaluation.command import Command
 from calibadv.evaluation.identity import (
     MANIFEST,
     check_comparable,
@@ -26,6 +25,19 @@ from calibadv.evaluation.identity import (
 from calibadv.evaluation.models import EvaluatedModel, find_models
 from calibadv.pocket import write_pocket_world
 from calibadv.types import Question, TokenUnit
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What was asked for, checked for form only."""
+
+    models: tuple[str, ...]
+    sets: tuple[tuple[str, str], ...]  # (name, file or "pocket"), the table's columns in order
+    corpus: str
+    recipe: Path | None
+    out: Path | None  # None: "evaluation" beside the runs
+    questions: int | None  # the first of each set; None: all
+    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,26 @@
-"""What a study's runs came to, read from their folders alone: state, history, figures at the end, answers."""
+"""What a study's runs came to, read from their folders alone: state, history, figures at the end and their spread."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
+from calibadv.evaluation.figures import bootstrap_means, percentile_interval
 from calibadv.methods import METHODS
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.study import Cell
 from calibadv.tracking.run_folder import read_history, read_json_lines
 from calibadv.tracking.series import BENCHMARKS, History, collapse_point, series
 
+NONE = "–"  # nothing was measured, or there is no second seed to tell a spread from
 FAILURES = "failures"  # in the study's folder: why a run failed, a text file a run
 
 
@@ -26,6 +31,26 @@ class State(StrEnum):
     FAILED = "failed"
     UNFINISHED = "unfinished"  # runs now, or was interrupted: its files do not tell
     WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and unbiased standard deviation of a figure over seeds; None where there is nothing to take it of."""
+
+    mean: float | None
+    std: float | None
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        """The spread of the values; no deviation for a single one."""
+        return Spread(fmean(values) if values else None, stdev(values) if len(values) > 1 else None)
+
+    def text(self, scale: float = 1.0, digits: int = 1) -> str:
+        """As `mean ± std`, both times `scale`."""
+        if self.mean is None:
+            return NONE
+        spread = "" if self.std is None else f" ± {scale * self.std:.{digits}f}"
+        return f"{scale * self.mean:.{digits}f}{spread}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +151,21 @@ def final_metrics(summary: Mapping[str, Any], history: History) -> dict[str, flo
     metrics |= {"final/wall_s": float(summary["wall_s"])} if "wall_s" in summary else {}
     collapse = collapse_point(history)
     return metrics if collapse is None else metrics | {"final/collapse_step": float(collapse)}
+
+
+def bootstrap_f1(
+    f1_by_question: Iterable[Mapping[str, float]], *, draws: int = 10_000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval of the mean F1 over questions, in [0, 1]; one mapping a seed. None without values.
+
+    Questions are drawn with replacement, each with the F1 of all seeds: two seeds' answers to one question are no two
+    observations. So it tells what other questions would change, not what other seeds would (that is the ± over seeds).
+    """
+    pooled: dict[str, list[float]] = {}
+    for answers in f1_by_question:
+        for question, f1 in answers.items():
+            pooled.setdefault(question, []).append(f1)
+    if not pooled:
+        return None
+    means_Q = np.asarray([np.mean(pooled[question]) for question in sorted(pooled)])
+    return percentile_interval(bootstrap_means(means_Q, draws=draws, seed=seed), level)

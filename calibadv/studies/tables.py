@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from calibadv.files import whole_file, write_text
+from calibadv.studies.figures import write_figures
 from calibadv.studies.grid import Plan
-from calibadv.studies.results import CellResult, State
-from calibadv.studies.spread import NONE, Spread, bootstrap_f1
+from calibadv.studies.results import NONE, CellResult, Spread, State, bootstrap_f1, read_results
 from calibadv.studies.study import GroupName
 
 GROUP_TITLES: Mapping[GroupName, str] = {
@@ -32,6 +32,20 @@ _WORDS = ("cell", "method", "runs")  # columns of words
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """What was written, and what it was written of."""
+
+    results: tuple[CellResult, ...]
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many runs failed."""
+        return sum(result.in_state(State.FAILED) for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A cell's figures. F1, EM and format in [0, 1], time in seconds."""
 
@@ -49,6 +63,13 @@ class Row:
     tokens_sampled: float | None
     tokens_reused: float | None
     wall_s: float | None
+
+
+def write_report(plan: Plan, groups: Collection[GroupName] | None = None) -> Report:
+    """Write table.md, table.csv and plots/; figures of the named groups alone, for they take seconds."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    results = read_results(plan)
+    return Report(tuple(results), tuple(write_tables(plan, results)), tuple(write_figures(plan, results, groups)))
 
 
 def table_row(result: CellResult) -> Row:

@@ -10,12 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from calibadv.plots.style import ink_of
-from calibadv.studies.bars import draw_final_f1, draw_sweep, score_shares
 from calibadv.studies.curves import BY_FILE, draw_curve, mean_and_spread
+from calibadv.studies.figures import draw_final_f1, draw_sweep, score_shares
 from calibadv.studies.grid import Plan
-from calibadv.studies.report import write_report
-from calibadv.studies.results import failure_file, final_metrics, read_results
-from calibadv.studies.spread import Spread, bootstrap_f1
+from calibadv.studies.results import Spread, bootstrap_f1, failure_file, final_metrics, read_results
+from calibadv.studies.tables import write_report
 from calibadv.tracking.series import collapse_point
 from tests.studies.plan import history, make_plan, study_file, write_run
 from workflows import compare
