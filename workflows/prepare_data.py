@@ -21,9 +21,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from calibadv.data.preparation.corpora import prepare_corpus
 from calibadv.data.preparation.paper import local_fetch, prepare_paper, report_rows
-from calibadv.data.preparation.question_sets import held_out_path, prepare_questions
+from calibadv.data.preparation.prepare import held_out_path, prepare_corpus, prepare_questions
 from calibadv.data.preparation.sources import hub_file, question_file
 from calibadv.data.row_report import say_rows
 from workflows.command import run_command

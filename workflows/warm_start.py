@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.config import POCKET, load_config
-from calibadv.pocket.supervised import WarmStart
+from calibadv.pocket.supervised import WarmStart, warm_start_pocket
 from workflows.command import run_command
 from workflows.shipped import recipe_file
 
@@ -36,36 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if known.command == "pocket":
         if overrides:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-        from calibadv.supervised.pocket import warm_start_pocket
-
-        recipe = dataclasses.replace(WarmStart(), seed=known.seed, steps=known.steps)
-        warm_start_pocket(known.out, recipe, known.threads)
-        return 0
-    return _gold(known, overrides)
+        warm_start_pocket(known.out, WarmStart(seed=known.seed, steps=known.steps), known.threads)
+    else:
+        _gold(known, overrides)
+    return 0
 
 
-def _gold(known: argparse.Namespace, overrides: Sequence[str]) -> int:
+def _gold(known: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from calibadv.supervised.gold import GoldRequest, warm_start_gold  # Ray's modules take seconds to import
     from calibadv.supervised.training import GoldRecipe
-    from workflows.warm_start_gold import GoldRequest, warm_start_gold  # Ray's modules take seconds to import
 
     top_k = [] if known.top_k is None else ["--search.top_k", str(known.top_k)]
-    config = known.config or (RECIPES / "pocket.toml" if known.model == POCKET else None)
-    if known.limit is not None and known.limit < 1:
-        raise ValueError(f"--limit {known.limit}; expected at least 1")
-    request = GoldRequest(
-        model=known.model,
-        questions=known.questions,
-        corpus=known.corpus,
-        out=known.out,
-        config=load_config(config, [*top_k, *overrides]),
-        recipe=GoldRecipe(**{field.name: getattr(known, field.name) for field in dataclasses.fields(GoldRecipe)}),
-        held_out=known.held_out,
-        keep_unsupported=known.keep_unsupported,
-        save_dtype=known.save_dtype,
-        limit=known.limit,
-    )
-    warm_start_gold(request)
-    return 0
+    file = known.config or (RECIPES / "pocket.toml" if known.model == POCKET else None)
+    config = load_config(file, [*top_k, *overrides])
+    recipe = GoldRecipe(**{field.name: getattr(known, field.name) for field in dataclasses.fields(GoldRecipe)})
+    names = ("model", "questions", "corpus", "out", "held_out", "keep_unsupported", "save_dtype", "limit")
+    same = {name: getattr(known, name) for name in names}
+    warm_start_gold(GoldRequest(**same, config=config, recipe=recipe))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,9 +95,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _cli() -> int:
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(run_command(main))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 from calibadv.pocket.chains import ChainSampler
 from calibadv.pocket.demonstrations import Demonstrator, Shelf, Sloppiness, Step, drill
 from calibadv.pocket.initial_weights import start_with_copying_heads
+from calibadv.pocket.tokenizer import POCKET_TEMPLATE, build_tokenizer
 from calibadv.pocket.world import Half, build_world
 from calibadv.rollout.dialogue import Dialogue
 
@@ -40,6 +44,24 @@ class WarmStart:
     shown_more: tuple[float, float] = (0.08, 0.2)  # progress at which observations grow to two and to three documents
     pool: int = 8  # steps whose dialogues are sorted by length together: less padding
     sloppiness: Sloppiness = field(default_factory=Sloppiness)
+
+
+def warm_start_pocket(folder: Path, recipe: WarmStart, threads: int = 1) -> list[float]:
+    """The losses of a whole warm start; writes the policy and its tokenizer into `folder`."""
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(threads)
+    tokenizer = build_tokenizer()
+    policy = build_policy(tokenizer, recipe.seed)
+    log.info("%.2f M parameters, %d words, %d steps", policy.num_parameters() / 1e6, len(tokenizer), recipe.steps)
+    start = time.perf_counter()
+    losses = train(policy, Dialogue(tokenizer, template=POCKET_TEMPLATE), recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    record = {"seed": recipe.seed, "steps": recipe.steps, "losses": [round(loss, 5) for loss in losses]}
+    (folder / "warm_start.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    log.info("wrote %s after %.0f s; last loss %.4f nats", folder, time.perf_counter() - start, losses[-1])
+    return losses
 
 
 def build_policy(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:

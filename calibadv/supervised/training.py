@@ -20,7 +20,7 @@ from calibadv.rllib.module import action_hidden, action_stats
 from calibadv.rllib.objective import to_tensors
 from calibadv.supervised.demonstrations import Demonstration
 
-log = logging.getLogger("workflows.warm_start")
+log = logging.getLogger(__name__)
 
 _SAID_EVERY = 5  # steps
 

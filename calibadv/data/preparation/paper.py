@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from calibadv.data.errors import DataError
-from calibadv.data.preparation.question_sets import without_overlap
+from calibadv.data.preparation.prepare import without_overlap
 from calibadv.data.preparation.skipping import skip_list
 from calibadv.data.preparation.sources import HUB_REPOSITORY
 from calibadv.data.questions import read_question_rows

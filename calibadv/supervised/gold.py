@@ -10,9 +10,8 @@ import resource
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
+from calibadv.files import whole_folder
 from calibadv.methods import make_method
 from calibadv.rllib.module import load_causal_lm, save_pretrained
 from calibadv.rollout.protocols import SearchFn
@@ -37,7 +37,7 @@ from calibadv.supervised.demonstrations import Demonstration, Fate, demonstratio
 from calibadv.supervised.training import GoldRecipe, History, train
 from calibadv.types import Question
 
-log = logging.getLogger("workflows.warm_start")
+log = logging.getLogger(__name__)
 
 RECORD = "warm_start.json"
 _AS_THEY_WERE = (
@@ -65,6 +65,10 @@ class GoldRequest:
     save_dtype: str | None = None  # None: the source's
     limit: int | None = None  # the first questions only: a quick look
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit {self.limit}; expected at least 1")
+
 
 def warm_start_gold(request: GoldRequest) -> History:
     """The history of a whole warm start; writes model, tokenizer and `warm_start.json` into `request.out`.
@@ -80,24 +84,17 @@ def warm_start_gold(request: GoldRequest) -> History:
     torch.set_num_threads(request.recipe.threads)
     source = model_folder(request.model)
     request = replace(request, config=with_date(request.config, source))
-    shown, held_out, counts = _demonstrations(request, source)
+    shown, held_out, counts = asyncio.run(_demonstrations(request, source))
     model = load_causal_lm(str(source))
     if request.config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     log.info("%s: %.1f M parameters, %d dialogues", source.name, model.num_parameters() / 1e6, len(shown))
     history = train(model, shown, request.recipe, held_out)
     dtype = _dtype(source, request.save_dtype)
-    partial = request.out.with_name(f"{request.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        write_model(model, source, partial, dtype)
+    with whole_folder(request.out) as folder:
+        write_model(model, source, folder, dtype)
         record = _record(request, shown, counts, history, dtype, time.perf_counter() - started)
-        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        if request.out.is_dir():
-            request.out.rmdir()
-        partial.rename(request.out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     log.info(
         "wrote %s after %.0f s; last loss %.4f nats, %.0f MiB at most",
         request.out,
@@ -110,7 +107,6 @@ def warm_start_gold(request: GoldRequest) -> History:
 
 def write_model(model: Any, source: Path, folder: Path, dtype: torch.dtype) -> None:
     """Writes the model in `dtype` as safetensors; tokenizer and generation settings are the files of `source`."""
-    folder.mkdir(parents=True)
     save_pretrained(model, str(source), folder, dtype)
     for pattern in (*_AS_THEY_WERE, "generation_config.json"):
         for path in source.glob(pattern):
@@ -118,7 +114,7 @@ def write_model(model: Any, source: Path, folder: Path, dtype: torch.dtype) -> N
                 shutil.copyfile(path, folder / path.name)
 
 
-def _demonstrations(
+async def _demonstrations(
     request: GoldRequest, source: Path
 ) -> tuple[list[Demonstration], list[Demonstration], Counter[Fate]]:
     questions = _questions(request, request.questions)
@@ -129,15 +125,15 @@ def _demonstrations(
             f"{len(both)} questions of --held-out {request.held_out} are trained on too, e.g. {min(both)!r}: "
             "prepare_data.py questions --hold-out N makes two files that share none"
         )
-    search = _search(request)
-    shown, counts = _shown(request, questions, source, search)
+    search = _search(request)  # a server's client belongs to the event loop that it is made in
+    shown, counts = await _shown(request, questions, source, search)
     if not shown:
         raise ValueError(
             f"{request.questions} gives no demonstration: {_counted(counts)}. Use questions with gold sub-queries and "
             "the corpus that belongs to them; raise --search.top_k or the --rollout.max_… limits, or --keep-unsupported"
         )
     log.info("%s: %s", request.questions, _counted(counts))
-    tested, held_out_counts = _shown(request, held_out, source, search)
+    tested, held_out_counts = await _shown(request, held_out, source, search)
     if held_out:
         log.info("%s: %s", request.held_out, _counted(held_out_counts))
     return shown, tested, counts
@@ -150,26 +146,22 @@ def _questions(request: GoldRequest, path: Path) -> list[Question]:
     return questions[: request.limit]
 
 
-def _search(request: GoldRequest) -> Callable[[], SearchFn]:
-    """What makes the search that the rollouts will ask: in this process, or the server that `search.url` names.
-
-    A server's client belongs to one event loop, so that each loop makes its own.
-    """
-    if request.config.search.url:
-        return partial(http_search, request.config.search)
-    pipeline = build_pipeline(load_corpus(request.corpus), request.config.search, request.config.run.cache / "search")
-    return partial(searching, pipeline)
+def _search(request: GoldRequest) -> SearchFn:
+    """The search that the rollouts will ask: the server that `search.url` names, or the recipe's in this process."""
+    config = request.config
+    if config.search.url:
+        return http_search(config.search)
+    return searching(build_pipeline(load_corpus(request.corpus), config.search, config.run.cache / "search"))
 
 
-def _shown(
-    request: GoldRequest, questions: Sequence[Question], source: Path, search: Callable[[], SearchFn]
+async def _shown(
+    request: GoldRequest, questions: Sequence[Question], source: Path, search: SearchFn
 ) -> tuple[list[Demonstration], Counter[Fate]]:
     method = make_method(request.config.method.name, request.config.method.params)
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
     if dialogue.tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")
-    keep = request.keep_unsupported
-    return asyncio.run(demonstrations(questions, dialogue, search(), limits, keep_unsupported=keep))
+    return await demonstrations(questions, dialogue, search, limits, keep_unsupported=request.keep_unsupported)
 
 
 def _counted(counts: Counter[Fate]) -> str:
