@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from pydantic import ConfigDict, Field
+
+from calibadv.section import Section, Steps
 
 LEAST_F1 = 0.1  # our decision: below it a step's sampling error is about as large as the value itself
 NO_ADVANTAGE = "advantage/zero_share"  # of a step's groups, those whose advantages are all 0
@@ -48,41 +51,33 @@ def collapse_step(
     return first if first + width <= len(curve) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Section):
     """What no healthy step goes beyond. All numbers are our decisions; `inf` (0 for the floor) turns one off.
 
     Absolute limits hold from the first step; factors multiply a baseline, the metric's median over the first
     `baseline_steps` steps that keep the absolute ones. ValueError for a number that limits nothing or everything.
     """
 
-    high_ppl_ratio: float = 0.2  # share of rollouts of PPL > 50; 0.00 to 0.07 in the paper's runs that did not collapse
-    ppl_factor: float = 3.0  # of the policy's PPL: 1.1 nats a token more; healthy runs moved it by less than a tenth
-    entropy_factor: float = 3.0  # never limits below CALM_ENTROPY; healthy runs stayed below 1.6
-    entropy_floor: float = 0.001  # nats: a dead policy, whose rollouts of a question are all alike and teach nothing
-    repetition: float = 0.4  # share of 4-grams that repeat one: healthy runs have 0.1 at most, a loop nears 1
-    neg_pos_ratio: float = 5.0  # |negative| / positive advantage: healthy ones are near 1, at most 1.3 for plain GRPO
-    no_advantage_steps: int = 3  # consecutive steps without a group that has an advantage, from the first on; 0: off
-    baseline_steps: int = 5  # no alarm before these
-    patience: int = 3  # consecutive steps beyond a limit: a single one can be a bad batch
+    model_config = ConfigDict(allow_inf_nan=True)
 
-    def __post_init__(self) -> None:
-        if self.baseline_steps < 1 or self.patience < 1:
-            raise ValueError(
-                f"baseline_steps = {self.baseline_steps}, patience = {self.patience}: expected 1 step at least each"
-            )
-        if self.no_advantage_steps < 0:
-            raise ValueError(
-                f"no_advantage_steps is {self.no_advantage_steps}, expected steps, 0 or more (0 turns it off)"
-            )
-        for name in ("ppl_factor", "entropy_factor"):
-            if not getattr(self, name) > 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 1 (inf turns it off)")
-        for name in ("high_ppl_ratio", "repetition", "neg_pos_ratio"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0 (inf turns it off)")
-        if not 0 <= self.entropy_floor < math.inf:
-            raise ValueError(f"entropy_floor is {self.entropy_floor}, expected nats, 0 or more (0 turns it off)")
+    high_ppl_ratio: float = Field(0.2, gt=0)
+    """Share of rollouts of PPL > 50; 0.00 to 0.07 in the paper's runs that did not collapse. inf = off."""
+    ppl_factor: float = Field(3.0, gt=1)
+    """Of the policy's PPL: 1.1 nats a token more; healthy runs moved it by less than a tenth. inf = off."""
+    entropy_factor: float = Field(3.0, gt=1)
+    """Of the policy's entropy, never below 0.5 nats; healthy runs stayed below 1.6. inf = off."""
+    entropy_floor: float = Field(0.001, ge=0, lt=math.inf)
+    """Nats: below it the policy is dead, its rollouts of a question are all alike and teach nothing. 0 = off."""
+    repetition: float = Field(0.4, gt=0)
+    """Share of 4-grams that repeat one: healthy runs have 0.1 at most, a loop nears 1. inf = off."""
+    neg_pos_ratio: float = Field(5.0, gt=0)
+    """Negative over positive advantage: healthy ones are near 1, at most 1.3 for plain GRPO. inf = off."""
+    no_advantage_steps: int = Field(3, ge=0, le=10**6)
+    """Consecutive steps without a group that has an advantage, from the first on; 0 = off."""
+    baseline_steps: Steps = 5
+    """Steps that set the baseline: no alarm before they are over."""
+    patience: Steps = 3
+    """Consecutive steps beyond a limit that raise its alarm: a single one can be a bad batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ A room may define its own section beside what it configures; `calibadv.config` p
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -22,14 +22,26 @@ Coefficient = Annotated[float, Field(ge=0, le=100)]
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration that knows no extra keys, and takes neither `inf` nor `true` for a number."""
+    """A frozen part of the configuration that knows no extra keys, and takes neither `inf` nor `true` for a number.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    The word "none" (or "null") unsets what may be unset: TOML has no null. A field's docstring is what `--help` says.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = kinds_of(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and {int, float} & kinds:
             raise PydanticCustomError("number_wanted", "Input should be a number")
-        return value
+        unset = isinstance(value, str) and value.lower() in ("none", "null") and type(None) in kinds
+        return None if unset else value
+
+
+def kinds_of(annotation: Any) -> set[Any]:
+    """The types and literal values that an annotation is made of, itself among them."""
+    parts = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return {annotation, *(kind for part in parts for kind in kinds_of(part))}

@@ -10,16 +10,26 @@ from calibadv.section import Seconds, Section
 
 
 class ClusterConfig(Section):
-    address: str = "local"  # "auto" joins the running cluster
-    logical_cpus: int | None = Field(None, ge=1, le=10**6)  # local only; None = enough for all actors
+    """Where processes go (docs/cluster.md)."""
+
+    address: str = "local"
+    """"local" starts a Ray of its own, "auto" joins the running cluster."""
+    logical_cpus: int | None = Field(None, ge=1, le=10**6)
+    """CPUs that a local Ray counts; none = enough for all actors."""
     cpus_per_engine: float = Field(1.0, ge=0, le=1024)
-    gpus_per_engine: float = Field(1.0, ge=0, le=1024)  # for each of its tensor-parallel ranks
-    gpu: Literal["", "A100", "H100", "H200", "H20"] = ""  # their kind: a dry run then models a step's time
-    stall_after_s: Seconds = 120.0  # a run that waits says for what, each time this has passed
-    # Custom resources of Ray nodes: an actor goes only to nodes that have its own, e.g. engines to spot nodes. "" = any
+    """CPUs that an engine asks of Ray."""
+    gpus_per_engine: float = Field(1.0, ge=0, le=1024)
+    """GPUs that each tensor-parallel rank of an engine asks of Ray."""
+    gpu: Literal["", "A100", "H100", "H200", "H20"] = ""
+    """Kind of the GPUs: a dry run then models a step's time."""
+    stall_after_s: Seconds = 120.0
+    """A run that waits says for what, each time so many seconds have passed."""
     engines_on: str = ""
+    """Custom resource of the Ray nodes that engines go to, e.g. of spot nodes; "" = any node."""
     learners_on: str = ""
+    """Custom resource of the Ray nodes that learners go to; "" = any node."""
     search_on: str = ""
+    """Custom resource of the Ray nodes that search replicas go to; "" = any node."""
 
     @model_validator(mode="after")
     def _roles_need_a_cluster(self) -> ClusterConfig:

@@ -11,32 +11,59 @@ from calibadv.section import Beta, Coefficient, Rollouts, Section, Share, Tokens
 
 
 class LearnerConfig(Section):
-    learners: int = Field(0, ge=0, le=10_000)  # 0 = in the driver process
+    """How the policy is updated."""
+
+    learners: int = Field(0, ge=0, le=10_000)
+    """Learner processes; 0 = the driver learns."""
     gpus_per_learner: float = Field(0, ge=0, le=1024)
-    zero: Literal[0, 1, 2, 3] = 0  # what learners share out (DeepSpeed): 1 moments, 2 and gradients, 3 and weights
+    """GPUs that each learner process asks of Ray."""
+    zero: Literal[0, 1, 2, 3] = 0
+    """What learners share out (DeepSpeed): 1 moments, 2 and gradients, 3 and weights; 0 = nothing."""
     threads: int = Field(1, ge=1, le=1024)
-    dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast over fp32 master weights
+    """CPU threads of each learner."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass; bfloat16 = autocast over float32 master weights."""
     lr: float = Field(5e-7, gt=0, le=1)
-    lr_final: Share = 0.0  # the cosine's end
-    warmup_steps: int = Field(0, ge=0, le=10**7)  # training steps over which the policy's rate rises, then the cosine
-    critic_warmup_steps: int = Field(0, ge=0, le=10**7)  # and the critic's, which is constant then
-    critic_only_steps: int = Field(0, ge=0, le=10**7)  # first steps, in which the policy stays as it is
+    """The policy's learning rate at its peak; 5e-7 in the paper (appendix G)."""
+    lr_final: Share = 0.0
+    """Where the cosine ends at run.steps. The released script's cosine is laid out over 410 steps."""
+    warmup_steps: int = Field(0, ge=0, le=10**7)
+    """Training steps over which the policy's rate rises, before the cosine."""
+    critic_warmup_steps: int = Field(0, ge=0, le=10**7)
+    """Training steps over which the critic's rate rises; it is constant then."""
+    critic_only_steps: int = Field(0, ge=0, le=10**7)
+    """First training steps, in which the policy stays as it is."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Of AdamW."""
     weight_decay: Coefficient = 0.01
+    """Of AdamW."""
     grad_clip: float = Field(1.0, gt=0, le=10**9)
+    """Largest norm of an update's gradient."""
     minibatch_rollouts: Rollouts = 256
-    passes: int = Field(1, ge=1, le=1000)  # over a step's rollouts, each with mini-batches of its own draw
-    token_budget: Tokens = 16384  # padded tokens a micro-batch
+    """Rollouts of one update, over all learners; 256 in the paper's released script."""
+    passes: int = Field(1, ge=1, le=1000)
+    """Over a step's rollouts, each with mini-batches of its own draw."""
+    token_budget: Tokens = 16384
+    """Padded tokens of a micro-batch; how many there are follows from it."""
     clip: float = Field(0.2, gt=0, le=10**6)
-    kl_coef: Coefficient = 0.0  # low-variance KL against the frozen start
+    """Of the probability ratio: 1 - clip to 1 + clip."""
+    kl_coef: Coefficient = 0.0
+    """Weight of the low-variance KL against the policy as it was at the start."""
     entropy_coef: Coefficient = 0.0
+    """Weight of the entropy bonus."""
     old_logprobs: Literal["sampler", "recompute"] = "sampler"
-    importance_cap: float | None = Field(None, gt=0, le=10**6)  # truncated importance sampling; needs recompute
+    """The ratio's denominator: the engine's log-probs, or the learner's own before its first update."""
+    importance_cap: float | None = Field(None, gt=0, le=10**6)
+    """Truncated importance sampling between engine and learner; needs old_logprobs "recompute". none = off."""
     gradient_checkpointing: bool = False
-    # Adapters beside frozen weights (Hu et al. 2022); without dropout, for the ratio compares with an engine without
-    lora_rank: int = Field(0, ge=0, le=10**5)  # 0 = all weights are trained
-    lora_alpha: float = Field(16.0, gt=0, le=10**6)  # an adapter's part of a weight is alpha / rank times B A
-    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # of the decoder's blocks, or some by name
+    """Whether activations are computed again in the backward pass, which saves memory."""
+    lora_rank: int = Field(0, ge=0, le=10**5)
+    """Of adapters beside frozen weights (Hu et al. 2022), without dropout, for the engine has none; 0 = all weights
+    train."""
+    lora_alpha: float = Field(16.0, gt=0, le=10**6)
+    """An adapter adds alpha / rank times B A to its weight."""
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Linear layers with an adapter: all of the decoder's blocks, or a list of names."""
 
     @field_validator("lora_targets", mode="before")
     @classmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,19 +16,23 @@ from calibadv.config.names import suggestion
 from calibadv.config.tree import Config
 from calibadv.data.errors import shown
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used, said in one line a problem."""
 
 
-def load_config(recipe: Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The recipe's TOML with `--section.key value` (or `--section.key=value`) overrides applied, validated.
+def load_config(recipe: Path | None = None, overrides: Mapping[str, Any] = NOTHING) -> Config:
+    """The recipe's TOML, or the defaults, with `overrides` in it, validated.
 
-    Raises `ConfigError` naming key, value, expectation and the nearest right key.
+    An override is a dotted key with its value, {"run.seed": 1}, or a section with some of its keys,
+    {"run": {"seed": 1}}; a later one wins over an earlier. Raises `ConfigError` naming key, value, expectation and the
+    nearest right key.
     """
     tree = {} if recipe is None else read_toml(recipe, "recipe", "workflows/recipes/pocket.toml")
-    for dotted, text in _pairs(overrides):
-        _assign(tree, dotted, text)
+    for dotted, value in _dotted(overrides):
+        _put(tree, dotted, copy.deepcopy(value))
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -47,52 +53,21 @@ def read_toml(path: Path, what: str, example: str) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
-def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    pairs, waiting = [], list(arguments)
-    while waiting:
-        flag = waiting.pop(0)
-        if not flag.startswith("--"):
-            near = suggestion(flag.partition("=")[0], every_key()) if "=" in flag else ""
-            raise ConfigError(f"unexpected argument {flag!r}{near}: overrides are --section.key value")
-        key, equals, value = flag[2:].partition("=")
-        if not equals:
-            if not waiting or (waiting[0].startswith("--") and "." in waiting[0]):
-                raise ConfigError(f"--{key} has no value: overrides are --section.key value")
-            value = waiting.pop(0)
-        pairs.append((key.replace("-", "_"), value))
-    return pairs
+def _dotted(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in overrides.items():
+        if "." not in key and isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
 
 
-def _assign(tree: dict[str, Any], dotted: str, text: str) -> None:
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
-    if not parents:
-        raise ConfigError(f"--{dotted} names no section{suggestion(dotted, every_key())}: use --section.key value")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"--{dotted}: {parent} is a value, not a section")
-    try:
-        tree[leaf] = _value(text, _type_of(dotted))
-    except (RecursionError, ValueError) as error:
-        raise ConfigError(f"--{dotted} cannot be read: {error}") from None
-
-
-def _value(text: str, kind: Any) -> Any:
-    if text.lower() in ("none", "null") and type(None) in get_args(kind):  # elsewhere "none" is a word like any other
-        return None
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word is a string
-    return text if kind in (str, Path) and not isinstance(value, str) else value  # a run may be called 42
-
-
-def _type_of(dotted: str) -> Any:
-    """The annotation of a key of a section; None for one that does not exist, and for a method's parameters."""
-    section, _, key = dotted.partition(".")
-    known = Config.model_fields.get(section)
-    field = getattr(known.annotation, "model_fields", {}).get(key) if known is not None else None
-    return field.annotation if field is not None else None
+            raise ConfigError(f"{dotted}: {parent} is a value, not a section")
+    tree[leaf] = value
 
 
 def _explain(problem: Any) -> str:

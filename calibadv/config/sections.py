@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from calibadv.collapse import Limits
 from calibadv.data.errors import shown
 from calibadv.methods import make_method
-from calibadv.section import Rollouts, Section, Steps
+from calibadv.section import Rollouts, Section, Share, Steps
 from calibadv.types import TokenUnit
 
 LONGEST_NAME = 200  # bytes of a run's: file systems allow 255, and drafts of it have longer ones
@@ -19,12 +18,21 @@ POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
 
 
 class RunConfig(Section):
-    name: str = ""  # "" = <method>-seed<seed>
+    """What the run is called, where it is written and how long it lasts."""
+
+    name: str = ""
+    """Of the run and its folder; "" = <method>-seed<seed>."""
     folder: Path = Path("runs")
-    cache: Path = Path(".cache")  # pocket world, embeddings; on every node of a cluster
-    seed: int = Field(0, ge=0, lt=2**32)  # what numpy takes
-    steps: Steps = 205  # one epoch of HotpotQA + 2Wiki
+    """Holds the run folders, one a run."""
+    cache: Path = Path(".cache")
+    """Of the pocket world and of embeddings; on a cluster, a path that every node has."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Of the order of questions, the sampling and the mini-batches. What numpy takes: below 2^32."""
+    steps: Steps = 205
+    """Training steps, also of the learning rate's cosine. 205 are the paper's one epoch (appendix G) of HotpotQA and
+    2Wiki; Qwen2.5-3B has two."""
     overwrite: bool = False
+    """Whether a folder of the same name is written anew; otherwise a run that is there is refused."""
 
     @field_validator("name")
     @classmethod
@@ -40,26 +48,45 @@ class RunConfig(Section):
 
 
 class DataConfig(Section):
-    train: str = POCKET  # a file of questions, or "pocket"
+    """What is asked, and in which documents the answers are (docs/data.md)."""
+
+    train: str = POCKET
+    """Training questions: a file, or "pocket"."""
     test: str = POCKET
+    """Questions of evaluations: a file, or "pocket"."""
     corpus: str = POCKET
+    """Documents to search: a file, a store of workflows/prepare_data.py, or "pocket"."""
     questions_per_step: Rollouts = 512
-    test_questions: Rollouts | None = None  # None = all
+    """Questions of a training step; the paper's batch size (appendix G)."""
+    test_questions: Rollouts | None = None
+    """The first so many test questions; none = all."""
 
 
 class ModelConfig(Section):
-    path: str = POCKET  # a folder, a hub name, or "pocket"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the engines; the learner keeps fp32 master weights
+    """The policy that is trained."""
+
+    path: str = POCKET
+    """A folder, a hub name, or "pocket"."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the engines' weights; the learner keeps float32 master weights."""
     trust_remote_code: Literal[False] = False
+    """A model's own code is never run."""
 
 
 class RewardConfig(Section):
-    tokens: TokenUnit = TokenUnit.WORDS  # of answers; "unspaced" for Chinese, Japanese, Thai, … (docs/evaluation.md)
+    """How answers are scored."""
+
+    tokens: TokenUnit = TokenUnit.WORDS
+    """Of answers; "unspaced" for Chinese, Japanese, Thai, … (docs/evaluation.md)."""
 
 
 class MethodConfig(Section):
+    """What advantages rollouts get (calibadv/methods/README.md)."""
+
     name: str = "calibadv"
+    """A method of the README's index, e.g. calibadv or grpo."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """The method's own parameters, e.g. --method.params.lam 2.0; the README lists those of each."""
 
     @model_validator(mode="after")
     def _exists(self) -> MethodConfig:
@@ -68,56 +95,45 @@ class MethodConfig(Section):
 
 
 class EvaluationConfig(Section):
-    every: Steps | None = None  # steps; None = before and after training only
-    questions: Rollouts = 128  # of the evaluations in between; before and after use all
+    """How often the policy is evaluated while it trains."""
+
+    every: Steps | None = None
+    """Training steps between evaluations; none = before and after training only."""
+    questions: Rollouts = 128
+    """Of the evaluations in between; before and after training all are asked."""
 
 
-_LIMITS = Limits()
+class SentinelConfig(Limits):
+    """The collapse sentinel (docs/diagnostics.md): the limits that it watches, and what it does about an alarm."""
 
-
-class SentinelConfig(Section):
-    """The collapse sentinel; `calibadv.collapse.Limits` says what each limit means. Here `inf` turns a limit off."""
-
-    model_config = ConfigDict(allow_inf_nan=True)
-
-    # Of a policy that cannot learn: few well-formed rollouts in the first evaluation, or no advantage in the first step
     unready: Literal["off", "warn", "stop"] = "stop"
-    format_floor: float = Field(0.05, ge=0, le=1)  # share of well-formed rollouts that it needs at its start
-    action: Literal["off", "warn", "stop", "rollback"] = "warn"  # of the alarms below
-    high_ppl_ratio: float = _LIMITS.high_ppl_ratio
-    ppl_factor: float = _LIMITS.ppl_factor
-    entropy_factor: float = _LIMITS.entropy_factor
-    entropy_floor: float = _LIMITS.entropy_floor
-    repetition: float = _LIMITS.repetition
-    neg_pos_ratio: float = _LIMITS.neg_pos_ratio
-    no_advantage_steps: int = Field(_LIMITS.no_advantage_steps, ge=0, le=10**6)  # 0 = off
-    baseline_steps: Steps = _LIMITS.baseline_steps
-    patience: Steps = _LIMITS.patience
-    snapshot_every: Steps = 5  # steps; rollback only
-    lr_scale: float = Field(0.5, gt=0, le=1)  # of learning rates after each roll-back
-    max_rollbacks: int = Field(3, ge=1, le=10**6)  # one more ends the run
-
-    @model_validator(mode="after")
-    def _limits_make_sense(self) -> SentinelConfig:
-        _ = self.limits  # raises for what limits nothing or everything
-        return self
-
-    @property
-    def limits(self) -> Limits:
-        """The limits among the settings."""
-        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
+    """What is done about a policy that cannot learn: too few well-formed rollouts in the first evaluation, or no
+    advantage in the first step."""
+    format_floor: Share = 0.05
+    """Share of well-formed rollouts that a policy needs at its start."""
+    action: Literal["off", "warn", "stop", "rollback"] = "warn"
+    """What is done about an alarm of the limits."""
+    snapshot_every: Steps = 5
+    """Training steps between the snapshots that a roll-back goes back to."""
+    lr_scale: float = Field(0.5, gt=0, le=1)
+    """What the learning rates are multiplied by after each roll-back."""
+    max_rollbacks: int = Field(3, ge=1, le=10**6)
+    """Roll-backs; one more alarm ends the run."""
 
 
 class CheckpointConfig(Section):
     """What a run is resumed from (docs/resume.md)."""
 
-    every: int = Field(10, ge=0, le=10**7)  # steps, and after the last one; 0 = none, so that the run cannot be resumed
+    every: int = Field(10, ge=0, le=10**7)
+    """Training steps between checkpoints, one more after the last step; 0 = none, so that the run cannot be resumed."""
     keep_last: int = Field(2, ge=1, le=10**6)
-    keep_best: bool = True  # by eval/f1: an evaluated version that beats all before it is kept as well
-    uri: str = ""  # a folder or fsspec URI (s3://…), below which the run's name is added; "" = in the run folder
-    max_restarts: int = Field(
-        3, ge=0, le=10**6
-    )  # after a lost learner or node (docs/reliability.md), in one command; 0 = never
+    """How many checkpoints are kept."""
+    keep_best: bool = True
+    """Whether a version whose eval/f1 beats all before it is kept as well."""
+    uri: str = ""
+    """A folder or fsspec URI (s3://…), below which the run's name is added; "" = in the run folder."""
+    max_restarts: int = Field(3, ge=0, le=10**6)
+    """How often one command starts again by itself after a lost learner or node (docs/reliability.md); 0 = never."""
 
     @field_validator("uri")
     @classmethod
@@ -128,7 +144,13 @@ class CheckpointConfig(Section):
 
 
 class TrackingConfig(Section):
-    mlflow_uri: str = ""  # "" = SQLite beside the runs
+    """What is kept of a run beside its folder."""
+
+    mlflow_uri: str = ""
+    """MLflow's tracking server; "" = SQLite beside the runs."""
     experiment: str = "calibadv"
-    sampled_rollouts: int = Field(4, ge=0, le=10**6)  # groups a logged step, written as traces and to rollouts.jsonl
+    """Of MLflow."""
+    sampled_rollouts: int = Field(4, ge=0, le=10**6)
+    """Groups of a logged step that are written as traces and to rollouts.jsonl."""
     sample_every: Steps = 5
+    """Training steps between logged ones."""

@@ -72,7 +72,7 @@ class Sentinel:
             return {}
         row: Row = {"step": algorithm.version + 1.0, **metrics}
         self.history.append(row)
-        raised = alarms(self.history, self.settings.limits)
+        raised = alarms(self.history, self.settings)
         for alarm in raised:
             self._say(alarm)
         if raised and self.settings.action == "stop":
@@ -110,7 +110,7 @@ class Sentinel:
     def _keep(self, algorithm: CalibAdvAlgorithm, row: Row) -> None:
         """A snapshot becomes good once the rollouts that it sampled are seen to be healthy."""
         version = algorithm.version
-        if self._candidate == version and healthy(row, self.history, self.settings.limits):
+        if self._candidate == version and healthy(row, self.history, self.settings):
             self._good, self._candidate = version, None
         if (version + 1) % self.settings.snapshot_every == 0 and self.snapshots.try_save(algorithm, version + 1):
             self._candidate = version + 1

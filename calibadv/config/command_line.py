@@ -1,0 +1,75 @@
+"""A command line's own flags, and its configuration keys: `--section.key value` or `--section.key=value`.
+
+pydantic-settings reads such flags too, but answers a misspelt one with the usage of all keys and not with the nearest,
+and knows no `--method.params.lam`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from calibadv.config.load import ConfigError, every_key
+from calibadv.config.names import suggestion
+from calibadv.config.tree import Config
+
+
+def parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None, *, intermixed: bool = False
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The parser's own flags, and the values of configuration keys by their dotted names, the last one given of each.
+
+    `intermixed`: positional arguments may stand between flags. Raises `ConfigError` for what is neither.
+    """
+    own, values = split(sys.argv[1:] if arguments is None else arguments)
+    known, unknown = (parser.parse_known_intermixed_args if intermixed else parser.parse_known_args)(own)
+    for argument in unknown:
+        name, equals, _ = argument.partition("=")
+        if argument.startswith("--"):
+            near = suggestion(name.removeprefix("--"), every_key())
+            raise ConfigError(f"{name} names no section{near}: use --section.key value")
+        near = suggestion(name, every_key()) if equals else ""
+        raise ConfigError(f"unexpected argument {argument!r}{near}: overrides are --section.key value")
+    return known, values
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments that name no configuration key, and the values of those that do. Raises `ConfigError`."""
+    own, values, waiting = [], {}, list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        flag, equals, text = argument.partition("=")
+        if not (flag.startswith("--") and "." in flag):
+            own.append(argument)
+            continue
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise ConfigError(f"{flag} has no value: overrides are --section.key value")
+            text = waiting.pop(0)
+        key = flag.removeprefix("--").replace("-", "_")
+        try:
+            values[key] = _value(text, _type_of(key))
+        except (RecursionError, ValueError) as error:
+            raise ConfigError(f"--{key} cannot be read: {error}") from None
+    return own, values
+
+
+def _value(text: str, kind: Any) -> Any:
+    """The TOML literal, or the text itself where it is none or text is wanted: a run may be called 42."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string
+    return text if kind in (str, Path) and not isinstance(value, str) else value
+
+
+def _type_of(dotted: str) -> Any:
+    """The annotation of a key of a section; None for one that does not exist, and for a method's parameters."""
+    section, _, key = dotted.partition(".")
+    known = Config.model_fields.get(section)
+    field = getattr(known.annotation, "model_fields", {}).get(key) if known is not None else None
+    return field.annotation if field is not None else None
