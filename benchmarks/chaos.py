@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks.injection import Kill, Run, kill_all, plan_kills
 from calibadv.checkpoints.identity import Identity, differences, flat
 from calibadv.config import Config, ConfigError, load_config
+from calibadv.config.command_line import flags, parse
 from calibadv.tracking.run_folder import read_history, read_json_lines
 from workflows.command import run_command
 from workflows.shipped import recipe_file
@@ -40,20 +41,20 @@ logger = logging.getLogger("benchmarks.chaos")
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 TRAIN = WORKFLOWS / "train.py"
 # The pocket world in steps of a few seconds, with two of whatever is killed but the learner, which a checkpoint brings.
-SMALL = {
-    "data.questions_per_step": "8",
-    "data.test_questions": "16",
-    "rollout.samples": "4",
-    "rollout.engines": "2",
-    "rollout.max_concurrent": "32",
-    "rollout.kv_cache_gb": "0.25",
-    "learner.learners": "1",
-    "learner.minibatch_rollouts": "16",
-    "search.replicas": "2",
-    "evaluation.every": "none",
-    "checkpoint.every": "1",
-    "checkpoint.keep_best": "false",
-    "tracking.sampled_rollouts": "1",
+SMALL: Mapping[str, Any] = {
+    "data.questions_per_step": 8,
+    "data.test_questions": 16,
+    "rollout.samples": 4,
+    "rollout.engines": 2,
+    "rollout.max_concurrent": 32,
+    "rollout.kv_cache_gb": 0.25,
+    "learner.learners": 1,
+    "learner.minibatch_rollouts": 16,
+    "search.replicas": 2,
+    "evaluation.every": None,
+    "checkpoint.every": 1,
+    "checkpoint.keep_best": False,
+    "tracking.sampled_rollouts": 1,
 }
 
 
@@ -66,10 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the kills; --run.seed is the run's")
     parser.add_argument("--folder", type=Path, default=Path("runs/chaos"))
     parser.add_argument("--compare", type=Path, metavar="RUN", help="an unhurt run's folder; else one is made first")
-    known, overrides = parser.parse_known_args(arguments)
+    known, overrides = parse(parser, arguments)
     planned = plan_kills(known.steps, known.kills, known.seed)
-    options = SMALL | {"run.steps": str(known.steps), "checkpoint.max_restarts": str(known.kills + 1)}
-    given = [part for key, value in options.items() for part in (f"--{key}", value)] + overrides
+    given = dict(SMALL) | {"run.steps": known.steps, "checkpoint.max_restarts": known.kills + 1} | overrides
     _check(known.config, given)
     folder = known.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,12 @@ class _Hurt:
             logger.info("killed %s %d (%s) after step %d: %s", kill.kind, kill.pid, kill.title, kill.after_step, cost)
 
 
-def _train(folder: Path, name: str, recipe: Path, given: Sequence[str], hurt: _Hurt | None = None) -> tuple[int, float]:
+def _train(
+    folder: Path, name: str, recipe: Path, given: Mapping[str, Any], hurt: _Hurt | None = None
+) -> tuple[int, float]:
     """Exit code and wall seconds of a run, of which nothing is left running."""
-    where = ["--run.folder", str(folder), "--run.name", name, "--run.overwrite", "true"]
-    command = [sys.executable, str(TRAIN), "--config", str(recipe), *given, *where]
+    where = {"run.folder": folder, "run.name": name, "run.overwrite": True}
+    command = [sys.executable, str(TRAIN), "--config", str(recipe), *flags({**given, **where})]
     begun_s = time.time()
     with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
         process = psutil.Popen(
@@ -138,7 +140,7 @@ def _train(folder: Path, name: str, recipe: Path, given: Sequence[str], hurt: _H
             run.end()
 
 
-def _check(recipe: Path, given: Sequence[str]) -> None:
+def _check(recipe: Path, given: Mapping[str, Any]) -> None:
     config = load_config(recipe, given)
     if config.learner.learners == 0 or config.search.url:
         raise ConfigError(

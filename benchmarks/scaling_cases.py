@@ -1,4 +1,4 @@
-"""What is measured: the pocket run with one and two engines and learners, as arguments of `workflows/train.py`."""
+"""What is measured: the pocket run with one and two engines and learners, as settings of `workflows/train.py`."""
 
 from __future__ import annotations
 
@@ -50,32 +50,32 @@ class Case:
 CASES = (Case(1, 1), Case(1, 1, staleness=1), Case(1, 2), Case(1, 2, 2), Case(2, 1), Case(2, 2), Case(2, 2, 2))
 
 
-def arguments(case: Case, *, steps: int, questions: int) -> list[str]:
+def settings_of(case: Case, *, steps: int, questions: int) -> dict[str, Any]:
     """What makes the pocket recipe this case: nothing is saved and hardly anything evaluated. Two updates a step.
 
     Raises ValueError for fewer steps than two, the first of which is left out, and for an odd number of questions.
     """
     if steps < 2 or questions < 2 or questions % 2:
         raise ValueError(f"steps {steps}, questions {questions}: expected two or more steps, and an even number")
-    return [
-        f"--run.steps={steps}",
-        f"--data.questions_per_step={questions}",
-        f"--learner.minibatch_rollouts={questions * 5 // 2}",
-        f"--rollout.engines={case.engines}",
-        f"--learner.learners={case.learners}",
-        f"--learner.zero={case.zero}",
-        f"--rollout.max_staleness={case.staleness}",
-        "--rollout.samples=5",
-        "--data.test_questions=4",
-        "--evaluation.every=1000",
-        "--checkpoint.every=0",
-        "--sentinel.action=off",
-        "--tracking.sampled_rollouts=0",
-    ]
+    return {
+        "run.steps": steps,
+        "data.questions_per_step": questions,
+        "data.test_questions": 4,
+        "rollout.engines": case.engines,
+        "rollout.samples": 5,
+        "rollout.max_staleness": case.staleness,
+        "learner.minibatch_rollouts": questions * 5 // 2,
+        "learner.learners": case.learners,
+        "learner.zero": case.zero,
+        "evaluation.every": 1000,
+        "checkpoint.every": 0,
+        "sentinel.action": "off",
+        "tracking.sampled_rollouts": 0,
+    }
 
 
 def measured(
-    case: Case, given: Sequence[str], metrics: Sequence[Mapping[str, float]], peaks: Sequence[int]
+    case: Case, given: Mapping[str, Any], metrics: Sequence[Mapping[str, float]], peaks: Sequence[int]
 ) -> dict[str, Any]:
     """The case's medians over steps, the first left out, and without evaluations; JSON-ready.
 
@@ -95,7 +95,7 @@ def measured(
         "learners": case.learners,
         "zero": case.zero,
         "staleness": case.staleness,
-        "arguments": list(given),
+        "settings": dict(given),
         "steps": len(steps),
         **{f"{part}_s": value for part, value in seconds.items()},
         "step_s": median(whole),

@@ -9,14 +9,15 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.scaling_cases import CASES, RECIPE, Case, arguments, measured
+from benchmarks.scaling_cases import CASES, RECIPE, Case, measured, settings_of
+from calibadv.config.command_line import flags
 from calibadv.tracking.run_folder import read_json_lines
 
 logger = logging.getLogger(__name__)
@@ -29,17 +30,17 @@ POLL_S = 1.0
 def measure(
     folder: Path, *, steps: int, questions: int, limit_s: float, cases: Sequence[Case] = CASES
 ) -> list[dict[str, Any]]:
-    """What was measured of each case, in order. A case whose file is there with the same arguments is not run again.
+    """What was measured of each case, in order. A case whose file is there with the same settings is not run again.
 
     A case that fails or takes longer than `limit_s` raises ValueError; those before it are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     for case in cases:
-        given = arguments(case, steps=steps, questions=questions)
+        given = settings_of(case, steps=steps, questions=questions)
         file = folder / f"{case.name}.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if kept.get("arguments") != given:
+        if kept.get("settings") != given:
             logger.info("%s: %d steps", case.name, steps)
             kept = run_case(case, given, folder.absolute(), limit_s) | {"machine": machine()}
             written = file.with_suffix(".part")
@@ -49,11 +50,11 @@ def measure(
     return results
 
 
-def run_case(case: Case, given: Sequence[str], folder: Path, limit_s: float) -> dict[str, Any]:
+def run_case(case: Case, given: Mapping[str, Any], folder: Path, limit_s: float) -> dict[str, Any]:
     """One training run, in a process of its own; its output goes to a log beside its result."""
     log = folder / f"{case.name}.log"
-    where = [f"--run.folder={folder / 'runs'}", f"--run.name={case.name}", "--run.overwrite=true"]
-    command = [sys.executable, str(ROOT / "workflows" / "train.py"), "--config", str(RECIPE), *given, *where]
+    settings = {**given, "run.folder": folder / "runs", "run.name": case.name, "run.overwrite": True}
+    command = [sys.executable, str(ROOT / "workflows" / "train.py"), "--config", str(RECIPE), *flags(settings)]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(

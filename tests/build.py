@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from calibadv.config.command_line import split
 from calibadv.types import Group, Question, Trajectory, Turn, TurnKind
 
 QUESTION = Question("test/q", "who?", ("Ada",))
@@ -66,3 +68,10 @@ def trajectory(
 
 def group(*trajectories: Trajectory, question: Question = QUESTION) -> Group:
     return Group(question, trajectories)
+
+
+def overrides_of(*arguments: str) -> dict[str, Any]:
+    """The values of `--section.key value`, as a command reads them."""
+    own, values = split(arguments)
+    assert own == []
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibadv.config import Config, ConfigError, load_config
+from calibadv.config.command_line import flags, parse, split
 from calibadv.config.toml import to_toml
 from calibadv.methods import make_method
 
@@ -18,9 +20,15 @@ RECIPES = sorted((Path(__file__).parents[1] / "workflows" / "recipes").glob("*.t
 POCKET = next(path for path in RECIPES if path.stem == "pocket")
 
 
+def configured(*arguments: str, recipe: Path | None = None) -> Config:
+    """The configuration of a command without flags of its own."""
+    _, values = parse(argparse.ArgumentParser(allow_abbrev=False), arguments)
+    return load_config(recipe, values)
+
+
 def refused(*overrides: str, recipe: Path | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_config(recipe, overrides)
+        configured(*overrides, recipe=recipe)
     return str(caught.value)
 
 
@@ -60,8 +68,8 @@ def test_every_recipe_loads_and_comes_back_from_its_own_toml(recipe: Path, tmp_p
 
 
 def test_run_is_named_after_method_and_seed_unless_it_has_a_name() -> None:
-    assert load_config(None, ["--method.name", "grpo", "--run.seed", "7"]).run_name == "grpo-seed7"
-    assert load_config(None, ["--run.name", "mine"]).run_name == "mine"
+    assert load_config(None, {"method.name": "grpo", "run.seed": 7}).run_name == "grpo-seed7"
+    assert load_config(None, {"run": {"name": "mine"}}).run_name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +98,7 @@ def test_run_is_named_after_method_and_seed_unless_it_has_a_name() -> None:
     ],
 )
 def test_override(override: str, key: str, value: Any) -> None:
-    config: Any = load_config(None, override.split(" "))
+    config: Any = configured(*override.split(" "))
     for part in key.split("."):
         config = getattr(config, part)
     assert config == value
@@ -99,9 +107,38 @@ def test_override(override: str, key: str, value: Any) -> None:
 
 def test_an_override_wins_over_the_recipe_and_the_last_one_over_the_first(tmp_path: Path) -> None:
     recipe = written(tmp_path, "[run]\nseed = 1\nsteps = 9\n[method.params]\nlam = 2.0\n")
-    config = load_config(recipe, ["--run.seed", "2", "--run.seed", "3", "--method.params.adv_reb", "false"])
+    config = configured("--run.seed", "2", "--run.seed", "3", "--method.params.adv_reb", "false", recipe=recipe)
     assert (config.run.seed, config.run.steps) == (3, 9)
     assert config.method.params == {"lam": 2.0, "adv_reb": False}
+
+
+def test_values_from_code_are_taken_as_they_are_and_a_section_may_be_given_in_part(tmp_path: Path) -> None:
+    recipe = written(tmp_path, "[run]\nseed = 1\nsteps = 9\n[method.params]\nlam = 2.0\n")
+    given = {"run": {"seed": 3, "folder": tmp_path}, "data.test_questions": None, "method.params": {"adv_reb": False}}
+    config = load_config(recipe, given)
+    assert (config.run.seed, config.run.steps, config.run.folder) == (3, 9, tmp_path)
+    assert config.method.params == {"adv_reb": False}
+    assert given["method.params"] == {"adv_reb": False}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("run.name", name) for name in ("42", '"', "--run.seed", "none", "a b", "[1", "größe", "true", "")),
+        ("run.folder", Path("7")),
+        ("run.overwrite", True),
+        ("learner.lr", 1e-7),
+        ("learner.betas", [0.8, 0.95]),
+        ("learner.lora_targets", ["q_proj"]),
+        ("sentinel.repetition", float("inf")),
+        ("data.test_questions", None),
+        ("method.params", {"lam": 2.0, "preset": "reference"}),
+    ],
+)
+def test_values_that_are_written_as_flags_are_read_back(key: str, value: Any) -> None:
+    own, read = split(flags({key: value}))
+    assert own == []
+    assert load_config(None, read) == load_config(None, {key: value})
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------
@@ -188,7 +225,7 @@ def test_a_number_that_makes_no_sense_is_refused(overrides: list[str], message: 
 
 def test_a_run_may_have_any_letters_in_its_name_but_not_more_than_a_folder_may() -> None:
     for name in ("versuch-größe", "实验", "a b#c:d=e", "ß" * 100):
-        assert load_config(None, [f"--run.name={name}"]).run_name == name
+        assert configured(f"--run.name={name}").run_name == name
     assert "202 bytes are too long for a folder's name, expected at most 200" in refused("--run.name", "ß" * 101)
 
 
@@ -196,13 +233,13 @@ def test_mini_batches_that_do_not_divide_get_a_suggestion_that_does() -> None:
     said = refused("--data.questions_per_step", "32", "--learner.minibatch_rollouts", "50")
     assert "= 160 rollouts do not divide into mini-batches of learner.minibatch_rollouts = 50" in said
     assert "try 40" in said  # the divisors of 160 beside 50 are 40 and 80
-    config = load_config(None, ["--data.questions_per_step", "32", "--learner.minibatch_rollouts", "40"])
+    config = load_config(None, {"data.questions_per_step": 32, "learner.minibatch_rollouts": 40})
     assert config.updates_per_step == 4
 
 
 def test_recomputed_logprobs_allow_temperature_and_importance_cap() -> None:
     config = load_config(
-        None, ["--learner.old_logprobs=recompute", "--rollout.temperature=0.7", "--learner.importance_cap=2.0"]
+        None, {"learner": {"old_logprobs": "recompute", "importance_cap": 2.0}, "rollout.temperature": 0.7}
     )
     assert config.rollout.temperature == 0.7
 
@@ -227,7 +264,7 @@ def test_wrong_recipe_says_where(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_section_given_as_a_value_cannot_be_overridden(tmp_path: Path) -> None:
-    assert "--run.seed: run is a value, not a section" in refused(
+    assert "run.seed: run is a value, not a section" in refused(
         "--run.seed", "1", recipe=written(tmp_path, "run = 3\n")
     )
 
@@ -241,7 +278,7 @@ def test_recipe_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
 
 def test_method_switch_is_never_turned_on_by_a_word_that_is_not_true() -> None:
     # Any text but "" is true in Python: `--method.params.pre_think False` must not turn it on.
-    choice = load_config(None, ["--method.params.pre_think=False"]).method
+    choice = configured("--method.params.pre_think=False").method
     assert make_method(choice.name, choice.params).prefill == ""
     assert "pre_think is 'maybe': Input should be a valid boolean" in refused("--method.params.pre_think=maybe")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from pathlib import Path
 
 import pytest
 
 from calibadv.config import Config, ConfigError, load_config
+from calibadv.config.command_line import parse
 from calibadv.config.names import OURS, right_name
 from calibadv.methods import METHODS
 
@@ -17,7 +19,7 @@ PARAMETERS = {f"method.params.{name}" for method in METHODS.values() for name in
 
 def refused(*overrides: str, recipe: Path | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_config(recipe, overrides)
+        load_config(recipe, parse(argparse.ArgumentParser(allow_abbrev=False), overrides)[1])
     return str(caught.value)
 
 

@@ -13,6 +13,7 @@ from calibadv.memory.plan import NODE_GPUS, gpus_wanted
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import Inputs, RolloutStream
 from serve.application import search_application
+from tests.build import overrides_of
 from workflows.session import wanted_cpus
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(name: str, *overrides: str) -> Config:
-    return load_config(ROOT / "workflows" / "recipes" / f"{name}.toml", overrides)
+    return load_config(ROOT / "workflows" / "recipes" / f"{name}.toml", overrides_of(*overrides))
 
 
 def actors(config: Config, folder: Path) -> list[dict[str, float]]:

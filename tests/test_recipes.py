@@ -11,6 +11,7 @@ from rich.console import Console
 from calibadv.config import Config, load_config
 from calibadv.memory.dry_run import memory_tables, plan_table
 from calibadv.memory.plan import gpus_wanted
+from tests.build import overrides_of
 
 FOLDER = Path(__file__).parents[1] / "workflows" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
@@ -29,7 +30,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(name: str, *overrides: str) -> Config:
-    return load_config(FOLDER / f"{name}.toml", overrides)
+    return load_config(FOLDER / f"{name}.toml", overrides_of(*overrides))
 
 
 def printed(config: Config, width: int = 120) -> str:

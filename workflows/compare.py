@@ -24,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 
 from calibadv.config import Config
+from calibadv.config.command_line import parse
 from calibadv.methods import make_method
 from calibadv.studies.dry_run import plan_page
 from calibadv.studies.grid import Plan, PlannedRun, check_finished, plan_study
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("study", type=study_file, help="the study's TOML file")
     parser.add_argument("--report", action="store_true", help="only write tables and figures from the runs' folders")
     parser.add_argument("--dry-run", action="store_true", help="check the study, say what it would run, run nothing")
-    known, overrides = parser.parse_known_args(arguments)
+    known, overrides = parse(parser, arguments)
     plan = plan_study(load_study(known.study), overrides)
     if known.dry_run:
         Console().print(plan_page(plan))

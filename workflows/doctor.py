@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from calibadv.cluster.nodes import Cluster, about_cluster
-from calibadv.config import Config, load_config
+from calibadv.config import Config, command_line, load_config
 from calibadv.doctor.checks import Means, checks
 from calibadv.doctor.examine import Check
 from calibadv.doctor.finding import exit_code
@@ -78,8 +78,9 @@ def parse(arguments: Sequence[str] | None = None) -> Subject:
         "--config", type=recipe_file, default=RECIPES / "pocket.toml", help="a recipe (default: pocket.toml)"
     )
     parser.add_argument("--deep", action="store_true", help="start Ray too, read all data, and try a model of any size")
-    known, overrides = parser.parse_known_args(arguments)
-    return Subject(load_config(known.config, overrides), known.deep, ("--config", str(known.config), *overrides))
+    known, overrides = command_line.parse(parser, arguments)
+    given = ("--config", str(known.config), *command_line.flags(overrides))
+    return Subject(load_config(known.config, overrides), known.deep, given)
 
 
 def _cli() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.config import POCKET
+from calibadv.config.command_line import parse
 from calibadv.evaluation.models import check_name
 from calibadv.evaluation.plan import Command
 from workflows.shipped import recipe_file
@@ -24,7 +25,6 @@ _COLUMNS = ("model", "mean")
 
 def parse_command(arguments: Sequence[str], description: str | None = None) -> Command:
     """The command of the arguments. ValueError for a set or an override that cannot be; argparse exits for the rest."""
-    own, overrides = _split(arguments)
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
         description=description,
@@ -37,11 +37,11 @@ def parse_command(arguments: Sequence[str], description: str | None = None) -> C
     parser.add_argument("--config", type=recipe_file, help="a recipe; needed for a model that none of our runs made")
     parser.add_argument("--out", type=Path, help="where answers and tables are kept (default: runs/evaluation)")
     parser.add_argument("--questions", type=int, help="only the first of each set (default: all)")
-    known = parser.parse_intermixed_args(own)
+    known, overrides = parse(parser, arguments, intermixed=True)
     if known.questions is not None and known.questions < 1:
         raise ValueError(f"--questions is {known.questions}: expected at least 1")
-    for override in overrides[::2]:
-        _check_useful(override)
+    for key in overrides:
+        _check_useful(key)
     return Command(
         models=tuple(known.models),
         sets=_sets(known.set),
@@ -49,32 +49,14 @@ def parse_command(arguments: Sequence[str], description: str | None = None) -> C
         recipe=known.config,
         out=known.out,
         questions=known.questions,
-        overrides=tuple(overrides),
+        overrides=overrides,
     )
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own arguments, and the overrides `--section.key value` as flag, value, flag, value, …"""
-    own, overrides, waiting = [], [], list(arguments)
-    while waiting:
-        argument = waiting.pop(0)
-        key, equals, value = argument.partition("=")
-        if not (key.startswith("--") and "." in key):
-            own.append(argument)
-        elif equals:
-            overrides += [key, value]
-        elif waiting:
-            overrides += [key, waiting.pop(0)]
-        else:
-            raise ValueError(f"{key} has no value: overrides are --section.key value")
-    return own, overrides
-
-
-def _check_useful(flag: str) -> None:
-    key = flag.removeprefix("--").replace("-", "_")
+def _check_useful(key: str) -> None:
     for useless, instead in _NO_USE.items():
         if key == useless or key.startswith(f"{useless}."):
-            raise ValueError(f"{flag} means nothing here: {instead}")
+            raise ValueError(f"--{key} means nothing here: {instead}")
 
 
 def _sets(given: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -15,13 +15,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import ray
 from rich.console import Console
 
-from calibadv.config import Config, ConfigError, load_config
+from calibadv.config import Config, ConfigError, command_line, load_config
 from calibadv.memory.dry_run import plan_table
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.lost import mends
@@ -56,34 +57,43 @@ def main(arguments: Sequence[str] | None = None, again: Again | None = None) -> 
     start, for its policy cannot learn. 6: Ray did not start. 75: SIGTERM. 130: Ctrl-C. Of 3, 4, 75 and 130 what was
     learned is saved, and the same command with --resume goes on (docs/resume.md).
     """
-    config, dry_run = parse(arguments)
-    known, _ = _arguments(arguments)
-    if dry_run:
-        Console().print(plan_table(config))
-        check_inputs(config, resume=known.resume is not None)
+    asked = parse(arguments)
+    if asked.dry_run:
+        Console().print(plan_table(asked.config))
+        check_inputs(asked.config, resume=asked.resume)
         return 0
-    return train(config, resume=known.resume is not None, restart=started_again(), again=again)
+    return train(asked.config, resume=asked.resume, restart=started_again(), again=again)
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[Config, bool]:
-    """The configuration of the command line, and whether only to show it.
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What was asked for: to train, to go on, or only to show what would be trained."""
+
+    config: Config
+    resume: bool
+    dry_run: bool
+
+
+def parse(arguments: Sequence[str] | None = None) -> Command:
+    """What the command line asks for.
 
     `--resume RUN` takes the run's own configuration, unless a recipe is given; overrides apply to either.
     """
-    known, overrides = _arguments(arguments)
+    known, overrides = command_line.parse(_parser(), arguments)
+    resume = known.resume is not None
     if not known.resume:
-        return load_config(known.config or RECIPES / "pocket.toml", overrides), known.dry_run
+        return Command(load_config(known.config or RECIPES / "pocket.toml", overrides), resume, known.dry_run)
     folder = next((path for path in (Path(known.resume), RUNS / known.resume) if path.is_dir()), None)
     if folder is None or not (folder / "config.toml").is_file():
         raise ConfigError(
             f"--resume {known.resume}: neither {known.resume} nor {RUNS / known.resume} is the folder of a run (with a "
             "config.toml): name one, or give the command that the run was started with and --resume alone"
         )
-    where = [f"--run.folder={folder.absolute().parent}", f"--run.name={folder.absolute().name}"]
-    return load_config(known.config or folder / "config.toml", [*overrides, *where]), known.dry_run
+    where = {"run.folder": folder.absolute().parent, "run.name": folder.absolute().name}
+    return Command(load_config(known.config or folder / "config.toml", overrides | where), resume, known.dry_run)
 
 
-def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", type=recipe_file, help="a recipe (default: pocket.toml, or the resumed run's own)")
     parser.add_argument(
@@ -96,7 +106,7 @@ def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, lis
         metavar="RUN",
         help=f"go on from the run's newest checkpoint: a folder or a name in {RUNS}/; alone: the run of this command",
     )
-    return parser.parse_known_args(arguments)
+    return parser
 
 
 def train(config: Config, *, resume: bool = False, restart: Restart | None = None, again: Again | None = None) -> int:

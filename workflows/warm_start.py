@@ -18,10 +18,12 @@ if __name__ == "__main__":
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from calibadv.config import POCKET, load_config
+from calibadv.config.command_line import parse
 from calibadv.pocket.supervised import WarmStart, warm_start_pocket
 from workflows.command import run_command
 from workflows.shipped import recipe_file
@@ -32,23 +34,23 @@ RECIPES = Path(__file__).parent / "recipes"
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: written. Raises ValueError for input that cannot be used, before anything is trained."""
     parser = _parser()
-    known, overrides = parser.parse_known_args(arguments)
+    known, overrides = parse(parser, arguments)
     if known.command == "pocket":
         if overrides:
-            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+            parser.error(f"unrecognized arguments: {', '.join(overrides)}")
         warm_start_pocket(known.out, WarmStart(seed=known.seed, steps=known.steps), known.threads)
     else:
         _gold(known, overrides)
     return 0
 
 
-def _gold(known: argparse.Namespace, overrides: Sequence[str]) -> None:
+def _gold(known: argparse.Namespace, overrides: Mapping[str, Any]) -> None:
     from calibadv.supervised.gold import GoldRequest, warm_start_gold  # Ray's modules take seconds to import
     from calibadv.supervised.training import GoldRecipe
 
-    top_k = [] if known.top_k is None else ["--search.top_k", str(known.top_k)]
+    top_k = {} if known.top_k is None else {"search.top_k": known.top_k}
     file = known.config or (RECIPES / "pocket.toml" if known.model == POCKET else None)
-    config = load_config(file, [*top_k, *overrides])
+    config = load_config(file, top_k | dict(overrides))
     recipe = GoldRecipe(**{field.name: getattr(known, field.name) for field in dataclasses.fields(GoldRecipe)})
     names = ("model", "questions", "corpus", "out", "held_out", "keep_unsupported", "save_dtype", "limit")
     same = {name: getattr(known, name) for name in names}

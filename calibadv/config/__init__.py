@@ -2,11 +2,12 @@
 
 from calibadv.config.cluster import ClusterConfig, role
 from calibadv.config.learner import LearnerConfig
-from calibadv.config.load import ConfigError, load_config, read_toml
+from calibadv.config.load import NOTHING, ConfigError, load_config, read_toml
 from calibadv.config.sections import POCKET, CheckpointConfig, SentinelConfig
 from calibadv.config.tree import Config
 
 __all__ = [
+    "NOTHING",
     "POCKET",
     "CheckpointConfig",
     "ClusterConfig",

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from calibadv.config.load import ConfigError, every_key
 from calibadv.config.names import suggestion
@@ -56,6 +58,26 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         except (RecursionError, ValueError) as error:
             raise ConfigError(f"--{key} cannot be read: {error}") from None
     return own, values
+
+
+def flags(values: Mapping[str, Any]) -> list[str]:
+    """The arguments from which `split` reads these values: for a command that is shown or started."""
+    arguments: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            arguments += flags({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            arguments += [f"--{key}", _literal(value, _type_of(key))]
+    return arguments
+
+
+def _literal(value: Any, kind: Any) -> str:
+    if value is None:
+        return "none"
+    text = str(value) if isinstance(value, str | Path) else None
+    if text is not None and not text.startswith("--") and _value(text, kind) == text:
+        return text
+    return tomli_w.dumps({"value": value if text is None else text}).removeprefix("value = ").rstrip()
 
 
 def _value(text: str, kind: Any) -> Any:

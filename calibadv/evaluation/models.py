@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calibadv.config import POCKET, Config, load_config
 
@@ -36,7 +37,7 @@ class EvaluatedModel:
     config: Config
 
 
-def find_models(given: Sequence[str], recipe: Path | None, overrides: Sequence[str]) -> tuple[EvaluatedModel, ...]:
+def find_models(given: Sequence[str], recipe: Path | None, overrides: Mapping[str, Any]) -> tuple[EvaluatedModel, ...]:
     """The models of the command line, each `MODEL` or `NAME=MODEL`; a hub model is downloaded (and cached) now.
 
     A run's own config.toml says how its model is asked and scored; with a recipe, method, dialogue and scoring are
@@ -61,7 +62,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def _find(text: str, recipe: Path | None, overrides: Sequence[str]) -> EvaluatedModel:
+def _find(text: str, recipe: Path | None, overrides: Mapping[str, Any]) -> EvaluatedModel:
     head, equals, tail = text.partition("=")
     named = bool(equals) and _NAME.fullmatch(head) is not None and not Path(text).exists()
     given = tail if named else text
@@ -104,7 +105,7 @@ def _name(given: str, folder: Path, run: Path | None) -> str:
     return run.name if folder == run / "model" else f"{run.name}-{folder.name}"
 
 
-def _config(given: str, run: Path | None, recipe: Path | None, overrides: Sequence[str]) -> Config:
+def _config(given: str, run: Path | None, recipe: Path | None, overrides: Mapping[str, Any]) -> Config:
     """The configuration; flags are applied to run and recipe alike, so that they win whichever is taken."""
     if recipe is None and run is None:
         if given != POCKET:

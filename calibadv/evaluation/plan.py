@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from calibadv.cluster.places import check_places
 from calibadv.cluster.servers import check_routes
@@ -37,7 +38,7 @@ class Command:
     recipe: Path | None
     out: Path | None  # None: "evaluation" beside the runs
     questions: int | None  # the first of each set; None: all
-    overrides: tuple[str, ...]
+    overrides: Mapping[str, Any]  # of the configuration
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibadv.config import Config, ConfigError, load_config
+from calibadv.config import NOTHING, Config, ConfigError, load_config
 from calibadv.studies.study import Cell, Study
 from calibadv.tracking.database import store_uri
 
@@ -57,13 +56,13 @@ class Plan:
         return [run for run in self.runs if run.cell == cell]
 
 
-def plan_study(study: Study, overrides: Sequence[str] = ()) -> Plan:
+def plan_study(study: Study, overrides: Mapping[str, Any] = NOTHING) -> Plan:
     """Every run's configuration: recipe, then the study's settings, the cell's, and the command line's `overrides`.
 
     Raises `ConfigError` for a configuration that is refused, and for a cell that cannot be compared with the others.
     """
-    for override in overrides:
-        _refuse_grid_key(override.partition("=")[0].removeprefix("--").replace("-", "_"), "the command line")
+    for key in overrides:
+        _refuse_grid_key(key, "the command line")
     runs = tuple(
         PlannedRun(cell, _config(study, cell, seed, overrides)) for cell in study.cell for seed in study.seeds_of(cell)
     )
@@ -101,13 +100,12 @@ def check_finished(run: PlannedRun) -> bool:
     return True
 
 
-def _config(study: Study, cell: Cell, seed: int, overrides: Sequence[str]) -> Config:
+def _config(study: Study, cell: Cell, seed: int, overrides: Mapping[str, Any]) -> Config:
     where = f"cell {cell.name!r}"
-    settings = [*_flat(study.settings, "[settings]"), *_flat(cell.settings, where)]
-    method = [("method.name", cell.method), *(_dotted(cell.params, "method.params."))]
-    arguments = [f"--{key}={_literal(value)}" for key, value in [*settings, *method]]
+    settings = dict(_flat(study.settings, "[settings]")) | dict(_flat(cell.settings, where))
+    method = {"method.name": cell.method, **dict(_dotted(cell.params, "method.params."))}
     try:
-        config = load_config(study.recipe, [*arguments, *overrides])
+        config = load_config(study.recipe, settings | method | dict(overrides))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     runs = config.run.folder.absolute()
@@ -140,11 +138,6 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _literal(value: Any) -> str:
-    """The value as TOML text; the bare words none and null unset what may be unset, as on the command line."""
-    return value if value in ("none", "null") else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _refuse_grid_key(key: str, where: str) -> None:

@@ -96,7 +96,7 @@ def test_a_kill_during_learning_shows_in_the_step_after_the_next(tmp_path: Path)
 def test_another_run_is_no_comparison(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.toml").write_text(to_toml(load_config(None, [f"--run.seed={seed}"])))
+        (tmp_path / name / "config.toml").write_text(to_toml(load_config(None, {"run.seed": seed})))
     chaos._check_same(tmp_path / "a", tmp_path / "b")
     with pytest.raises(ConfigError, match=r"is not the run that .* would be unhurt: run.seed was 2, now 1"):
         chaos._check_same(tmp_path / "a", tmp_path / "c")

@@ -14,13 +14,13 @@ import pytest
 
 from benchmarks import scaling_measure as measuring
 from benchmarks.scaling import main
-from benchmarks.scaling_cases import CASES, HEAD, RECIPE, Case, arguments, measured, rows
+from benchmarks.scaling_cases import CASES, HEAD, RECIPE, Case, measured, rows, settings_of
 from benchmarks.scaling_measure import learner_peaks, measure, resident_peak
 from benchmarks.scaling_model_table import MODEL, changed, colocated, model_tables, solved, step_rows
 from calibadv.config import load_config
 from calibadv.memory.shape import model_shape
 
-GIVEN = arguments(Case(2, 1), steps=4, questions=16)
+GIVEN = settings_of(Case(2, 1), steps=4, questions=16)
 RESULT: dict[str, Any] = {
     "engines": 1,
     "learners": 1,
@@ -40,7 +40,7 @@ def line(step: int, seconds: float, tokens: float = 100.0) -> dict[str, float]:
 def test_every_case_is_a_valid_run_of_two_updates_a_step() -> None:
     assert len({case.name for case in CASES}) == len(CASES) == 7
     for case in CASES:
-        config = load_config(RECIPE, arguments(case, steps=4, questions=16))
+        config = load_config(RECIPE, settings_of(case, steps=4, questions=16))
         assert (config.rollout.engines, config.learner.learners) == (case.engines, case.learners)
         assert (config.learner.zero, config.rollout.max_staleness) == (case.zero, case.staleness)
         assert (config.rollouts_per_step, config.updates_per_step, config.checkpoint.every) == (80, 2, 0)
@@ -49,7 +49,7 @@ def test_every_case_is_a_valid_run_of_two_updates_a_step() -> None:
 @pytest.mark.parametrize(("steps", "questions"), [(1, 16), (4, 15), (4, 0)])
 def test_a_measurement_that_says_nothing_is_refused(steps: int, questions: int) -> None:
     with pytest.raises(ValueError, match="expected two or more steps"):
-        arguments(CASES[0], steps=steps, questions=questions)
+        settings_of(CASES[0], steps=steps, questions=questions)
 
 
 def test_medians_leave_out_the_first_step_and_the_time_of_evaluations() -> None:
@@ -90,7 +90,7 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
             ran.append("failed")
             raise ValueError("it took too long")
         ran.append(case.name)
-        return {"case": case.name, "arguments": given}
+        return {"case": case.name, "settings": given}
 
     monkeypatch.setattr(measuring, "run_case", run_case)
     cases = (Case(1, 1), Case(2, 1))
@@ -100,7 +100,7 @@ def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     assert ran == ["engines-1-learners-1", "failed", "engines-2-learners-1"]
     assert [result["case"] for result in results] == [case.name for case in cases]
     assert json.loads((tmp_path / "engines-2-learners-1.json").read_text())["machine"]["cores"] == os.cpu_count()
-    # Other arguments are another measurement.
+    # Other settings are another measurement.
     measure(tmp_path, steps=5, questions=16, limit_s=1, cases=cases[:1])
     assert ran[3:] == ["engines-1-learners-1"]
 

@@ -62,7 +62,7 @@ def newest(kept: Checkpoints) -> Stored | None:
 def test_a_checkpoint_that_does_not_fit_is_not_there_and_the_older_one_is_picked(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = load_config(None, ["--checkpoint.every=1", f"--run.folder={small_disk}", "--run.name=a"])
+    config = load_config(None, {"checkpoint.every": 1, "run.folder": small_disk, "run.name": "a"})
     with RunFolder(small_disk / "a") as folder:
         storage = storage_of(config, folder.path)
         storage.prepare()

@@ -9,13 +9,14 @@ import pytest
 from calibadv.checkpoints.identity import MAY_CHANGE, Identity, differences, flat
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.config import Config, load_config
+from tests.build import overrides_of
 
 DEFAULTS = flat(Config().model_dump(mode="json"))
 DIGESTS = {"train": "aa", "test": "bb", "corpus": "cc", "model": "dd"}
 
 
 def identity(*overrides: str, **digests: str) -> Identity:
-    return Identity(flat(load_config(None, list(overrides)).model_dump(mode="json")), {**DIGESTS, **digests})
+    return Identity(flat(load_config(None, overrides_of(*overrides)).model_dump(mode="json")), {**DIGESTS, **digests})
 
 
 def changed(then: list[str], now: list[str], **digests: str) -> list[str]:

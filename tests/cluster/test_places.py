@@ -9,6 +9,7 @@ import pytest
 
 from calibadv.cluster.places import check_places
 from calibadv.config import load_config
+from tests.build import overrides_of
 
 NOWHERE = "/proc/nohome"  # not even root can make it
 
@@ -20,14 +21,14 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_its_key(tmp_path: Path
         (f"{NOWHERE}/runs", "/proc cannot be written to"),
         (f"{tmp_path}/file/runs", "is not a folder"),
     ):
-        config = load_config(None, [f"--run.folder={tmp_path}", f"--run.cache={tmp_path}", f"--{key}={folder}"])
+        config = load_config(None, {"run.folder": tmp_path, "run.cache": tmp_path, key: folder})
         with pytest.raises(ValueError, match=rf"{key} = '{folder}': .*{why}.*; set --{key} to a folder"):
             check_places(config, {})
 
 
 def test_a_store_of_objects_is_no_folder_and_nothing_is_made(tmp_path: Path) -> None:
     new = tmp_path / "new"
-    config = load_config(None, [f"--run.folder={new}", f"--run.cache={new}", "--checkpoint.uri=s3://bucket/x"])
+    config = load_config(None, {"run.folder": new, "run.cache": new, "checkpoint.uri": "s3://bucket/x"})
     check_places(config, {})
     assert list(tmp_path.iterdir()) == []
 
@@ -44,14 +45,14 @@ def test_what_rays_start_needs_is_asked_of_a_local_ray_alone(tmp_path: Path) -> 
     where = [f"--run.folder={tmp_path}", f"--run.cache={tmp_path}"]
     environment = {"RAY_TMPDIR": NOWHERE}
     with pytest.raises(ValueError, match=f"RAY_TMPDIR = {NOWHERE} cannot hold Ray's session"):
-        check_places(load_config(None, where), environment)
-    check_places(load_config(None, [*where, "--cluster.address=auto"]), environment)
+        check_places(load_config(None, overrides_of(*where)), environment)
+    check_places(load_config(None, overrides_of(*where, "--cluster.address=auto")), environment)
     with pytest.raises(ValueError, match="RAY_AUTH_TOKEN_PATH = /none is not there: write a token there"):
-        check_places(load_config(None, where), {"RAY_AUTH_TOKEN_PATH": "/none"})
+        check_places(load_config(None, overrides_of(*where)), {"RAY_AUTH_TOKEN_PATH": "/none"})
 
 
 def test_a_folder_that_mlflow_cannot_use_is_refused_unless_it_has_a_store_elsewhere(tmp_path: Path) -> None:
     where = [f"--run.folder={tmp_path}/a?b", f"--run.cache={tmp_path}"]
     with pytest.raises(ValueError, match=r"cannot hold '\?'"):
-        check_places(load_config(None, where), dict(os.environ))
-    check_places(load_config(None, [*where, "--tracking.mlflow_uri=http://127.0.0.1:5000"]), {})
+        check_places(load_config(None, overrides_of(*where)), dict(os.environ))
+    check_places(load_config(None, overrides_of(*where, "--tracking.mlflow_uri=http://127.0.0.1:5000")), {})

@@ -43,7 +43,7 @@ def test_a_run_keeps_the_day_on_which_it_began(tmp_path: Path) -> None:
     config = with_date(load_config(None), model)
     assert config.rollout.date == date.today().isoformat()
     assert with_date(load_config(None), model, DAY).rollout.date == DAY
-    given = load_config(None, [f"--rollout.date={DAY}"])
+    given = load_config(None, {"rollout.date": DAY})
     assert with_date(given, model, "2001-01-01") == given
     assert prompt(given, model).startswith("Today: 09 March 2025\n")
 
@@ -55,7 +55,7 @@ def test_a_template_without_a_date_changes_no_configuration() -> None:
 def test_a_checkpoint_gives_its_day_to_whoever_goes_on_and_refuses_another(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "checkpoints"))
     assert date_of_checkpoint(storage) == ""
-    kept = Identity(flat(load_config(None, [f"--rollout.date={DAY}"]).model_dump(mode="json")), {})
+    kept = Identity(flat(load_config(None, {"rollout.date": DAY}).model_dump(mode="json")), {})
 
     def write(folder: Path) -> None:
         (folder / "identity.json").write_text(json.dumps(kept.to_dict()))
@@ -78,7 +78,7 @@ def test_an_evaluation_asks_as_the_run_was_asked_and_goes_on_with_its_own_day(tm
     (run / "config.toml").write_text(f'[rollout]\ndate = "{DAY}"\nsystem = "Be brief."\n')
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[rollout]\nengine = 'torch'\n")
-    (found,) = find_models([str(run)], recipe, [])
+    (found,) = find_models([str(run)], recipe, {})
     assert (found.config.rollout.date, found.config.rollout.system) == (DAY, "Be brief.")
     about = identity(EvaluatedModel("m", model, found.config), "", (), "")
     assert (about["dialogue"]["date"], about["dialogue"]["system"]) == (DAY, "Be brief.")
@@ -91,4 +91,4 @@ def test_an_evaluation_asks_as_the_run_was_asked_and_goes_on_with_its_own_day(tm
 @pytest.mark.parametrize("given", ["tomorrow", "2025-02-30", "09.03.2025"])
 def test_what_is_no_day_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match="expected a day as 2026-11-28"):
-        load_config(None, [f"--rollout.date={given}"])
+        load_config(None, {"rollout.date": given})

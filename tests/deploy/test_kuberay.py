@@ -26,9 +26,9 @@ def run_config() -> Config:
     """The configuration of the RayJob's command."""
     _, script, *arguments = shlex.split(kubernetes("RayJob")["spec"]["entrypoint"])
     folder = script.removesuffix("/workflows/train.py")
-    config, dry_run = parse([argument.replace(folder, str(ROOT)) for argument in arguments])
-    assert not dry_run
-    return config
+    asked = parse([argument.replace(folder, str(ROOT)) for argument in arguments])
+    assert not asked.dry_run
+    return asked.config
 
 
 def test_ray_reads_the_groups_with_their_gpus_and_roles(groups: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ NOWHERE = Path("/nowhere")
 
 
 def config(**settings: str) -> Config:
-    return load_config(None, [part for key, value in settings.items() for part in (f"--{key}", value)])
+    return load_config(None, settings)
 
 
 def stream(of: Config) -> RolloutStream:

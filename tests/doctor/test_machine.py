@@ -19,6 +19,7 @@ from calibadv.doctor.needs import Needs, needs_of, ram_gib
 from calibadv.doctor.subject import Subject, model_here
 from calibadv.memory.plan import gpus_wanted
 from calibadv.model_source import ModelFolder
+from tests.build import overrides_of
 from workflows.doctor import RECIPES
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
@@ -29,7 +30,7 @@ QWEN_7B = (
 
 
 def recipe(*overrides: str) -> Config:
-    return load_config(RECIPES / "pocket.toml", overrides)
+    return load_config(RECIPES / "pocket.toml", overrides_of(*overrides))
 
 
 # ---- versions ----------------------------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def test_deepspeed_and_peft_are_asked_for_where_a_recipe_stands_on_them() -> Non
 
 def test_needs_of_a_7b_by_its_published_shape(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(QWEN_7B)
-    needs = needs_of(load_config(None, ["--learner.gradient_checkpointing", "true"]), tmp_path)
+    needs = needs_of(load_config(None, {"learner.gradient_checkpointing": True}), tmp_path)
     assert needs.parameters == 7_615_600_000
     assert (needs.weights_gib, needs.rollout_gib, needs.state_gib) == (14.19, 0.875, 113.48)
     # 16,384 x (28 x 4 x 3,584 + 1.5 x 421,888 + 16 x 3,584) bytes; and 1,024 x 152,064 x 4 bytes of logits.
@@ -89,7 +90,7 @@ def test_needs_of_a_7b_by_its_published_shape(tmp_path: Path) -> None:
 def test_learners_that_share_a_state_need_a_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(QWEN_7B)
     shared = ("--learner.zero=3", "--learner.learners=4")
-    needs = needs_of(load_config(None, ["--learner.gradient_checkpointing", "true", *shared]), tmp_path)
+    needs = needs_of(load_config(None, overrides_of("--learner.gradient_checkpointing", "true", *shared)), tmp_path)
     assert needs.state_gib == 113.48  # what a checkpoint holds does not depend on who holds it
     assert needs.learner_gib - needs.work_gib == pytest.approx(113.48 * 20 / 16 / 4, abs=0.01)
 
@@ -286,11 +287,11 @@ def test_a_server_that_the_run_calls_must_listen(listening: int) -> None:
 def test_the_servers_of_a_recipe_are_those_with_an_address() -> None:
     config = load_config(
         None,
-        [
+        overrides_of(
             *("--search.url=http://127.0.0.1:1/retrieve", "--tracking.mlflow_uri=sqlite:///mlflow.db"),
             *("--method.params.soft_pen=judge", "--method.params.judge_model=m"),
             "--method.params.judge_url=http://127.0.0.1:2/v1",
-        ],
+        ),
     )
     assert [server.name for server in servers_of(config)] == ["search server", "judge"]
 

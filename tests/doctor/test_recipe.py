@@ -24,7 +24,7 @@ from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK
 from calibadv.types import Document
-from tests.build import group, trajectory
+from tests.build import group, overrides_of, trajectory
 from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_dialogue import byte_tokenizer
 from tests.training.untaught import untaught
@@ -56,7 +56,7 @@ def subject(folder: Path, *overrides: str, deep: bool = False) -> Subject:
         "search.reranker": "none",
     }
     given = [f"--{key}={value}" for key, value in files.items()]
-    return Subject(load_config(RECIPES / "pocket.toml", [*given, *overrides]), deep)
+    return Subject(load_config(RECIPES / "pocket.toml", overrides_of(*given, *overrides)), deep)
 
 
 def looked(look: Any, given: Subject) -> list[Finding]:
@@ -527,5 +527,6 @@ def test_a_node_says_what_it_has_and_lacks(tmp_path: Path, monkeypatch: pytest.M
 def test_every_node_must_see_what_the_recipe_names_by_an_absolute_path() -> None:
     assert paths_of(load_config(RECIPES / "pocket.toml")) == ()
     given = ("--data.corpus=/data/wiki", "--model.path=/data/qwen", "--search.faiss_index=/data/e5.index")
-    assert paths_of(load_config(None, given)) == ("/data/qwen", "/data/e5.index", "/data/wiki")
-    assert "/data/wiki" not in paths_of(load_config(None, [*given, "--search.url=http://127.0.0.1:1"]))
+    assert paths_of(load_config(None, overrides_of(*given))) == ("/data/qwen", "/data/e5.index", "/data/wiki")
+    elsewhere = load_config(None, overrides_of(*given, "--search.url=http://127.0.0.1:1"))
+    assert "/data/wiki" not in paths_of(elsewhere)

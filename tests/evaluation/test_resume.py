@@ -22,7 +22,7 @@ from calibadv.evaluation.prediction import Prediction, PredictionFile, predict, 
 from calibadv.evaluation.results import PREDICTIONS
 from calibadv.pocket import policy_path
 from calibadv.types import Phase, Question
-from tests.build import trajectory
+from tests.build import overrides_of, trajectory
 from workflows.evaluate import waiting_questions
 from workflows.evaluation_options import parse_command
 
@@ -35,7 +35,7 @@ def answer(question: Question) -> Prediction:
 
 
 def make_model(*overrides: str) -> EvaluatedModel:
-    return EvaluatedModel("pocket", policy_path(), load_config(RECIPES / "pocket.toml", overrides))
+    return EvaluatedModel("pocket", policy_path(), load_config(RECIPES / "pocket.toml", overrides_of(*overrides)))
 
 
 # ---- the file of answers

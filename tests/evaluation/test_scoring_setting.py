@@ -65,7 +65,7 @@ def test_digests_of_what_is_scored_as_ever_stay_and_others_differ() -> None:
     assert questions_digest([words]) == "d832cd9e781fbc54d8a2a538c1eae58a"  # of 512cbd2, before there were two ways
     assert questions_digest([replace(words, tokens=TokenUnit.UNSPACED)]) != questions_digest([words])
     assert "tokens" not in search_identity(Config())
-    config = load_config(None, ["--search.tokens", "unspaced"])
+    config = load_config(None, {"search.tokens": "unspaced"})
     assert search_identity(config)["tokens"] == "unspaced"
     assert config.search.tokens == "unspaced"
 
@@ -81,20 +81,20 @@ def test_a_run_does_not_go_on_with_another_way_of_scoring() -> None:
 def test_models_of_one_table_are_scored_and_search_alike(tmp_path: Path) -> None:
     chinese = write_run(tmp_path / "runs" / "zh", "--reward.tokens", "unspaced", "--search.tokens", "unspaced")
     plain = write_run(tmp_path / "runs" / "en")
-    models = find_models([str(chinese), str(plain)], None, ())
+    models = find_models([str(chinese), str(plain)], None, {})
     with pytest.raises(ValueError, match=r"reward.tokens is 'unspaced' for zh and 'words' for en: .*--reward.tokens"):
         _one_scoring(models)
     with pytest.raises(ValueError, match=r"search.tokens is 'unspaced' for zh and 'words' for en: .*--search.tokens"):
         _check_one_search(models)
-    flags = ["--reward.tokens", "unspaced", "--search.tokens", "unspaced"]
-    both = find_models([str(chinese), str(plain)], None, flags)
+    unspaced = {"reward.tokens": "unspaced", "search.tokens": "unspaced"}
+    both = find_models([str(chinese), str(plain)], None, unspaced)
     assert _one_scoring(both) == TokenUnit.UNSPACED
     _check_one_search(both)
 
 
 def test_with_a_recipe_a_model_is_still_scored_as_its_run_was(tmp_path: Path) -> None:
     chinese = write_run(tmp_path / "runs" / "zh", "--reward.tokens", "unspaced")
-    (model,) = find_models([str(chinese)], Path("workflows/recipes/pocket.toml").absolute(), ())
+    (model,) = find_models([str(chinese)], Path("workflows/recipes/pocket.toml").absolute(), {})
     assert model.config.reward.tokens == TokenUnit.UNSPACED
 
 

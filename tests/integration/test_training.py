@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from calibadv.config import load_config
 from calibadv.pocket import policy_path
+from tests.build import overrides_of
 from tests.integration.commands import ROOT, ended, killed_on_error, ray_folder, start, wait_for, without_seconds
 
 pytestmark = pytest.mark.integration
@@ -133,7 +134,7 @@ def test_metrics_have_a_line_for_the_start_and_one_a_step(finished: Path) -> Non
 
 def test_configuration_reloads_as_what_was_run(finished: Path, place: Place) -> None:
     overrides = place.arguments("first")
-    asked = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", overrides)
+    asked = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", overrides_of(*overrides))
     assert load_config(finished / "config.toml") == asked
 
 

@@ -48,7 +48,7 @@ def trial(config: dict[str, str]) -> None:
 
 
 def test_a_trials_engines_run_in_what_it_reserves(tmp_path: Path) -> None:
-    config = load_config(None, [f"--rollout.engines={ENGINES}", "--cluster.gpus_per_engine=0"])
+    config = load_config(None, {"rollout.engines": ENGINES, "cluster.gpus_per_engine": 0})
     file = tmp_path / "said.json"
     tune.Tuner(
         tune.with_resources(trial, trial_request(config)),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.config.command_line import parse
 from tests.integration.commands import ROOT, ended, ray_folder, start
 from tests.training.untaught import untaught
 from workflows import train, warm_start
@@ -60,8 +61,8 @@ def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(tmp_path: Pa
     assert "0 of 64 rollouts are well-formed" in said
     _, script, *taught = shlex.split(said.partition("Teach it first: ")[2].partition("; then train")[0])
     assert Path(script) == ROOT / "workflows" / "warm_start.py"
-    known, overrides = warm_start._parser().parse_known_args(taught)
-    assert (known.questions, known.corpus, overrides) == (Path("train.jsonl"), Path("corpus.jsonl"), [])
+    known, overrides = parse(warm_start._parser(), taught)
+    assert (known.questions, known.corpus, overrides) == (Path("train.jsonl"), Path("corpus.jsonl"), {})
     assert (tmp_path / known.config).is_file()
     assert "Traceback" not in output
     asked = (tmp_path / "runs" / "calibadv-seed0" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()

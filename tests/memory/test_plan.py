@@ -25,6 +25,7 @@ from calibadv.memory.plan import (
 from calibadv.memory.shape import ModelShape, model_shape
 from calibadv.search.manifest import IndexManifest, Origin
 from calibadv.search.manifest import write_manifest as write_index_manifest
+from tests.build import overrides_of
 
 QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
 QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
@@ -35,7 +36,7 @@ WIKI = "--data.corpus=data/wiki-18"
 
 
 def config(*overrides: str) -> Config:
-    return load_config(None, [*NODE, *LEAN, *E5, *overrides])
+    return load_config(None, overrides_of(*NODE, *LEAN, *E5, *overrides))
 
 
 def search(*overrides: str) -> dict[str, Part]:
@@ -49,11 +50,11 @@ def test_gpus_are_those_of_engines_learners_and_search() -> None:
     assert gpus_wanted(config("--search.shards=3", "--search.shard_replicas=2", "--search.shard_gpus=0.5")) == 11
     assert gpus_wanted(config("--search.url=http://127.0.0.1:8000")) == 7
     assert gpus_wanted(config("--learner.learners=0")) == 7  # the learner in the driver has a GPU too
-    assert gpus_wanted(load_config(None, ["--cluster.gpus_per_engine=0"])) == 0
+    assert gpus_wanted(load_config(None, {"cluster.gpus_per_engine": 0})) == 0
 
 
 def test_a_run_on_cpus_has_no_parts() -> None:
-    assert parts_of(load_config(None, ["--cluster.gpus_per_engine=0"]), QWEN_3B) == []
+    assert parts_of(load_config(None, {"cluster.gpus_per_engine": 0}), QWEN_3B) == []
 
 
 def test_an_engines_kv_cache_takes_what_its_share_of_the_card_leaves() -> None:

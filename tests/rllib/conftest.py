@@ -9,6 +9,7 @@ import pytest
 from calibadv.config import Config, load_config
 from calibadv.methods import Method, make_method
 from calibadv.rllib.config import CalibAdvConfig
+from tests.build import overrides_of
 from tests.rollout.engine_suite import save_tiny_model
 
 
@@ -29,7 +30,7 @@ def settings(*overrides: str) -> Config:
         "run.steps": "4",
     }
     arguments = [f"--{key}={value}" for key, value in small.items()]
-    return load_config(None, [*arguments, *overrides])
+    return load_config(None, overrides_of(*arguments, *overrides))
 
 
 def algorithm_config(model_folder: Path, config: Config, method: Method | None = None) -> CalibAdvConfig:

@@ -21,7 +21,7 @@ from calibadv.rllib.lora import Lora, add_adapters, merged, target_layers
 from calibadv.rllib.module import load_causal_lm
 from calibadv.rllib.totals import step_metrics
 from calibadv.types import Group
-from tests.build import group, trajectory
+from tests.build import group, overrides_of, trajectory
 from tests.rllib.conftest import settings
 from tests.rllib.test_checkpoint import Learners
 from tests.rllib.test_learner import GROUPS, make_learner, on_policy, train
@@ -137,7 +137,7 @@ def test_the_first_adapters_follow_the_seed_and_leave_the_random_generator_alone
 )
 def test_settings_that_make_no_sense_are_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        load_config(None, overrides)
+        load_config(None, overrides_of(*overrides))
 
 
 # ---- training ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from calibadv.config import Config, ConfigError, load_config
+from tests.build import overrides_of
 
 GPUS = (
     "--rollout.placement=colocated",
@@ -16,7 +17,7 @@ GPUS = (
 
 
 def config(*overrides: str) -> Config:
-    return load_config(None, overrides)
+    return load_config(None, overrides_of(*overrides))
 
 
 def test_recomputed_log_probs_of_an_older_policy_need_an_importance_cap() -> None:

@@ -12,6 +12,7 @@ from calibadv.cluster.weights import PackedWeights, TensorSpec
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.rllib import publish
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, with_copies
+from tests.build import overrides_of
 
 COLOCATED = (
     "--rollout.placement=colocated",
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def config(*overrides: str) -> Config:
-    return load_config(None, overrides)
+    return load_config(None, overrides_of(*overrides))
 
 
 @pytest.mark.parametrize(

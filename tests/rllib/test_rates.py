@@ -8,12 +8,13 @@ import pytest
 
 from calibadv.config import Config, load_config
 from calibadv.rllib.rates import critic_rate, policy_rate
+from tests.build import overrides_of
 
 
 def settings(**learner: object) -> Config:
     keys = {"data.questions_per_step": 2, "rollout.samples": 2, "run.steps": 10, "method.name": "ppo"}
     keys |= {f"learner.{key}": value for key, value in {"minibatch_rollouts": 2, "lr": 1.0, **learner}.items()}
-    return load_config(None, [f"--{key}={value}" for key, value in keys.items()])
+    return load_config(None, keys)
 
 
 def rates(config: Config) -> list[float]:
@@ -70,4 +71,4 @@ def test_a_rate_that_never_gets_there_is_refused(overrides: dict[str, int], mess
 @pytest.mark.parametrize("name", ["critic_warmup_steps", "critic_only_steps"])
 def test_without_a_critic_there_is_none_to_warm_up(name: str) -> None:
     with pytest.raises(ValueError, match=f"learner.{name} = 2 is of a critic, and method 'grpo' has none"):
-        load_config(None, [f"--learner.{name}=2", "--method.name=grpo"])
+        load_config(None, overrides_of(f"--learner.{name}=2", "--method.name=grpo"))

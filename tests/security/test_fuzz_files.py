@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 from contextlib import suppress
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from calibadv.checkpoints.manifest import Damaged, Manifest
 from calibadv.checkpoints.state_files import read_state
 from calibadv.config import Config, ConfigError, load_config
+from calibadv.config.command_line import parse
 from calibadv.config.load import every_key
 from calibadv.data.corpus import load_corpus
 from calibadv.data.errors import DataError
@@ -69,7 +71,7 @@ def test_any_tree_is_a_configuration_or_refused(tree: dict[str, Any]) -> None:
 @example(arguments=["--=", "--run=", "--.="])
 def test_any_arguments_are_a_configuration_or_refused(arguments: list[str]) -> None:
     with suppress(ConfigError):
-        load_config(None, arguments)
+        load_config(None, parse(argparse.ArgumentParser(add_help=False), arguments)[1])
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,13 @@ def test_toml_that_no_reader_can_hold_is_refused_by_its_path(tmp_path: Path, con
 def test_an_argument_that_no_reader_can_hold_is_refused_by_its_key() -> None:
     for text in ("[" * 5000, "1" * 5000):
         with pytest.raises(ConfigError, match=r"run\.seed"):
-            load_config(None, ["--run.seed", text])
+            parse(argparse.ArgumentParser(), ["--run.seed", text])
 
 
 @pytest.mark.parametrize("name", ["../mine", "/etc", "a/b", "..", ".", "a\x00b", "a\nb", "\x1b[2J"])
 def test_a_run_cannot_be_named_out_of_its_folder(name: str) -> None:
     with pytest.raises(ConfigError, match=r"run\.name"):
-        load_config(None, ["--run.name", json.dumps(name)])
+        load_config(None, {"run.name": name})
 
 
 # ---- data files --------------------------------------------------------------------------------------------------

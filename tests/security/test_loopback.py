@@ -31,7 +31,7 @@ def test_the_search_app_of_a_run_opens_no_port_unless_it_is_given_one() -> None:
 
 
 def test_the_search_app_of_a_run_listens_on_loopback() -> None:
-    search = load_config(None, ["--search.http_port=8000"]).search
+    search = load_config(None, {"search.http_port": 8000}).search
     assert (search.http_host, search.http_port) == (LOOPBACK, 8000)
 
 

@@ -16,6 +16,7 @@ from calibadv.search.settings import SearchConfig
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.run_folder import RunFolder
+from tests.build import overrides_of
 
 SECRET = "s3cr3t-of-this-test"
 
@@ -27,11 +28,11 @@ def with_secrets(monkeypatch: pytest.MonkeyPatch) -> Config:
         monkeypatch.setenv(variable, SECRET)
     return load_config(
         None,
-        [
+        overrides_of(
             *("--search.url", "http://127.0.0.1:9/retrieve", "--search.token_env", "SEARCH_TOKEN"),
             *("--method.params.soft_pen", "judge", "--method.params.judge_model", "m"),
             *("--method.params.judge_url", "http://127.0.0.1:9/v1", "--tracking.mlflow_uri", "http://127.0.0.1:9"),
-        ],
+        ),
     )
 
 
@@ -97,7 +98,7 @@ async def test_a_server_cannot_send_the_token_on_to_another() -> None:
 )
 def test_a_secret_in_the_configuration_is_refused_without_being_shown(key: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(None, [f"--{key}", value])
+        load_config(None, overrides_of(f"--{key}", value))
     assert key in str(caught.value)
     assert SECRET not in str(caught.value)
 
@@ -115,4 +116,4 @@ def test_a_secret_in_the_configuration_is_refused_without_being_shown(key: str, 
 )
 def test_an_address_without_a_secret_is_taken(key: str, value: str) -> None:
     section, _, name = key.partition(".")
-    assert getattr(getattr(load_config(None, [f"--{key}", value]), section), name) == value
+    assert getattr(getattr(load_config(None, overrides_of(f"--{key}", value)), section), name) == value

@@ -14,6 +14,7 @@ from calibadv.step_time.layout import Engines, Layout, Learners
 from calibadv.step_time.model import step_time
 from calibadv.step_time.publication import publication_phase
 from calibadv.step_time.work import Work
+from tests.build import overrides_of
 from tests.step_time.build import IDEAL, QWEN_7B, TINY, UNIT, WORK
 
 SMALL = Layout(Engines(1), Learners(4, zero=3))
@@ -110,34 +111,36 @@ def test_kinds_of_gpus_in_the_configuration_are_those_that_are_known() -> None:
 
 
 def test_no_estimate_without_a_named_gpu_or_for_parts_on_cpus() -> None:
-    assert estimate(load_config(None, ON_GPUS[:3]), QWEN_7B) is None
-    assert estimate(load_config(None, ["--cluster.gpu=H100"]), QWEN_7B) is None  # the learner is in the driver
-    assert estimate(load_config(None, [*ON_GPUS, "--cluster.gpus_per_engine=0"]), QWEN_7B) is None
+    assert estimate(load_config(None, overrides_of(*ON_GPUS[:3])), QWEN_7B) is None
+    assert estimate(load_config(None, {"cluster.gpu": "H100"}), QWEN_7B) is None  # the learner is in the driver
+    assert estimate(load_config(None, overrides_of(*ON_GPUS, "--cluster.gpus_per_engine=0")), QWEN_7B) is None
 
 
 def test_a_configurations_estimate_is_the_models() -> None:
-    config = load_config(None, [*ON_GPUS, "--learner.dtype=bfloat16", "--learner.gradient_checkpointing=true"])
+    config = load_config(
+        None, overrides_of(*ON_GPUS) | {"learner.dtype": "bfloat16", "learner.gradient_checkpointing": True}
+    )
     step = estimate(config, QWEN_7B)
     assert step == step_time(QWEN_7B, GPUS["H100"], Work(), Layout(Engines(8), Learners(4)))
 
 
 def test_a_configurations_layout() -> None:
     given = ["--learner.kl_coef=0.1", "--learner.old_logprobs=recompute", "--rollout.tensor_parallel=2"]
-    layout = layout_of(load_config(None, [*ON_GPUS, *given, "--rollout.engines=3", "--search.replicas=2"]))
+    layout = layout_of(load_config(None, overrides_of(*ON_GPUS, *given, "--rollout.engines=3", "--search.replicas=2")))
     assert layout.engines == Engines(3, tensor_parallel=2)
     assert layout.learners == Learners(4, dtype="float32", checkpointing=False, forwards=2)
     assert (layout.colocated, layout.max_staleness, layout.retrievers) == (False, 0, 2)
     turns = ("--rollout.placement=colocated", "--cluster.gpus_per_engine=0.6", "--learner.gpus_per_learner=0.4")
-    both = layout_of(load_config(None, [*ON_GPUS, *turns]))
+    both = layout_of(load_config(None, overrides_of(*ON_GPUS, *turns)))
     assert (both.colocated, both.gpus, both.in_place) == (True, 8, False)
-    assert layout_of(load_config(None, [*ON_GPUS, *turns, "--learner.learners=8"])).in_place
-    ppo = layout_of(load_config(None, ["--method.name=ppo"]))
+    assert layout_of(load_config(None, overrides_of(*ON_GPUS, *turns, "--learner.learners=8"))).in_place
+    ppo = layout_of(load_config(None, {"method.name": "ppo"}))
     assert ppo.learners.models == 2
-    assert layout_of(load_config(None, ["--learner.lora_rank=8"])).learners.adapters
+    assert layout_of(load_config(None, {"learner.lora_rank": 8})).learners.adapters
 
 
 def test_limits_of_a_configuration_cut_the_assumed_rollout() -> None:
     limits = ("--rollout.max_turns=1", "--rollout.max_turn_tokens=40", "--rollout.max_observation_tokens=60")
-    work = work_of(load_config(None, [*limits, "--rollout.max_prompt_tokens=100"]))
+    work = work_of(load_config(None, overrides_of(*limits, "--rollout.max_prompt_tokens=100")))
     assert work == Work(512, 5, 100, 2, 40, 60, longest_turns=2, longest_action_tokens=80)
     assert work_of(load_config(None)) == Work()

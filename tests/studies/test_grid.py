@@ -18,7 +18,7 @@ GRPO = '[[cell]]\nname = "grpo"\nmethod = "grpo"\n'
 def test_a_run_is_recipe_then_settings_then_cell_then_command_line(tmp_path: Path) -> None:
     cells = GRPO + '[cell.settings.learner]\nlr = 2e-4\n[cell.settings.evaluation]\nevery = "none"\n'
     more = "settings.run.steps = 9\nsettings.learner.lr = 1e-4\nsettings.learner.clip = 0.3\n"
-    plan = plan_study(load_study(study_file(tmp_path, cells, more)), ["--learner.clip", "0.1"])
+    plan = plan_study(load_study(study_file(tmp_path, cells, more)), {"learner.clip": 0.1})
     config = plan.runs[0].config
     assert (config.run.steps, config.learner.lr, config.learner.clip, config.evaluation.every) == (9, 2e-4, 0.1, None)
     assert config.data.questions_per_step == 32  # pocket.toml's own
@@ -61,7 +61,7 @@ def test_a_wrong_study_is_refused_by_name(tmp_path: Path, cells: str, more: str,
 
 def test_the_command_line_cannot_set_what_the_study_decides(tmp_path: Path) -> None:
     study = load_study(study_file(tmp_path))
-    for override in (["--run.seed", "3"], ["--run.seed=3"], ["--run.name", "x"]):
+    for override in ({"run.seed": 3}, {"run.name": "x"}):
         with pytest.raises(ConfigError, match="the command line sets 'run"):
             plan_study(study, override)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from calibadv.config import load_config
 from calibadv.studies.grid import PlannedRun
 from calibadv.studies.live import LiveProgress, PlainProgress, Tail, open_progress
+from tests.build import overrides_of
 from tests.studies.plan import make_plan
 from workflows.trials import shares_search, study_cpus, trial_request
 
@@ -128,7 +129,7 @@ def test_the_live_table_is_for_terminals_alone(tmp_path: Path, monkeypatch: pyte
 
 def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
     def request(*overrides: str) -> list[dict[str, float]]:
-        bundles: list[dict[str, float]] = trial_request(load_config(None, overrides)).bundles
+        bundles: list[dict[str, float]] = trial_request(load_config(None, overrides_of(*overrides))).bundles
         return bundles
 
     two_engines, on_cpus = "--rollout.engines=2", "--cluster.gpus_per_engine=0"
@@ -162,14 +163,14 @@ def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
 
 def test_a_cluster_has_room_for_the_largest_runs_at_once() -> None:
     # Engines, half a CPU for search, learners, 2 for Serve and Ray Data, 1 for the trial.
-    small, large = (load_config(None, [f"--rollout.engines={n}", "--learner.learners=1"]) for n in (1, 4))
+    small, large = (load_config(None, {"rollout.engines": n, "learner.learners": 1}) for n in (1, 4))
     assert study_cpus([small, large, small], concurrent=1) == 4 + 0.5 + 1 + 2 + 1
     assert study_cpus([small, large, small], concurrent=2) == 8.5 + 5.5
     assert study_cpus([small], concurrent=3) == 5.5
 
 
 def test_runs_share_the_search_app_when_they_search_alike() -> None:
-    shared = load_config(None, [])
-    assert shares_search(load_config(None, ["--method.name=grpo", "--run.seed=3"]), shared)
-    assert not shares_search(load_config(None, ["--search.top_k=5"]), shared)
-    assert not shares_search(load_config(None, ["--data.corpus=other.jsonl"]), shared)
+    shared = load_config(None, {})
+    assert shares_search(load_config(None, {"method.name": "grpo", "run.seed": 3}), shared)
+    assert not shares_search(load_config(None, {"search.top_k": 5}), shared)
+    assert not shares_search(load_config(None, {"data.corpus": "other.jsonl"}), shared)

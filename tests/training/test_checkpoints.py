@@ -16,6 +16,7 @@ from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.resume import begin_anew, finished_steps, resume_run, storage_of
 from calibadv.training.snapshots import Snapshots
+from tests.build import overrides_of
 from tests.training.fake_algorithm import FakeAlgorithm
 
 OVERRIDES = ["--run.steps=40", "--evaluation.every=5"]
@@ -23,7 +24,7 @@ DIGESTS = {"train": "a", "test": "b", "corpus": "c", "model": "d"}
 
 
 def config(*more: str) -> Config:
-    return load_config(None, [*OVERRIDES, *more])
+    return load_config(None, overrides_of(*OVERRIDES, *more))
 
 
 def identity(settings: Config, **digests: str) -> Identity:

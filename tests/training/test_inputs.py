@@ -16,6 +16,7 @@ from calibadv.config import load_config
 from calibadv.pocket import policy_path
 from calibadv.training import attempt
 from calibadv.training.inputs import check_inputs, check_job, resolve_inputs
+from tests.build import overrides_of
 from workflows import train
 
 Run = Callable[..., tuple[int, str]]
@@ -69,13 +70,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_right_input_is_resolved_to_checked_files(files: dict[str, str], tmp_path: Path) -> None:
-    inputs = resolve_inputs(load_config(None, [f"--{key}={value}" for key, value in files.items()]))
+    inputs = resolve_inputs(load_config(None, files))
     assert (inputs.train, inputs.corpus) == (tmp_path / "train.jsonl", tmp_path / "corpus.jsonl")
     assert inputs.model == policy_path()
 
 
 def test_pocket_names_the_embedded_world_and_policy(tmp_path: Path) -> None:
-    inputs = resolve_inputs(load_config(train.RECIPES / "pocket.toml", [f"--run.cache={tmp_path}"]))
+    inputs = resolve_inputs(load_config(train.RECIPES / "pocket.toml", {"run.cache": tmp_path}))
     assert {inputs.train.parent, inputs.test.parent, inputs.corpus.parent} == {tmp_path / "pocket"}
     assert all(path.is_file() for path in (inputs.train, inputs.test, inputs.corpus))
     assert inputs.model == policy_path()
@@ -176,7 +177,7 @@ def test_a_folder_that_is_no_model_is_refused_by_name(
 
 def test_a_question_in_train_and_test_is_warned_of(files: dict[str, str], tmp_path: Path, caplog: Any) -> None:
     shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
-    resolve_inputs(load_config(None, [f"--{key}={value}" for key, value in files.items()]))
+    resolve_inputs(load_config(None, files))
     assert "4 questions are in both train and test, e.g. 'Where was Ada born?'" in caplog.text
 
 
@@ -187,7 +188,7 @@ def test_results_that_would_go_with_the_job_are_warned_of(
     here = tmp_path / ("working_dir_files" if inside else "home") / "_ray_pkg_1"
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
-    resolve_inputs(load_config(None, [f"--run.folder={folder}", f"--run.cache={tmp_path / 'cache'}"]))
+    resolve_inputs(load_config(None, {"run.folder": folder, "run.cache": tmp_path / "cache"}))
     assert caplog.text.count("which Ray removes some time after the job") == warned
 
 
@@ -230,7 +231,7 @@ def test_a_hub_model_that_a_run_would_fetch_is_not_fetched_by_a_dry_run(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     caplog.set_level("INFO")
-    check_inputs(load_config(None, [f"--{key}={value}" for key, value in (files | {"model.path": "a/b"}).items()]))
+    check_inputs(load_config(None, files | {"model.path": "a/b"}))
     assert "the model a/b is not in the hub's cache: a run fetches it first" in caplog.text
     assert not (tmp_path / "hub").exists()
 
@@ -241,22 +242,24 @@ def test_a_dry_run_is_refused_where_the_folder_holds_a_run(files: dict[str, str]
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a finished run: choose another"):
-        check_inputs(load_config(None, overrides))
-    check_inputs(load_config(None, [*overrides, "--run.overwrite=true"]))
-    check_inputs(load_config(None, overrides), resume=True)
+        check_inputs(load_config(None, overrides_of(*overrides)))
+    check_inputs(load_config(None, overrides_of(*overrides, "--run.overwrite=true")))
+    check_inputs(load_config(None, overrides_of(*overrides)), resume=True)
 
 
 def test_flags_may_stand_anywhere_among_the_overrides(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text("[run]\nsteps = 3\n")
-    config, dry_run = train.parse(["--run.seed", "4", "--dry-run", "--learner.lr=1e-6", "--config", str(recipe)])
-    assert dry_run
+    asked = train.parse(["--run.seed", "4", "--dry-run", "--learner.lr=1e-6", "--config", str(recipe)])
+    assert asked.dry_run
+    config = asked.config
     assert (config.run.seed, config.run.steps, config.learner.lr) == (4, 3, 1e-6)
 
 
 def test_without_arguments_it_is_the_pocket_recipe() -> None:
-    config, dry_run = train.parse([])
-    assert not dry_run
+    asked = train.parse([])
+    assert not asked.dry_run
+    config = asked.config
     assert config == load_config(train.RECIPES / "pocket.toml")
     assert (config.data.train, config.model.path, config.rollout.engine) == ("pocket", "pocket", "vllm")
 
@@ -275,7 +278,7 @@ def test_a_job_that_would_start_a_ray_beside_its_cluster_is_refused(monkeypatch:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ValueError, match=r"cluster\.address = 'local' in a Ray job .* give --cluster\.address auto"):
         check_job(load_config(None))
-    check_job(load_config(None, ["--cluster.address", "auto"]))
+    check_job(load_config(None, {"cluster.address": "auto"}))
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     check_job(load_config(None))
 
@@ -287,7 +290,7 @@ def test_a_job_that_names_data_of_a_checkout_is_told_to_name_the_shared_folders(
     monkeypatch.chdir(tmp_path)
     job = ["--cluster.address", "auto", "--data.train", "data/train.parquet"]
     with pytest.raises(ValueError, match=r"data\.train = 'data/train\.parquet' is not in the job's .*absolute path"):
-        resolve_inputs(load_config(None, job))
+        resolve_inputs(load_config(None, overrides_of(*job)))
     index = ["--cluster.address", "auto", "--search.faiss_index", "data/wiki-18.index"]
     with pytest.raises(ValueError, match=r"--search\.faiss_index /mnt/calibadv/data/wiki-18\.index"):
-        resolve_inputs(load_config(None, index))
+        resolve_inputs(load_config(None, overrides_of(*index)))

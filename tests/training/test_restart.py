@@ -35,6 +35,7 @@ from calibadv.training import run as training_run
 from calibadv.training.restart import Restart, RestartsUsedUp, mends, restarted
 from calibadv.training.signals import Interruption
 from calibadv.views.plain import PlainView
+from tests.build import overrides_of
 from tests.training.test_run import (
     MUTE,
     STEPS,
@@ -222,7 +223,7 @@ def view(steps: int) -> Iterator[PlainView]:
 
 def settings(folder: Path, name: str, *more: str) -> Config:
     small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=2"]
-    return load_config(None, [*small, f"--run.folder={folder}", f"--run.name={name}", *more])
+    return load_config(None, overrides_of(*small, f"--run.folder={folder}", f"--run.name={name}", *more))
 
 
 def summary(folder: Path) -> dict[str, Any]:

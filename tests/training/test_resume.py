@@ -12,12 +12,13 @@ from calibadv.config.toml import to_toml
 from calibadv.training.sentinel import Collapsed
 from calibadv.training.signals import Preempted
 from calibadv.training.snapshots import CheckpointFailed
+from tests.build import overrides_of
 from workflows import train
 
 
 def run_in(folder: Path, *overrides: str) -> Path:
     folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(to_toml(load_config(train.RECIPES / "pocket.toml", list(overrides))))
+    (folder / "config.toml").write_text(to_toml(load_config(train.RECIPES / "pocket.toml", overrides_of(*overrides))))
     return folder
 
 
@@ -25,14 +26,14 @@ def test_a_run_is_named_by_its_folder_or_by_its_name_in_runs(tmp_path: Path, mon
     run_in(tmp_path / "runs" / "mine", "--run.seed=7")
     monkeypatch.chdir(tmp_path)
     for name in ("mine", "runs/mine", str(tmp_path / "runs" / "mine")):
-        config, _ = train.parse(["--resume", name, "--rollout.engines", "3"])
+        config = train.parse(["--resume", name, "--rollout.engines", "3"]).config
         assert (config.run.seed, config.rollout.engines) == (7, 3)
         assert config.run.folder / config.run_name == tmp_path / "runs" / "mine"
 
 
 def test_a_run_that_was_moved_goes_on_where_it_is_now(tmp_path: Path) -> None:
     run_in(tmp_path / "moved", "--run.name=before", "--run.folder=/elsewhere")
-    config, _ = train.parse(["--resume", str(tmp_path / "moved")])
+    config = train.parse(["--resume", str(tmp_path / "moved")]).config
     assert config.run.folder / config.run_name == tmp_path / "moved"
 
 

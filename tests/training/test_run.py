@@ -30,7 +30,7 @@ from calibadv.training.signals import Interruption, Preempted
 from calibadv.training.snapshots import Snapshots
 from calibadv.types import Group
 from calibadv.views.plain import PlainView
-from tests.build import group, trajectory
+from tests.build import group, overrides_of, trajectory
 from tests.training.fake_algorithm import FakeAlgorithm
 
 STEPS = 5
@@ -97,7 +97,7 @@ def questions_file(folder: Path) -> Path:
 
 def settings(*more: str) -> Config:
     small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=4"]
-    return load_config(None, [*small, *more])
+    return load_config(None, overrides_of(*small, *more))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ PAGE = "http://127.0.0.1:5000/#/experiments/1/runs/ab"
 
 
 def test_every_parameter_of_the_method_is_one_of_the_run_s() -> None:
-    params = flatten(logged_params(load_config(None, ["--method.params.lam=0.5"])))
+    params = flatten(logged_params(load_config(None, {"method.params.lam": 0.5})))
     assert params["method.name"] == "calibadv"
     assert params["method.params.lam"] == "0.5"
     assert params["method.params.pre_think"] == "True"

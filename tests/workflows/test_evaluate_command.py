@@ -18,7 +18,7 @@ def test_models_sets_and_overrides_may_stand_in_any_order() -> None:
     )
     assert command.models == ("a", "b=runs/x")
     assert command.sets == (("nq", "data/nq.jsonl"), ("2wiki", "2.parquet"))
-    assert command.overrides == ("--rollout.engines", "2", "--method.params.lam", "0.5")
+    assert command.overrides == {"rollout.engines": 2, "method.params.lam": 0.5}
     assert (command.corpus, command.recipe, command.out, command.questions) == ("wiki.jsonl", None, None, None)
 
 
@@ -27,7 +27,7 @@ def test_a_files_dots_make_no_override() -> None:
         ["m", "--set=nq=data/nq.v2.jsonl", "--corpus=./c.jsonl", "--out", "o.d", "--questions", "5"]
     )
     assert (command.sets, command.corpus) == ((("nq", "data/nq.v2.jsonl"),), "./c.jsonl")
-    assert (command.out, command.questions, command.overrides) == (Path("o.d"), 5, ())
+    assert (command.out, command.questions, command.overrides) == (Path("o.d"), 5, {})
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def test_a_files_dots_make_no_override() -> None:
         (["m", *NEEDED, "--run.seed"], "--run.seed has no value"),
         (["m", *NEEDED, "--data.test", "x"], "--data.test means nothing here: questions come from --set"),
         (["m", *NEEDED, "--model.path", "x"], "--model.path means nothing here: models are named without a flag"),
+        (["m", *NEEDED, "--lr", "1"], "--lr names no section (did you mean 'learner.lr'?): use --section.key value"),
         (["m", *NEEDED, "--learner.lr=1"], "--learner.lr means nothing here: an evaluation learns nothing"),
     ],
 )
@@ -51,10 +52,8 @@ def test_what_cannot_be_is_refused_with_words(arguments: list[str], message: str
         parse_command(arguments)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["m", "--corpus", "c"], ["m", "--set", "a=b"], list(NEEDED), ["m", *NEEDED, "--x"]]
-)
-def test_what_is_missing_or_unknown_ends_the_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [["m", "--corpus", "c"], ["m", "--set", "a=b"], list(NEEDED)])
+def test_what_is_missing_ends_the_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_of:
         parse_command(arguments)
     assert exit_of.value.code == 2
@@ -62,4 +61,4 @@ def test_what_is_missing_or_unknown_ends_the_command(arguments: list[str], capsy
 
 
 def test_settings_that_speed_things_up_are_overrides_like_any_other() -> None:
-    assert parse_command(["m", *NEEDED, "--model.dtype", "float32"]).overrides == ("--model.dtype", "float32")
+    assert parse_command(["m", *NEEDED, "--model.dtype", "float32"]).overrides == {"model.dtype": "float32"}

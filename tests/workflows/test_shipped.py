@@ -21,14 +21,14 @@ POCKET = ROOT / "workflows" / "recipes" / "pocket.toml"
 def test_a_recipe_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert recipe_file(text) == POCKET
-    config, _ = train.parse(["--config", text])
-    assert config == train.parse([])[0] == doctor.parse(["--config", text]).config
+    config = train.parse(["--config", text]).config
+    assert config == train.parse([]).config == doctor.parse(["--config", text]).config
 
 
 def test_a_file_of_ones_own_goes_before_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pocket.toml").write_text("[run]\nsteps = 3\n")
-    assert train.parse(["--config", "pocket.toml"])[0].run.steps == 3
+    assert train.parse(["--config", "pocket.toml"]).config.run.steps == 3
     assert recipe_file("none.toml") == Path("none.toml")
 
 
