@@ -10,7 +10,7 @@ from calibadv.config import Config, load_config
 from calibadv.memory.dry_run import consequences
 from tests.build import overrides_of
 
-POCKET = Path(__file__).parents[1] / "workflows" / "recipes" / "pocket.toml"
+POCKET = Path(__file__).parents[2] / "workflows" / "recipes" / "pocket.toml"
 
 
 def test_consequences_of_a_pocket_run_by_hand() -> None:
