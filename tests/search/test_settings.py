@@ -80,7 +80,7 @@ def test_recipe_config_file_and_flags_give_the_same_settings() -> None:
     flags = [part for name, word in words.items() for part in (f"--{name.replace('_', '-')}", word)]
     expected = SearchConfig.model_validate(given)
     assert flagged_search(parser.parse_args(flags)) == expected
-    assert load_config(None, [f"--search.{name}={word}" for name, word in words.items()]).search == expected
+    assert load_config(None, {"search": words}).search == expected
     assert read_search(SearchArgs, {"corpus": "c", **given}).model_dump(exclude={"corpus", "cache_dir"}) == (
         expected.model_dump()
     )
