@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+from benchmarks.scaling_model import H20, H100, Assumptions, Gpu, Layout, StepModel, StepTime, Work
 from benchmarks.tables import markdown
+from calibadv.config import Config
 from calibadv.memory.shape import ModelShape, model_shape
-from calibadv.step_time.gpu import GPUS, Gpu
-from calibadv.step_time.layout import Engines, Layout, Learners
-from calibadv.step_time.model import StepTime, step_time
-from calibadv.step_time.work import ASSUMED, Work
 
 MODEL = "Qwen/Qwen2.5-7B"
-PAPER_GPU, PAPER_GPUS, PAPER_S = "H20", 8, 809.0  # CalibAdv appendix G
-WORK = Work()
+PAPER_GPU, PAPER_GPUS, PAPER_S = H20, 8, 809.0  # CalibAdv appendix G
 HEAD = ("GPUs", "engines + learners", "staleness", "rollout s", "learn s", "sync s", "step s", "longest", "of 809 s")
 PARTS_HEAD = ("phase", "spent on", "8 x H20", "8 x H100", "64 x H20", "64 x H100")
 GAP_HEAD = ("alone changed", "assumed", "for 809 s", "for 809 s with old log-probs again")
+# The paper's hardware with old log-probs computed by the learners, as trainers of Search-R1's kind do.
+AGAIN = Layout(PAPER_GPUS, PAPER_GPUS, colocated=True, forwards=1)
 
 
 def model_tables() -> str:
@@ -32,20 +32,34 @@ def model_tables() -> str:
     )
 
 
+def recipe_step(config: Config, gpu: Gpu) -> StepTime:
+    """The step of one of the paper's recipes on such GPUs (docs/eight-gpus.md)."""
+    learner = config.learner
+    layout = Layout(
+        config.rollout.engines,
+        learner.learners,
+        zero=3 if learner.zero else 0,
+        retrievers=config.search.replicas,
+    )
+    return StepModel(model_shape(config.model.path), gpu).step(layout)
+
+
 def step_rows(shape: ModelShape) -> list[list[str]]:
     """A row for each kind and number of GPUs and each layout; the ratio where kind and number are the paper's."""
     rows = []
-    for gpu in (GPUS["H20"], GPUS["H100"]):
+    for gpu in (H20, H100):
+        model = StepModel(shape, gpu)
         for gpus in (8, 64):
-            papers = (gpu.name, gpus) == (PAPER_GPU, PAPER_GPUS)
-            for said, layout in [*layouts(shape, gpu, gpus), *([again()] if papers else [])]:
-                step = step_time(shape, gpu, WORK, layout)
+            papers = (gpu, gpus) == (PAPER_GPU, PAPER_GPUS)
+            again = [("colocated, old log-probs again", AGAIN)] if papers else []
+            for said, layout in [*layouts(model, gpus), *again]:
+                step = model.step(layout)
                 seconds = (step.rollout.seconds, step.learn.seconds, step.sync.seconds, step.seconds)
                 rows.append(
                     [
                         f"{gpus} x {gpu.name}",
                         said,
-                        str(layout.max_staleness),
+                        str(layout.staleness),
                         *(f"{value:.0f}" for value in seconds),
                         step.bound,
                         f"{step.seconds / PAPER_S:.2f}" if papers else "",
@@ -54,38 +68,29 @@ def step_rows(shape: ModelShape) -> list[list[str]]:
     return rows
 
 
-def layouts(shape: ModelShape, gpu: Gpu, gpus: int) -> Iterator[tuple[str, Layout]]:
+def layouts(model: StepModel, gpus: int) -> Iterator[tuple[str, Layout]]:
     """Half and half, without and with overlap; the fastest split with overlap; and all GPUs for both in turns."""
-    for staleness in (0, 1):
-        yield split(gpus // 2, gpus, staleness)
-    yield min(
-        (split(engines, gpus, 1) for engines in range(1, gpus)),
-        key=lambda case: step_time(shape, gpu, WORK, case[1]).seconds,
-    )
+    yield split(gpus // 2, gpus, 0)
+    yield split(gpus // 2, gpus, 1)
+    splits = (split(engines, gpus, 1) for engines in range(1, gpus))
+    yield min(splits, key=lambda case: model.step(case[1]).seconds)
     yield "colocated", colocated(gpus)
 
 
 def split(engines: int, gpus: int, staleness: int) -> tuple[str, Layout]:
-    """Each GPU for an engine or for a learner, and a retriever for each eight, whose own GPUs are not counted."""
+    """Each GPU for an engine or for a learner, and a retriever for each eight."""
     learners = gpus - engines
-    layout = Layout(Engines(engines), Learners(learners), max_staleness=staleness, retrievers=gpus // 8)
-    return f"{engines} + {learners}", layout
+    return f"{engines} + {learners}", Layout(engines, learners, staleness=staleness, retrievers=gpus // 8)
 
 
 def colocated(gpus: int) -> Layout:
     """Engines and learners in turns on all GPUs."""
-    return Layout(Engines(gpus), Learners(gpus), colocated=True, retrievers=gpus // 8)
-
-
-def again() -> tuple[str, Layout]:
-    """The paper's hardware with old log-probs computed by the learners, as trainers of Search-R1's kind do."""
-    layout = colocated(PAPER_GPUS)
-    return "colocated, old log-probs again", replace(layout, learners=replace(layout.learners, forwards=1))
+    return Layout(gpus, gpus, colocated=True, retrievers=gpus // 8)
 
 
 def part_rows(shape: ModelShape) -> list[list[str]]:
     """What each phase is spent on in seconds, colocated; parts that take no time anywhere are left out."""
-    steps = [step_time(shape, GPUS[name], WORK, colocated(gpus)) for gpus in (8, 64) for name in ("H20", "H100")]
+    steps = [StepModel(shape, gpu).step(colocated(gpus)) for gpus in (8, 64) for gpu in (H20, H100)]
     return [
         [phase, part, *(f"{getattr(step, phase).parts[part]:.1f}" for step in steps)]
         for phase in ("rollout", "learn", "sync")
@@ -96,7 +101,6 @@ def part_rows(shape: ModelShape) -> list[list[str]]:
 
 def gap_rows(shape: ModelShape) -> list[list[str]]:
     """For each assumption, the value at which it alone, all others kept, makes the paper's 809 s on its hardware."""
-    cases = (colocated(PAPER_GPUS), again()[1])
     changes = (
         ("learner_mfu", "share of the peak that learners reach", 0.05, 0.95),
         ("searches_per_s", "searches a second", 1.0, 1000.0),
@@ -108,8 +112,8 @@ def gap_rows(shape: ModelShape) -> list[list[str]]:
     return [
         [
             said,
-            f"{getattr(WORK, name, getattr(ASSUMED, name, 0)):g}",
-            *(solved(shape, case, name, low, high) for case in cases),
+            f"{getattr(Work(), name, getattr(Assumptions(), name, 0)):g}",
+            *(solved(shape, layout, name, low, high) for layout in (colocated(PAPER_GPUS), AGAIN)),
         ]
         for name, said, low, high in changes
     ]
@@ -132,7 +136,7 @@ def solved(shape: ModelShape, layout: Layout, name: str, low: float, high: float
 
 def changed(shape: ModelShape, layout: Layout, name: str, value: float) -> StepTime:
     """The step on the paper's GPUs with one assumption of another value."""
-    gpu = GPUS[PAPER_GPU]
-    if hasattr(WORK, name):
-        return step_time(shape, gpu, replace(WORK, **{name: value}), layout)  # type: ignore[arg-type]
-    return step_time(shape, gpu, WORK, layout, replace(ASSUMED, **{name: value}))
+    changes: dict[str, Any] = {name: value}
+    if hasattr(Work(), name):
+        return StepModel(shape, PAPER_GPU, work=replace(Work(), **changes)).step(layout)
+    return StepModel(shape, PAPER_GPU, assumed=replace(Assumptions(), **changes)).step(layout)

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from calibadv.config import Config, load_config
-from calibadv.memory.dry_run import memory_tables, plan_table
-from calibadv.memory.plan import gpus_wanted
+from calibadv.memory.parts import gpus_wanted
+from calibadv.memory.plan import plan_of
+from calibadv.views.dry_run import memory_tables, plan_page
 from tests.build import overrides_of
 
 FOLDER = Path(__file__).parents[1] / "workflows" / "recipes"
@@ -35,7 +36,7 @@ def recipe(name: str, *overrides: str) -> Config:
 
 def printed(config: Config, width: int = 120) -> str:
     out = StringIO()
-    Console(file=out, width=width).print(plan_table(config))
+    Console(file=out, width=width).print(plan_page(config, plan_of(config)))
     return out.getvalue()
 
 
@@ -149,13 +150,15 @@ def test_a_model_of_unknown_shape_on_gpus_is_said_to_be_unknown() -> None:
     text = squeezed(printed(config))
     assert "The memory of each GPU is not known: someone/model is not a folder on this machine" in text
     assert "fits" not in text
-    assert memory_tables(recipe("pocket", "--model.path=someone/model")) == []
+    config = recipe("pocket", "--model.path=someone/model")
+    assert memory_tables(config, plan_of(config)) == []
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_documentation_shows_the_tables_as_they_are_printed(name: str) -> None:
     out = StringIO()
-    Console(file=out, width=120).print(*memory_tables(recipe(name)))
+    config = recipe(name)
+    Console(file=out, width=120).print(*memory_tables(config, plan_of(config)))
     document = (FOLDER.parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
     shown = document.partition(f"`{name}.toml`\n\n```\n")[2].partition("\n```")[0]
     assert [line.strip() for line in out.getvalue().splitlines()] == [line.strip() for line in shown.splitlines()]

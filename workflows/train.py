@@ -23,7 +23,7 @@ import ray
 from rich.console import Console
 
 from calibadv.config import Config, ConfigError, command_line, load_config
-from calibadv.memory.dry_run import plan_table
+from calibadv.memory.plan import plan_of
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.lost import mends
 from calibadv.training.attempt import make_attempt
@@ -33,6 +33,7 @@ from calibadv.training.restart import Restart, RestartsUsedUp, after, restarted,
 from calibadv.training.resume import finished_steps
 from calibadv.training.sentinel import Collapsed
 from calibadv.training.signals import Interruption, Preempted
+from calibadv.views.dry_run import plan_page
 from calibadv.views.open import open_view
 from calibadv.views.summary import RunSummary, TerminalView
 from workflows.command import run_command
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, again: Again | None = None) -> 
     """
     asked = parse(arguments)
     if asked.dry_run:
-        Console().print(plan_table(asked.config))
+        Console().print(plan_page(asked.config, plan_of(asked.config)))
         check_inputs(asked.config, resume=asked.resume)
         return 0
     return train(asked.config, resume=asked.resume, restart=started_again(), again=again)

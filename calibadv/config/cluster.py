@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from calibadv.section import Seconds, Section
@@ -20,8 +18,6 @@ class ClusterConfig(Section):
     """CPUs that an engine asks of Ray."""
     gpus_per_engine: float = Field(1.0, ge=0, le=1024)
     """GPUs that each tensor-parallel rank of an engine asks of Ray."""
-    gpu: Literal["", "A100", "H100", "H200", "H20"] = ""
-    """Kind of the GPUs: a dry run then models a step's time."""
     stall_after_s: Seconds = 120.0
     """A run that waits says for what, each time so many seconds have passed."""
     engines_on: str = ""

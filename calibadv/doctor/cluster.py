@@ -9,7 +9,7 @@ from calibadv.cluster.nodes import NODE_S, SAME_EVERYWHERE, Cluster, Node
 from calibadv.config import Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
-from calibadv.memory.plan import gpus_wanted
+from calibadv.memory.parts import gpus_wanted
 
 ClusterFn = Callable[[Config], AbstractContextManager[Cluster]]
 

@@ -10,57 +10,55 @@ from pathlib import Path
 from calibadv.cluster.ray_place import LONGEST, Environment, session_parent, unwritable
 from calibadv.config import Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
-from calibadv.doctor.needs import Needs, needs_of
 from calibadv.doctor.subject import Subject
+from calibadv.memory.items import GIB, gib
+from calibadv.memory.plan import ModelSizes
 from calibadv.model_source import hub_cache
 
-GIB = 2**30
-LOGS_GIB = 1.0  # metrics, rollouts, plots and MLflow's database of a long run
-CACHE_GIB = 2.0  # embeddings of a corpus of some thousands
+LOGS_BYTES = 1 * GIB  # metrics, rollouts, plots and MLflow's database of a long run
+CACHE_BYTES = 2 * GIB  # embeddings of a corpus of some thousands
 RAY_FULL = 0.95  # of the disk: Ray then writes nothing more (its local_fs_capacity_threshold)
 SHARED = Path("/dev/shm")
 
 
 def disks(subject: Subject) -> Iterator[Finding]:
     """Runs, cache, shared memory and Ray's session folder, on this machine."""
-    config, run = subject.config, subject.config.run
-    needs = needs_of(config, subject.model.path)
-    yield room("disk for runs", run.folder, saved_gib(config, needs))
-    fetched = 0.0 if subject.model.whole else 2 * needs.parameters / GIB
-    yield room("disk for the cache", run.cache, CACHE_GIB)
-    if fetched:
-        yield room("disk for the model", hub_cache(), fetched)
+    run, sizes = subject.config.run, subject.sizes
+    yield room("disk for runs", run.folder, saved_bytes(subject.config, sizes))
+    yield room("disk for the cache", run.cache, CACHE_BYTES)
+    if not subject.model.whole:
+        yield room("disk for the model", hub_cache(), 2 * sizes.parameters)
     if not subject.joins_cluster:
-        yield shared_memory(2 * needs.weights_gib, _free_gib(SHARED))
+        yield shared_memory(2 * sizes.weights_bytes, _free_bytes(SHARED))
         yield ray_session(os.environ)
 
 
-def saved_gib(config: Config, needs: Needs) -> float:
+def saved_bytes(config: Config, sizes: ModelSizes) -> float:
     """What a run leaves in its folder: the model, its checkpoints, the sentinel's snapshot, its logs."""
     kept = 1 if config.sentinel.action == "rollback" else 0
     if config.checkpoint.every and "://" not in config.checkpoint.uri:
         kept += config.checkpoint.keep_last + config.checkpoint.keep_best
     # Weights and two moments in fp32, 12 bytes of the 16; a new one is written before the oldest goes.
-    states = 0.75 * needs.state_gib * (kept + 1 if kept else 0)
-    return 2 * needs.weights_gib + states + LOGS_GIB
+    states = 0.75 * sizes.state_bytes * (kept + 1 if kept else 0)
+    return 2 * sizes.weights_bytes + states + LOGS_BYTES
 
 
-def room(name: str, folder: Path, needed_gib: float) -> Finding:
+def room(name: str, folder: Path, needed_bytes: float) -> Finding:
     """Whether `folder`, or the nearest one above it that exists, can be written to and has room."""
     if fault := unwritable(folder):
         return failed(name, fault, "choose another with run.folder or run.cache, or mend its rights")
     there = nearest(folder)
-    free = _free_gib(there)
-    said = f"{free:.1f} GiB free at {there}, about {needed_gib:.1f} GiB needed"
-    if free >= needed_gib:
+    free = _free_bytes(there)
+    said = f"{gib(free)} free at {there}, about {gib(needed_bytes)} needed"
+    if free >= needed_bytes:
         return passed(name, said)
     return failed(name, said, "make room, or choose another disk with run.folder, run.cache or HF_HOME")
 
 
-def shared_memory(needed_gib: float, free_gib: float) -> Finding:
+def shared_memory(needed_bytes: float, free_bytes: float) -> Finding:
     """Ray's object store, through which published weights go to the engines."""
-    said = f"{free_gib:.1f} GiB free in {SHARED}, two versions of the weights take {needed_gib:.1f} GiB"
-    if free_gib >= needed_gib + 0.1:
+    said = f"{gib(free_bytes)} free in {SHARED}, two versions of the weights take {gib(needed_bytes)}"
+    if free_bytes >= needed_bytes + 0.1 * GIB:
         return passed("shared memory", said)
     remedy = "give the container more of it (docker run --shm-size): Ray otherwise uses the disk, which is slow"
     return warned("shared memory", said, remedy)
@@ -93,5 +91,5 @@ def nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
-def _free_gib(folder: Path) -> float:
-    return shutil.disk_usage(folder).free / GIB if folder.is_dir() else 0.0
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free if folder.is_dir() else 0

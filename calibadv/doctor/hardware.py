@@ -10,12 +10,16 @@ from pathlib import Path
 
 import psutil
 
+from calibadv.config import Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
-from calibadv.doctor.needs import Needs, needs_of, ram_gib
 from calibadv.doctor.subject import Subject
-from calibadv.memory.plan import gpus_wanted
+from calibadv.memory.advice import remedy
+from calibadv.memory.items import GB, GIB, gib
+from calibadv.memory.parts import Part, gpus_wanted
+from calibadv.memory.plan import ModelSizes
 
-GIB = 2**30
+PROCESS_BYTES = 1 * GIB  # of an engine, a retriever or a learner besides what it holds: torch alone is most of it
+BASE_BYTES = 2 * GIB  # driver, Ray, Serve, MLflow
 _QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -25,8 +29,8 @@ class Gpu:
     """One GPU as its driver describes it."""
 
     name: str
-    total_gib: float
-    free_gib: float
+    total_bytes: float
+    free_bytes: float
     driver: str
 
 
@@ -47,15 +51,16 @@ def gpus(subject: Subject) -> Iterator[Finding]:
 
 
 def gpu_memory(subject: Subject) -> Iterator[Finding]:
-    """Whether an engine and a learner of this recipe each fit on a GPU here."""
-    config, here = subject.config, gpus_here()
-    if not gpus_wanted(config) or not here:
+    """Whether what each part of the run holds, by the dry run's arithmetic, fits on a GPU here."""
+    known = [gpu.total_bytes for gpu in gpus_here() if gpu.total_bytes]
+    if not gpus_wanted(subject.config) or not known:
         return
-    needs, smallest = needs_of(config, subject.model.path), min(gpu.total_gib for gpu in here)
-    if config.cluster.gpus_per_engine:
-        yield engine_fits(needs, smallest, config.rollout.gpu_memory_utilization, config.rollout.tensor_parallel)
-    if config.learner.gpus_per_learner:
-        yield learner_fits(needs, smallest)
+    shape, smallest_gb = subject.sizes.shape, min(known) / GB
+    for part in subject.plan.parts:
+        words = remedy(part, subject.config, shape, smallest_gb) if part.spare_bytes(smallest_gb) < 0 else ""
+        yield fits(part, smallest_gb, words)
+    if subject.plan.unknown:
+        yield warned("GPU memory", subject.plan.unknown, "give a model or an encoder whose config.json can be had")
 
 
 def ram(subject: Subject) -> Iterator[Finding]:
@@ -63,7 +68,7 @@ def ram(subject: Subject) -> Iterator[Finding]:
     if subject.joins_cluster:
         yield passed("memory", "the run is the cluster's: Ray is asked below")
         return
-    yield enough_ram(ram_gib(subject.config, needs_of(subject.config, subject.model.path)), available_gib())
+    yield enough_ram(ram_bytes(subject.config, subject.sizes), available_bytes())
 
 
 def enough_gpus(needed: float, here: Sequence[Gpu]) -> Finding:
@@ -71,7 +76,7 @@ def enough_gpus(needed: float, here: Sequence[Gpu]) -> Finding:
     said = f"{len(here)} here, {needed:g} needed"
     if here:
         first = here[0]
-        said += f": {first.name}, {first.total_gib:.0f} GiB, driver {first.driver}"
+        said += f": {first.name}, {gib(first.total_bytes)}, driver {first.driver}"
     if len(here) >= needed:
         return passed("GPUs", said)
     return failed(
@@ -96,46 +101,42 @@ def torch_sees_gpus() -> Finding:
 
 def idle_gpus(here: Sequence[Gpu]) -> Finding:
     """Whether somebody else holds memory of the GPUs."""
-    busy = [index for index, gpu in enumerate(here) if gpu.free_gib < 0.9 * gpu.total_gib]
+    busy = [index for index, gpu in enumerate(here) if gpu.free_bytes < 0.9 * gpu.total_bytes]
     if not busy:
         return passed("GPU use", "none of their memory is taken")
-    taken = ", ".join(f"GPU {i}: {here[i].total_gib - here[i].free_gib:.1f} GiB" for i in busy)
+    taken = ", ".join(f"GPU {i}: {gib(here[i].total_bytes - here[i].free_bytes)}" for i in busy)
     return warned("GPU use", f"memory is taken on {taken}", "see nvidia-smi for the process, and end it if it is yours")
 
 
-def engine_fits(needs: Needs, gpu_gib: float, utilization: float, tensor_parallel: int) -> Finding:
-    """An engine's share of the weights, and the KV cache of one rollout at least, in what vLLM may take of a GPU."""
-    room = gpu_gib * utilization
-    weights, rollout = needs.weights_gib / tensor_parallel, needs.rollout_gib / tensor_parallel
-    said = f"{weights:.1f} GiB of weights in {room:.1f} GiB ({utilization:g} of {gpu_gib:.0f}) a GPU"
-    if weights + rollout < room:
-        rollouts = (room - weights) / rollout if rollout else float("inf")
-        return passed("engine memory", f"{said}; the rest holds at most {rollouts:,.0f} full rollouts")
-    remedy = "raise rollout.tensor_parallel or rollout.gpu_memory_utilization, or lower rollout.max_tokens"
-    return failed("engine memory", f"{said} leave no room for a rollout of {rollout:.1f} GiB", remedy)
+def fits(part: Part, card_gb: float, remedy: str) -> Finding:
+    """Whether a GPU holds what the part puts on each; an engine needs room for one rollout of full length."""
+    name, spare = f"{part.name} memory", part.spare_bytes(card_gb)
+    said = f"{gib(part.total_bytes)} on a GPU of {gib(card_gb * GB)}"
+    if spare < 0:
+        return failed(name, f"{said}, {gib(-spare)} short", remedy)
+    room = f"room for {part.full_rollouts(card_gb):,} full rollouts" if part.rollout_bytes else f"{gib(spare)} left"
+    return passed(name, f"{said}, {room}")
 
 
-def learner_fits(needs: Needs, gpu_gib: float) -> Finding:
-    """A learner's state, activations and logits on a GPU."""
-    state = needs.learner_gib - needs.work_gib
-    said = f"{state:.1f} GiB of state and {needs.work_gib:.1f} GiB of work, {gpu_gib:.0f} GiB a GPU"
-    if needs.learner_gib < 0.95 * gpu_gib:
-        return passed("learner memory", said)
-    remedy = (
-        "share the state (learner.zero), turn on learner.gradient_checkpointing, lower learner.token_budget, or take "
-        "a smaller model"
-    )
-    return failed("learner memory", said, remedy)
+def ram_bytes(config: Config, sizes: ModelSizes) -> float:
+    """Memory of the machine that everything takes when it runs on one: what is on a GPU is held there."""
+    cache = config.rollout.kv_cache_gb * GIB
+    engine = PROCESS_BYTES + (0 if config.cluster.gpus_per_engine else sizes.weights_bytes + cache)
+    learner = PROCESS_BYTES + (0 if config.learner.gpus_per_learner else sizes.learner_bytes)
+    retrievers = 0 if config.search.url else config.search.replicas * PROCESS_BYTES
+    published = 2 * sizes.weights_bytes  # the version that is read and the one that is written
+    processes = config.rollout.engines * engine + max(config.learner.learners, 1) * learner + retrievers
+    return processes + published + BASE_BYTES
 
 
-def enough_ram(needed_gib: float, free_gib: float) -> Finding:
+def enough_ram(needed_bytes: float, free_bytes: float) -> Finding:
     """The memory that is free here against an estimate of what the run takes."""
-    said = f"about {needed_gib:.1f} GiB needed, {free_gib:.1f} GiB free"
-    if needed_gib <= free_gib:
+    said = f"about {gib(needed_bytes)} needed, {gib(free_bytes)} free"
+    if needed_bytes <= free_bytes:
         return passed("memory", said)
     remedy = "end other processes, or lower rollout.engines, rollout.kv_cache_gb, learner.learners or search.replicas"
     # An estimate that is out by a little must not stop anybody.
-    return (warned if needed_gib <= 1.3 * free_gib else failed)("memory", said, remedy)
+    return (warned if needed_bytes <= 1.3 * free_bytes else failed)("memory", said, remedy)
 
 
 def gpus_here() -> tuple[Gpu, ...]:
@@ -153,11 +154,11 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
         if line.count(",") < 3:
             continue
         name, total, free, driver = (part.strip() for part in line.rsplit(",", 3))
-        found.append(Gpu(name, _mib(total), _mib(free), driver))
+        found.append(Gpu(name, _bytes(total), _bytes(free), driver))
     return tuple(found)
 
 
-def available_gib(cgroup: Path = _CGROUP) -> float:
+def available_bytes(cgroup: Path = _CGROUP) -> int:
     """Memory that is free here, or in this container where that allows less."""
     free = psutil.virtual_memory().available
     try:
@@ -168,8 +169,8 @@ def available_gib(cgroup: Path = _CGROUP) -> float:
         free = min(free, limit - used + cached)
     except (OSError, ValueError, StopIteration):  # no container, or one without a limit ("max")
         pass
-    return float(max(0, free)) / GIB
+    return int(max(0, free))
 
 
-def _mib(text: str) -> float:
-    return float(text) / 1024 if text.replace(".", "", 1).isdigit() else 0.0
+def _bytes(mib: str) -> float:
+    return float(mib) * 2**20 if mib.replace(".", "", 1).isdigit() else 0.0

@@ -13,9 +13,9 @@ import numpy as np
 from calibadv.config import Config
 from calibadv.doctor.data import first_documents, first_questions
 from calibadv.doctor.finding import Finding, failed, passed, warned
-from calibadv.doctor.hardware import GIB, available_gib
-from calibadv.doctor.needs import PROCESS_GIB, needs_of
+from calibadv.doctor.hardware import PROCESS_BYTES, available_bytes
 from calibadv.doctor.subject import Subject
+from calibadv.memory.items import gib
 from calibadv.types import Document, Group, Question
 
 SMALL = 300_000_000  # parameters: below it a CPU takes a minute at most
@@ -37,21 +37,20 @@ def rollout(subject: Subject) -> Iterator[Finding]:
 
 def hindrance_of(subject: Subject, name: str = "rollout", *, updates: bool) -> Finding | None:
     """Why the model is not tried here: without weights, too large for a mere look, or for this machine's memory."""
-    config, model = subject.config, subject.model
-    needs = needs_of(config, model.path)
+    model = subject.model
+    sizes = subject.sizes
     if not model.whole:
         return warned(
             name, "the weights are not here yet: only the tokenizer was looked at", "run it again once they are"
         )
-    if needs.parameters >= SMALL and not subject.deep:
-        said = f"{needs.parameters / 1e6:,.0f} M parameters: only the tokenizer was looked at"
+    if sizes.parameters >= SMALL and not subject.deep:
+        said = f"{sizes.parameters / 1e6:,.0f} M parameters: only the tokenizer was looked at"
         return passed(name, f"{said}; --deep rolls out and updates with it")
-    held = (
-        3 * needs.state_gib / 4 + needs.learner_gib if updates else 8 * needs.parameters / GIB
-    )  # fp32, as it is loaded
-    wanted, free = held + PROCESS_GIB, available_gib()
+    # fp32, as it is loaded
+    held = 3 * sizes.state_bytes / 4 + sizes.learner_bytes if updates else 8 * sizes.parameters
+    wanted, free = held + PROCESS_BYTES, available_bytes()
     if wanted > free:
-        said = f"a trial in this process takes about {wanted:.1f} GiB, {free:.1f} GiB are free"
+        said = f"a trial in this process takes about {gib(wanted)}, {gib(free)} are free"
         return warned(name, said, "run the doctor on a larger machine")
     return None
 

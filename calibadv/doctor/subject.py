@@ -9,6 +9,7 @@ from pathlib import Path
 
 from calibadv.config import POCKET, Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
+from calibadv.memory.plan import ModelSizes, Plan, plan_of
 from calibadv.model_source import SMALL_FILES, ModelFolder, find_model
 from calibadv.pocket import PocketPaths, policy_path, write_pocket_world
 
@@ -42,6 +43,19 @@ class Subject:
             return model_here(self.config.model.path)
         except ValueError as error:  # kept: nobody waits twice for a hub that does not answer
             return error
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the recipe comes to with the model as it lies here. ValueError as `model`."""
+        found = self.config.model.model_copy(update={"path": str(self.model.path)})
+        return plan_of(self.config.model_copy(update={"model": found}))
+
+    @property
+    def sizes(self) -> ModelSizes:
+        """The sizes in `plan`. ValueError where the model's shape is not known."""
+        if self.plan.model is None:
+            raise ValueError(self.plan.unknown)
+        return self.plan.model
 
     @cached_property
     def files(self) -> dict[str, Path]:

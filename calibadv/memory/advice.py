@@ -2,81 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from calibadv.config import Config
-from calibadv.memory.plan import Part, engine_part, learner_part, search_parts
+from calibadv.memory.parts import Part, parts_of
 from calibadv.memory.shape import ModelShape
 from calibadv.methods import make_method
 
+Changes = Mapping[str, object]
+"""Values by the keys of their section.key."""
+
 _MOST_LEARNERS = 64
-_SHARES = [percent / 100 for percent in range(90, 10, -5)]  # of a card that an engine may be given
 
 
-def advice(part: Part, config: Config, shape: ModelShape, card_gb: float) -> str:
-    """What would make the part fit; for a learner first its own settings, then sharing its state with others."""
+def advice(part: Part, config: Config, shape: ModelShape, card_gb: float) -> Changes:
+    """The first changes with which the part fits; empty where none of those that are tried is enough.
+
+    A learner is first advised to save, then to share its state; search to have a GPU for each replica, then a smaller
+    index; an engine to be spread over more GPUs, or beside a learner to take a smaller share.
+    """
+    names = (part.name,) if part.name in ("engine", "learner") else ("search", "index shard")
+    for changes in _tried(part.name, config):
+        changed = [other for other in parts_of(with_changes(config, changes), shape) if other.name in names]
+        if all(other.spare_bytes(card_gb) >= 0 for other in changed):
+            return {key: value for key, value in changes.items() if value != ""}
+    return {}
+
+
+def remedy(part: Part, config: Config, shape: ModelShape, card_gb: float) -> str:
+    """The advice in words; where nothing that is tried is enough, what else there is to do."""
+    if changes := advice(part, config, shape, card_gb):
+        settings = " and ".join(f"{key} = {_toml(value)}" for key, value in changes.items())
+        return f"build and serve the index as {settings}" if "search.index" in changes else f"set {settings}"
     if part.name == "engine":
-        return _for_engine(config, shape, card_gb)
+        if config.rollout.placement == "colocated":
+            return "set rollout.placement = 'separate', or share the learners' state with learner.zero = 3"
+        return "lower rollout.max_tokens, or raise rollout.gpu_memory_utilization"
     if part.name == "learner":
-        return _for_learner(config, shape, card_gb)
-    return _for_search(config, card_gb)
-
-
-def _for_engine(config: Config, shape: ModelShape, card_gb: float) -> str:
-    if config.rollout.placement == "colocated":
-        for share in _SHARES:
-            if engine_part(_with(config, "rollout", gpu_memory_utilization=share), shape).spare(card_gb) >= 0:
-                return f"set rollout.gpu_memory_utilization = {share:g}, for the learner beside it keeps its state"
-        return "set rollout.placement = 'separate', or share the learners' state with learner.zero = 3"
-    for ranks in (2, 4, 8):
-        wider = _with(config, "rollout", tensor_parallel=ranks)
-        if ranks > config.rollout.tensor_parallel and engine_part(wider, shape).spare(card_gb) >= 0:
-            return f"set rollout.tensor_parallel = {ranks}"
-    return "lower rollout.max_tokens, or raise rollout.gpu_memory_utilization"
-
-
-def _for_learner(config: Config, shape: ModelShape, card_gb: float) -> str:
-    thriftiest, said = config, []
-    for key, value in _savings(config):
-        said.append(f"learner.{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}")
-        if learner_part(_with(config, "learner", **{key: value}), shape).spare(card_gb) >= 0:
-            return f"set {said[-1]}"
-        thriftiest = _with(thriftiest, "learner", **{key: value})
-    if learner_part(thriftiest, shape).spare(card_gb) >= 0:
-        return f"set {' and '.join(said)}"
-    if make_method(config.method.name, config.method.params).critic is not None:
-        return "lower rollout.max_tokens or take a smaller model: learner.zero does not share a critic's state"
-    if config.learner.zero < 3:
-        said.append("learner.zero = 3")
-    most = config.rollout.engines if config.rollout.placement == "colocated" else _MOST_LEARNERS
-    for learners in range(max(2, config.learner.learners), most + 1):
-        if learner_part(_with(thriftiest, "learner", zero=3, learners=learners), shape).spare(card_gb) >= 0:
-            return f"set {' and '.join([*said, f'learner.learners = {learners}'])}"
-    return "lower rollout.max_tokens: a single rollout of full length is too much for a learner on such a card"
-
-
-def _savings(config: Config) -> Iterator[tuple[str, object]]:
-    learner = config.learner
-    if not learner.gradient_checkpointing:
-        yield "gradient_checkpointing", True
-    if learner.dtype == "float32":
-        yield "dtype", "bfloat16"
-    if learner.token_budget > config.rollout.max_tokens:
-        yield "token_budget", config.rollout.max_tokens
-
-
-def _for_search(config: Config, card_gb: float) -> str:
-    if config.search.num_gpus < 1:
-        alone = _with(config, "search", num_gpus=1.0)
-        if all(part.spare(card_gb) >= 0 for part in search_parts(alone)):
-            return "set search.num_gpus = 1, a GPU for each replica"
-    for kind in ("fp16", "ivfpq"):
-        # The kind of a ready index is its own: the advice is to build another.
-        smaller = _with(config, "search", index=kind, faiss_index="")
-        if all(part.spare(card_gb) >= 0 for part in search_parts(smaller)):
-            return f"build and serve the index as search.index = {kind!r}"
+        if make_method(config.method.name, config.method.params).critic is not None:
+            return "lower rollout.max_tokens or take a smaller model: learner.zero does not share a critic's state"
+        return "lower rollout.max_tokens: a single rollout of full length is too much for a learner on such a card"
     return "set search.device = 'cpu', or take a smaller encoder"
 
 
-def _with(config: Config, section: str, **values: object) -> Config:
-    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def _tried(name: str, config: Config) -> Iterator[Changes]:
+    if name == "engine":
+        yield from _of_engine(config)
+    elif name == "learner":
+        yield from _of_learner(config)
+    else:
+        if config.search.num_gpus < 1:
+            yield {"search.num_gpus": 1.0}
+        # The kind of a ready index is its own: the advice is to build another.
+        yield from ({"search.index": kind, "search.faiss_index": ""} for kind in ("fp16", "ivfpq"))
+
+
+def _of_engine(config: Config) -> Iterator[Changes]:
+    if config.rollout.placement == "colocated":
+        yield from ({"rollout.gpu_memory_utilization": percent / 100} for percent in range(90, 10, -5))
+    else:
+        yield from ({"rollout.tensor_parallel": n} for n in (2, 4, 8) if n > config.rollout.tensor_parallel)
+
+
+def _of_learner(config: Config) -> Iterator[Changes]:
+    learner = config.learner
+    savings: dict[str, object] = {}
+    if not learner.gradient_checkpointing:
+        savings["learner.gradient_checkpointing"] = True
+    if learner.dtype == "float32":
+        savings["learner.dtype"] = "bfloat16"
+    if learner.token_budget > config.rollout.max_tokens:
+        savings["learner.token_budget"] = config.rollout.max_tokens
+    yield from ({key: value} for key, value in savings.items())
+    yield savings
+    if make_method(config.method.name, config.method.params).critic is not None:
+        return  # a critic's state is not shared
+    if learner.zero < 3:
+        savings = savings | {"learner.zero": 3}
+    most = config.rollout.engines if config.rollout.placement == "colocated" else _MOST_LEARNERS
+    for learners in range(max(2, learner.learners), most + 1):
+        yield savings | {"learner.learners": learners}
+
+
+def with_changes(config: Config, changes: Changes) -> Config:
+    """The configuration with the values, which are not validated."""
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        changed = getattr(config, section).model_copy(update={name: value})
+        config = config.model_copy(update={section: changed})
+    return config

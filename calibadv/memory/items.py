@@ -6,6 +6,8 @@ docs/memory.md says where each number comes from and which are estimates.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from calibadv.losses import CHUNK_TOKENS
@@ -23,8 +25,19 @@ ZERO_BUCKET = 2**26  # elements that are reduced or gathered at a time
 ZERO_LIVE = 2**28  # elements of gathered weights that stage 3 keeps, ahead or for their next use
 BACKWARD = 0.5  # gradients of a layer's activations while it runs backward, as a share of them; an estimate
 
-Items = dict[str, float]
-"""Bytes on one GPU by the name of what holds them."""
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Bytes on one GPU. `transient` ones are there during an update alone; a colocated engine may have them between."""
+
+    name: str
+    size_bytes: float
+    transient: bool = False
+
+
+def sum_bytes(items: Iterable[Item], *, resting: bool = False) -> float:
+    """Bytes of the items together; `resting`: without those that are transient."""
+    return sum(item.size_bytes for item in items if not (resting and item.transient))
 
 
 def card_bytes(card_gb: float) -> float:
@@ -38,14 +51,14 @@ def kv_token_bytes(shape: ModelShape, item: int, tensor_parallel: int = 1) -> in
     return 2 * shape.layers * heads * shape.head_dim * item
 
 
-def engine_items(shape: ModelShape, *, item: int, sequences: int, tensor_parallel: int = 1) -> Items:
+def engine_items(shape: ModelShape, *, item: int, sequences: int, tensor_parallel: int = 1) -> tuple[Item, ...]:
     """What an engine holds on each of its GPUs before any KV cache. `item` bytes a weight, `sequences` at a time."""
     step = BATCHED_TOKENS * (4 * shape.intermediate / tensor_parallel + 8 * shape.hidden) * item / 2
-    return {
-        f"weights, {item} bytes a parameter": shape.parameters * item / tensor_parallel,
-        "activations and logits of a step": step + 12 * sequences * shape.vocabulary,
-        "CUDA context and graphs": CONTEXT + CUDA_GRAPHS,
-    }
+    return (
+        Item(f"weights, {item} bytes a parameter", shape.parameters * item / tensor_parallel),
+        Item("activations and logits of a step", step + 12 * sequences * shape.vocabulary),
+        Item("CUDA context and graphs", CONTEXT + CUDA_GRAPHS),
+    )
 
 
 def layer_activations(shape: ModelShape, *, autocast: bool, adapters: bool = False) -> int:
@@ -81,7 +94,7 @@ def learner_items(
     zero: Literal[0, 1, 2, 3] = 0,
     learners: int = 1,
     adapters: int = 0,
-) -> Items:
+) -> tuple[Item, ...]:
     """What a learner holds at its peak, with micro-batches of `tokens` padded tokens.
 
     Weights, gradients and AdamW's moments are fp32, 16 bytes a parameter. A critic that is a model is a second trunk
@@ -106,31 +119,33 @@ def learner_items(
     )
     # fp32 log-probs with two temporaries, the head cast to bf16, and its fp32 gradient where it trains
     head = 12 * CHUNK_TOKENS * shape.vocabulary + (2 * autocast + 4 * (not adapters)) * shape.embedding
-    items: Items = {
-        **state,
-        "weights gathered from others, fp32": 4 * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0.0,
-        "DeepSpeed's bucket": 4.0 * ZERO_BUCKET if zero else 0.0,
-        "reference model, fp32": 4.0 * shape.parameters if reference and not adapters else 0.0,
-        "bf16 copies of weights (autocast)": casts,
-        f"activations of {tokens:,} tokens": activations,
-        "logits of a chunk, head's gradient": head,
+    gathered = 4 * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0
+    items = (
+        *state,
+        Item("weights gathered from others, fp32", gathered, transient=True),
+        Item("DeepSpeed's bucket", 4 * ZERO_BUCKET if zero else 0),
+        Item("reference model, fp32", 4 * shape.parameters if reference and not adapters else 0),
+        Item("bf16 copies of weights (autocast)", casts, transient=True),
+        Item(f"activations of {tokens:,} tokens", activations, transient=True),
+        Item("logits of a chunk, head's gradient", head, transient=True),
         # Taken when activations are gone
-        "AdamW's step, beyond all that": max(0.0, step - casts - activations - head),
-        "CUDA context, NCCL": CONTEXT,
-    }
-    return {name: size for name, size in items.items() if size > 0}
+        Item("AdamW's step, beyond all that", max(0.0, step - casts - activations - head), transient=True),
+        Item("CUDA context, NCCL", CONTEXT),
+    )
+    return tuple(item for item in items if item.size_bytes > 0)
 
 
-def state_items(trained: int, *, frozen: int = 0, zero: Literal[0, 1, 2, 3] = 0, learners: int = 1) -> Items:
+def state_items(trained: int, *, frozen: int = 0, zero: Literal[0, 1, 2, 3] = 0, learners: int = 1) -> tuple[Item, ...]:
     """What a learner holds of `trained` and `frozen` parameters between two updates, and their gradients."""
     moments, gradients, weights = (trained / (learners if zero >= stage else 1) for stage in (1, 2, 3))
-    return {
-        **({"frozen weights, fp32": 4 * frozen / (learners if zero == 3 else 1)} if frozen else {}),
-        "adapters, fp32" if frozen else "weights, fp32": 4 * weights,
-        "weights as AdamW steps them, fp32": 4 * moments if zero else 0.0,
-        "gradients, fp32": 4 * gradients,
-        "AdamW's two moments, fp32": 8 * moments,
-    }
+    items = (
+        Item("frozen weights, fp32", 4 * frozen / (learners if zero == 3 else 1)),
+        Item("adapters, fp32" if frozen else "weights, fp32", 4 * weights),
+        Item("weights as AdamW steps them, fp32", 4 * moments if zero else 0),
+        Item("gradients, fp32", 4 * gradients),
+        Item("AdamW's two moments, fp32", 8 * moments),
+    )
+    return tuple(item for item in items if item.size_bytes > 0)
 
 
 def index_vector_bytes(kind: str, width: int) -> float:
@@ -138,6 +153,6 @@ def index_vector_bytes(kind: str, width: int) -> float:
     return {"flat": 4.0 * width, "fp16": 2.0 * width, "hnsw": 0.0, "ivfpq": width / 4 + 8}[kind]
 
 
-def gib(size: float) -> str:
+def gib(size_bytes: float) -> str:
     """Bytes as GiB, in words."""
-    return f"{size / GIB:,.1f} GiB"
+    return f"{size_bytes / GIB:,.1f} GiB"

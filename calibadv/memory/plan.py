@@ -1,188 +1,118 @@
-"""The GPUs of a configuration: how many there are, and what each part of the run keeps on one."""
+"""What a configuration comes to, in numbers, before anything is started: rollouts, updates, tokens, and bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from calibadv.config import Config
-from calibadv.data.store_layout import read_manifest
-from calibadv.memory.items import (
-    CONTEXT,
-    CUDA_GRAPHS,
-    FAISS_SCRATCH,
-    Items,
-    card_bytes,
-    engine_items,
-    index_vector_bytes,
-    kv_token_bytes,
-    learner_items,
-)
+from calibadv.config import POCKET, Config
+from calibadv.losses import CHUNK_TOKENS
+from calibadv.memory.items import activation_bytes, kv_token_bytes, state_items, sum_bytes
+from calibadv.memory.parts import Part, gpus_wanted, parts_of, weight_bytes
 from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
-from calibadv.methods import make_method
-from calibadv.search import manifest as index_manifest
-from calibadv.search.encoder import resolve_model
-
-NODE_GPUS = 8
-SLEEPING = "the engine beside it, asleep"  # its context and graphs: vLLM's sleep mode frees the rest
-# Of a learner's items those that are there during an update alone, by how their names begin.
-PASSING = ("weights gathered", "bf16 copies", "activations", "logits", "AdamW's step")
-WIKI_18, WIKI_18_PASSAGES = "wiki-18", 21_015_324  # the corpus that goes by this name (Karpukhin et al. 2020)
+from calibadv.pocket import policy_path
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One kind of process: how many GPUs it takes in all, and what lies on each of them."""
+class ModelSizes:
+    """Sizes that follow from the model's shape. Those of a learner are of one, wherever it runs."""
 
-    name: str
-    gpus: float
-    items: Items
-    share: float = 1.0  # of the card that it may use
-    rollout_bytes: float = 0.0  # KV cache of a full rollout; the cache takes what an engine's share leaves
-    beside: float = 0.0  # bytes that a resting learner keeps on the card while a colocated engine has its share
+    shape: ModelShape
+    trained_parameters: int  # those of the adapters, or all
+    weights_bytes: int  # in the engines' dtype: what an engine holds and what is published to it
+    kv_cache_bytes: int  # of a rollout of full length
+    state_bytes: float  # fp32 weights, gradients and AdamW's moments, shared by nobody: what a checkpoint is made of
+    held_bytes: float  # of that state, by each of several learners that share it
+    activations_bytes: float  # of a micro-batch; an estimate
+    logits_bytes: int  # of a chunk
 
     @property
-    def total(self) -> float:
-        """Bytes that each GPU must hold."""
-        return sum(self.items.values())
+    def parameters(self) -> int:
+        return self.shape.parameters
 
-    def spare(self, card_gb: float) -> float:
-        """Bytes of its share that are left on a card; negative: so many are missing."""
-        share = self.share * card_bytes(card_gb)
-        return min(share - self.total, card_bytes(card_gb) - self.beside - share) if self.beside else share - self.total
-
-    def full_rollouts(self, card_gb: float) -> int:
-        """How many rollouts of full length an engine's KV cache holds on a card; 0 for one that cannot start."""
-        return max(0, 1 + int(self.spare(card_gb) // self.rollout_bytes))
+    @property
+    def learner_bytes(self) -> float:
+        """What a learner holds in an update."""
+        return self.held_bytes + self.activations_bytes + self.logits_bytes
 
 
-def gpus_wanted(config: Config) -> float:
-    """GPUs of the whole run. An engine takes `gpus_per_engine` for each of its tensor-parallel ranks.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Counts of a run. Of tokens and searches they are the most that there can be.
 
-    Colocated, each engine is alone on its GPU with a learner at most.
+    `model` is None where `unknown` says why the shapes are not known; `parts` are those that have GPUs.
     """
-    rollout, learner, cluster = config.rollout, config.learner, config.cluster
-    if _colocated(config):
-        return rollout.engines + _search_gpus(config)
-    engines = rollout.engines * rollout.tensor_parallel * cluster.gpus_per_engine
-    return engines + max(learner.learners, 1) * learner.gpus_per_learner + _search_gpus(config)
+
+    step_rollouts: int
+    step_updates: int
+    step_sampled_tokens: int
+    step_tokens: int  # with prompts and documents
+    step_searches: int
+    run_rollouts: int
+    run_updates: int
+    rest_updates: int  # learning rate 0, while a critic learns alone
+    warmup_updates: int  # that it rises over
+    cosine_updates: int  # that it falls over
+    gpus: float
+    model: ModelSizes | None = None
+    parts: tuple[Part, ...] = ()
+    unknown: str = ""
 
 
-def parts_of(config: Config, shape: ModelShape) -> list[Part]:
-    """The parts that have GPUs; empty for a run on CPUs. Raises ValueError for an encoder of unknown shape."""
-    parts = []
-    if config.cluster.gpus_per_engine > 0:
-        parts.append(engine_part(config, shape))
-    if config.learner.gpus_per_learner > 0:
-        parts.append(learner_part(config, shape))
-    return [*parts, *search_parts(config)]
-
-
-def engine_part(config: Config, shape: ModelShape) -> Part:
-    """An engine with room for one rollout of full length; how much more KV cache there is depends on the card."""
-    rollout, gpus = config.rollout, config.cluster.gpus_per_engine
-    item = 2 if config.model.dtype == "bfloat16" else 4
-    rollout_bytes = rollout.max_tokens * kv_token_bytes(shape, item, rollout.tensor_parallel)
-    items = engine_items(shape, item=item, sequences=rollout.max_concurrent, tensor_parallel=rollout.tensor_parallel)
-    items["KV cache of one full rollout"] = rollout_bytes
-    share = rollout.gpu_memory_utilization
-    if _colocated(config):
-        return Part("engine", rollout.engines, items, share, rollout_bytes, resting_bytes(learner_part(config, shape)))
-    ranks = rollout.engines * rollout.tensor_parallel
-    return Part("engine", ranks * gpus, _on_a_card(items, gpus), share, rollout_bytes)
-
-
-def learner_part(config: Config, shape: ModelShape) -> Part:
-    """A learner with the largest micro-batch there can be."""
-    learner = config.learner
-    critic = make_method(config.method.name, config.method.params).critic
-    items = learner_items(
-        shape,
-        tokens=max(learner.token_budget, config.rollout.max_tokens),  # a longer rollout is a micro-batch by itself
-        autocast=learner.dtype == "bfloat16",
-        checkpointing=learner.gradient_checkpointing,
-        reference=learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
-        critic=critic.kind if critic is not None else None,
-        zero=learner.zero,
-        learners=max(learner.learners, 1),
-        adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
-    )
-    if _colocated(config):
-        if config.rollout.weight_transfer != "object_store":
-            item = 2 if config.model.dtype == "bfloat16" else 4
-            items["published weights, for the engine beside it"] = float(item * shape.parameters)
-        return Part("learner", learner.learners, items | {SLEEPING: float(CONTEXT + CUDA_GRAPHS)})
-    gpus = learner.gpus_per_learner
-    return Part("learner", max(learner.learners, 1) * gpus, _on_a_card(items, gpus))
-
-
-def resting_bytes(learner: Part) -> float:
-    """Bytes that a learner keeps between its updates: its state, and what libraries hold."""
-    return sum(size for name, size in learner.items.items() if not name.startswith((*PASSING, SLEEPING)))
-
-
-def search_parts(config: Config) -> Iterator[Part]:
-    """The search app's GPUs, and those of its index where that is spread over shards of its own."""
-    search = config.search
-    if search.url or not search.device.startswith("cuda"):
-        return
-    items: Items = {}
-    index: Items = {}
-    if search.retriever != "bm25" or search.reranker == "late":
-        encoder = model_shape(resolve_model(search.encoder), "encoder")
-        items["encoder, fp32"] = 4.0 * encoder.parameters
-        if search.retriever != "bm25":
-            index = _index_items(config, encoder.hidden)
-    if search.reranker == "cross":
-        items["cross-encoder, fp32"] = 4.0 * model_shape(search.cross_encoder, "encoder").parameters
-    items["CUDA context, batch of texts"] = 1.5 * CONTEXT
-    if search.shards > 1:
-        shard = {name: size / search.shards for name, size in index.items()} | {"CUDA context": float(CONTEXT)}
-        if gpus := search.shard_gpus:
-            yield Part("index shard", search.shards * search.shard_replicas * gpus, _on_a_card(shard, gpus))
-        index = {}
-    if gpus := search.num_gpus:
-        yield Part("search", search.replicas * gpus, _on_a_card(index | items, gpus))
-
-
-def passages(config: Config) -> tuple[int, str] | None:
-    """How many passages the corpus has and how that is known: from its store, or by its name. None: not known."""
-    corpus = Path(config.data.corpus)
+def plan_of(config: Config) -> Plan:
+    """The configuration's plan. Nothing is started, and at most a model's config.json is asked for."""
+    rollout, learner, steps = config.rollout, config.learner, config.run.steps
+    rollouts, updates = config.rollouts_per_step, config.updates_per_step
+    rest, warmup = learner.critic_only_steps * updates, learner.warmup_steps * updates
+    sampled_tokens = min((rollout.max_turns + 1) * rollout.max_turn_tokens, rollout.max_tokens)
+    model: ModelSizes | None = None
+    parts: tuple[Part, ...] = ()
+    unknown = ""
     try:
-        if corpus.is_dir():
-            return read_manifest(corpus).documents, "as its manifest says"
-    except ValueError:
-        return None
-    return (WIKI_18_PASSAGES, f"going by the name {WIKI_18}") if WIKI_18 in corpus.name else None
+        model = model_sizes(config, shape := shape_of(config))
+        parts = tuple(parts_of(config, shape))
+    except ValueError as error:
+        unknown = str(error)
+    return Plan(
+        step_rollouts=rollouts,
+        step_updates=updates,
+        step_sampled_tokens=rollouts * sampled_tokens,
+        step_tokens=rollouts * rollout.max_tokens,
+        step_searches=rollouts * rollout.max_turns,
+        run_rollouts=steps * rollouts,
+        run_updates=steps * updates,
+        rest_updates=rest,
+        warmup_updates=warmup,
+        cosine_updates=steps * updates - rest - warmup,
+        gpus=gpus_wanted(config),
+        model=model,
+        parts=parts,
+        unknown=unknown,
+    )
 
 
-def _index_items(config: Config, width: int) -> Items:
-    kind: str = config.search.index
-    documents = known[0] if (known := passages(config)) is not None else 0
-    if config.search.faiss_index and Path(config.search.faiss_index).is_dir():
-        ready = index_manifest.read_manifest(Path(config.search.faiss_index))
-        kind, documents = ready.kind, sum(ready.rows)
-    size = documents * index_vector_bytes(kind, width)
-    if not size:
-        return {}
-    return {f"{kind} index of {documents:,} passages": size, "FAISS's scratch memory": float(FAISS_SCRATCH)}
+def shape_of(config: Config) -> ModelShape:
+    """The policy's shape. ValueError where it is not known."""
+    return model_shape(str(policy_path()) if config.model.path == POCKET else config.model.path)
 
 
-def _colocated(config: Config) -> bool:
-    return config.rollout.placement == "colocated" and config.cluster.gpus_per_engine > 0
-
-
-def _search_gpus(config: Config) -> float:
-    """GPUs of the search app; a server that is up has its own."""
-    search = config.search
-    if search.url:
-        return 0.0
-    shards = search.shards * search.shard_replicas if search.shards > 1 else 0
-    return search.replicas * search.num_gpus + shards * search.shard_gpus
-
-
-def _on_a_card(items: Items, gpus_a_process: float) -> Items:
-    """Processes that ask for a fraction of a GPU share one."""
-    together = int(1 / gpus_a_process) if gpus_a_process < 1 else 1
-    return {f"{together} x {name}": together * size for name, size in items.items()} if together > 1 else items
+def model_sizes(config: Config, shape: ModelShape) -> ModelSizes:
+    """Bytes that follow from the shape. ValueError for adapters beside layers that it does not have."""
+    learner, item = config.learner, weight_bytes(config)
+    adapters = adapter_parameters(shape, learner.lora_rank, learner.lora_targets)
+    trained, frozen = (adapters, shape.parameters) if adapters else (shape.parameters, 0)
+    return ModelSizes(
+        shape,
+        trained_parameters=trained,
+        weights_bytes=item * shape.parameters,
+        kv_cache_bytes=kv_token_bytes(shape, item) * config.rollout.max_tokens,
+        state_bytes=sum_bytes(state_items(trained, frozen=frozen)),
+        held_bytes=sum_bytes(state_items(trained, frozen=frozen, zero=learner.zero, learners=max(learner.learners, 1))),
+        activations_bytes=activation_bytes(
+            shape,
+            learner.token_budget,
+            autocast=learner.dtype == "bfloat16",
+            checkpointing=learner.gradient_checkpointing,
+            adapters=adapters > 0,
+        ),
+        logits_bytes=CHUNK_TOKENS * shape.vocabulary * 4,
+    )

@@ -1,4 +1,4 @@
-"""The scaling benchmark without a run: cases, medians, what it keeps, and the document that shows its tables."""
+"""The scaling benchmark without a run: cases, medians, and what it keeps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 
 from benchmarks import scaling_measure as measuring
-from benchmarks.scaling import main
 from benchmarks.scaling_cases import CASES, HEAD, RECIPE, Case, measured, rows, settings_of
 from benchmarks.scaling_measure import learner_peaks, measure, resident_peak
-from benchmarks.scaling_model_table import MODEL, changed, colocated, model_tables, solved, step_rows
 from calibadv.config import load_config
 from calibadv.memory.shape import model_shape
 
@@ -126,27 +124,3 @@ def test_peaks_are_those_of_learners_below_the_process_alone(monkeypatch: pytest
             process.wait()
     assert list(peaks) == [learner.pid]
     assert peaks[learner.pid] > 2**20
-
-
-# ---- the model's tables ------------------------------------------------------------------------------------------
-
-
-def test_documentation_shows_the_tables_as_they_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["model"]) == 0
-    printed = capsys.readouterr().out
-    assert printed == model_tables()
-    document = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
-    for table in printed.strip().split("\n\n"):
-        assert table.strip() in document
-
-
-def test_the_papers_time_stands_beside_its_own_hardware_only() -> None:
-    shown = {(row[0], bool(row[-1])) for row in step_rows(model_shape(MODEL))}
-    assert shown == {("8 x H20", True), ("64 x H20", False), ("8 x H100", False), ("64 x H100", False)}
-
-
-def test_a_solved_assumption_makes_the_papers_time() -> None:
-    shape = model_shape(MODEL)
-    value = float(solved(shape, colocated(8), "learner_mfu", 0.05, 0.95))
-    assert changed(shape, colocated(8), "learner_mfu", value).seconds == pytest.approx(809, rel=0.01)
-    assert solved(shape, colocated(8), "learner_mfu", 0.9, 0.95) == "none"

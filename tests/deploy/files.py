@@ -11,7 +11,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config
 
 from calibadv.config import load_config
-from calibadv.memory.plan import parts_of
+from calibadv.memory.parts import parts_of
 from calibadv.memory.shape import model_shape
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,11 @@ def does_not_fit(recipe: str, cards_gb: dict[str, float]) -> list[str]:
     config = load_config(ROOT / "workflows" / "recipes" / f"{recipe}.toml")
     parts = parts_of(config, model_shape(config.model.path))
     assert {part.name for part in parts} == {"engine", "learner", "search"}
-    return [part.name for part in parts if part.spare(cards_gb["engines" if part.name == "engine" else "learners"]) < 0]
+    return [
+        part.name
+        for part in parts
+        if part.spare_bytes(cards_gb["engines" if part.name == "engine" else "learners"]) < 0
+    ]
 
 
 def written(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from calibadv.cluster.servers import Server, servers_of
 from calibadv.config import Config, load_config
 from calibadv.doctor import disk, hardware, ports, versions
 from calibadv.doctor.finding import State
-from calibadv.doctor.hardware import Gpu, engine_fits, enough_gpus, enough_ram, learner_fits, parse_gpus
-from calibadv.doctor.needs import Needs, needs_of, ram_gib
+from calibadv.doctor.hardware import Gpu, enough_gpus, enough_ram, fits, parse_gpus, ram_bytes
 from calibadv.doctor.subject import Subject, model_here
-from calibadv.memory.plan import gpus_wanted
+from calibadv.memory.items import GIB, Item
+from calibadv.memory.parts import Part, gpus_wanted
+from calibadv.memory.plan import ModelSizes
+from calibadv.memory.shape import ModelShape
 from calibadv.model_source import ModelFolder
 from tests.build import overrides_of
 from workflows.doctor import RECIPES
@@ -77,27 +80,24 @@ def test_deepspeed_and_peft_are_asked_for_where_a_recipe_stands_on_them() -> Non
 
 # ---- what a recipe needs -----------------------------------------------------------------------------------------
 
+NOTHING = ModelSizes(
+    ModelShape(0, 1, 1, 1, 1, 1, 1, tied=True),
+    trained_parameters=0,
+    weights_bytes=0,
+    kv_cache_bytes=0,
+    state_bytes=0,
+    held_bytes=0,
+    activations_bytes=0,
+    logits_bytes=0,
+)
 
-def test_needs_of_a_7b_by_its_published_shape(tmp_path: Path) -> None:
+
+def test_the_numbers_are_those_of_the_model_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(QWEN_7B)
-    needs = needs_of(load_config(None, {"learner.gradient_checkpointing": True}), tmp_path)
-    assert needs.parameters == 7_615_600_000
-    assert (needs.weights_gib, needs.rollout_gib, needs.state_gib) == (14.19, 0.875, 113.48)
-    # 16,384 x (28 x 4 x 3,584 + 1.5 x 421,888 + 16 x 3,584) bytes; and 1,024 x 152,064 x 4 bytes of logits.
-    assert needs.work_gib == pytest.approx(16.66 + 0.58, abs=0.01)
-
-
-def test_learners_that_share_a_state_need_a_part_of_it(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(QWEN_7B)
-    shared = ("--learner.zero=3", "--learner.learners=4")
-    needs = needs_of(load_config(None, overrides_of("--learner.gradient_checkpointing", "true", *shared)), tmp_path)
-    assert needs.state_gib == 113.48  # what a checkpoint holds does not depend on who holds it
-    assert needs.learner_gib - needs.work_gib == pytest.approx(113.48 * 20 / 16 / 4, abs=0.01)
-
-
-def test_a_model_without_a_shape_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the dry run says no 'parameters.*not a folder on this machine"):
-        needs_of(recipe(), tmp_path / "none")
+    assert Subject(recipe(f"--model.path={tmp_path}")).sizes.parameters == 7_615_616_512
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="describes no model that can be built here"):
+        _ = Subject(recipe(f"--model.path={tmp_path}")).sizes
 
 
 def test_gpus_are_counted_over_engines_learners_and_retrievers() -> None:
@@ -109,12 +109,12 @@ def test_gpus_are_counted_over_engines_learners_and_retrievers() -> None:
 
 
 def test_memory_of_a_machine_is_the_sum_of_what_runs_on_it() -> None:
-    needs = Needs(parameters=0, weights_gib=1.0, rollout_gib=0.1, state_gib=8.0, work_gib=2.0)
+    sizes = replace(NOTHING, weights_bytes=GIB, held_bytes=8 * GIB, activations_bytes=2 * GIB)
     config = recipe("--rollout.engines=3", "--rollout.kv_cache_gb=2", "--search.replicas=2")
     # Three engines of 1 + 1 + 2, a learner of 1 + 10, two retrievers of 1, two versions of the weights, the base of 2.
-    assert ram_gib(config, needs) == 3 * 4 + 11 + 2 + 2 + 2
+    assert ram_bytes(config, sizes) == (3 * 4 + 11 + 2 + 2 + 2) * GIB
     on_gpus = recipe("--rollout.engines=3", "--cluster.gpus_per_engine=1", "--learner.gpus_per_learner=1")
-    assert ram_gib(on_gpus, needs) == 3 * 1 + 1 + 1 + 2 + 2
+    assert ram_bytes(on_gpus, sizes) == (3 * 1 + 1 + 1 + 2 + 2) * GIB
 
 
 @pytest.mark.parametrize(("free", "state"), [(10.0, PASS), (9.9, WARN), (7.7, WARN), (7.6, FAIL)])
@@ -126,21 +126,21 @@ def test_a_containers_limit_is_the_memory_that_counts(tmp_path: Path) -> None:
     for name, value in (("memory.max", 3 * 2**30), ("memory.current", 2 * 2**30)):
         (tmp_path / name).write_text(f"{value}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**29}\n")
-    assert hardware.available_gib(tmp_path) == pytest.approx(1.5)
+    assert hardware.available_bytes(tmp_path) == 1.5 * GIB
     (tmp_path / "memory.max").write_text("max\n")
-    assert hardware.available_gib(tmp_path) > 0
+    assert hardware.available_bytes(tmp_path) > 0
 
 
 # ---- GPUs --------------------------------------------------------------------------------------------------------
 
-H20 = Gpu("NVIDIA H20", 96.0, 95.0, "580.65")
+H20 = Gpu("NVIDIA H20", 96 * GIB, 95 * GIB, "580.65")
 
 
 def test_gpus_are_read_from_the_drivers_lines() -> None:
     text = "NVIDIA H200, 143771, 143000, 580.82.07\nOdd, name, [N/A], 10, 1\n\nFailed\n"
     assert parse_gpus(text) == (
-        Gpu("NVIDIA H200", 143771 / 1024, 143000 / 1024, "580.82.07"),
-        Gpu("Odd, name", 0.0, 10 / 1024, "1"),
+        Gpu("NVIDIA H200", 143771 * 2**20, 143000 * 2**20, "580.82.07"),
+        Gpu("Odd, name", 0.0, 10 * 2**20, "1"),
     )
 
 
@@ -151,22 +151,18 @@ def test_fewer_gpus_than_the_recipe_asks_for_fail(needed: float, here: int, stat
 
 def test_memory_that_somebody_else_holds_is_warned_of() -> None:
     assert hardware.idle_gpus([H20, H20]).state is PASS
-    finding = hardware.idle_gpus([H20, Gpu("NVIDIA H20", 96.0, 60.0, "580.65")])
+    finding = hardware.idle_gpus([H20, Gpu("NVIDIA H20", 96 * GIB, 60 * GIB, "580.65")])
     assert (finding.state, finding.said) == (WARN, "memory is taken on GPU 1: 36.0 GiB")
 
 
-def test_an_engine_needs_room_for_its_weights_and_a_rollout() -> None:
-    needs = Needs(parameters=0, weights_gib=14.0, rollout_gib=1.0, state_gib=0, work_gib=0)
-    fits = engine_fits(needs, 20.0, 0.8, 1)  # 16 GiB of room
-    assert (fits.state, "at most 2 full rollouts" in fits.said) == (PASS, True)
-    assert engine_fits(needs, 18.0, 0.8, 1).state is FAIL  # 14.4 GiB: not 15
-    assert engine_fits(needs, 18.0, 0.8, 2).state is PASS  # half of it a GPU
-
-
-def test_a_learner_needs_room_for_state_and_work() -> None:
-    needs = Needs(parameters=0, weights_gib=0, rollout_gib=0, state_gib=60.0, work_gib=10.0)
-    assert learner_fits(needs, 80.0).state is PASS
-    assert learner_fits(needs, 72.0).state is FAIL  # 70 of 68.4
+def test_a_part_fits_a_gpu_or_fails_with_what_to_change() -> None:
+    part = Part("engine", 1, (Item("weights", 14e9), Item("KV cache of one full rollout", 1e9)), 0.8, 1e9)
+    found = fits(part, 20.0, "")  # 0.8 x 0.97 x 20e9 = 15.52e9
+    assert (found.name, found.state, "room for 1 full rollouts" in found.said) == ("engine memory", PASS, True)
+    found = fits(part, 19.0, "set rollout.tensor_parallel = 2")  # 14.744e9
+    assert (found.state, found.remedy) == (FAIL, "set rollout.tensor_parallel = 2")
+    learner = Part("learner", 1, (Item("state", 70e9),))
+    assert (fits(learner, 80.0, "").state, fits(learner, 72.0, "share it").state) == (PASS, FAIL)  # 70 of 69.84
 
 
 def test_a_recipe_for_gpus_on_a_machine_without_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +175,7 @@ def test_a_recipe_for_gpus_on_a_machine_without_one_fails(monkeypatch: pytest.Mo
 
 # ---- disks -------------------------------------------------------------------------------------------------------
 
-NEEDS = Needs(parameters=0, weights_gib=1.0, rollout_gib=0.0, state_gib=8.0, work_gib=0.0)
+SIZES = replace(NOTHING, weights_bytes=GIB, state_bytes=8 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +190,7 @@ NEEDS = Needs(parameters=0, weights_gib=1.0, rollout_gib=0.0, state_gib=8.0, wor
     ],
 )
 def test_a_run_keeps_its_model_and_as_many_states_as_it_is_told(overrides: tuple[str, ...], gib: float) -> None:
-    assert disk.saved_gib(recipe(*overrides), NEEDS) == gib
+    assert disk.saved_bytes(recipe(*overrides), SIZES) == gib * GIB
 
 
 def test_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
@@ -202,7 +198,7 @@ def test_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None
     assert (finding.state, str(tmp_path) in finding.said) == (PASS, True)
     assert not (tmp_path / "runs").exists()
     assert not list(tmp_path.iterdir())
-    assert disk.room("disk", tmp_path, 1e9).state is FAIL
+    assert disk.room("disk", tmp_path, 1e18).state is FAIL
 
 
 def test_a_folder_that_cannot_be_written_to_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +212,7 @@ def test_a_folder_that_cannot_be_written_to_fails(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("free", "state"), [(2.2, PASS), (2.0, WARN), (0.0, WARN)])
 def test_shared_memory_should_hold_two_versions_of_the_weights(free: float, state: State) -> None:
-    assert disk.shared_memory(2.0, free).state is state
+    assert disk.shared_memory(2 * GIB, free * GIB).state is state
 
 
 def test_a_disk_that_ray_calls_full_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from calibadv.memory.items import (
     GIB,
+    Item,
     activation_bytes,
     card_bytes,
     engine_items,
@@ -27,6 +28,26 @@ from calibadv.rllib.lora import Lora, add_adapters
 
 QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
 QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
+
+
+def named(items: tuple[Item, ...]) -> dict[str, float]:
+    """Bytes by name."""
+    assert len({item.name for item in items}) == len(items)
+    return {item.name: item.size_bytes for item in items}
+
+
+def engine(shape: ModelShape, **options: Any) -> dict[str, float]:
+    return named(engine_items(shape, **options))
+
+
+def learner(shape: ModelShape, **options: Any) -> dict[str, float]:
+    return named(learner_items(shape, **options))
+
+
+def state(trained: int, **options: Any) -> dict[str, float]:
+    return named(state_items(trained, **options))
+
+
 SMALL: Any = {"tokens": 16, "autocast": True, "checkpointing": True}
 
 
@@ -46,7 +67,7 @@ def test_key_value_heads_are_shared_by_ranks_and_repeated_where_there_are_too_fe
 
 
 def test_an_engine_by_hand() -> None:
-    items = engine_items(QWEN_7B, item=2, sequences=256)
+    items = engine(QWEN_7B, item=2, sequences=256)
     assert items["weights, 2 bytes a parameter"] == 15_231_233_024
     # 16,384 x (4 x 18,944 + 8 x 3,584) + 12 x 256 x 152,064
     assert items["activations and logits of a step"] == 1_711_276_032 + 467_140_608
@@ -54,13 +75,11 @@ def test_an_engine_by_hand() -> None:
 
 
 def test_tensor_parallel_ranks_share_the_weights() -> None:
-    assert (
-        engine_items(QWEN_7B, item=2, sequences=1, tensor_parallel=4)["weights, 2 bytes a parameter"] == 3_807_808_256
-    )
+    assert engine(QWEN_7B, item=2, sequences=1, tensor_parallel=4)["weights, 2 bytes a parameter"] == 3_807_808_256
 
 
 def test_a_learner_by_hand() -> None:
-    items = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True)
+    items = learner(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True)
     assert items["weights, fp32"] == items["gradients, fp32"] == 4 * 7_615_616_512
     assert items["AdamW's two moments, fp32"] == 8 * 7_615_616_512
     # Embedding and head are not among the casts: 2 x (7,615,616,512 - 2 x 544,997,376).
@@ -73,8 +92,20 @@ def test_a_learner_by_hand() -> None:
     assert len(items) == 7  # with CUDA's context; no reference, no critic
 
 
+def test_what_is_there_during_an_update_alone_says_so() -> None:
+    items = learner_items(QWEN_3B, tokens=16, autocast=True, checkpointing=True, reference=True, zero=3, learners=2)
+    items += learner_items(QWEN_3B, tokens=16, autocast=False, checkpointing=True)
+    assert {item.name for item in items if item.transient} == {
+        "weights gathered from others, fp32",
+        "bf16 copies of weights (autocast)",
+        "activations of 16 tokens",
+        "logits of a chunk, head's gradient",
+        "AdamW's step, beyond all that",
+    }
+
+
 def test_fp32_needs_no_copies_of_weights_and_keeps_larger_activations() -> None:
-    items = learner_items(QWEN_7B, tokens=16_384, autocast=False, checkpointing=True)
+    items = learner(QWEN_7B, tokens=16_384, autocast=False, checkpointing=True)
     assert "bf16 copies of weights (autocast)" not in items
     assert layer_activations(QWEN_7B, autocast=False) == 32 * 3584 + 8 * 512 + 16 * 18_944
     assert items["activations of 16,384 tokens"] == 16_384 * (401_408 + 1.5 * 421_888 + 57_344)
@@ -93,13 +124,13 @@ def test_without_checkpointing_every_layer_keeps_its_activations() -> None:
 def test_each_stage_shares_one_thing_more(
     zero: Any, weights: float, stepped: float, gradients: float, moments: float
 ) -> None:
-    items = state_items(3, zero=zero, learners=3)  # three parameters, three learners
-    assert list(items.values()) == [weights, stepped, gradients, moments]
+    items = state(3, zero=zero, learners=3)  # three parameters, three learners
+    assert list(items.values()) == [size for size in (weights, stepped, gradients, moments) if size]
 
 
 @given(st.integers(2, 64), st.sampled_from([1, 2, 3]))
 def test_learners_that_share_hold_the_whole_state_once_between_them(learners: int, zero: Any) -> None:
-    items = state_items(QWEN_3B.parameters, zero=zero, learners=learners)
+    items = state(QWEN_3B.parameters, zero=zero, learners=learners)
     shared = ["weights as AdamW steps them, fp32", "AdamW's two moments, fp32"]
     shared += ["gradients, fp32"] * (zero >= 2) + ["weights, fp32"] * (zero == 3)
     assert learners * sum(items[name] for name in shared) == pytest.approx(
@@ -108,47 +139,45 @@ def test_learners_that_share_hold_the_whole_state_once_between_them(learners: in
 
 
 def test_stage_3_has_bf16_copies_of_one_layer_and_gathered_weights_instead_of_all_of_them() -> None:
-    items = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, zero=3, learners=4)
+    items = learner(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, zero=3, learners=4)
     assert items["bf16 copies of weights (autocast)"] == 13_051_243_520 / 28
     assert items["weights gathered from others, fp32"] == 4 * (2**28 + 544_997_376)  # the embedding is the largest
     assert items["DeepSpeed's bucket"] == 4 * 2**26
-    plain = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True)
+    plain = learner(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True)
     for name in ("activations of 16,384 tokens", "logits of a chunk, head's gradient", "CUDA context, NCCL"):
         assert items[name] == plain[name]
 
 
 def test_optimizer_step_counts_where_micro_batches_are_small() -> None:
     # AdamW's square roots are 4 bytes a parameter, when activations, casts and logits are gone.
-    items = learner_items(QWEN_3B, tokens=16, autocast=False, checkpointing=True)
+    items = learner(QWEN_3B, tokens=16, autocast=False, checkpointing=True)
     gone = items["activations of 16 tokens"] + items["logits of a chunk, head's gradient"]
     assert items["AdamW's step, beyond all that"] == pytest.approx(4 * QWEN_3B.parameters - gone)
-    assert "AdamW's step, beyond all that" not in learner_items(
-        QWEN_3B, tokens=65_536, autocast=True, checkpointing=True
-    )
+    assert "AdamW's step, beyond all that" not in learner(QWEN_3B, tokens=65_536, autocast=True, checkpointing=True)
 
 
 def test_a_reference_is_one_more_copy_of_the_weights() -> None:
-    plain, kl = learner_items(QWEN_3B, **SMALL), learner_items(QWEN_3B, **SMALL, reference=True)
+    plain, kl = learner(QWEN_3B, **SMALL), learner(QWEN_3B, **SMALL, reference=True)
     assert sum(kl.values()) - sum(plain.values()) == 4 * QWEN_3B.parameters
     assert "reference model, fp32" not in plain
 
 
 def test_a_critic_that_is_a_model_is_a_second_state_with_activations_and_a_head_costs_nothing() -> None:
-    plain, critic = (learner_items(QWEN_7B, **SMALL, critic=kind) for kind in (None, "model"))
+    plain, critic = (learner(QWEN_7B, **SMALL, critic=kind) for kind in (None, "model"))
     trunk = QWEN_7B.parameters - QWEN_7B.embedding  # no head of its own
     assert critic["weights, fp32"] - plain["weights, fp32"] == 4 * trunk
     assert critic["AdamW's two moments, fp32"] - plain["AdamW's two moments, fp32"] == 8 * trunk
     assert critic["activations of 16 tokens"] == 2 * plain["activations of 16 tokens"]
     copies = "bf16 copies of weights (autocast)"
     assert critic[copies] == 2 * plain[copies]  # the same layers twice
-    assert learner_items(QWEN_7B, **SMALL, critic="head") == plain
+    assert learner(QWEN_7B, **SMALL, critic="head") == plain
 
 
 ADAPTERS = 40_370_176  # of rank 16 beside every linear layer of Qwen2.5-7B
 
 
 def test_adapters_have_a_state_and_the_model_none() -> None:
-    items = learner_items(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, adapters=ADAPTERS)
+    items = learner(QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, adapters=ADAPTERS)
     assert items["frozen weights, fp32"] == 4 * 7_615_616_512
     assert items["adapters, fp32"] == items["gradients, fp32"] == 4 * ADAPTERS
     assert items["AdamW's two moments, fp32"] == 8 * ADAPTERS
@@ -172,14 +201,12 @@ def test_adapters_have_a_state_and_the_model_none() -> None:
 def test_the_table_of_adapters_in_the_docs_is_this_arithmetic(
     label: str, adapters: int, zero: Any, learners: int
 ) -> None:
-    items = learner_items(
+    items = learner(
         QWEN_7B, tokens=16_384, autocast=True, checkpointing=True, adapters=adapters, zero=zero, learners=learners
     )
-    state = state_items(
-        adapters or QWEN_7B.parameters, frozen=adapters and QWEN_7B.parameters, zero=zero, learners=learners
-    )
-    frozen = state.pop("frozen weights, fp32", 0.0)
-    trains = sum(state.values())
+    kept = state(adapters or QWEN_7B.parameters, frozen=adapters and QWEN_7B.parameters, zero=zero, learners=learners)
+    frozen = kept.pop("frozen weights, fp32", 0.0)
+    trains = sum(kept.values())
     total = sum(items.values())
     counts = [f"{adapters / 1e6:.1f} M", f"{frozen / GIB:.1f}"] if adapters else ["", ""]
     sizes = [f"{size / GIB:.1f}" for size in (trains, total - frozen - trains, total)]
@@ -189,21 +216,21 @@ def test_the_table_of_adapters_in_the_docs_is_this_arithmetic(
 
 
 def test_adapters_need_no_second_model_for_the_reference() -> None:
-    plain, kl = (learner_items(QWEN_7B, **SMALL, adapters=ADAPTERS, reference=reference) for reference in (False, True))
+    plain, kl = (learner(QWEN_7B, **SMALL, adapters=ADAPTERS, reference=reference) for reference in (False, True))
     assert kl == plain
 
 
 def test_without_checkpointing_the_backward_pass_keeps_copies_of_all_frozen_layers() -> None:
     options: Any = SMALL | {"checkpointing": False, "adapters": ADAPTERS}
-    assert learner_items(QWEN_7B, **options)["bf16 copies of weights (autocast)"] == 13_051_243_520
+    assert learner(QWEN_7B, **options)["bf16 copies of weights (autocast)"] == 13_051_243_520
     options["autocast"] = False
-    assert "bf16 copies of weights (autocast)" not in learner_items(QWEN_7B, **options)
+    assert "bf16 copies of weights (autocast)" not in learner(QWEN_7B, **options)
 
 
 @pytest.mark.parametrize(("zero", "frozen", "adapters"), [(0, 12, 16), (1, 12, 12), (2, 12, 28 / 3), (3, 4, 20 / 3)])
 def test_frozen_weights_are_shared_in_stage_3_alone(zero: Any, frozen: float, adapters: float) -> None:
     # Three frozen parameters, one of adapters, three learners.
-    items = state_items(1, frozen=3, zero=zero, learners=3)
+    items = state(1, frozen=3, zero=zero, learners=3)
     assert items.pop("frozen weights, fp32") == frozen
     assert sum(items.values()) == pytest.approx(adapters)
 

@@ -1,260 +1,104 @@
-"""GPUs of a configuration: how many, what each part keeps on one, and what is advised where that is too much."""
+"""What a configuration comes to, in numbers: rollouts, updates, tokens and bytes; and that its page shows them."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from calibadv.config import Config, load_config
-from calibadv.data.store_layout import Manifest, write_manifest
-from calibadv.memory.advice import advice
-from calibadv.memory.items import GIB
-from calibadv.memory.plan import (
-    PASSING,
-    SLEEPING,
-    Part,
-    engine_part,
-    gpus_wanted,
-    learner_part,
-    parts_of,
-    passages,
-    resting_bytes,
-    search_parts,
-)
-from calibadv.memory.shape import ModelShape, model_shape
-from calibadv.search.manifest import IndexManifest, Origin
-from calibadv.search.manifest import write_manifest as write_index_manifest
+from calibadv.memory.plan import ModelSizes, plan_of
+from calibadv.views.dry_run import plan_page
 from tests.build import overrides_of
 
-QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
-QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
-NODE = ("--rollout.engines=5", "--learner.learners=2", "--learner.gpus_per_learner=1", "--search.num_gpus=1")
-LEAN = ("--learner.dtype=bfloat16", "--learner.gradient_checkpointing=true")
-E5 = ("--search.encoder=intfloat/e5-base-v2", "--search.reranker=cross", "--search.device=cuda:0")
-WIKI = "--data.corpus=data/wiki-18"
+POCKET = Path(__file__).parents[2] / "workflows" / "recipes" / "pocket.toml"
+QWEN = "--model.path=Qwen/Qwen2.5-7B"
 
 
-def config(*overrides: str) -> Config:
-    return load_config(None, overrides_of(*NODE, *LEAN, *E5, *overrides))
+def sizes(*overrides: str) -> ModelSizes:
+    found = plan_of(load_config(None, overrides_of(QWEN, *overrides))).model
+    assert found is not None
+    return found
 
 
-def search(*overrides: str) -> dict[str, Part]:
-    return {part.name: part for part in search_parts(config(*overrides))}
+def page(config: Config) -> str:
+    out = io.StringIO()
+    Console(file=out, width=140, color_system=None).print(plan_page(config, plan_of(config)))
+    return " ".join(out.getvalue().split())
 
 
-def test_gpus_are_those_of_engines_learners_and_search() -> None:
-    assert gpus_wanted(config()) == 8
-    assert gpus_wanted(config("--rollout.tensor_parallel=2")) == 13
-    assert gpus_wanted(config("--search.replicas=2", "--search.num_gpus=0.5")) == 8
-    assert gpus_wanted(config("--search.shards=3", "--search.shard_replicas=2", "--search.shard_gpus=0.5")) == 11
-    assert gpus_wanted(config("--search.url=http://127.0.0.1:8000")) == 7
-    assert gpus_wanted(config("--learner.learners=0")) == 7  # the learner in the driver has a GPU too
-    assert gpus_wanted(load_config(None, {"cluster.gpus_per_engine": 0})) == 0
-
-
-def test_a_run_on_cpus_has_no_parts() -> None:
-    assert parts_of(load_config(None, {"cluster.gpus_per_engine": 0}), QWEN_3B) == []
-
-
-def test_an_engines_kv_cache_takes_what_its_share_of_the_card_leaves() -> None:
-    part = engine_part(config(), QWEN_7B)
-    assert part.gpus == 5
-    assert part.total == 20_496_657_408  # weights 15,231,233,024 + 2,178,416,640 + 2 GiB + a rollout of 939,524,096
-    # 0.85 x 0.97 x 80e9 - 20,496,657,408 = 45,463,342,592: 48 more of 939,524,096.
-    assert part.spare(80) == pytest.approx(45_463_342_592)
-    assert part.full_rollouts(80) == 49
-
-
-def test_an_engine_that_cannot_hold_one_rollout_holds_none() -> None:
-    part = engine_part(config("--rollout.gpu_memory_utilization=0.25"), QWEN_7B)
-    assert part.spare(80) < 0  # 19.4e9 bytes
-    assert part.full_rollouts(80) == 0
-
-
-def test_a_learner_is_sized_for_the_longest_rollout_even_if_the_budget_is_smaller() -> None:
-    small = learner_part(config("--learner.token_budget=4096"), QWEN_3B)
-    assert small == learner_part(config(), QWEN_3B)
-    assert learner_part(config("--learner.token_budget=32768"), QWEN_3B).total > small.total
-
-
-def test_a_method_with_a_critic_and_a_reference_costs_its_learner_both() -> None:
-    plain = learner_part(config(), QWEN_3B)
-    ppo = learner_part(config("--method.name=ppo", "--method.params.kl_reward=0.001"), QWEN_3B)
-    assert ppo.items["reference model, fp32"] == 4 * QWEN_3B.parameters
-    assert ppo.items["weights, fp32"] == 2 * plain.items["weights, fp32"]  # a tied trunk is the whole model
-    kl = learner_part(config("--learner.kl_coef=0.001"), QWEN_3B)
-    assert kl.total - plain.total == 4 * QWEN_3B.parameters
-
-
-def colocated(*overrides: str) -> Config:
-    shares = ("--cluster.gpus_per_engine=0.6", "--learner.gpus_per_learner=0.4", "--rollout.placement=colocated")
-    node = ("--rollout.engines=8", "--learner.learners=8", "--learner.zero=3", "--search.num_gpus=0")
-    return config(*node, *shares, *overrides)
-
-
-def test_a_colocated_engine_leaves_the_learner_beside_it_its_state() -> None:
-    assert gpus_wanted(colocated()) == 8
-    learner, engine = learner_part(colocated(), QWEN_7B), engine_part(colocated(), QWEN_7B)
-    assert (learner.gpus, engine.gpus) == (8, 8)
-    # A share of 8: weights, AdamW's copy and gradients 4 P / 8 each, moments 8 P / 8, bucket 4 x 2^26, context 2^30;
-    # whole: the published bf16 weights, 2 P.
-    resting = (20 / 8 + 2) * QWEN_7B.parameters + 4 * 2**26 + 2**30
-    assert engine.beside == resting_bytes(learner) == resting
-    assert learner.items[SLEEPING] == 2 * GIB
-    assert engine.spare(80) == pytest.approx(0.15 * 0.97 * 80e9 - resting)  # 85 % for the engine leave too little
-    assert engine.spare(80) < 0
-    said = advice(engine, colocated(), QWEN_7B, 80)
-    assert said == "set rollout.gpu_memory_utilization = 0.5, for the learner beside it keeps its state"
-    heeded = engine_part(colocated("--rollout.gpu_memory_utilization=0.5"), QWEN_7B)
-    assert heeded.spare(80) == pytest.approx(min(0.5 * 0.97 * 80e9 - heeded.total, 0.5 * 0.97 * 80e9 - resting))
-    assert heeded.full_rollouts(80) > 0
-
-
-def test_what_passes_of_a_learner_is_known_by_its_name() -> None:
-    items = learner_part(colocated(), QWEN_3B).items | learner_part(config("--learner.token_budget=1"), QWEN_3B).items
-    small = learner_part(
-        config("--learner.token_budget=1", "--rollout.max_tokens=2", "--rollout.max_prompt_tokens=1"), QWEN_3B
+def test_counts_of_a_pocket_run_by_hand() -> None:
+    config = load_config(
+        POCKET,
+        overrides_of(
+            *("--run.steps=30", "--data.questions_per_step=32", "--rollout.samples=5", "--rollout.engines=2"),
+            *("--rollout.max_turns=4", "--rollout.max_turn_tokens=48", "--rollout.max_tokens=1024"),
+            *("--learner.minibatch_rollouts=40", "--learner.lr=3e-4", "--learner.lr_final=3e-5"),
+            *("--learner.token_budget=8192", "--model.path=pocket", "--model.dtype=float32"),
+        ),
     )
-    for prefix in PASSING:
-        assert any(name.startswith(prefix) for name in items | small.items), prefix
+    plan = plan_of(config)
+    assert (plan.step_rollouts, plan.run_rollouts, plan.step_updates, plan.run_updates) == (160, 4800, 4, 120)
+    assert plan.step_sampled_tokens == 160 * 5 * 48
+    assert (plan.step_tokens, plan.step_searches) == (160 * 1024, 160 * 4)
+    assert (plan.rest_updates, plan.warmup_updates, plan.cosine_updates) == (0, 0, 120)
+    assert (plan.gpus, plan.parts, plan.unknown) == (0, (), "")
+    assert plan.model is not None
+    assert plan.model.kv_cache_bytes == 1024 * 2 * 4 * 192 * 4  # keys and values of 4 layers, fp32
+    assert plan.model.state_bytes == 16 * plan.model.parameters
+    said = page(config)
+    assert "32 questions x 5 = 160" in said
+    assert "0.0003 to 3e-05, cosine over 120 updates" in said
+    assert "2 engines, 1 learners, 1 retrievers" in said
 
 
-def test_a_learner_of_adapters_has_a_frozen_model_and_a_small_state() -> None:
-    shape = model_shape("Qwen/Qwen2.5-7B")
-    part = learner_part(config("--learner.lora_rank=16", "--learner.kl_coef=0.001"), shape)
-    assert part.items["frozen weights, fp32"] == 4 * shape.parameters
-    assert part.items["adapters, fp32"] == 4 * 40_370_176
-    assert "reference model, fp32" not in part.items
-    assert part.spare(80) > 0 > learner_part(config(), shape).spare(80)
+def test_a_turns_budget_counts_only_up_to_the_whole_rollouts() -> None:
+    assert plan_of(Config()).step_sampled_tokens == 2560 * 5 * 1024  # 5 turns x 1,024 < 16,384
+    assert plan_of(load_config(None, {"rollout.max_tokens": 3000})).step_sampled_tokens == 2560 * 3000
 
 
-def test_processes_that_take_half_a_gpu_share_one() -> None:
-    whole, half = search(WIKI)["search"], search(WIKI, "--search.replicas=2", "--search.num_gpus=0.5")["search"]
-    assert half.gpus == whole.gpus == 1
-    assert half.total == 2 * whole.total
-    assert all(name.startswith("2 x ") for name in half.items)
+def test_a_rate_rests_and_rises_before_it_falls() -> None:
+    given = ("--method.name=ppo", "--learner.critic_only_steps=2", "--learner.warmup_steps=3", "--run.steps=20")
+    plan = plan_of(load_config(None, overrides_of(*given)))
+    assert (plan.rest_updates, plan.warmup_updates, plan.cosine_updates) == (20, 30, 150)  # 10 updates a step
 
 
-# ---- search ------------------------------------------------------------------------------------------------------
+def test_sizes_of_a_qwen_7b_by_hand() -> None:
+    qwen = sizes()
+    assert (qwen.parameters, qwen.trained_parameters) == (7_615_616_512, 7_615_616_512)
+    assert qwen.weights_bytes == 2 * 7_615_616_512
+    assert qwen.kv_cache_bytes == 16_384 * 57_344  # a token's: 2 x 28 x 4 x 128 x 2
+    assert qwen.state_bytes == qwen.held_bytes == 16 * 7_615_616_512
+    assert qwen.activations_bytes == 16_384 * (28.5 * (32 * 3584 + 8 * 512 + 16 * 18_944) + 16 * 3584)
+    assert qwen.logits_bytes == 1024 * 152_064 * 4
+    assert qwen.learner_bytes == qwen.held_bytes + qwen.activations_bytes + qwen.logits_bytes
 
 
-def test_a_flat_index_of_wikipedia_by_hand() -> None:
-    items = search(WIKI)["search"].items
-    assert items["flat index of 21,015,324 passages"] == 21_015_324 * 768 * 4
-    assert items["FAISS's scratch memory"] == 1.5 * GIB  # one for all pieces
-    assert items["encoder, fp32"] == 4 * 109_482_240
-    assert items["cross-encoder, fp32"] == 4 * 33_360_000
+def test_what_each_of_several_learners_holds_of_a_shared_state() -> None:
+    shared = sizes("--learner.zero=2", "--learner.learners=4")
+    assert shared.state_bytes == 16 * 7_615_616_512
+    assert shared.held_bytes == 8 * 7_615_616_512  # 4 bytes a parameter, and a quarter of 16 more
 
 
-def test_a_corpus_of_unknown_size_leaves_the_index_out() -> None:
-    assert passages(config("--data.corpus=mine.jsonl")) is None
-    assert set(search("--data.corpus=mine.jsonl")["search"].items) == {
-        "encoder, fp32",
-        "cross-encoder, fp32",
-        "CUDA context, batch of texts",
-    }
+def test_adapters_have_gradients_and_moments_and_the_frozen_weights_none() -> None:
+    adapters = sizes("--learner.lora_rank=16")
+    assert adapters.trained_parameters == 40_370_176
+    assert adapters.state_bytes == 4 * 7_615_616_512 + 16 * 40_370_176
 
 
-def test_a_corpus_store_says_its_own_size_whatever_it_is_called(tmp_path: Path) -> None:
-    store = tmp_path / "wiki-18"
-    store.mkdir()
-    assert passages(config(f"--data.corpus={store}")) is None  # no store
-    write_manifest(store, Manifest(documents=7, repeated=0, skipped=0, fingerprint="f", sizes={}))
-    known = passages(config(f"--data.corpus={store}"))
-    assert known is not None
-    assert known[0] == 7
+def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = load_config(None, {"model.path": "someone/model"})
+    plan = plan_of(config)
+    assert (plan.model, plan.parts, plan.step_rollouts) == (None, (), 2560)
+    assert plan.unknown.startswith("someone/model is not a folder on this machine, not in its hub cache")
+    assert "not known: someone/model is not a folder" in page(config)
 
 
-def test_a_ready_index_decides_its_kind_and_pieces(tmp_path: Path) -> None:
-    origin = Origin("c", 10, "e5", "i", "", "", 256, 768)
-    write_index_manifest(tmp_path, IndexManifest(origin, "ivfpq", {}, (6, 4)))
-    items = search(WIKI, f"--search.faiss_index={tmp_path}")["search"].items
-    assert items["ivfpq index of 10 passages"] == 10 * 200
-    assert items["FAISS's scratch memory"] == 1.5 * GIB
-
-
-def test_shards_hold_the_index_and_the_app_holds_the_models() -> None:
-    parts = search(WIKI, "--search.shards=4", "--search.shard_gpus=1")
-    assert parts["index shard"].gpus == 4
-    assert parts["index shard"].items["flat index of 21,015,324 passages"] == 21_015_324 * 768
-    assert "flat index of 21,015,324 passages" not in parts["search"].items
-
-
-@pytest.mark.parametrize("override", ["--search.device=cpu", "--search.url=http://127.0.0.1:8000"])
-def test_search_elsewhere_has_no_gpu(override: str) -> None:
-    assert search(override) == {}
-
-
-def test_bm25_has_no_encoder_and_no_index_on_a_gpu() -> None:
-    assert set(search(WIKI, "--search.retriever=bm25")["search"].items) == {
-        "cross-encoder, fp32",
-        "CUDA context, batch of texts",
-    }
-
-
-# ---- advice ------------------------------------------------------------------------------------------------------
-
-
-def learner_advice(card: float, *overrides: str, shape: ModelShape = QWEN_3B) -> str:
-    settings = config(*overrides)
-    part = learner_part(settings, shape)
-    assert part.spare(card) < 0
-    return advice(part, settings, shape, card)
-
-
-def test_a_learner_is_first_advised_to_save() -> None:
-    plain = ("--learner.dtype=float32", "--learner.gradient_checkpointing=false")
-    assert learner_advice(96, *plain) == "set learner.gradient_checkpointing = true"
-    budget = learner_advice(80, "--learner.token_budget=65536")
-    assert budget == "set learner.token_budget = 16384"
-
-
-def test_a_learner_that_cannot_save_enough_is_advised_to_share() -> None:
-    # 7B: 20 bytes a parameter are 152.3e9, a third of that 50.8e9; 24.1e9 more are not shared: 74.9e9 < 77.6e9.
-    said = learner_advice(80, shape=QWEN_7B)
-    assert said == "set learner.zero = 3 and learner.learners = 3"
-    three, two = (config("--learner.zero=3", f"--learner.learners={learners}") for learners in (3, 2))
-    assert learner_part(three, QWEN_7B).total == pytest.approx(74.9e9, rel=0.002)
-    assert learner_part(three, QWEN_7B).spare(80) > 0 > learner_part(two, QWEN_7B).spare(80)
-    assert learner_advice(80, "--learner.zero=3", shape=QWEN_7B) == "set learner.learners = 3"
-
-
-def test_a_critic_is_not_advised_to_be_shared() -> None:
-    said = learner_advice(80, "--method.name=ppo", shape=QWEN_7B)
-    assert said.endswith("learner.zero does not share a critic's state")
-
-
-def test_sharing_comes_on_top_of_saving() -> None:
-    said = learner_advice(80, "--learner.gradient_checkpointing=false", shape=QWEN_7B)
-    assert said == "set learner.gradient_checkpointing = true and learner.zero = 3 and learner.learners = 3"
-
-
-def test_a_rollout_too_long_for_any_number_of_learners_is_said_so() -> None:
-    assert learner_advice(80, "--rollout.max_tokens=400000").startswith("lower rollout.max_tokens")
-
-
-def test_an_engine_is_advised_as_many_ranks_as_it_takes() -> None:
-    settings = config("--rollout.gpu_memory_utilization=0.25")
-    part = engine_part(settings, QWEN_7B)
-    assert advice(part, settings, QWEN_7B, 80) == "set rollout.tensor_parallel = 2"
-    none = config("--rollout.gpu_memory_utilization=0.01")
-    assert advice(engine_part(none, QWEN_7B), none, QWEN_7B, 80).startswith("lower rollout.max_tokens")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "card", "said"),
-    [
-        (("--search.replicas=2", "--search.num_gpus=0.5"), 80, "set search.num_gpus = 1"),
-        ((), 48, "build and serve the index as search.index = 'fp16'"),
-        ((), 24, "build and serve the index as search.index = 'ivfpq'"),
-        ((), 4, "set search.device = 'cpu'"),
-    ],
-)
-def test_search_is_advised_a_gpu_of_its_own_then_a_smaller_index(
-    overrides: tuple[str, ...], card: float, said: str
-) -> None:
-    settings = config(WIKI, *overrides)
-    part = next(search_parts(settings))
-    assert part.spare(card) < 0
-    assert advice(part, settings, QWEN_3B, card).startswith(said)
+def test_gpus_are_counted_and_a_run_on_cpus_has_none() -> None:
+    assert plan_of(Config()).gpus == 8  # 8 engines; learner and search on CPUs
+    assert "8 of one node of 8" in page(Config())
+    assert plan_of(load_config(POCKET)).gpus == 0
+    assert "Memory of each GPU" not in page(load_config(POCKET))
