@@ -65,7 +65,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             super().setup(config)
         self.version = 0  # training steps made, and the policy version that they led to
         self.whole = True  # the learners stand between two steps: their state is that of `version`
-        if (start := self.config.stream.inputs.start) is not None:
+        if (start := self.config.stream.start) is not None:
             with self.waiting("the learners to load the checkpoint"):
                 load_learners(self.learner_group, start.checkpoint)
             self.version = start.version

@@ -10,7 +10,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from calibadv.config import Config, role
-from calibadv.methods import Method, make_method
+from calibadv.methods import Method
 from calibadv.rllib.connectors import AddAdvantages, CriticAdvantages, PackMinibatches, RecomputeLogprobs
 from calibadv.rllib.env_runner import NO_SPACE, RolloutEnvRunner
 from calibadv.rllib.learner import PolicyLearner
@@ -57,8 +57,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
     def of_run(self, stream: RolloutStream) -> CalibAdvConfig:
         """This config, set up for the run that `stream` describes."""
         self.stream = stream
-        method = make_method(stream.config.method.name, stream.config.method.params)
-        return self.of_learners(stream.config, method, str(stream.inputs.model), stream.coordinator)
+        return self.of_learners(stream.config, stream.method, str(stream.model), stream.coordinator)
 
     def _learner_connectors(self, *_: Any) -> list[Any]:
         learner, method = self.calibadv.learner, self.method

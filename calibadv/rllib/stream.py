@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,11 @@ from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.config import Config, role
-from calibadv.data.gold_passages import training_questions, without_gold_texts
-from calibadv.data.questions import load_questions, scored_by
-from calibadv.methods import make_method
+from calibadv.methods import Method
 from calibadv.rllib.checkpoint_names import placeholder_weights
 from calibadv.rllib.schedule import planned, schedule
 from calibadv.rollout.protocols import SearchFn
-from calibadv.types import Phase
+from calibadv.types import Phase, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +31,17 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a run is made from: its files, all local, and the checkpoint that it goes on from, if it does."""
-
-    train: Path
-    test: Path
-    corpus: Path
-    model: Path
-    start: Start | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RolloutStream:
-    """How to open the stream: small, picklable, and nothing is started by making it."""
+    """What the stream is made of. Nothing is started by making it."""
 
     config: Config
-    inputs: Inputs
-    coordinator: str  # its name
+    method: Method
+    model: Path  # folder
+    train: Sequence[Question]
+    test: Sequence[Question]
     search_factory: Callable[[], SearchFn]
+    coordinator: str  # its name
+    start: Start | None = None
 
     def __deepcopy__(self, _: Any) -> RolloutStream:
         """Itself: RLlib copies its configuration again and again, and nobody changes a stream."""
@@ -58,37 +49,34 @@ class RolloutStream:
 
     def open(self) -> tuple[dict[tuple[Phase, int], int], Iterator[FinishedRow]]:
         """How many rows each (phase, step) has, and the rows as they are finished: the first one starts the engines."""
-        config = self.config
-        method = make_method(config.method.name, config.method.params)
-        train = training_questions(self.inputs.train, self.inputs.corpus, method.gold)
-        train = scored_by(config.reward.tokens, train)
-        test = load_questions(self.inputs.test, tokens=config.reward.tokens)[: config.data.test_questions]
-        test = without_gold_texts(test)
-        first, evaluated = (start.version, start.evaluated) if (start := self.inputs.start) else (0, False)
-        expected = planned(config, len(test), start=first, evaluated=evaluated)
-        rows = schedule(config, train, test, start=first, evaluated=evaluated)
+        config, model = self.config, str(self.model)
+        first, evaluated = (self.start.version, self.start.evaluated) if self.start else (0, False)
+        expected = planned(config, len(self.test), start=first, evaluated=evaluated)
+        rows = schedule(config, self.train, self.test, start=first, evaluated=evaluated)
         worker = WorkerSettings(
-            engine_factory=partial(make_engine, config, str(self.inputs.model)),
-            rollout_factory=partial(RollGroup, config, method, str(self.inputs.model), self.search_factory),
+            engine_factory=partial(make_engine, config, model),
+            rollout_factory=partial(RollGroup, config, self.method, model, self.search_factory),
             coordinator=self.coordinator,
             placeholder_weights=partial(
-                placeholder_weights, str(self.inputs.model), config.model.dtype, config.rollout.engine == "vllm"
+                placeholder_weights, model, config.model.dtype, config.rollout.engine == "vllm"
             ),
             max_staleness=config.rollout.max_staleness,
             engine_timeout_s=config.rollout.engine_timeout_s,
             colocated=config.rollout.placement == "colocated",
         )
-        return expected, stream_rollouts(rows, worker, self._pool())
+        return expected, stream_rollouts(rows, worker, engine_pool(config))
 
-    def _pool(self) -> PoolSettings:
-        config, questions = self.config, self.config.data.questions_per_step
-        return PoolSettings(
-            engines=config.rollout.engines,
-            # Four tasks an engine and step: small enough to spread evenly, large enough to cost little.
-            batch_rows=max(1, questions // (4 * config.rollout.engines)),
-            rows_per_step=questions,
-            num_cpus=config.cluster.cpus_per_engine,
-            num_gpus=config.cluster.gpus_per_engine * config.rollout.tensor_parallel,
-            resources=role(config.cluster.engines_on),
-            env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )
+
+def engine_pool(config: Config) -> PoolSettings:
+    """The engines of a run, and how its rows are dealt out to them."""
+    questions = config.data.questions_per_step
+    return PoolSettings(
+        engines=config.rollout.engines,
+        # Four tasks an engine and step: small enough to spread evenly, large enough to cost little.
+        batch_rows=max(1, questions // (4 * config.rollout.engines)),
+        rows_per_step=questions,
+        num_cpus=config.cluster.cpus_per_engine,
+        num_gpus=config.cluster.gpus_per_engine * config.rollout.tensor_parallel,
+        resources=role(config.cluster.engines_on),
+        env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+    )

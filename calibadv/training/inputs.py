@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,22 +16,41 @@ from calibadv.cluster.servers import check_routes
 from calibadv.cluster.vllm_settings import check_model_folder
 from calibadv.config import POCKET, Config
 from calibadv.data.corpus import load_corpus
-from calibadv.data.gold_passages import training_questions
+from calibadv.data.gold_passages import training_questions, without_gold_texts
 from calibadv.data.overlap import shared_questions
-from calibadv.data.questions import load_questions
+from calibadv.data.questions import load_questions, scored_by
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
-from calibadv.methods import make_method
+from calibadv.methods import Method, make_method
 from calibadv.model_source import to_fetch
 from calibadv.pocket import write_pocket_world
 from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
 from calibadv.rllib.head import check_architecture
-from calibadv.rllib.stream import Inputs
+from calibadv.rllib.stream import Start
 from calibadv.rollout.torch_engine import check_folder
 from calibadv.tracking.run_folder import check_free
 from calibadv.types import Question
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run is made from: its files, all local, and the checkpoint that it goes on from, if it does."""
+
+    train: Path
+    test: Path
+    corpus: Path
+    model: Path
+    start: Start | None = None
+
+
+def read_questions(config: Config, inputs: Inputs, method: Method) -> tuple[list[Question], list[Question]]:
+    """The training questions, with the gold that the method needs, and the test questions that are asked."""
+    tokens = config.reward.tokens
+    train = scored_by(tokens, training_questions(inputs.train, inputs.corpus, method.gold))
+    test = load_questions(inputs.test, tokens=tokens)[: config.data.test_questions]
+    return train, without_gold_texts(test)
 
 
 def resolve_inputs(config: Config) -> Inputs:

@@ -17,10 +17,11 @@ from calibadv.config import Config, ConfigError
 from calibadv.data.questions import load_questions
 from calibadv.evaluation.identity import corpus_digest, model_digest, questions_digest
 from calibadv.rllib.schedule import evaluation_versions
-from calibadv.rllib.stream import Inputs, Start
+from calibadv.rllib.stream import Start
 from calibadv.tracking.mlflow_store import STATE
 from calibadv.tracking.run_folder import CHECKPOINTS, RunFolder
 from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS
+from calibadv.training.inputs import Inputs
 from calibadv.training.snapshots import RUN
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.schedule import evaluation_versions
-from calibadv.rllib.stream import Inputs
 from calibadv.tracking.clipped_table import write_clipped_table
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.provenance import command_line, note
@@ -28,6 +27,7 @@ from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder, read_json_lines
 from calibadv.tracking.time_left import TimeLeft
 from calibadv.training.checkpoints import Checkpoints
+from calibadv.training.inputs import Inputs
 from calibadv.training.metrics import (
     evaluation_metrics,
     most_telling,

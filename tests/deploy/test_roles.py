@@ -7,21 +7,17 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import Config, ConfigError, load_config, role
+from calibadv.methods import METHODS
 from calibadv.rllib.config import CalibAdvConfig
-from calibadv.rllib.stream import Inputs, RolloutStream
+from calibadv.rllib.stream import engine_pool
 from serve.application import search_application
 
 ROLES = {"cluster.engines_on": "engine", "cluster.learners_on": "learner", "cluster.search_on": "learner"}
 ON_A_CLUSTER = {"cluster.address": "auto", "learner.learners": "2", "learner.minibatch_rollouts": "2560"}
-NOWHERE = Path("/nowhere")
 
 
 def config(**settings: str) -> Config:
     return load_config(None, settings)
-
-
-def stream(of: Config) -> RolloutStream:
-    return RolloutStream(of, Inputs(NOWHERE, NOWHERE, NOWHERE, NOWHERE), "coordinator", lambda: None)  # type: ignore[arg-type, return-value]
 
 
 def test_a_role_asks_for_so_little_that_a_thousand_actors_share_one() -> None:
@@ -30,12 +26,12 @@ def test_a_role_asks_for_so_little_that_a_thousand_actors_share_one() -> None:
 
 
 def test_engines_ask_for_the_nodes_of_engines() -> None:
-    assert stream(config(**ON_A_CLUSTER | ROLES))._pool().resources == {"engine": 0.001}
-    assert stream(config(**ON_A_CLUSTER))._pool().resources == {}
+    assert engine_pool(config(**ON_A_CLUSTER | ROLES)).resources == {"engine": 0.001}
+    assert engine_pool(config(**ON_A_CLUSTER)).resources == {}
 
 
 def test_learners_ask_for_the_nodes_of_learners() -> None:
-    built = CalibAdvConfig().of_run(stream(config(**ON_A_CLUSTER | ROLES)))
+    built = CalibAdvConfig().of_learners(config(**ON_A_CLUSTER | ROLES), METHODS["calibadv"](), "/nowhere")
     assert built.custom_resources_per_learner == {"learner": 0.001}
 
 

@@ -10,7 +10,8 @@ from ray import cloudpickle
 
 from calibadv.methods import METHODS
 from calibadv.rllib.config import CalibAdvConfig
-from calibadv.rllib.stream import Inputs, RolloutStream
+from calibadv.rllib.stream import RolloutStream
+from calibadv.types import Question
 from tests.rllib.conftest import settings
 
 
@@ -25,8 +26,9 @@ def test_every_method_travels_to_learners_and_engines(name: str) -> None:
 
 
 def test_learners_know_model_method_and_coordinator_and_carry_no_stream(model_folder: Path) -> None:
-    nowhere = Path()
-    stream = RolloutStream(settings(), Inputs(nowhere, nowhere, nowhere, model_folder), "coordinator", no_search)
+    questions = [Question("train/0", "who?", ("Ada",))]
+    method = METHODS["calibadv"]()
+    stream = RolloutStream(settings(), method, model_folder, questions, questions, no_search, "coordinator")
     config = CalibAdvConfig().of_run(stream)
     assert config.copy().stream is stream  # not copied: it holds the run's questions
     learners = config.build_learner_group().config

@@ -28,10 +28,10 @@ from calibadv.checkpoints.identity import Identity, flat
 from calibadv.config import Config, load_config
 from calibadv.pocket import policy_path
 from calibadv.rllib.learner_group import LearnersLost
-from calibadv.rllib.stream import Inputs
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.training import attempt
 from calibadv.training import run as training_run
+from calibadv.training.inputs import Inputs
 from calibadv.training.restart import Restart, RestartsUsedUp, mends, restarted
 from calibadv.training.signals import Interruption
 from calibadv.views.plain import PlainView

@@ -20,9 +20,9 @@ from calibadv.config import Config, load_config
 from calibadv.methods import make_method
 from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_state import CheckpointFailed
-from calibadv.rllib.stream import Inputs
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.checkpoints import Checkpoints
+from calibadv.training.inputs import Inputs
 from calibadv.training.readiness import Unready
 from calibadv.training.resume import resume_run, storage_of
 from calibadv.training.run import TrainingRun
