@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.injection import Kill, Run, kill_all, plan_kills
 from calibadv.checkpoints.identity import Identity, differences, flat
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.config.command_line import flags, parse
+from calibadv.config.command_line import KEYS_TOO, flags, parse
 from calibadv.tracking.run_folder import read_history, read_json_lines
 from workflows.command import run_command
 from workflows.shipped import recipe_file
@@ -60,7 +60,7 @@ SMALL: Mapping[str, Any] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: it finished with the same number of trained questions. 1: it did not. 2: wrong input."""
-    parser = argparse.ArgumentParser(prog="chaos.py", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="chaos.py", description=__doc__, epilog=KEYS_TOO, allow_abbrev=False)
     parser.add_argument("--config", type=recipe_file, default=WORKFLOWS / "recipes" / "pocket.toml")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--kills", type=int, default=2, help="of each kind")

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.config.command_line import flags, parse, split
+from calibadv.config.command_line import flags, keys_help, parse, split
 from calibadv.config.toml import to_toml
 from calibadv.methods import make_method
 
@@ -139,6 +139,21 @@ def test_values_that_are_written_as_flags_are_read_back(key: str, value: Any) ->
     own, read = split(flags({key: value}))
     assert own == []
     assert load_config(None, read) == load_config(None, {key: value})
+
+
+def test_help_names_every_key_with_type_default_and_meaning_in_the_width_it_is_given() -> None:
+    text = keys_help(80)
+    for section, part in Config.model_fields.items():
+        assert part.annotation.__doc__, section
+        for key, field in part.annotation.model_fields.items():
+            assert field.description, f"{section}.{key} has no docstring"
+            (line,) = [line for line in text.splitlines() if line.startswith(f"  --{section}.{key} ")]
+            assert re.fullmatch(r"  --[\w.]+ \S.* \(default: .+\)", line)
+    assert "  --learner.lr NUMBER (default: 5e-07)\n      The policy's learning rate" in text
+    assert "  --rollout.engine vllm|torch (default: vllm)\n" in text
+    assert "  --data.test_questions INTEGER or none (default: none)\n" in text
+    assert "  --method.params TABLE (default: {})\n" in text
+    assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("  --"))
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------

@@ -218,14 +218,14 @@ def test_what_is_done_from_python_can_be_done(block: int, tmp_path: Path, monkey
     import transformers
 
     from calibadv.views.summary import RunSummary
-    from workflows import train
+    from workflows import one_run
 
     def at_once(config: Config, _view: object) -> RunSummary:
         assert (config.run.name, config.run.steps) == ("from-python", 2)
         return RunSummary({"f1": 0.1}, {"f1": 0.2}, steps=2, seconds=1.0, folder=tmp_path)
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(train, "train_run", at_once)
+    monkeypatch.setattr(one_run, "train_run", at_once)
     monkeypatch.setattr(pandas, "read_json", lambda path, lines: (path, lines))
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda folder: folder)
     blocks = re.findall(r"```python\n(.*?)```", read(ROOT / "docs" / "python.md"), flags=re.DOTALL)

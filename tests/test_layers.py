@@ -7,6 +7,8 @@ layers, never another unit of its own layer. A new top-level module or package m
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,9 +193,16 @@ def test_what_is_heavy_or_optional_is_imported_where_it_is_used(package: str) ->
     assert [str(i) for i in of(package) if i.at_import] == []
 
 
-def test_advantages_and_rewards_are_free_of_torch() -> None:
-    pure = ("calibadv.advantages", "calibadv.rewards", "calibadv.methods", "calibadv.diagnostics", "calibadv.batching")
-    assert [str(i) for i in of("torch") if i.at_import and any(below(i.module, package) for package in pure)] == []
+LIGHT = ("calibadv.advantages", "calibadv.config", "calibadv.methods", "calibadv.rewards", "calibadv.tags")
+
+
+def test_a_wrong_command_and_pure_code_wait_for_no_heavy_library() -> None:
+    """All modules of the light rooms, and the command up to its arguments, imported in a process of their own."""
+    light = [module for module in SOURCES if any(below(module, room) for room in LIGHT)]
+    code = f"import importlib, sys\nfor name in {[*light, 'workflows.train']}: importlib.import_module(name)\n"
+    code += "print([name for name in ('mlflow', 'pandas', 'ray', 'torch', 'transformers') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_calibadv_never_prints() -> None:

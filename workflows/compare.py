@@ -24,7 +24,7 @@ from pathlib import Path
 from rich.console import Console
 
 from calibadv.config import Config
-from calibadv.config.command_line import parse
+from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.methods import make_method
 from calibadv.studies.dry_run import plan_page
 from calibadv.studies.grid import Plan, PlannedRun, check_finished, plan_study
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="compare.py",
         description=__doc__,
+        epilog=KEYS_TOO,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

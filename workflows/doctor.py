@@ -73,7 +73,9 @@ def joined(config: Config) -> Iterator[Cluster]:
 
 def parse(arguments: Sequence[str] | None = None) -> Subject:
     """The recipe of the command line, and whether to look deep."""
-    parser = argparse.ArgumentParser(prog="doctor.py", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="doctor.py", description=__doc__, epilog=command_line.KEYS_TOO, allow_abbrev=False
+    )
     parser.add_argument(
         "--config", type=recipe_file, default=RECIPES / "pocket.toml", help="a recipe (default: pocket.toml)"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.config import POCKET
-from calibadv.config.command_line import parse
+from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.evaluation.models import check_name
 from calibadv.evaluation.plan import Command
 from workflows.shipped import recipe_file
@@ -28,6 +28,7 @@ def parse_command(arguments: Sequence[str], description: str | None = None) -> C
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
         description=description,
+        epilog=KEYS_TOO,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -25,8 +25,8 @@ from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
 from calibadv.views.open import open_view
 from serve.app import stop_search
+from workflows.one_run import train_run
 from workflows.session import init_ray, open_search, wanted_cpus
-from workflows.train import train_run
 
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same in a trial as here

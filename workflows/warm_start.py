@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.config import POCKET, load_config
-from calibadv.config.command_line import parse
+from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.pocket.supervised import WarmStart, warm_start_pocket
 from workflows.command import run_command
 from workflows.shipped import recipe_file
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     pocket.add_argument("--threads", type=int, default=1)
 
     gold = commands.add_parser(
-        "gold", help="a pretrained model on gold decompositions", allow_abbrev=False, epilog="[--section.key value …]"
+        "gold", help="a pretrained model on gold decompositions", allow_abbrev=False, epilog=KEYS_TOO
     )
     gold.add_argument("--model", required=True, help="a folder, a hub name, or pocket")
     gold.add_argument("--questions", type=Path, required=True, help="questions with gold sub-queries")

@@ -10,14 +10,30 @@ import argparse
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from textwrap import fill, shorten
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
 
 from calibadv.config.load import ConfigError, every_key
 from calibadv.config.names import suggestion
 from calibadv.config.tree import Config
+from calibadv.section import Section
+
+KEYS_TOO = "--section.key VALUE: any configuration key, which `workflows/train.py --help` lists"
+_NAMES = {
+    bool: "true|false",
+    int: "INTEGER",
+    float: "NUMBER",
+    str: "TEXT",
+    Path: "PATH",
+    tuple: "LIST",
+    dict: "TABLE",
+    type(None): "none",
+}
 
 
 def parse(
@@ -69,6 +85,39 @@ def flags(values: Mapping[str, Any]) -> list[str]:
         else:
             arguments += [f"--{key}", _literal(value, _type_of(key))]
     return arguments
+
+
+def keys_help(width: int) -> str:
+    """Every configuration key with its type, its default and its meaning, a section after the other."""
+    lines = fill("configuration keys, as --section.key VALUE or in a recipe's TOML, [section] key = VALUE:", width)
+    for section, part in Config.model_fields.items():
+        assert isinstance(part.annotation, type)
+        assert issubclass(part.annotation, Section)
+        about = " ".join((part.annotation.__doc__ or "").split())
+        lines += f"\n\n{fill(f'{section}: {about}', width, subsequent_indent='  ')}\n"
+        for name, field in part.annotation.model_fields.items():
+            default = shorten(_shown(field.get_default(call_default_factory=True)), 60, placeholder=" …")
+            meaning = fill(field.description or "", width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += f"\n  --{section}.{name} {_words(field.annotation)} (default: {default})\n{meaning}"
+    return lines
+
+
+def _shown(value: Any) -> str:
+    """A value as help has it, where nothing can be seen of an empty one."""
+    return {"": '""', "{}": "{}"}.get(str(value)) or _literal(value, str)
+
+
+def _words(kind: Any) -> str:
+    """What a value of an annotation looks like."""
+    if get_origin(kind) is Annotated:
+        return _words(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return "|".join(map(_shown, get_args(kind)))
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_words(part) for part in get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(member) for member in kind)
+    return _NAMES[get_origin(kind) or kind]
 
 
 def _literal(value: Any, kind: Any) -> str:

@@ -10,12 +10,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 _FRAMES, _ASCII_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "-\\|/"
 _EVERY_S = 0.1
 _CLEAR_LINE = "\r\x1b[2K"
+_WORDS = "loading its libraries"
 _shown: list[_Line] = []
+_began: list[str] = []  # the command of this process, where it is one
 
 
 class _Line:
@@ -51,14 +55,30 @@ class _Line:
 
 def say_starting(command: str) -> None:
     """Says that `command` is there and loads its libraries, until `said_starting`."""
-    words = f"{command}: loading its libraries"
+    _began.append(command)
+    if not _show(command):
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')} {command}: {_WORDS}\n")
+        sys.stderr.flush()
+
+
+def _show(command: str) -> bool:
+    """Whether a terminal says it now."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)  # there is nothing to save, and a traceback of an import says nothing
-    if draws(sys.stdout.isatty()):
-        _shown.append(_Line(sys.stdout, words))
-    else:
-        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')} {words}\n")
-        sys.stderr.flush()
+    if on_terminal := draws(sys.stdout.isatty()):
+        _shown.append(_Line(sys.stdout, f"{command}: {_WORDS}"))
+    return on_terminal
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Says on a terminal that a command which has begun loads more: what it needs once its arguments are known."""
+    if _began:
+        _show(_began[0])
+    try:
+        yield
+    finally:
+        said_starting()
 
 
 def said_starting() -> None:

@@ -11,7 +11,7 @@ import pytest
 from calibadv.config.command_line import parse
 from tests.integration.commands import ROOT, ended, ray_folder, start
 from tests.training.untaught import untaught
-from workflows import train, warm_start
+from workflows import one_run, warm_start
 
 pytestmark = pytest.mark.integration
 
@@ -56,7 +56,7 @@ def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(tmp_path: Pa
     with ray_folder() as ray:
         process = start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray)
         code, output = ended(process)
-    assert code == train.UNREADY, output
+    assert code == one_run.UNREADY, output
     (said,) = [line for line in output.splitlines() if "Teach it first: " in line]
     assert "0 of 64 rollouts are well-formed" in said
     _, script, *taught = shlex.split(said.partition("Teach it first: ")[2].partition("; then train")[0])

@@ -17,7 +17,7 @@ from calibadv.pocket import policy_path
 from calibadv.training import attempt
 from calibadv.training.inputs import check_inputs, check_job, resolve_inputs
 from tests.build import overrides_of
-from workflows import train
+from workflows import one_run, train
 
 Run = Callable[..., tuple[int, str]]
 
@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def call(overrides: dict[str, str], *flags: str) -> tuple[int, str]:
         arguments = [part for key, value in overrides.items() for part in (f"--{key}", value)]
         monkeypatch.setattr("sys.argv", ["train.py", *flags, *arguments])
-        monkeypatch.setattr(train, "started", refuse)
+        monkeypatch.setattr(one_run, "started", refuse)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         code = train._cli()
         assert not ray.is_initialized()

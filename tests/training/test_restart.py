@@ -47,7 +47,7 @@ from tests.training.test_run import (
     merged,
     questions_file,
 )
-from workflows import train
+from workflows import one_run, train
 
 GONE = LearnersLost("learner 0 was lost")
 
@@ -170,7 +170,7 @@ class Gone:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """`train.train` over scripted algorithms, a script for each attempt; its exit code."""
+    """`one_run.train` over scripted algorithms, a script for each attempt; its exit code."""
 
     def call(name: str, *scripts: Script, more: tuple[str, ...] = (), resume: bool = False) -> int:
         config = settings(tmp_path, name, *more)
@@ -180,20 +180,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         def started(_: Any, inputs: Inputs, *__: Any, **___: Any) -> Iterator[Any]:
             yield Scripted(inputs.start.version if inputs.start else 0, waiting.pop(0) if waiting else {})
 
-        monkeypatch.setattr(train, "started", started)
+        monkeypatch.setattr(one_run, "started", started)
         monkeypatch.setattr(training_run.TrainingRun, "_write_diagnostics", lambda _: None)
         monkeypatch.setattr(attempt, "MlflowRun", Told)
         monkeypatch.setattr(attempt, "resolve_inputs", lambda _: Inputs(questions, Path(), Path(), policy_path()))
         monkeypatch.setattr(attempt, "run_identity", lambda c, _: Identity(flat(c.model_dump(mode="json")), {}))
-        monkeypatch.setattr(train, "open_view", lambda steps: view(steps))
+        monkeypatch.setattr(one_run, "open_view", lambda steps: view(steps))
         Told.tags = {}
 
         def again(restart: Restart) -> int:
             call.anew += 1  # type: ignore[attr-defined]
-            return train.train(config, resume=resume, restart=restart, again=again)
+            return one_run.train(config, resume=resume, restart=restart, again=again)
 
         call.anew = 0  # type: ignore[attr-defined]
-        return train.train(config, resume=resume, again=again)
+        return one_run.train(config, resume=resume, again=again)
 
     return call
 
@@ -309,8 +309,8 @@ def test_where_nothing_can_start_the_command_again_the_loss_is_told(
     def lost(*_: Any, **__: Any) -> None:
         raise GONE
 
-    monkeypatch.setattr(train, "train_run", lost)
-    assert train.main(["--run.folder", str(tmp_path)]) == train.LOST
+    monkeypatch.setattr(one_run, "train_run", lost)
+    assert train.main(["--run.folder", str(tmp_path)]) == one_run.LOST
     assert "the same command with --resume goes on" in caplog.text
 
 
@@ -334,7 +334,7 @@ def test_updates_that_were_left_out_are_said(run: Any, caplog: pytest.LogCapture
 def test_a_policy_that_cannot_learn_ends_with_an_exit_code_of_its_own_and_is_not_started_again(
     run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run("mute", {("evaluate", 0): answers(MUTE)}) == train.UNREADY == 5
+    assert run("mute", {("evaluate", 0): answers(MUTE)}) == one_run.UNREADY == 5
     assert run.anew == 0
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert "warm_start.py gold" in said

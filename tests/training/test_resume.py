@@ -13,7 +13,7 @@ from calibadv.training.sentinel import Collapsed
 from calibadv.training.signals import Preempted
 from calibadv.training.snapshots import CheckpointFailed
 from tests.build import overrides_of
-from workflows import train
+from workflows import one_run, train
 
 
 def run_in(folder: Path, *overrides: str) -> Path:
@@ -39,7 +39,7 @@ def test_a_run_that_was_moved_goes_on_where_it_is_now(tmp_path: Path) -> None:
 
 def test_alone_it_means_the_run_of_this_command(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, bool]] = []
-    monkeypatch.setattr(train, "train", lambda config, *, resume, **_: asked.append((config.run.seed, resume)) or 0)
+    monkeypatch.setattr(one_run, "train", lambda config, *, resume, **_: asked.append((config.run.seed, resume)) or 0)
     assert train.main(["--run.seed", "4", "--resume"]) == 0
     assert train.main(["--resume", "--run.seed", "5"]) == 0
     assert train.main(["--run.seed", "6"]) == 0
@@ -62,7 +62,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(train, "train_run", refuse)
+    monkeypatch.setattr(one_run, "train_run", refuse)
     assert train.main(["--resume", str(folder)]) == 0
     assert (folder / "summary.json").exists()
 
@@ -77,5 +77,5 @@ def test_exit_codes_tell_how_it_ended(
     def end(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(train, "train_run", end)
+    monkeypatch.setattr(one_run, "train_run", end)
     assert train.main(["--run.folder", str(tmp_path)]) == code
