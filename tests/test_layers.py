@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "calibadv.json_lines",
         "calibadv.model_source",
         "calibadv.section",
+        "calibadv.tables",
         "calibadv.types",
         "calibadv.unspaced",
     ),

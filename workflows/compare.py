@@ -23,10 +23,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from calibadv.config import Config
 from calibadv.config.command_line import KEYS_TOO, parse
-from calibadv.methods import make_method
-from calibadv.studies.dry_run import plan_page
+from calibadv.studies.dry_run import check_files, plan_page
 from calibadv.studies.grid import Plan, PlannedRun, check_finished, plan_study
 from calibadv.studies.live import open_progress
 from calibadv.studies.results import State, read_run
@@ -35,7 +33,6 @@ from calibadv.studies.tables import Report, write_report
 from calibadv.studies.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.run_folder import RunFolder
-from calibadv.training.inputs import resolve_inputs
 from workflows.command import run_command
 from workflows.shipped import study_file
 
@@ -73,7 +70,7 @@ def compare(plan: Plan, study: Path) -> int:
     if not waiting:
         _say(write_report(plan))
         return 0
-    check_inputs([run.config for run in waiting])
+    check_files([run.config for run in waiting])
     with ExitStack() as stack:
         stack.enter_context(RunFolder(plan.folder, resume=True))  # its lock: two comparisons must not share a folder
         parent = stack.enter_context(open_parent(plan))
@@ -88,18 +85,6 @@ def compare(plan: Plan, study: Path) -> int:
         elif report.failed:
             parent.close(RunStatus.FAILED)
     return code or (1 if report.failed else 0)
-
-
-def check_inputs(configs: Sequence[Config]) -> None:
-    """Reads the files of every run once; ValueError or FileNotFoundError for what cannot be used."""
-    seen = set()
-    for config in configs:
-        method = make_method(config.method.name, config.method.params)
-        # A method's prefill counts against the prompt's budget.
-        key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.gold)
-        if key not in seen:
-            resolve_inputs(config)
-            seen.add(key)
 
 
 def _run(plan: Plan, waiting: Sequence[PlannedRun], finished: set[str], parent: MlflowRun) -> int:
@@ -132,9 +117,5 @@ def _say(report: Report) -> None:
     log.info("tables: %s; %d figures", ", ".join(map(str, report.tables)), len(report.figures))
 
 
-def _cli() -> int:
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(run_command(main))

@@ -107,9 +107,5 @@ def _corpus(known: argparse.Namespace) -> None:
     log.info("%s: %d passages in %.0f s, fingerprint %s", known.out, len(store), seconds, store.fingerprint)
 
 
-def _cli() -> int:
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(run_command(main))

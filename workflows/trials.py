@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from calibadv.config import Config, role
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
-from calibadv.studies.tracked import child_tags, log_final
+from calibadv.studies.tracked import child_tags
 from calibadv.training.inputs import resolve_inputs
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
@@ -55,7 +55,7 @@ def run_trials(
     runs = {run.name: run for run in sorted(waiting, key=lambda run: run.seed)}
     app = f"search-{plan.study.name}"
     with _cluster(plan, waiting, app):
-        trainable = tune.with_parameters(_trial, plan=plan, parent_id=parent_id, app=app, shared=waiting[0].config)
+        trainable = tune.with_parameters(trial, plan=plan, parent_id=parent_id, app=app, shared=waiting[0].config)
         tune.Tuner(
             tune.with_resources(trainable, lambda spec: trial_request(runs[spec["run"]].config)),
             param_space={"run": tune.grid_search(list(runs))},
@@ -125,14 +125,20 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
         ray.shutdown()
 
 
-def _trial(assignment: dict[str, str], plan: Plan, parent_id: str | None, app: str, shared: Config) -> None:
-    """One run, in the process of its trial."""
+def trial(
+    assignment: dict[str, str],
+    plan: Plan,
+    parent_id: str | None,
+    app: str,
+    shared: Config,
+    train: Callable[..., object] = train_run,
+) -> None:
+    """One run, in the process of its trial. Why it failed is kept in a file (`failure_file`)."""
     run = next(run for run in plan.runs if run.name == assignment["run"])
     tags = child_tags(plan, run, parent_id)
     try:
         with open_view(run.config.run.steps, plain=True) as view:
-            train_run(run.config, view, tags=tags, search_app=app if shares_search(run.config, shared) else None)
-        log_final(run, tags)
+            train(run.config, view, tags=tags, search_app=app if shares_search(run.config, shared) else None)
     except (Collapsed, Unready) as end:
         _write_failure(plan, run, str(end))
         raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 from calibadv.advantages.steps import step_slices
 from calibadv.tags import think_text
@@ -77,15 +78,7 @@ def uniform_scores(group: Group, score: float = 0.5) -> StepScores:
 def edit_similarity(first: str, second: str) -> float:
     """1 - Levenshtein(words) / max(number of words), in [0, 1]. Two empty texts: 0, nothing is repeated."""
     a, b = first.split(), second.split()
-    if not a and not b:
-        return 0.0
-    previous = list(range(len(b) + 1))
-    for i, word in enumerate(a, start=1):
-        current = [i]
-        for j, other in enumerate(b, start=1):
-            current.append(min(previous[j] + 1, current[-1] + 1, previous[j - 1] + (word != other)))
-        previous = current
-    return 1 - previous[-1] / max(len(a), len(b))
+    return Levenshtein.normalized_similarity(a, b) if a or b else 0.0
 
 
 def _num_steps(trajectory: Trajectory) -> int:

@@ -1,26 +1,35 @@
-"""Asks questions: rounds over what the environment failed, and one round through the engines of the Ray Data pool."""
+"""Asks what is not answered yet: rounds over what the environment failed, each through the engines of the pool."""
 
 from __future__ import annotations
 
 import logging
+import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
-from calibadv.cluster.rows import RolloutRow
+from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.config import Config, role
 from calibadv.evaluation.models import EvaluatedModel
-from calibadv.evaluation.prediction import Prediction, predict
+from calibadv.evaluation.plan import Plan
+from calibadv.evaluation.prediction import Prediction, PredictionFile, predict, read_predictions
+from calibadv.evaluation.results import PREDICTIONS
 from calibadv.methods import make_method
 from calibadv.rollout.protocols import SearchFn
 from calibadv.types import Phase, Question
 
+if TYPE_CHECKING:  # Ray and torch: seconds that a wrong command, or one with nothing left to ask, need not wait
+    from calibadv.cluster.rollout_worker import WorkerSettings
+    from calibadv.cluster.stream import PoolSettings
+
 log = logging.getLogger(__name__)
 
 ROUNDS = 3  # how often at most a question is asked whose search fails; each time the engines start anew
+_SAID_EVERY_S = 20.0  # how far a set is
 _BATCH_ROWS = 8  # at most: they come out together, and what has not come out is lost in a crash
 
 
@@ -31,6 +40,19 @@ class Ask:
     set_name: str
     question: Question
 
+
+def waiting_questions(plan: Plan, model: EvaluatedModel) -> list[Ask]:
+    """The questions that the model has not answered yet, those that the environment failed among them."""
+    asks = []
+    for questions in plan.sets:
+        found = read_predictions(plan.folder(model, questions) / PREDICTIONS)
+        answered = {question_id for question_id, prediction in found.items() if not prediction.infra_failed}
+        asks += [Ask(questions.name, question) for question in questions.questions if question.id not in answered]
+    return asks
+
+
+Rollouts = Callable[[Sequence[RolloutRow], "WorkerSettings", "PoolSettings"], Iterator[FinishedRow]]
+"""Rolls out every row, in any order."""
 
 AskOnce = Callable[[Sequence[Ask]], Iterator[tuple[Ask, Prediction]]]
 """Asks each question once, in any order; a prediction may be `infra_failed`."""
@@ -56,31 +78,53 @@ def ask_in_rounds(asks: Sequence[Ask], ask_once: AskOnce, keep: Callable[[Ask, P
     return len(waiting)
 
 
+def ask_all(
+    plan: Plan, model: EvaluatedModel, asks: Sequence[Ask], search_factory: Callable[[], SearchFn], roll: Rollouts
+) -> int:
+    """How many questions the environment failed for good; every answer is on disk as soon as it is there."""
+    with ExitStack() as stack:
+        files = {
+            questions.name: stack.enter_context(PredictionFile(plan.folder(model, questions) / PREDICTIONS))
+            for questions in plan.sets
+            if any(ask.set_name == questions.name for ask in asks)
+        }
+        progress = _Progress(model.name, Counter(ask.set_name for ask in asks))
+
+        def keep(ask: Ask, prediction: Prediction) -> None:
+            files[ask.set_name].append(prediction)
+            progress.add(ask.set_name)
+
+        return ask_in_rounds(asks, partial(ask_model, model=model, search_factory=search_factory, roll=roll), keep)
+
+
 def ask_model(
-    asks: Sequence[Ask], model: EvaluatedModel, search_factory: Callable[[], SearchFn]
+    asks: Sequence[Ask], model: EvaluatedModel, search_factory: Callable[[], SearchFn], roll: Rollouts
 ) -> Iterator[tuple[Ask, Prediction]]:
     """Asks each question once, greedily: an `AskOnce` of the model. Its engines live as long as the iterator."""
-    # Ray and torch: seconds that a wrong command, or one with nothing left to ask, need not wait.
-    from calibadv.cluster.coordinator import create_coordinator
     from calibadv.cluster.factories import RollGroup, make_engine
     from calibadv.cluster.rollout_worker import WorkerSettings
-    from calibadv.cluster.stream import stream_rollouts
 
     method = make_method(model.config.method.name, model.config.method.params)
-    name = f"evaluation-{model.name}-{uuid.uuid4().hex[:8]}"
-    coordinator = create_coordinator(name)  # counts engines that die; nothing is published on it
     worker = WorkerSettings(
         engine_factory=partial(make_engine, model.config, str(model.folder)),
         rollout_factory=partial(RollGroup, model.config, method, str(model.folder), search_factory),
-        coordinator=name,
+        coordinator=f"evaluation-{model.name}-{uuid.uuid4().hex[:8]}",
         weights="own",
         engine_timeout_s=model.config.rollout.engine_timeout_s,
     )
-    rows = stream_rollouts(rows_of(asks), worker, _pool(model.config, len(asks)))
-    with closing(rows):  # also where the reader stops early: the engines end
-        for row in rows:
-            ask, group = asks[row.index], row.rolled.group
-            yield ask, predict(ask.question, group.trajectories[0] if group else None)
+    for row in roll(rows_of(asks), worker, _pool(model.config, len(asks))):
+        ask, group = asks[row.index], row.rolled.group
+        yield ask, predict(ask.question, group.trajectories[0] if group else None)
+
+
+def cluster_rollouts(rows: Sequence[RolloutRow], worker: WorkerSettings, pool: PoolSettings) -> Iterator[FinishedRow]:
+    """The `Rollouts` of the Ray Data pool. Also where the reader stops early the engines end."""
+    from calibadv.cluster.coordinator import create_coordinator
+    from calibadv.cluster.stream import stream_rollouts
+
+    coordinator = create_coordinator(worker.coordinator)  # counts engines that die; nothing is published on it
+    with closing(stream_rollouts(rows, worker, pool)) as finished:
+        yield from finished
     del coordinator
 
 
@@ -89,7 +133,7 @@ def rows_of(asks: Sequence[Ask]) -> list[RolloutRow]:
     return [RolloutRow(Phase.EVAL, 0, index, ask.question, version=0) for index, ask in enumerate(asks)]
 
 
-def _pool(config: Config, questions: int) -> Any:
+def _pool(config: Config, questions: int) -> PoolSettings:
     from calibadv.cluster.stream import PoolSettings
 
     engines = config.rollout.engines
@@ -103,3 +147,20 @@ def _pool(config: Config, questions: int) -> Any:
         resources=role(config.cluster.engines_on),
         env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
+
+
+class _Progress:
+    """Says from time to time how many of a model's questions are answered."""
+
+    def __init__(self, model: str, of: Counter[str]) -> None:
+        self._model, self._of = model, of
+        self._done: Counter[str] = Counter()
+        self._said_s = time.monotonic()
+
+    def add(self, set_name: str) -> None:
+        """One more question of the set is answered."""
+        self._done[set_name] += 1
+        whole = self._done[set_name] == self._of[set_name]
+        if whole or time.monotonic() - self._said_s > _SAID_EVERY_S:
+            self._said_s = time.monotonic()
+            log.info("%s: %s %d/%d", self._model, set_name, self._done[set_name], self._of[set_name])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from calibadv import tables
 from calibadv.collapse import collapse_step
 from calibadv.evaluation.figures import Doubles, bootstrap_means, percentile_interval
 from calibadv.lab.run import DONE, read_metrics
@@ -197,5 +198,5 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
 
     named = table.reset_index()
     rows = [[told(value) for value in row] for row in named.itertuples(index=False)]
-    lines = [list(map(str, named.columns)), ["---", *["---:"] * len(table.columns)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    shown = pd.DataFrame(rows, columns=named.columns)
+    return tables.markdown(shown, words=named.columns[:1]) + "\n"

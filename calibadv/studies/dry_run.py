@@ -1,4 +1,4 @@
-"""What a study would run, checked in full without its files: every cell's configuration, and what is not here yet."""
+"""What a study would run, and whether it can: its cells, the files that are not here, and those that are, read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from calibadv.config import POCKET, Config
+from calibadv.methods import make_method
 from calibadv.studies.grid import Plan
+from calibadv.training.inputs import resolve_inputs
 
 _FILES = ("data.train", "data.test", "data.corpus", "model.path", "search.faiss_index")
 
@@ -50,3 +52,15 @@ def not_here(configs: Sequence[Config]) -> list[str]:
                 None
             )
     return list(words)
+
+
+def check_files(configs: Sequence[Config]) -> None:
+    """Reads the files of every run once; ValueError or FileNotFoundError for what cannot be used."""
+    seen = set()
+    for config in configs:
+        method = make_method(config.method.name, config.method.params)
+        # A method's prefill counts against the prompt's budget.
+        key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.gold)
+        if key not in seen:
+            resolve_inputs(config)
+            seen.add(key)

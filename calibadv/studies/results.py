@@ -141,18 +141,6 @@ def failure_file(study_folder: Path, run: PlannedRun) -> Path:
     return study_folder / FAILURES / f"{run.name}.txt"
 
 
-def final_metrics(summary: Mapping[str, Any], history: History) -> dict[str, float]:
-    """A finished run's figures under one name for every run: final/f1, final/em … and, if it collapsed, when.
-
-    No `final/collapse_step` means that F1 never fell: a number for "never" would be read as a step.
-    """
-    names = ("f1", "em", "format", "searches")
-    metrics = {f"final/{name}": float(summary[f"{name}_after"]) for name in names if f"{name}_after" in summary}
-    metrics |= {"final/wall_s": float(summary["wall_s"])} if "wall_s" in summary else {}
-    collapse = collapse_point(history)
-    return metrics if collapse is None else metrics | {"final/collapse_step": float(collapse)}
-
-
 def bootstrap_f1(
     f1_by_question: Iterable[Mapping[str, float]], *, draws: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float] | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from calibadv.files import whole_file, write_text
+import pandas as pd
+
+from calibadv.files import write_text
 from calibadv.studies.figures import write_figures
 from calibadv.studies.grid import Plan
 from calibadv.studies.results import NONE, CellResult, Spread, State, bootstrap_f1, read_results
 from calibadv.studies.study import GroupName
+from calibadv.tables import markdown
 
 GROUP_TITLES: Mapping[GroupName, str] = {
     "table": "Methods",
@@ -27,7 +30,6 @@ step at which training F1 falls for good, by seed where any does. Tokens (all tr
 by several rollouts) and time: mean over seeds. Runs of one study share the machine, so that times compare roughly."""
 
 
-Columns = dict[str, Callable[["Row"], str]]
 _WORDS = ("cell", "method", "runs")  # columns of words
 
 
@@ -45,26 +47,6 @@ class Report:
         return sum(result.in_state(State.FAILED) for result in self.results)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A cell's figures. F1, EM and format in [0, 1], time in seconds."""
-
-    cell: str
-    method: str
-    lam: float | None
-    runs: str  # "3", or how many of them are done, failed, not finished
-    f1: Spread
-    interval: tuple[float, float] | None
-    em: Spread
-    format: Spread
-    searches: Spread
-    benchmarks: Mapping[str, Spread]  # F1 by data set
-    collapse: str
-    tokens_sampled: float | None
-    tokens_reused: float | None
-    wall_s: float | None
-
-
 def write_report(plan: Plan, groups: Collection[GroupName] | None = None) -> Report:
     """Write table.md, table.csv and plots/; figures of the named groups alone, for they take seconds."""
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -72,104 +54,80 @@ def write_report(plan: Plan, groups: Collection[GroupName] | None = None) -> Rep
     return Report(tuple(results), tuple(write_tables(plan, results)), tuple(write_figures(plan, results, groups)))
 
 
-def table_row(result: CellResult) -> Row:
-    """The figures of a cell's finished runs."""
-    wall_s = [float(run.summary["wall_s"]) for run in result.done if "wall_s" in run.summary]
-    return Row(
-        cell=result.cell.name,
-        method=result.cell.method,
-        lam=result.lam,
-        runs=_runs(result),
-        f1=Spread.of(result.finals("f1")),
-        interval=bootstrap_f1(run.f1_by_question for run in result.done),
-        em=Spread.of(result.finals("em")),
-        format=Spread.of(result.finals("format")),
-        searches=Spread.of(result.finals("searches")),
-        benchmarks=_benchmarks(result),
-        collapse=_collapse(result),
-        tokens_sampled=Spread.of(result.totals("rollout/tokens_sampled")).mean,
-        tokens_reused=Spread.of(result.totals("rollout/tokens_reused")).mean,
-        wall_s=Spread.of(wall_s).mean,
-    )
-
-
 def write_tables(plan: Plan, results: Sequence[CellResult]) -> list[Path]:
     """Write table.md, a table a group, and table.csv, all of them with a column that names the group."""
-    rows = {result.cell.name: table_row(result) for result in results}
-    tables = {
-        group: [rows[cell.name] for cell in plan.study.cell if group in cell.group] for group in plan.study.groups()
-    }
-    markdown, values = plan.folder / "table.md", plan.folder / "table.csv"
-    parts = [f"# {plan.study.name}", _LEGEND]
-    for group, of_group in tables.items():
-        parts += [f"## {GROUP_TITLES[group]}", _lines(_columns(group), of_group)]
-        names = list(dict.fromkeys(name for row in of_group for name in row.benchmarks))
-        parts += ["F1 × 100 by data set:", _lines(_benchmark_columns(names), of_group)] if names else []
+    cells = pd.DataFrame([_figures(result) for result in results], dtype=object).set_index("cell", drop=False)
+    by_data_set = {result.cell.name: _by_data_set(result) for result in results}
+    parts, tables = [f"# {plan.study.name}", _LEGEND], []
+    for group in plan.study.groups():
+        names = [cell.name for cell in plan.study.cell if group in cell.group]
+        tables.append(cells.loc[names].assign(group=group))
+        parts += [f"## {GROUP_TITLES[group]}", markdown(_shown(tables[-1], group), _WORDS)]
+        if any(by_data_set[name] for name in names):
+            rows = [{"cell": name, **{key: f1.text(100) for key, f1 in by_data_set[name].items()}} for name in names]
+            parts += ["F1 × 100 by data set:", markdown(pd.DataFrame(rows).fillna(NONE), _WORDS)]
     failures = [
         f"- {run.run.name}: `{_last_line(run.failure)}`" for result in results for run in result.runs if run.failure
     ]
     parts += ["## Failed\n\n" + "\n".join(failures)] if failures else []
-    write_text(markdown, "\n\n".join(parts) + "\n")
-    with whole_file(values) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        lines = [_csv_line(group, row) for group, of_group in tables.items() for row in of_group]
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    return [markdown, values]
+    whole = pd.concat(tables)
+    return [
+        write_text(plan.folder / "table.md", "\n\n".join(parts) + "\n"),
+        write_text(plan.folder / "table.csv", whole[["group", *cells.columns]].to_csv(index=False)),
+    ]
 
 
-def _columns(group: GroupName) -> Columns:
+def _figures(result: CellResult) -> dict[str, Any]:
+    """A cell's row of table.csv: F1, EM and format in [0, 1], time in seconds; None where nothing was measured."""
+    spreads = {name: Spread.of(result.finals(name)) for name in ("f1", "em", "format", "searches")}
+    low, high = bootstrap_f1(run.f1_by_question for run in result.done) or (None, None)
+    wall_s = [float(run.summary["wall_s"]) for run in result.done if "wall_s" in run.summary]
     return {
-        "cell": lambda row: row.cell,
-        "method": lambda row: row.method,
-        **({"λ": lambda row: NONE if row.lam is None else f"{row.lam:g}"} if group == "lambda" else {}),
-        "runs": lambda row: row.runs,
-        "F1": lambda row: row.f1.text(100),
-        "95 %": lambda row: f"{100 * row.interval[0]:.1f} to {100 * row.interval[1]:.1f}" if row.interval else NONE,
-        "EM": lambda row: row.em.text(100),
-        "format": lambda row: row.format.text(100),
-        "searches": lambda row: row.searches.text(digits=2),
-        "collapse": lambda row: row.collapse,
-        "tokens sampled": lambda row: _count(row.tokens_sampled),
-        "tokens reused": lambda row: _count(row.tokens_reused),
-        "time": lambda row: NONE if row.wall_s is None else f"{row.wall_s / 60:.1f} min",
-    }
-
-
-def _benchmark_columns(names: Sequence[str]) -> Columns:
-    def of(name: str) -> Callable[[Row], str]:
-        return lambda row: row.benchmarks[name].text(100) if name in row.benchmarks else NONE
-
-    return {"cell": lambda row: row.cell, **{name: of(name) for name in names}}
-
-
-def _lines(columns: Columns, rows: Sequence[Row]) -> str:
-    head = ["---" if name in _WORDS else "---:" for name in columns]  # numbers are set flush right
-    lines = [list(columns), head, *([text(row) for text in columns.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _csv_line(group: GroupName, row: Row) -> dict[str, object]:
-    low, high = row.interval or (None, None)
-    spreads = {"f1": row.f1, "em": row.em, "format": row.format, "searches": row.searches}
-    return {
-        "group": group,
-        "cell": row.cell,
-        "method": row.method,
-        "lam": row.lam,
-        "runs": row.runs,
+        "cell": result.cell.name,
+        "method": result.cell.method,
+        "lam": result.lam,
+        "runs": _runs(result),
         **{f"{name}_{part}": getattr(spread, part) for name, spread in spreads.items() for part in ("mean", "std")},
         "f1_low": low,
         "f1_high": high,
-        "f1_by_data_set": ";".join(f"{name}={spread.mean}" for name, spread in row.benchmarks.items()),
-        "collapse": row.collapse,
-        "tokens_sampled": row.tokens_sampled,
-        "tokens_reused": row.tokens_reused,
-        "wall_s": row.wall_s,
+        "f1_by_data_set": ";".join(f"{name}={f1.mean}" for name, f1 in _by_data_set(result).items()),
+        "collapse": _collapse(result),
+        "tokens_sampled": Spread.of(result.totals("rollout/tokens_sampled")).mean,
+        "tokens_reused": Spread.of(result.totals("rollout/tokens_reused")).mean,
+        "wall_s": Spread.of(wall_s).mean,
     }
 
 
-def _benchmarks(result: CellResult) -> dict[str, Spread]:
+def _shown(cells: pd.DataFrame, group: GroupName) -> pd.DataFrame:
+    """The rows of a group's table in texts."""
+
+    def spreads(name: str, scale: float = 100, digits: int = 1) -> list[str]:
+        pairs = zip(cells[f"{name}_mean"], cells[f"{name}_std"], strict=True)
+        return [Spread(mean, std).text(scale, digits) for mean, std in pairs]
+
+    intervals = zip(cells["f1_low"], cells["f1_high"], strict=True)
+    table = pd.DataFrame(
+        {
+            "cell": cells["cell"],
+            "method": cells["method"],
+            "λ": [NONE if lam is None else f"{lam:g}" for lam in cells["lam"]],
+            "runs": cells["runs"],
+            "F1": spreads("f1"),
+            "95 %": [NONE if low is None else f"{100 * low:.1f} to {100 * high:.1f}" for low, high in intervals],
+            "EM": spreads("em"),
+            "format": spreads("format"),
+            "searches": spreads("searches", scale=1, digits=2),
+            "collapse": cells["collapse"],
+            "tokens sampled": cells["tokens_sampled"].map(_count),
+            "tokens reused": cells["tokens_reused"].map(_count),
+            "time": [NONE if wall_s is None else f"{wall_s / 60:.1f} min" for wall_s in cells["wall_s"]],
+        }
+    )
+    return table if group == "lambda" else table.drop(columns="λ")
+
+
+def _by_data_set(result: CellResult) -> dict[str, Spread]:
+    """F1 by data set, and their mean; {} where it was not measured."""
     by_run = [run.benchmarks() for run in result.done]
     names = dict.fromkeys(name for found in by_run for name in found)
     return {name: Spread.of([found[name] for found in by_run if name in found]) for name in names}

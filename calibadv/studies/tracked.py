@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from calibadv.studies.grid import Plan, PlannedRun
-from calibadv.studies.results import final_metrics
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.mlflow_store import STATE
-from calibadv.tracking.run_folder import read_history
 
 CONNECT_TIMEOUT_S = 90.0  # the first connection makes the database
 _CLOSE_TIMEOUT_S = 20.0
@@ -38,20 +34,10 @@ def child_tags(plan: Plan, run: PlannedRun, parent_id: str | None) -> dict[str, 
     return tags if parent_id is None else tags | {"mlflow.parentRunId": parent_id}
 
 
-def log_final(run: PlannedRun, tags: dict[str, str]) -> None:
-    """The finished run's figures under names that every run of a study has: what MLflow's compare view lists."""
-    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-    metrics = final_metrics(summary, read_history(run.folder / "metrics.jsonl"))
-    with _reopened(run, tags) as mlflow:
-        mlflow.log_metrics(run.config.run.steps, metrics)
-
-
 def close_unfinished(run: PlannedRun, status: RunStatus, tags: dict[str, str]) -> None:
     """Ends, in MLflow, a run whose process was killed and could not do so; nothing for one that never began."""
     if (run.folder / STATE).exists():
-        _reopened(run, tags).close(status, _CLOSE_TIMEOUT_S)
-
-
-def _reopened(run: PlannedRun, tags: dict[str, str]) -> MlflowRun:
-    tracking = run.config.tracking
-    return MlflowRun(run.folder, experiment=tracking.experiment, run_name=run.name, uri=tracking.mlflow_uri, tags=tags)
+        tracking = run.config.tracking
+        MlflowRun(
+            run.folder, experiment=tracking.experiment, run_name=run.name, uri=tracking.mlflow_uri, tags=tags
+        ).close(status, _CLOSE_TIMEOUT_S)

@@ -39,7 +39,7 @@ from calibadv.training.metrics import (
 from calibadv.training.readiness import LOOK, Readiness, Unready, teach, well_formed
 from calibadv.training.sentinel import Sentinel
 from calibadv.training.signals import Interruption
-from calibadv.training.summary import before_and_after, next_steps, run_summary, title, view_summary
+from calibadv.training.summary import before_and_after, final_metrics, next_steps, run_summary, title, view_summary
 from calibadv.types import Group
 from calibadv.views.summary import RunSummary, TerminalView
 
@@ -115,6 +115,7 @@ class TrainingRun:
             restarts=len(read_json_lines(self.folder.restarts)),
         )
         self.folder.write_summary(summary)
+        self.mlflow.log_metrics(self.config.run.steps, final_metrics(summary))
         self.mlflow.log_model_folder(self.folder.model)
         self.mlflow.log_artifact(self.folder.summary)
         self.mlflow.log_artifact(self.folder.predictions)

@@ -96,6 +96,17 @@ def next_steps(runs: Path, uri: str, experiment_id: str | None, run_id: str | No
     return (shlex.join([*make, *([] if runs == ROOT / "runs" else [f"RUNS={runs}"])]), *page)
 
 
+def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """A finished run's figures under names that every run has, for tables of runs: final/f1, final/em …
+
+    No `final/collapse_step` means that F1 never fell: a number for "never" would be read as a step.
+    """
+    metrics = {f"final/{name}": float(summary[f"{name}_after"]) for name in _SHOWN}
+    metrics["final/wall_s"] = float(summary["wall_s"])
+    collapse = summary["collapse_step"]
+    return metrics if collapse is None else metrics | {"final/collapse_step": float(collapse)}
+
+
 def view_summary(
     summary: Mapping[str, Any], folder: Path, rollout: RolloutRecord | None, hints: tuple[str, ...]
 ) -> RunSummary:

@@ -1,6 +1,6 @@
 """evaluate.py from command to table with the real policy, dialogue and files; Ray, Serve and MLflow are played.
 
-`test_evaluate_run.py` has the same with the real ones.
+`test_run.py` has the same with the real ones.
 """
 
 from __future__ import annotations
@@ -14,16 +14,38 @@ from typing import Any
 
 import pytest
 
-from calibadv.cluster import coordinator, stream
 from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
+from calibadv.evaluation.models import EvaluatedModel
+from calibadv.evaluation.plan import make_plan
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.types import Document
-from workflows import evaluate
-from workflows import evaluation_session as session
+from workflows.evaluate import evaluate
+from workflows.evaluation_options import parse_command
 
 QUESTIONS = 6
 DOCUMENT = Document("d", "Lost Valley", "director of Lost Valley is Fiona Mason")
+
+
+class PlayedRun:
+    """A run of MLflow that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.artifacts: list[tuple[str, str | None]] = []
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        assert step == 0
+        self.metrics |= metrics
+
+    def log_artifact(self, path: Path, to: str | None = None) -> None:
+        assert path.is_file()
+        self.artifacts.append((path.name, to))
+
+    def __enter__(self) -> PlayedRun:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class Machinery:
@@ -34,6 +56,15 @@ class Machinery:
         self.interrupt_after: int | None = None
         self.failing_searches = 0
         self.settings: WorkerSettings | None = None
+        self.runs: dict[str, PlayedRun] = {}  # of MLflow, by model
+
+    def evaluate(self, arguments: list[str]) -> int:
+        """evaluate.py's exit code with these parts in the place of the cluster's and MLflow's."""
+        plan = make_plan(parse_command(arguments))
+        return evaluate(plan, self.searching, self.stream_rollouts, self.open_run)
+
+    def open_run(self, _: object, model: EvaluatedModel) -> Any:
+        return self.runs.setdefault(model.name, PlayedRun())
 
     @contextmanager
     def searching(self, _: object) -> Iterator[Any]:
@@ -58,42 +89,9 @@ class Machinery:
             engine.close()
 
 
-class PlayedRun:
-    """A run of MLflow that remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-        self.artifacts: list[tuple[str, str | None]] = []
-
-    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        assert step == 0
-        self.metrics |= metrics
-
-    def log_artifact(self, path: Path, to: str | None = None) -> None:
-        assert path.is_file()
-        self.artifacts.append((path.name, to))
-
-    def __enter__(self) -> PlayedRun:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 @pytest.fixture
-def machinery(monkeypatch: pytest.MonkeyPatch) -> Machinery:
-    played = Machinery()
-    monkeypatch.setattr(session, "searching", played.searching)
-    monkeypatch.setattr(stream, "stream_rollouts", played.stream_rollouts)
-    monkeypatch.setattr(coordinator, "create_coordinator", lambda name: name)
-    return played
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, PlayedRun]:
-    """The runs of MLflow by model."""
-    opened: dict[str, PlayedRun] = {}
-    monkeypatch.setattr(evaluate, "open_run", lambda _, model: opened.setdefault(model.name, PlayedRun()))
-    return opened
+def machinery() -> Machinery:
+    return Machinery()
 
 
 @pytest.fixture
@@ -124,41 +122,40 @@ def written(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
-@pytest.mark.usefixtures("runs")
 def test_an_interrupted_evaluation_goes_on_to_the_same_files(
     machinery: Machinery, arguments: list[str], tmp_path: Path
 ) -> None:
-    assert evaluate.main(["pocket", *arguments, "--out", str(tmp_path / "whole")]) == 0
+    assert machinery.evaluate(["pocket", *arguments, "--out", str(tmp_path / "whole")]) == 0
     whole = written(tmp_path / "whole")
     assert {"table.md", "table.csv", "pocket/one/predictions.jsonl", "pocket/two/metrics.json"} <= set(whole)
 
     again = ["pocket", *arguments, "--out", str(tmp_path / "cut")]
     machinery.interrupt_after = 4
     with pytest.raises(KeyboardInterrupt):
-        evaluate.main(again)
+        machinery.evaluate(again)
     assert "table.md" not in written(tmp_path / "cut")
     torn = tmp_path / "cut" / "pocket" / "one" / "predictions.jsonl"
     torn.write_bytes(torn.read_bytes()[:-9])  # a crash, in the middle of a line
 
     machinery.interrupt_after = None
-    assert evaluate.main(again) == 0
+    assert machinery.evaluate(again) == 0
     assert written(tmp_path / "cut") == whole
     assert machinery.streams == [6, 6, 3]  # two of four answers to the first set were lost or never given
 
-    assert evaluate.main(again) == 0
+    assert machinery.evaluate(again) == 0
     assert machinery.streams == [6, 6, 3]  # nothing was left to ask, so nothing was started
     assert written(tmp_path / "cut") == whole
 
 
 def test_every_question_is_asked_by_the_engines_own_weights_and_tracked(
-    machinery: Machinery, runs: dict[str, PlayedRun], arguments: list[str], tmp_path: Path
+    machinery: Machinery, arguments: list[str], tmp_path: Path
 ) -> None:
-    assert evaluate.main(["pocket", "again=pocket", *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert machinery.evaluate(["pocket", "again=pocket", *arguments, "--out", str(tmp_path / "out")]) == 0
     assert machinery.settings is not None
     assert machinery.settings.weights == "own"
     lines = (tmp_path / "out" / "pocket" / "one" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [f"one/{i}" for i in range(4)]
-    first, second = runs["pocket"], runs["again"]
+    first, second = machinery.runs["pocket"], machinery.runs["again"]
     assert first.metrics == second.metrics  # greedy
     assert first.metrics["eval/one/questions"] + first.metrics["eval/two/questions"] == QUESTIONS
     assert first.metrics["eval/mean/f1"] == pytest.approx(
@@ -173,31 +170,29 @@ def test_every_question_is_asked_by_the_engines_own_weights_and_tracked(
     assert "1-hop | 2-hop" in table
 
 
-@pytest.mark.usefixtures("runs")
 def test_a_question_whose_search_fails_is_asked_again(
     machinery: Machinery, arguments: list[str], tmp_path: Path
 ) -> None:
     machinery.failing_searches = 2
-    assert evaluate.main(["pocket", *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert machinery.evaluate(["pocket", *arguments, "--out", str(tmp_path / "out")]) == 0
     assert machinery.streams == [6, 2]
     figures = json.loads((tmp_path / "out" / "pocket" / "two" / "metrics.json").read_text())
     assert (figures["questions"], figures["infra_failed"]) == (2, 0)
 
 
-@pytest.mark.usefixtures("runs")
 def test_what_the_search_failed_for_good_is_counted_not_scored_and_asked_by_the_next_call(
     machinery: Machinery, arguments: list[str], tmp_path: Path
 ) -> None:
     command = ["pocket", *arguments, "--out", str(tmp_path / "out")]
     machinery.failing_searches = 10_000
-    assert evaluate.main(command) == 1
+    assert machinery.evaluate(command) == 1
     metrics = tmp_path / "out" / "pocket" / "one" / "metrics.json"
     failed = json.loads(metrics.read_text())
     assert (failed["questions"], failed["infra_failed"], failed["f1"]) == (4, 4, None)
     assert machinery.streams == [6, 6, 6]
 
     machinery.failing_searches = 0
-    assert evaluate.main(command) == 0
+    assert machinery.evaluate(command) == 0
     healed = json.loads(metrics.read_text())
     assert (healed["questions"], healed["infra_failed"]) == (4, 0)
     assert healed["f1"] is not None

@@ -14,7 +14,7 @@ import pytest
 from calibadv.cluster.rows import RolloutRow
 from calibadv.config import load_config
 from calibadv.data.errors import DataError
-from calibadv.evaluation.asking import ROUNDS, Ask, ask_in_rounds, rows_of
+from calibadv.evaluation.asking import ROUNDS, Ask, ask_in_rounds, rows_of, waiting_questions
 from calibadv.evaluation.identity import check_comparable, identity, keep_identity
 from calibadv.evaluation.models import RECIPES, EvaluatedModel
 from calibadv.evaluation.plan import Plan, QuestionSet, make_plan
@@ -23,7 +23,6 @@ from calibadv.evaluation.results import PREDICTIONS
 from calibadv.pocket import policy_path
 from calibadv.types import Phase, Question
 from tests.build import overrides_of, trajectory
-from workflows.evaluate import waiting_questions
 from workflows.evaluation_options import parse_command
 
 QUESTIONS = tuple(Question(f"nq/{i}", f"who is {i}?", ("Ada",)) for i in range(4))

@@ -11,6 +11,7 @@ from calibadv.studies.grid import check_finished, plan_study, same_run
 from calibadv.studies.study import load_study
 from tests.studies.plan import CELLS, RECIPES, make_plan, study_file, write_run
 from workflows import compare
+from workflows.command import run_command
 
 GRPO = '[[cell]]\nname = "grpo"\nmethod = "grpo"\n'
 
@@ -128,7 +129,7 @@ def test_a_wrong_study_ends_with_2_and_one_line_and_starts_nothing(
 
     monkeypatch.setattr(compare, "open_parent", refuse)
     monkeypatch.setattr("sys.argv", ["compare.py", str(study_file(tmp_path, more=more)), *arguments])
-    assert compare._cli() == 2
+    assert run_command(compare.main) == 2
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said

@@ -13,7 +13,7 @@ from calibadv.plots.style import ink_of
 from calibadv.studies.curves import BY_FILE, draw_curve, mean_and_spread
 from calibadv.studies.figures import draw_final_f1, draw_sweep, score_shares
 from calibadv.studies.grid import Plan
-from calibadv.studies.results import Spread, bootstrap_f1, failure_file, final_metrics, read_results
+from calibadv.studies.results import Spread, bootstrap_f1, failure_file, read_results
 from calibadv.studies.tables import write_report
 from calibadv.tracking.series import collapse_point
 from tests.studies.plan import history, make_plan, study_file, write_run
@@ -122,12 +122,6 @@ def test_a_collapse_is_told_by_its_training_step_and_left_out_where_there_is_non
     before = {"step": 0.0, "eval/f1": 0.3}
     assert collapse_point([before, *history(FALLEN)]) == 21
     assert collapse_point([before, *history(STEADY)]) is None
-    summary = {"f1_after": 0.4, "em_after": 0.3, "format_after": 1.0, "searches_after": 2.0, "wall_s": 5.0}
-    assert final_metrics(summary, history(FALLEN)) == {
-        "final/f1": 0.4, "final/em": 0.3, "final/format": 1.0, "final/searches": 2.0, "final/wall_s": 5.0,
-        "final/collapse_step": 21.0,
-    }  # fmt: skip
-    assert "final/collapse_step" not in final_metrics(summary, history(STEADY))
 
 
 def test_figures_are_written_of_what_was_measured_group_by_group(tmp_path: Path) -> None:

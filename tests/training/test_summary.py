@@ -11,7 +11,7 @@ from calibadv.config import load_config
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import flatten
 from calibadv.tracking.provenance import ROOT
-from calibadv.training.summary import logged_params, next_steps
+from calibadv.training.summary import final_metrics, logged_params, next_steps
 
 PAGE = "http://127.0.0.1:5000/#/experiments/1/runs/ab"
 
@@ -23,6 +23,13 @@ def test_every_parameter_of_the_method_is_one_of_the_run_s() -> None:
     assert params["method.params.pre_think"] == "True"
     assert params["method.params.correct_threshold"] == "0.7"
     assert "method.params" not in params
+
+
+def test_final_figures_have_one_name_for_every_run_and_no_collapse_where_there_was_none() -> None:
+    summary = {"f1_after": 0.4, "em_after": 0.3, "format_after": 1.0, "searches_after": 2.0, "wall_s": 5.0}
+    whole = {"final/f1": 0.4, "final/em": 0.3, "final/format": 1.0, "final/searches": 2.0, "final/wall_s": 5.0}
+    assert final_metrics(summary | {"collapse_step": None}) == whole
+    assert final_metrics(summary | {"collapse_step": 21}) == whole | {"final/collapse_step": 21.0}
 
 
 def test_the_printed_command_fits_the_folder_that_it_is_given_in(

@@ -21,6 +21,7 @@ from calibadv.data.preparation.paper import TESTS, TRAIN, PaperCount, PaperSet, 
 from calibadv.data.preparation.sources import hub_file, question_file
 from calibadv.data.questions import load_questions
 from workflows import prepare_data
+from workflows.command import run_command
 
 
 def jsonl(path: Path, *rows: Any) -> Path:
@@ -253,5 +254,5 @@ def test_bad_input_ends_the_command_with_words_and_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["prepare_data.py", "corpus", str(tmp_path / "none.jsonl"), str(tmp_path / "s")])
-    assert prepare_data._cli() == 2
+    assert run_command(prepare_data.main) == 2
     assert "none.jsonl: no such file" in capsys.readouterr().err

@@ -11,10 +11,10 @@ from calibadv.studies.results import State, read_run
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
 from tests.studies.plan import make_plan
-from workflows import trials as tune_runs
+from workflows.trials import trial
 
 
-def fails(folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> str:
+def fails(folder: Path, error: Exception) -> str:
     """The reason that is kept of a run that ends with `error`."""
     plan = make_plan(folder)
     run = plan.runs[0]
@@ -22,23 +22,19 @@ def fails(folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> st
     def train(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(tune_runs, "train_run", train)
-    monkeypatch.setattr(tune_runs, "child_tags", lambda *_: {})
     with pytest.raises(type(error)):
-        tune_runs._trial({"run": run.name}, plan, None, "app", run.config)
+        trial({"run": run.name}, plan, None, "app", run.config, train=train)
     result = read_run(plan.folder, run)
     assert result.state is State.FAILED
     return result.failure
 
 
 @pytest.mark.parametrize("end", [Unready("stopped, for it would learn nothing"), Collapsed("stopped at step 6")])
-def test_a_run_that_was_stopped_is_reported_in_its_own_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Exception
-) -> None:
-    assert fails(tmp_path, monkeypatch, end) == str(end)
+def test_a_run_that_was_stopped_is_reported_in_its_own_words(tmp_path: Path, end: Exception) -> None:
+    assert fails(tmp_path, end) == str(end)
 
 
-def test_a_run_that_crashed_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failure = fails(tmp_path, monkeypatch, RuntimeError("it broke"))
+def test_a_run_that_crashed_keeps_its_traceback(tmp_path: Path) -> None:
+    failure = fails(tmp_path, RuntimeError("it broke"))
     assert failure.startswith("Traceback")
     assert failure.endswith("RuntimeError: it broke")
