@@ -24,7 +24,7 @@ from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.search.embeddings import load_or_embed
 from calibadv.search.encoder import Encoder
-from calibadv.search.reading import add_search_flags, flagged_search
+from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchConfig
 from calibadv.types import Question
 from workflows.command import run_command
@@ -32,7 +32,7 @@ from workflows.command import run_command
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: measured. The table goes to standard output, progress to standard error."""
-    args = _parser().parse_args(arguments)
+    args = parse_flags(_parser(), arguments)
     config = flagged_search(args)
     cache_dir = Path(args.cache_dir).absolute()
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -109,9 +109,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _cli() -> int:
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(run_command(main))

@@ -16,7 +16,7 @@ from ray import serve
 
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.http_client import is_loopback
-from calibadv.search.reading import add_search_flags, flagged_search
+from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import SearchConfig
 from serve.application import Corpus, search_application
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help="corpus file or store")
     parser.add_argument("--cache-dir", default=".cache/search", help="where embeddings and indexes are kept")
     add_search_flags(parser, http_port=8000)
-    args = parser.parse_args()
+    args = parse_flags(parser, None)
     config = flagged_search(args)
     logging.basicConfig(level=logging.INFO)
     # Read when Serve's processes start; its own 5 s is too short for a slow machine.

@@ -27,7 +27,7 @@ from calibadv.search.embed_shards import Shard, embed_missing
 from calibadv.search.embeddings import load_or_embed
 from calibadv.search.encoder import Encoder, TextEncoder
 from calibadv.search.faiss_index import built_in
-from calibadv.search.reading import add_search_flags, flagged_search
+from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import SearchConfig
 from calibadv.search.stored_index import ROWS_A_PIECE, load_or_build
 from workflows.command import run_command
@@ -37,7 +37,7 @@ log = logging.getLogger("workflows.build_index")  # also when this file is __mai
 
 def main(arguments: Sequence[str] | None = None, make_encoder: Callable[[SearchConfig], TextEncoder] = Encoder) -> int:
     """0: built, or found as it was. 130: interrupted; the shards that are done are kept."""
-    args = _parser().parse_args(arguments)
+    args = parse_flags(_parser(), arguments)
     config, cache_dir = flagged_search(args), Path(args.cache_dir).absolute()
     cache_dir.mkdir(parents=True, exist_ok=True)
     documents = load_corpus(Path(args.corpus))
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, make_encoder: Callable[[SearchC
     # Workers embed on their own devices; this process may have none, and only asks what the vectors will be.
     encoder = make_encoder(config.but(device="cpu") if args.workers else config)
     built_in(config, len(documents), encoder.dim)  # refused now, not after hours of embedding
-    embedded = partial(_embedded_on_ray, args, config, make_encoder) if args.workers else None
+    embedded = partial(_embedded_on_ray, args, partial(make_encoder, config)) if args.workers else None
     embed_missing(documents, encoder, cache_dir, args.rows_a_shard, embedded)
     if config.index == "flat" and args.rows_a_piece is None:
         log.info("exact search reads the embeddings where they are: no index to build")
@@ -66,11 +66,7 @@ def main(arguments: Sequence[str] | None = None, make_encoder: Callable[[SearchC
 
 
 def _embedded_on_ray(
-    args: argparse.Namespace,
-    config: SearchConfig,
-    make_encoder: Callable[[SearchConfig], TextEncoder],
-    shards: Sequence[Shard],
-    folder: Path,
+    args: argparse.Namespace, make_encoder: Callable[[], TextEncoder], shards: Sequence[Shard], folder: Path
 ) -> Iterable[int]:
     import ray
 
@@ -82,10 +78,8 @@ def _embedded_on_ray(
             init_local_ray(log_to_driver=False)
         else:
             ray.init(address=args.address, log_to_driver=False)
-    threads = {} if config.threads is None else {"OMP_NUM_THREADS": str(config.threads)}
-    pool = EmbeddingPool(args.workers, args.cpus_per_worker, args.gpus_per_worker, threads)
-    corpus = partial(load_corpus, Path(args.corpus).absolute())
-    return embed_on_ray(corpus, partial(make_encoder, config), shards, folder, pool)
+    pool = EmbeddingPool(args.workers, args.cpus_per_worker, args.gpus_per_worker, flagged_search(args).threads)
+    return embed_on_ray(partial(load_corpus, Path(args.corpus).absolute()), make_encoder, shards, folder, pool)
 
 
 def _link(link: Path, folder: Path) -> None:

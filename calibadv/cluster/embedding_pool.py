@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class EmbeddingPool:
     workers: int = 1
     num_cpus: float = 1.0  # per worker
     num_gpus: float = 0.0  # per worker
-    env_vars: Mapping[str, str] = field(default_factory=dict)  # of the workers' processes
+    threads: int | None = None  # of a worker's torch; None leaves the process's own setting
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -76,7 +76,7 @@ def embed_on_ray(
             compute=ActorPoolStrategy(size=min(pool.workers, len(shards)), max_tasks_in_flight_per_actor=2),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            runtime_env={"env_vars": dict(pool.env_vars)},
+            runtime_env={} if pool.threads is None else {"env_vars": {"OMP_NUM_THREADS": str(pool.threads)}},
         )
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
         yield from (int(number) for number in batch["number"])

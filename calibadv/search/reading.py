@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar, get_args
 
@@ -30,14 +30,24 @@ def add_search_flags(parser: argparse.ArgumentParser, **defaults: object) -> Non
     group = parser.add_argument_group("search", "what [search] of a recipe holds, under the same names")
     for name, field in SearchConfig.model_fields.items():
         default = defaults.get(name, field.default)
+        said = "none" if default is None else default if default != "" else "empty"
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=f"search_{name}",
             metavar="|".join(_words(field)) or "VALUE",
             default=argparse.SUPPRESS,
-            help=f"{field.description} (default: {default})".replace("%", "%%").replace("\n", " "),
+            help=f"{field.description} (default: {said})".replace("%", "%%").replace("\n", " "),
         )
     parser.set_defaults(**{f"search_{name}": value for name, value in defaults.items()})
+
+
+def parse_flags(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The parser's arguments; one that it does not know ends the process with the nearest of `SearchConfig`'s flags."""
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [f"--{name.replace('_', '-')}" for name in SearchConfig.model_fields]
+        parser.error(f"unknown argument {unknown[0]}{_nearest(unknown[0].partition('=')[0], flags)}; see --help")
+    return args
 
 
 def flagged_search(args: argparse.Namespace) -> SearchConfig:

@@ -8,7 +8,7 @@ import pytest
 
 from calibadv.checkpoints.identity import MAY_CHANGE
 from calibadv.config import load_config
-from calibadv.search.reading import add_search_flags, flagged_search, read_search
+from calibadv.search.reading import add_search_flags, flagged_search, parse_flags, read_search
 from calibadv.search.settings import SEARCH_WAYS, SearchConfig
 from serve.builder import SearchArgs
 
@@ -96,6 +96,14 @@ def test_the_flags_say_their_defaults(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--ivf-probes VALUE Inverted lists that a query looks into. (default: 64)" in said
     assert "--reranker late|cross|none" in said
     assert "(default: 8000)" in said
+
+
+def test_a_misspelt_flag_names_the_nearest_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_search_flags(parser)
+    with pytest.raises(SystemExit):
+        parse_flags(parser, ["--ivf-prob=3"])
+    assert "unknown argument --ivf-prob=3 (did you mean '--ivf-probes'?)" in capsys.readouterr().err
 
 
 def test_what_only_says_where_and_how_fast_may_change_in_a_resumed_run() -> None:
