@@ -11,15 +11,14 @@ from calibadv.doctor.cluster import ClusterFn, cluster
 from calibadv.doctor.data import data
 from calibadv.doctor.disk import disks
 from calibadv.doctor.examine import Check
-from calibadv.doctor.exposure import exposure
 from calibadv.doctor.format_check import well_formed
 from calibadv.doctor.hardware import gpu_memory, gpus, ram
-from calibadv.doctor.ports import ports
 from calibadv.doctor.retriever import retriever
 from calibadv.doctor.rollout import rollout
+from calibadv.doctor.servers import servers
 from calibadv.doctor.subject import model
 from calibadv.doctor.tokenizer import tokenizer
-from calibadv.doctor.tracking import tracking
+from calibadv.doctor.tokens import tokens
 from calibadv.doctor.versions import versions
 
 
@@ -35,8 +34,8 @@ def checks(means: Means) -> tuple[Check, ...]:
     """Every check with its limit, which is for what hangs: a loaded machine is slow, not ill."""
     return (
         Check("versions", versions),
-        Check("secrets", exposure),
-        Check("ports", ports, 60),
+        Check("tokens", tokens),
+        Check("servers", servers, 60),
         Check("model", model, 300),
         Check("GPUs", gpus, 60),
         Check("memory", ram, 60),
@@ -44,7 +43,6 @@ def checks(means: Means) -> tuple[Check, ...]:
         Check("disks", disks, 60),
         Check("data", data, 1800),
         Check("tokenizer", tokenizer, 300),
-        Check("MLflow", tracking, 180),
         Check("search", retriever, 600),
         Check("rollout", rollout, 1800),
         Check("format", well_formed, 3600),

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from calibadv.cluster.ray_place import LONGEST, Environment, session_parent, unwritable
+from calibadv.cluster.ray_place import session_parent, unwritable
 from calibadv.config import Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
@@ -30,7 +30,9 @@ def disks(subject: Subject) -> Iterator[Finding]:
         yield room("disk for the model", hub_cache(), 2 * sizes.parameters)
     if not subject.joins_cluster:
         yield shared_memory(2 * sizes.weights_bytes, _free_bytes(SHARED))
-        yield ray_session(os.environ)
+        folder, _ = session_parent(os.environ)  # its ValueError says what to do
+        usage = shutil.disk_usage(nearest(folder))
+        yield not_full(folder, 1 - usage.free / usage.total)
 
 
 def saved_bytes(config: Config, sizes: ModelSizes) -> float:
@@ -64,25 +66,12 @@ def shared_memory(needed_bytes: float, free_bytes: float) -> Finding:
     return warned("shared memory", said, remedy)
 
 
-def not_full(folder: Path) -> Finding:
+def not_full(folder: Path, full: float) -> Finding:
     """Ray stops storing objects when the disk of its session folder is 95 % full."""
-    usage = shutil.disk_usage(nearest(folder))
-    full = 1 - usage.free / usage.total
     said = f"the disk of {folder} is {full:.0%} full"
     if full < RAY_FULL:
         return passed("Ray's disk", said)
     return failed("Ray's disk", said, f"make room, or set RAY_TMPDIR: Ray stores nothing above {RAY_FULL:.0%}")
-
-
-def ray_session(environment: Environment) -> Finding:
-    """Whether a local Ray can make its session, whose sockets need a short path, and where."""
-    try:
-        parent, why = session_parent(environment)
-    except ValueError as error:
-        return failed("Ray's folder", str(error), f"set RAY_TMPDIR to a folder of at most {LONGEST} characters")
-    if why:
-        return warned("Ray's folder", f"{parent} is taken, for {why}", "set RAY_TMPDIR to a short folder, to choose it")
-    return not_full(parent)
 
 
 def nearest(folder: Path) -> Path:

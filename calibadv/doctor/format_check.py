@@ -24,19 +24,19 @@ ASKED = 16  # test questions
 PATIENCE_S = 1200.0
 
 
-def well_formed(subject: Subject) -> Iterator[Finding]:
+def well_formed(subject: Subject, patience_s: float = PATIENCE_S) -> Iterator[Finding]:
     """The share of well-formed rollouts, unless the model is too large for a mere look."""
     if (hindrance := hindrance_of(subject, "format", updates=False)) is not None:
         yield hindrance
         return
     try:
-        yield judged(subject, answered(subject))
+        yield judged(subject, answered(subject, patience_s))
     except TimeoutError:
-        said = f"not one look is done after {PATIENCE_S / 60:.0f} minutes on this CPU"
+        said = f"not one look is done after {patience_s / 60:.0f} minutes on this CPU"
         yield warned("format", said, "let the run tell: its first evaluation stops it where the format is not written")
 
 
-def answered(subject: Subject) -> list[Group]:
+def answered(subject: Subject, patience_s: float) -> list[Group]:
     """Greedy rollouts of the first test questions, as an evaluation makes them, with the torch engine."""
     import torch
 
@@ -54,14 +54,15 @@ def answered(subject: Subject) -> list[Group]:
     try:
         roller = make_roller(config, make_method(config.method.name, config.method.params), folder, search)
         questions = first_questions(subject.files["test"], ASKED)
-        rolled = asyncio.run(_all(roller.evaluate(each, engine, step=0, version=0) for each in questions))
+        asked = (roller.evaluate(each, engine, step=0, version=0) for each in questions)
+        rolled = asyncio.run(_all(asked, patience_s))
     finally:
         engine.close()
     return [each.group for each in rolled if each.group is not None]
 
 
-async def _all(rollouts: Iterable[Coroutine[Any, Any, RolledGroup]]) -> list[RolledGroup]:
-    async with asyncio.timeout(PATIENCE_S):
+async def _all(rollouts: Iterable[Coroutine[Any, Any, RolledGroup]], patience_s: float) -> list[RolledGroup]:
+    async with asyncio.timeout(patience_s):
         return await asyncio.gather(*rollouts)
 
 

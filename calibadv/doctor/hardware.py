@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Gpu:
     driver: str
 
 
-def gpus(subject: Subject) -> Iterator[Finding]:
+def gpus(subject: Subject, find: Callable[[], tuple[Gpu, ...]] | None = None) -> Iterator[Finding]:
     """Number, memory and driver of the GPUs here, and whether torch can use them; of a cluster's, Ray is asked."""
     needed = gpus_wanted(subject.config)
     if not needed:
@@ -43,7 +43,7 @@ def gpus(subject: Subject) -> Iterator[Finding]:
     if subject.joins_cluster:
         yield passed("GPUs", f"this recipe needs {needed:g}: the cluster's are counted below")
         return
-    here = gpus_here()
+    here = (find or gpus_here)()
     yield enough_gpus(needed, here)
     if here:
         yield torch_sees_gpus()

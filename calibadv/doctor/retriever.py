@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,100 +21,52 @@ NAME = "search"
 
 
 def retriever(subject: Subject) -> Iterator[Finding]:
-    """Asks the first test question; then, of an index that is ready, what its manifest says."""
-    (question,) = first_questions(subject.files["test"], 1)
-    if subject.config.search.url:
-        yield of_server(subject.config.search, question.text)
-        return
-    documents = first_documents(subject.files["corpus"], PASSAGES)
-    yield of_pipeline(subject.config.search, documents, question.text)
-    if subject.config.search.faiss_index:
-        yield ready_index(Path(subject.config.search.faiss_index))
+    """Asks the first test question. A run asks after its index is built, which may take hours."""
+    search, (question,) = subject.config.search, first_questions(subject.files["test"], 1)
+    if search.url:
+        yield of_server(search, question.text)
+    else:
+        yield of_pipeline(search, first_documents(subject.files["corpus"], PASSAGES), question.text)
 
 
 def of_server(config: SearchConfig, query: str) -> Finding:
     """What the server at `search.url` answers, asked as rollouts ask it, but once."""
-    once = http_search(config.but(patience_s=0.0))
     try:
-        documents = asyncio.run(once(query))
+        documents = asyncio.run(http_search(config.but(patience_s=0.0))(query))
     except SearchFailed as error:
         return failed(NAME, str(error), "start the server, or mend search.url, search.url_shape and search.token_env")
-    fault = fault_of(documents, config.top_k)
-    if fault:
-        return failed(NAME, f"{config.url}: {fault}", "mend the server, or choose another search.url_shape")
+    if not documents:
+        said = f"{config.url}: no document for a question of the data set"
+        return failed(NAME, said, "mend the server, or choose another search.url_shape")
     return passed(NAME, f"the server gave {_said(documents)} for {query!r}")
 
 
-def of_pipeline(settings: SearchConfig, documents: Sequence[Document], query: str) -> Finding:
+def of_pipeline(config: SearchConfig, documents: Sequence[Document], query: str) -> Finding:
     """What the configured retriever and reranker find among the corpus's first passages, in this process."""
+    if lacking := lacks(config):
+        return warned(NAME, f"not tried: {lacking}", "run the doctor where the retriever will run")
     from calibadv.search.build import build_pipeline
 
-    settings, left_out = runnable(settings)
     with tempfile.TemporaryDirectory() as folder:
-        (found,) = build_pipeline(documents, settings, folder).search_batch([query])
-    fault = fault_of(found, settings.top_k)
-    if fault and not (settings.retriever == "bm25" and not found):  # no word in common with so few passages
-        return failed(NAME, fault, "look at search.retriever, search.encoder and search.reranker")
-    said = f"{settings.retriever}, reranker {settings.reranker}, over {len(documents)} passages: {_said(found)}"
-    if left_out:
-        return warned(NAME, f"{said}; not tried: {left_out}", "run the doctor where the retriever will run")
-    return passed(NAME, said)
+        (found,) = build_pipeline(documents, config.but(faiss_index=""), folder).search_batch([query])
+    tried = f"{config.retriever}, reranker {config.reranker}, over {len(documents)} passages"
+    return passed(NAME, f"{tried}: {_said(found)}")
 
 
-def runnable(settings: SearchConfig) -> tuple[SearchConfig, str]:
-    """The settings as far as they can be tried here, and what had to be left out: models to fetch, GPUs elsewhere."""
+def lacks(config: SearchConfig) -> str:
+    """What the pipeline needs and this machine lacks: models that the run will fetch, GPUs elsewhere."""
     import torch
 
-    left_out = []
-    settings = settings.but(faiss_index="")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        left_out.append(f"the device {settings.device}")
-        settings = settings.but(device="cpu")
-    if not _here(settings.encoder) and (settings.retriever != "bm25" or settings.reranker == "late"):
-        left_out.append(f"the encoder {settings.encoder}, which the run will fetch")
-        settings = settings.but(retriever="bm25", reranker="none", encoder="minilm")
-    if settings.reranker == "cross" and not _here(settings.cross_encoder):
-        left_out.append(f"the reranker {settings.cross_encoder}, which the run will fetch")
-        settings = settings.but(reranker="none")
-    return settings, ", ".join(left_out)
-
-
-def fault_of(documents: Sequence[Document], top_k: int) -> str:
-    """What is wrong with the answer to a query; "" if rollouts can read it."""
-    if not documents:
-        return "no document for a question of the data set"
-    if len(documents) > top_k:
-        return f"{len(documents)} documents, {top_k} were asked for (search.top_k)"
-    for place, document in enumerate(documents, start=1):
-        for field, value in (("id", document.id), ("title", document.title), ("text", document.text)):
-            if not isinstance(value, str):
-                return f"document {place} has the {field} {value!r:.80}, expected a string"
-        if not document.text.strip():
-            return f"document {place} ({document.id!r:.80}) has no text"
-        if not math.isfinite(document.score):
-            return f"document {place} has the score {document.score}"
-    if len({document.id for document in documents}) < len(documents):
-        return "one document twice"
-    return ""
-
-
-def ready_index(path: Path) -> Finding:
-    """What a ready index says of itself; that it fits the corpus is checked when the run opens it."""
-    from calibadv.search.manifest import MANIFEST, read_manifest
-
-    beside = path.with_name(f"{path.name}.{MANIFEST}")
-    if path.is_file() and not beside.is_file():
-        remedy = "nothing, if you know that row i of it is document i of the corpus, by this encoder"
-        return warned("index", f"{path} has no manifest: nothing says what it was built from", remedy)
-    origin = read_manifest(path if path.is_dir() else beside).origin
-    return passed("index", f"{path.name}: {origin.documents:,} documents by {origin.encoder}, width {origin.dim}")
+    wanted = [config.encoder] if config.retriever != "bm25" or config.reranker == "late" else []
+    wanted += [config.cross_encoder] if config.reranker == "cross" else []
+    missing = [f"the model {name}, which the run will fetch" for name in wanted if not _here(name)]
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        missing.append(f"the device {config.device}")
+    return ", ".join(missing)
 
 
 def _here(model: str) -> bool:
-    """Whether an encoder can be loaded without fetching it."""
-    if "/" not in model or Path(model).is_dir():
-        return True
-    return cached_folder(model) is not None
+    return "/" not in model or Path(model).is_dir() or cached_folder(model) is not None
 
 
 def _said(documents: Sequence[Document]) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from calibadv.cluster.servers import Server, check_routes, server_in_use
 from calibadv.config import load_config
-from calibadv.doctor import ports
+from calibadv.doctor import servers
 from calibadv.doctor.finding import State
 from tests.build import overrides_of
 
@@ -85,12 +85,12 @@ def test_the_terminals_line_of_the_search_names_the_proxy(proxy: str) -> None:
 
 
 def test_the_doctor_looks_where_a_request_goes_first(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = ports.reachable(Server("search server", "http://r.example/retrieve", token=False))
+    finding = servers.reachable(Server("search server", "http://r.example/retrieve", token=False))
     assert finding.state is State.PASS
     assert f"http://r.example/retrieve is asked by the proxy {proxy} (http_proxy)" in finding.said
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    finding = ports.reachable(Server("search server", "http://r.example/retrieve", token=False))
+    finding = servers.reachable(Server("search server", "http://r.example/retrieve", token=False))
     assert (finding.state, "add r.example to NO_PROXY" in finding.remedy) == (State.FAIL, True)
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1080")
-    finding = ports.reachable(Server("judge", "http://j.example/v1", token=False, socks="no_such_module"))
+    finding = servers.reachable(Server("judge", "http://j.example/v1", token=False, socks="no_such_module"))
     assert (finding.state, "is a SOCKS proxy" in finding.said) == (State.FAIL, True)

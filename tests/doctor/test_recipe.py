@@ -1,10 +1,11 @@
-"""The doctor's checks of data, tokenizer, search tool, MLflow, secrets, rollout and cluster."""
+"""The doctor's checks of data, tokenizer, search tool, tokens, rollout and cluster."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from calibadv.cluster.nodes import Node, about_here, paths_of
-from calibadv.config import Config, load_config
-from calibadv.doctor import cluster, data, exposure, format_check, retriever, rollout, tokenizer, tracking
+from calibadv.config import load_config
+from calibadv.doctor import cluster, data, format_check, retriever, rollout, tokenizer, tokens
 from calibadv.doctor.examine import Check, examine
 from calibadv.doctor.finding import Finding, State
 from calibadv.doctor.subject import Subject
@@ -23,7 +24,6 @@ from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK
-from calibadv.types import Document
 from tests.build import group, overrides_of, trajectory
 from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_dialogue import byte_tokenizer
@@ -241,28 +241,6 @@ def test_a_pipeline_over_the_first_passages_is_asked_a_real_question(tmp_path: P
     assert not (tmp_path / "cache").exists()
 
 
-DOCUMENTS = [Document("a", "A", "text"), Document("b", "B", "text")]
-
-
-@pytest.mark.parametrize(
-    ("documents", "said"),
-    [
-        (DOCUMENTS, ""),
-        ([], "no document"),
-        ([*DOCUMENTS, Document("c", "C", "text")], "3 documents, 2 were asked for"),
-        ([DOCUMENTS[0], DOCUMENTS[0]], "one document twice"),
-        ([Document("a", "A", " ")], "has no text"),
-        ([replace(DOCUMENTS[0], text=5)], "has the text 5, expected a string"),
-        ([replace(DOCUMENTS[0], title=None)], "has the title None"),
-        ([replace(DOCUMENTS[0], score=math.nan)], "has the score nan"),
-    ],
-)
-def test_faults_of_an_answer_are_named(documents: list[Document], said: str) -> None:
-    fault = retriever.fault_of(documents, 2)
-    assert said in fault
-    assert bool(fault) == bool(said)
-
-
 def server(monkeypatch: pytest.MonkeyPatch, reply: Any) -> None:
     """Answers every request to a search server with `reply`."""
     import httpx
@@ -289,73 +267,15 @@ def test_a_search_server_is_asked_as_rollouts_ask_it(
     assert (finding.state, said in finding.said) == (state, True), finding
 
 
-def test_models_that_are_not_here_are_left_out_and_said() -> None:
-    tried, left_out = retriever.runnable(SearchConfig(encoder="intfloat/not-here", reranker="cross", device="cuda:0"))
-    assert (tried.retriever, tried.reranker, tried.device) == ("bm25", "none", "cpu")
-    assert "the device cuda:0" in left_out
-    assert "the encoder intfloat/not-here" in left_out
-    same = SearchConfig(retriever="bm25", reranker="none")
-    assert retriever.runnable(same) == (same, "")
+def test_what_is_not_here_is_said_and_not_tried() -> None:
+    config = SearchConfig(encoder="intfloat/not-here", retriever="dense", reranker="none", device="cuda:0")
+    assert retriever.lacks(config) == "the model intfloat/not-here, which the run will fetch, the device cuda:0"
+    assert retriever.lacks(SearchConfig(retriever="bm25", reranker="none")) == ""
+    finding = retriever.of_pipeline(config, [], "?")
+    assert (finding.state, finding.said.startswith("not tried: the model")) == (WARN, True)
 
 
-def test_a_ready_index_says_what_it_is_of(tmp_path: Path) -> None:
-    (tmp_path / "e5.index").write_bytes(b"")
-    assert retriever.ready_index(tmp_path / "e5.index").state is WARN
-    with pytest.raises(ValueError, match="is not there"):
-        retriever.ready_index(tmp_path)
-
-
-# ---- MLflow ------------------------------------------------------------------------------------------------------
-
-
-def test_a_database_that_is_still_to_be_made_is_left_to_the_run(tmp_path: Path) -> None:
-    (finding,) = looked(tracking.tracking, subject(tmp_path))
-    assert (finding.state, str(tmp_path / "runs" / "mlflow.db") in finding.said) == (PASS, True)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_store_that_does_not_answer_fails_without_showing_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    from calibadv.tracking.mlflow_store import MlflowStore
-
-    def refuse(self: MlflowStore, _: object) -> None:
-        raise RuntimeError(f"MLflow at {self.uri} does not answer:\nrefused")
-
-    monkeypatch.setattr(MlflowStore, "deliver", refuse)
-    finding = tracking.written(f"http://ada:{SECRET}@127.0.0.1:9")
-    assert (finding.state, finding.said) == (FAIL, "MLflow at http://127.0.0.1:9 does not answer: refused")
-
-
-# ---- secrets -----------------------------------------------------------------------------------------------------
-
-
-def with_values(**sections: dict[str, Any]) -> Config:
-    """A configuration that was never validated: what an old file, or another version, may hold."""
-    config = load_config(None)
-    return config.model_copy(
-        update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
-    )
-
-
-@pytest.mark.parametrize(
-    ("config", "key"),
-    [
-        (with_values(tracking={"mlflow_uri": f"https://ada:{SECRET}@mlflow.example"}), "tracking.mlflow_uri"),
-        (with_values(search={"url": f"https://search.example/retrieve?access_token={SECRET}"}), "search.url"),
-        (with_values(search={"token_env": SECRET}), "search.token_env"),
-        (with_values(method={"params": {"judge_url": f"http://a/v1?key={SECRET}"}}), "method.params.judge_url"),
-    ],
-)
-def test_a_secret_in_the_configuration_fails_by_its_key_alone(config: Config, key: str) -> None:
-    finding = exposure.no_secret(config)
-    assert finding.state is FAIL
-    assert key in finding.said
-    assert SECRET not in finding.said + finding.remedy
-
-
-def test_a_configuration_without_secrets_passes() -> None:
-    plain = {"mlflow_uri": "postgresql://ada@db.example/mlflow"}
-    prose = {"template": "See http://a.example?key=1. {question}"}
-    assert exposure.no_secret(with_values(tracking=plain, rollout=prose)).state is PASS
+# ---- tokens ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -369,27 +289,23 @@ def test_a_configuration_without_secrets_passes() -> None:
         ("http://10.0.0.7:8000/retrieve", WARN),
     ],
 )
-def test_a_token_should_cross_no_network_in_the_clear(url: str, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = with_values(search={"url": url, "token_env": "TOKEN_OF_THIS_TEST"})
-    monkeypatch.delenv("TOKEN_OF_THIS_TEST", raising=False)
-    assert [finding.state for finding in exposure.named_tokens(config)] == [FAIL]  # not set
-    monkeypatch.setenv("TOKEN_OF_THIS_TEST", SECRET)
-    (finding,) = exposure.named_tokens(config)
-    assert finding.state is state
-    assert SECRET not in finding.said + finding.remedy
+def test_a_token_should_cross_no_network_in_the_clear(url: str, state: State) -> None:
+    config = load_config(None, {"search.url": url, "search.token_env": "TOKEN_OF_THIS_TEST"})
+    assert tokens.search_token(config).state is state
 
 
-def test_rays_token_should_be_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr(exposure, "_hidden", lambda _: False)
+def test_rays_token_should_be_ours_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     token = tmp_path / "auth_token"
-    assert exposure.ray_token(token).state is PASS
+    environment = {"RAY_AUTH_TOKEN_PATH": str(token)}
+    assert tokens.ray_token(environment).state is PASS
     token.write_text("t")
+    shut = any(not folder.stat().st_mode & 0o011 for folder in token.parents)  # nobody else comes so far
     for rights, state in ((0o644, WARN), (0o640, WARN), (0o600, PASS), (0o400, PASS)):
         token.chmod(rights)
-        assert exposure.ray_token(token).state is state
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert exposure.ray_token(token).state is FAIL
+        assert tokens.ray_token(environment).state is (PASS if shut else state)
+    assert tokens.ray_token(environment | {"RAY_AUTH_TOKEN": "t"}).state is PASS
+    assert tokens.ray_token(environment | {"RAY_AUTH_MODE": "disabled"}).state is FAIL
 
 
 # ---- the tiny rollout and update ---------------------------------------------------------------------------------
@@ -472,10 +388,9 @@ def test_a_policy_that_cannot_write_the_format_is_warned_of_with_the_command_tha
 
 
 def test_a_machine_on_which_a_look_takes_too_long_leaves_it_to_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(format_check, "PATIENCE_S", 0.0)
-    (finding,) = looked(format_check.well_formed, subject(tmp_path))
+    (finding,) = looked(partial(format_check.well_formed, patience_s=0.0), subject(tmp_path))
     assert (finding.state, "its first evaluation" in finding.remedy) == (WARN, True)
 
 
