@@ -39,7 +39,6 @@ from calibadv.types import Credit, Group, Phase
 logger = logging.getLogger(__name__)
 
 STATE_TIMEOUT_S = 5.0  # for the coordinator to say how the engines are
-STEP = "step"  # where a step's metrics stand in RLlib's result
 
 
 class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
@@ -85,7 +84,10 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         self._logdir = tempfile.mkdtemp(prefix="rllib-", dir=node.get_session_dir_path() if node else None)
 
     def training_step(self) -> None:
-        """One step at version v: its rollouts were sampled by v, its updates make v + 1."""
+        """One step at version v: its rollouts were sampled by v, its updates make v + 1.
+
+        RLlib's result of it is empty: `inspect` is given the metrics while a step can still be undone.
+        """
         with self.timed("rollout"), self._rolling_out(Phase.TRAIN, f"the rollouts of step {self.version + 1}"):
             self.sample = self.env_runner.sample(phase=Phase.TRAIN, step=self.version)
         self.sample.engine_deaths = self._count_deaths()
@@ -103,7 +105,6 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             self.whole = True
         with self.timed("sync"):
             self.publish()
-        self.metrics.log_dict({STEP: metrics}, window=1)
 
     def learn(self) -> dict[str, float]:
         """Updates the policy on the step's rollouts; the learners' metrics."""
