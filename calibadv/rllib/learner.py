@@ -193,8 +193,12 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
 
         Those are the checkpoint's for vLLM, and those of transformers for the torch engine.
         """
+        return pack_on_ranks(self.rank, self.published_weights(), dtype, self._copy)
+
+    def published_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """What `pack_weights` packs, one after the other."""
         vllm = self.config.calibadv.rollout.engine == "vllm"
-        return pack_on_ranks(self._checkpoint_weights() if vllm else self._updater.named_weights(), dtype, self._copy)
+        return self._checkpoint_weights() if vllm else self._updater.named_weights()
 
     def _checkpoint_weights(self) -> Iterator[tuple[str, Tensor]]:
         return as_in_checkpoint(self.policy.language_model, self._updater.named_weights())
@@ -204,8 +208,9 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         dtype = getattr(torch, self.config.calibadv.model.dtype)
         source, model, path = self.config.model_folder, self.policy.language_model, Path(folder)
         if self._shares or self._settings.lora_rank:
-            on_rank_zero(self._checkpoint_weights(), lambda weights: write_sharded(weights, model, source, path, dtype))
-        elif rank() == 0:
+            weights = self._checkpoint_weights()
+            on_rank_zero(self.rank, weights, lambda given: write_sharded(given, model, source, path, dtype))
+        elif self.rank == 0:
             save_pretrained(model, source, path, dtype)
 
     def shared_state(self) -> Tree:

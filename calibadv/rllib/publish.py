@@ -14,7 +14,6 @@ from calibadv.cluster.device_copy import DeviceCopy
 from calibadv.cluster.weights import PackedWeights, chunk_state
 from calibadv.config import Config
 from calibadv.rllib.learner_group import PolicyLearnerGroup
-from calibadv.rllib.ranks import rank
 
 
 def publish_weights(learners: PolicyLearnerGroup, coordinator: str, version: int, dtype: torch.dtype) -> None:
@@ -28,26 +27,31 @@ def publish_weights(learners: PolicyLearnerGroup, coordinator: str, version: int
 
 
 def copy_of_learner(config: Config, device: torch.device) -> DeviceCopy | None:
-    """Where a learner on `device` keeps published weights for an engine there; None: the object store is all.
+    """Where a learner on `device` keeps published weights for an engine there; None: the object store is all."""
+    return DeviceCopy(device) if shares_memory(config, device) else None
+
+
+def shares_memory(config: Config, device: torch.device) -> bool:
+    """Whether an engine reads published weights from the memory of the learner's `device`.
 
     By `rollout.weight_transfer`: "auto" shares memory where engine and learner are on one GPU. Elsewhere an engine does
     not see the learner's GPU at all, for Ray shows each process its own.
     """
     asked = config.rollout.weight_transfer
     shares = asked == "cuda_ipc" or (asked == "auto" and config.rollout.placement == "colocated")
-    return DeviceCopy(device) if shares and device.type == "cuda" else None
+    return shares and device.type == "cuda"
 
 
 def pack_on_ranks(
-    named_weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype, copy: DeviceCopy | None
+    rank: int, named_weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype, copy: DeviceCopy | None
 ) -> PackedWeights | None:
     """Rank 0's weights in the object store; on the others what they keep in `copy`, None where that is nothing.
 
     Collective: every rank runs through all weights, an error of its own notwithstanding.
     """
     try:
-        if rank() == 0 or copy is not None:
-            return chunk_state(named_weights, dtype=dtype, copy=copy, store=rank() == 0)
+        if rank == 0 or copy is not None:
+            return chunk_state(named_weights, dtype=dtype, copy=copy, store=rank == 0)
         return None
     finally:
         for _ in named_weights:

@@ -40,13 +40,13 @@ def most_of_ranks(values: Sequence[int], device: torch.device) -> list[int]:
     return [int(value) for value in largest]
 
 
-def on_rank_zero(parts: Iterator[Part], make: Callable[[Iterator[Part]], Whole]) -> Whole | None:
+def on_rank_zero(rank: int, parts: Iterator[Part], make: Callable[[Iterator[Part]], Whole]) -> Whole | None:
     """What rank 0 makes of parts that all ranks bring about together; None elsewhere. Collective.
 
     Every rank runs through all parts: an error of rank 0 is raised when the others no longer wait for it.
     """
     try:
-        return make(parts) if rank() == 0 else None
+        return make(parts) if rank == 0 else None
     finally:
         for _ in parts:
             pass

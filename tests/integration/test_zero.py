@@ -20,7 +20,7 @@ from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.cluster.weights import chunk_state, fetch
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.learner_state import load_learners, roll_back_learners, save_learners
-from calibadv.rllib.ranks import on_rank_zero
+from calibadv.rllib.ranks import on_rank_zero, rank
 from calibadv.rllib.totals import step_metrics
 from calibadv.rllib.zero import layer_groups
 from calibadv.types import Group
@@ -75,8 +75,8 @@ def check_training(shared: PolicyLearnerGroup, plain: PolicyLearnerGroup) -> Non
     assert expected["learner/skipped_updates"] == 1
     after = plain.call_all(weights_of)[0]
     assert max(float((after[name] - before[name]).abs().max()) for name in after) > 50 * TOLERANCE
-    for rank in shared.call_all(weights_of):
-        assert_close(rank, after)
+    for theirs in shared.call_all(weights_of):
+        assert_close(theirs, after)
 
 
 def check_publication(shared: PolicyLearnerGroup) -> None:
@@ -208,7 +208,7 @@ def publication(learner: Any) -> Publication:
             given[weight.data_ptr()] = StorageWeakRef(weight.untyped_storage()), weight.untyped_storage().nbytes()
             yield name, weight
 
-    packed = on_rank_zero(watched(), lambda weights: chunk_state(weights, CHUNK_BYTES, torch.bfloat16))
+    packed = on_rank_zero(rank(), watched(), lambda weights: chunk_state(weights, CHUNK_BYTES, torch.bfloat16))
     chunks = Counter[int]()
     for spec in packed.manifest if packed is not None else ():
         chunks[spec.chunk] += spec.nbytes

@@ -23,8 +23,8 @@ from calibadv.rllib.totals import step_metrics
 from calibadv.types import Group
 from tests.build import group, overrides_of, trajectory
 from tests.rllib.conftest import settings
-from tests.rllib.test_checkpoint import Learners
 from tests.rllib.test_learner import GROUPS, make_learner, on_policy, train
+from tests.rllib.test_learner_state import Learners
 
 LORA = ("--learner.lora_rank=4", "--learner.lora_alpha=8", "--model.dtype=float32")
 KL = ("--learner.kl_coef=0.1",)
@@ -252,28 +252,26 @@ def saved(folder: Path, learners: Any) -> Stored:
 
 @pytest.mark.parametrize("options", [(), KL], ids=["plain", "reference"])
 def test_a_checkpoint_holds_adapters_alone_and_a_new_process_trains_on_bit_for_bit(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    model_folder: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     first = make_learner(model_folder, settings(*LORA, *options))
     train(first, GROUPS)
-    stored = saved(tmp_path, Learners([first], monkeypatch))
+    stored = saved(tmp_path, Learners([first]))
     tensors = load_file(tmp_path / stored.name / "shared" / "tensors-00000.safetensors")
     of_weights = [name for name in tensors if name.startswith("weights.")]
     assert len(of_weights) == 2 * 14
     assert all(".lora_" in name for name in of_weights)
     train(first, GROUPS)
     second = make_learner(model_folder, settings(*LORA, *options))
-    load_learners(Learners([second], monkeypatch), stored)  # type: ignore[arg-type]
+    load_learners(Learners([second]), stored)  # type: ignore[arg-type]
     train(second, GROUPS)
     ours, theirs = published(first), published(second)
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-def test_a_state_of_other_adapters_is_refused(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stored = saved(tmp_path, Learners([make_learner(model_folder, settings(*LORA))], monkeypatch))
+def test_a_state_of_other_adapters_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    stored = saved(tmp_path, Learners([make_learner(model_folder, settings(*LORA))]))
     for other in (("--learner.lora_rank=2",), ("--learner.lora_rank=0",), ('--learner.lora_targets=["q_proj"]',)):
-        learners: Any = Learners([make_learner(model_folder, settings(*LORA, *other))], monkeypatch)
+        learners: Any = Learners([make_learner(model_folder, settings(*LORA, *other))])
         with pytest.raises(ValueError, match="the state is of another model or method"):
             load_learners(learners, stored)

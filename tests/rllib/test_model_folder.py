@@ -70,19 +70,13 @@ def test_a_learners_folder_has_the_names_and_values_of_its_checkpoint(
 
 @pytest.mark.parametrize("engine", ["vllm", "torch"])
 def test_what_is_published_has_the_names_and_shapes_that_engines_were_given_at_their_start(
-    experts: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    experts: Path, engine: str
 ) -> None:
     learner = make_learner(experts, settings(f"--rollout.engine={engine}"))
-    given: dict[str, torch.Size] = {}
-
-    def keep(weights: Any, *_: Any) -> None:
-        given.update((name, weight.shape) for name, weight in weights)
-
-    monkeypatch.setattr("calibadv.rllib.learner.pack_on_ranks", keep)
-    learner.pack_weights(torch.float32)
-    rehearsed = dict(placeholder_weights(str(experts), "bfloat16", engine == "vllm"))
-    assert given == {name: tensor.shape for name, tensor in rehearsed.items()}
-    assert {tensor.dtype for tensor in rehearsed.values()} == {torch.bfloat16}
+    given = {name: weight.shape for name, weight in learner.published_weights()}
+    placeholders = dict(placeholder_weights(str(experts), "bfloat16", engine == "vllm"))
+    assert given == {name: tensor.shape for name, tensor in placeholders.items()}
+    assert {tensor.dtype for tensor in placeholders.values()} == {torch.bfloat16}
     single = "model.layers.0.mlp.experts.0.up_proj.weight" in given
     assert (single, "model.layers.0.mlp.experts.gate_up_proj" in given) == (engine == "vllm", engine == "torch")
 

@@ -10,8 +10,7 @@ import torch
 from calibadv.cluster.device_copy import DeviceCopy, SharedCopy
 from calibadv.cluster.weights import PackedWeights, TensorSpec
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.rllib import publish
-from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, with_copies
+from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, shares_memory, with_copies
 from tests.build import overrides_of
 
 COLOCATED = (
@@ -36,13 +35,9 @@ def config(*overrides: str) -> Config:
         ((*COLOCATED, "--rollout.weight_transfer=object_store"), False),
     ],
 )
-def test_memory_is_shared_where_engine_and_learner_are_on_one_gpu(
-    monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], shares: bool
-) -> None:
-    made: list[torch.device] = []
-    monkeypatch.setattr(publish, "DeviceCopy", made.append)
-    copy_of_learner(config(*overrides), torch.device("cuda:0"))
-    assert made == [torch.device("cuda:0")] * shares
+def test_memory_is_shared_where_engine_and_learner_are_on_one_gpu(overrides: tuple[str, ...], shares: bool) -> None:
+    assert shares_memory(config(*overrides), torch.device("cuda:0")) == shares
+    assert not shares_memory(config(*overrides), CPU)
     assert copy_of_learner(config(*overrides), CPU) is None
 
 
@@ -57,31 +52,29 @@ def weights(seen: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
         yield name, torch.ones(2)
 
 
-def test_ranks_without_a_copy_give_nothing_and_run_through_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "rank", lambda: 1)
+def test_ranks_without_a_copy_give_nothing_and_run_through_all() -> None:
     seen: list[str] = []
-    assert pack_on_ranks(weights(seen), torch.float32, None) is None
+    assert pack_on_ranks(1, weights(seen), torch.float32, None) is None
     assert seen == ["a", "b"]
 
 
-def test_ranks_with_a_copy_keep_what_rank_0_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_with_a_copy_keep_what_rank_0_stores() -> None:
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(publish, "rank", lambda: 1)
-    packed = pack_on_ranks(weights([]), torch.bfloat16, DeviceCopy(CPU))
+    packed = pack_on_ranks(1, weights([]), torch.bfloat16, DeviceCopy(CPU))
     assert packed is not None
     assert packed.chunks == ()
     assert [spec.dtype for spec in packed.manifest] == ["bfloat16", "bfloat16"]
     assert len(packed.copies) == 1
 
 
-def test_a_rank_that_fails_does_not_leave_the_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise OSError("the store is full")
+def test_a_rank_that_fails_does_not_leave_the_others_waiting() -> None:
+    class Full(DeviceCopy):
+        def add(self, parts: object) -> None:  # noqa: ARG002
+            raise OSError("no room")
 
-    monkeypatch.setattr(publish, "chunk_state", fails)
     seen: list[str] = []
-    with pytest.raises(OSError, match="the store is full"):
-        pack_on_ranks(weights(seen), torch.float32, None)
+    with pytest.raises(OSError, match="no room"):
+        pack_on_ranks(1, weights(seen), torch.float32, Full(CPU))
     assert seen == ["a", "b"]
 
 

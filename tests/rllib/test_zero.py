@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.memory.items import ZERO_BUCKET, ZERO_LIVE
-from calibadv.rllib import ranks
+from calibadv.rllib.ranks import on_rank_zero
 from calibadv.rllib.zero import check_layout, deepspeed_config, layer_groups, layout
 
 NAMES = st.sampled_from(["embed.weight", "norm.weight", *(f"layers.{i}.{part}" for i in (1, 2, 12) for part in "abc")])
@@ -75,11 +75,10 @@ def parts(seen: list[int]) -> Iterator[int]:
         yield part
 
 
-def test_rank_0_makes_it_and_the_others_only_run_through_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_0_makes_it_and_the_others_only_run_through_the_parts() -> None:
     for rank, made in ((0, [0, 1, 2]), (1, None)):
         seen: list[int] = []
-        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-        assert ranks.on_rank_zero(parts(seen), list) == made
+        assert on_rank_zero(rank, parts(seen), list) == made
         assert seen == [0, 1, 2]
 
 
@@ -91,5 +90,5 @@ def test_when_rank_0_fails_it_still_runs_through_all_parts_so_that_no_rank_waits
         raise OSError("the object store is full")
 
     with pytest.raises(OSError, match="the object store is full"):
-        ranks.on_rank_zero(parts(seen), fail)
+        on_rank_zero(0, parts(seen), fail)
     assert seen == [0, 1, 2]
