@@ -11,9 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from calibadv.config import Config, ConfigError, load_config
+from calibadv.config import Config, ConfigError, load_config, to_toml
 from calibadv.config.command_line import flags, keys_help, parse, split
-from calibadv.config.toml import to_toml
 from calibadv.methods import make_method
 
 RECIPES = sorted((Path(__file__).parents[1] / "workflows" / "recipes").glob("*.toml"))

@@ -2,7 +2,7 @@
 
 from calibadv.config.cluster import ClusterConfig, role
 from calibadv.config.learner import LearnerConfig
-from calibadv.config.load import NOTHING, ConfigError, load_config, read_toml
+from calibadv.config.load import NOTHING, ConfigError, load_config, read_toml, to_toml
 from calibadv.config.sections import POCKET, CheckpointConfig, SentinelConfig
 from calibadv.config.tree import Config
 
@@ -18,4 +18,5 @@ __all__ = [
     "load_config",
     "read_toml",
     "role",
+    "to_toml",
 ]

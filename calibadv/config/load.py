@@ -1,4 +1,4 @@
-"""A configuration from a recipe and what overrides it. Unknown keys are refused with the nearest right one."""
+"""A configuration from TOML and what overrides it, and back. Unknown keys are refused with the nearest right one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import tomli_w
 from pydantic import ValidationError
 
 from calibadv.config.names import suggestion
@@ -37,6 +38,17 @@ def load_config(recipe: Path | None = None, overrides: Mapping[str, Any] = NOTHI
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def to_toml(config: Config) -> str:
+    """The whole tree, defaults included, as `load_config` reads it back; unset values are left out."""
+    return tomli_w.dumps(_plain(config.model_dump()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_toml(path: Path, what: str, example: str) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from calibadv.checkpoints.identity import Identity
 from calibadv.cluster.prompts import with_date
-from calibadv.config import Config
-from calibadv.config.toml import to_toml
+from calibadv.config import Config, to_toml
 from calibadv.rllib.lost import mends
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.provenance import command_line, method_color, note

@@ -12,8 +12,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from calibadv.config import Config
-from calibadv.config.toml import to_toml
+from calibadv.config import Config, to_toml
 from calibadv.memory.advice import remedy
 from calibadv.memory.items import GIB, USABLE, gib
 from calibadv.memory.parts import NODE_GPUS, WIKI_18, Part, passages

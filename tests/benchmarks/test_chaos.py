@@ -13,8 +13,7 @@ import pytest
 
 from benchmarks import chaos, injection
 from benchmarks.injection import Kill, Planned, Run, kill_all, plan_kills
-from calibadv.config import ConfigError, load_config
-from calibadv.config.toml import to_toml
+from calibadv.config import ConfigError, load_config, to_toml
 
 
 @pytest.mark.parametrize(("steps", "each"), [(50, 2), (6, 1), (20, 6)])

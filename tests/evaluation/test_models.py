@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.config import Config, load_config
-from calibadv.config.toml import to_toml
+from calibadv.config import Config, load_config, to_toml
 from calibadv.evaluation.models import RECIPES, find_models
 from calibadv.pocket import policy_path
 from tests.build import overrides_of

@@ -7,8 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from calibadv.config import Config, ConfigError, load_config
-from calibadv.config.toml import to_toml
+from calibadv.config import Config, ConfigError, load_config, to_toml
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.client import RetryPolicy
 from calibadv.search.remote import http_search

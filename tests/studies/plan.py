@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibadv.config.toml import to_toml
+from calibadv.config import to_toml
 from calibadv.studies.grid import Plan, PlannedRun, plan_study
 from calibadv.studies.study import load_study
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.config import load_config
-from calibadv.config.toml import to_toml
+from calibadv.config import load_config, to_toml
 from calibadv.training.sentinel import Collapsed
 from calibadv.training.signals import Preempted
 from calibadv.training.snapshots import CheckpointFailed
