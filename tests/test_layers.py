@@ -1,12 +1,14 @@
 """Imports go down only, and what is heavy is imported where it is used (docs/architecture.md, "Layers").
 
-`LAYERS` is the order, lowest first. A module may import its own unit (its longest prefix here) and units of lower
-layers, never another unit of its own layer. A new top-level module or package must be given its place.
+`LAYERS` is the page's picture, the highest first: folders and modules of calibadv, and the packages beside it. A module
+may import its own unit and units of lower layers, never another unit of its own layer. A new one must be given its
+place.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,46 +20,30 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("calibadv", "serve", "workflows", "benchmarks")
 
-LAYERS: tuple[tuple[str, ...], ...] = (
-    (
-        "calibadv.files",
-        "calibadv.http_client",
-        "calibadv.json_lines",
-        "calibadv.model_source",
-        "calibadv.section",
-        "calibadv.tables",
-        "calibadv.types",
-        "calibadv.unspaced",
-    ),
-    ("calibadv.tags",),
-    (
-        "calibadv.advantages",
-        "calibadv.batching",
-        "calibadv.collapse",
-        "calibadv.losses",
-        "calibadv.rewards",
-    ),
-    ("calibadv.rollout",),
-    ("calibadv.data",),
-    ("calibadv.pocket",),
-    ("calibadv.search",),
-    (
-        "calibadv.diagnostics",
-        "calibadv.methods",
-    ),
-    ("calibadv.checkpoints", "calibadv.config", "calibadv.tracking"),
-    ("calibadv.memory",),
-    ("calibadv.views",),
-    ("calibadv.cluster",),
-    ("calibadv.rllib",),
-    ("calibadv.evaluation", "calibadv.supervised", "calibadv.plots"),
-    ("calibadv.lab", "calibadv.training"),
-    ("calibadv.doctor", "calibadv.studies"),
-    ("serve",),
-    ("workflows",),
-    ("benchmarks",),
-)
-LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
+LAYERS = """\
+benchmarks                    what is measured and never shipped
+workflows                     the commands, and what composes them
+serve doctor studies          the search app; a machine checked; methods compared
+training lab supervised       a whole run; the laboratory; learning from demonstrations
+evaluation plots              what a policy is worth; pictures of a run
+rllib                         the loop and its learners
+cluster                       engines, the coordinator, streams of rollouts
+views                         what a terminal shows
+memory                        what a run needs of a machine
+config checkpoints tracking   one tree of settings; what a run is resumed from; what is kept of it
+methods diagnostics           a method is data; a step in numbers
+search                        a query's documents
+data pocket                   questions and documents; a small world with its policy
+rollout                       one trajectory, and the groups of a question
+advantages rewards            pure functions of what was rolled out
+tags batching losses collapse
+types section files tables json_lines http_client model_source unspaced
+"""
+LEVEL = {
+    unit if unit in PACKAGES else f"calibadv.{unit}": level
+    for level, line in enumerate(reversed(LAYERS.splitlines()))
+    for unit in re.split("  +", line)[0].split()
+}
 RAY_ALLOWED = ("calibadv.cluster", "calibadv.rllib", "serve", "workflows", "benchmarks")
 # vLLM imports this module itself, by its name, inside its own worker process.
 VLLM_WORKER = "calibadv.cluster.vllm_worker"
@@ -120,8 +106,8 @@ def below(name: str, package: str) -> bool:
 
 
 def unit(module: str) -> str | None:
-    """The longest unit that the module belongs to."""
-    return max((u for u in LEVEL if below(module, u)), key=len, default=None)
+    """The unit that the module belongs to."""
+    return next((u for u in LEVEL if below(module, u)), None)
 
 
 def of(package: str) -> list[Import]:
@@ -133,6 +119,10 @@ def test_every_module_has_a_layer() -> None:
     assert len(SOURCES) > 50  # the tree was found
     empty = {"calibadv"}
     assert [module for module in SOURCES if unit(module) is None and module not in empty] == []
+
+
+def test_the_page_shows_the_same_layers() -> None:
+    assert f"```text\n{LAYERS}```" in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_every_unit_exists() -> None:
