@@ -56,11 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if known.dry_run:
         Console().print(plan_page(plan))
         return 0
-    if not known.report:
-        return compare(plan, known.study)
-    report = write_report(plan)
-    _say(report)
-    return 1 if report.failed else 0
+    return _say(write_report(plan)) if known.report else compare(plan, known.study)
 
 
 def compare(plan: Plan, study: Path) -> int:
@@ -68,8 +64,7 @@ def compare(plan: Plan, study: Path) -> int:
     finished = {run.name for run in plan.runs if check_finished(run)}
     waiting = [run for run in plan.runs if run.name not in finished]
     if not waiting:
-        _say(write_report(plan))
-        return 0
+        return _say(write_report(plan))
     check_files([run.config for run in waiting])
     with ExitStack() as stack:
         stack.enter_context(RunFolder(plan.folder, resume=True))  # its lock: two comparisons must not share a folder
@@ -79,12 +74,12 @@ def compare(plan: Plan, study: Path) -> int:
         report = write_report(plan)
         for path in (*report.tables, *([plan.folder / "plots"] if report.figures else [])):
             parent.log_artifact(path, "plots" if path.is_dir() else None)
-        _say(report)
+        failed = _say(report)
         if code == 130:
             parent.close(RunStatus.KILLED)
-        elif report.failed:
+        elif failed:
             parent.close(RunStatus.FAILED)
-    return code or (1 if report.failed else 0)
+    return code or failed
 
 
 def _run(plan: Plan, waiting: Sequence[PlannedRun], finished: set[str], parent: MlflowRun) -> int:
@@ -113,8 +108,10 @@ def _run(plan: Plan, waiting: Sequence[PlannedRun], finished: set[str], parent: 
     return 0
 
 
-def _say(report: Report) -> None:
+def _say(report: Report) -> int:
+    """1 where some run failed, else 0; says what was written."""
     log.info("tables: %s; %d figures", ", ".join(map(str, report.tables)), len(report.figures))
+    return 1 if report.failed else 0
 
 
 if __name__ == "__main__":

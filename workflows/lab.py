@@ -19,26 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from calibadv.lab.drift import drift, frozen_credits
-from calibadv.lab.figures import draw_curves, draw_survival
-from calibadv.lab.laboratory import Laboratory
-from calibadv.lab.language import language
-from calibadv.lab.results import (
-    against,
-    cell_table,
-    is_stored,
-    markdown,
-    read_store,
-    run_figures,
-    with_finished,
-    with_shared,
-    write_store,
-)
-from calibadv.lab.settings import LabRun
+from calibadv.lab.report import stored, write_drift, write_report
+from calibadv.lab.results import is_stored
 from calibadv.lab.study import Study, load_study, run_study
-from calibadv.lab.survival import EVENTS
 from calibadv.lab.warm_start import make_start
 from workflows.command import run_command
 
@@ -64,31 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_start(given.make_start, lambda update, loss: log.info("update %d: %.3f nats a token", update, loss))
         return 0
     if given.drift:
-        return push(given.results)
+        log.info("%s", write_drift(given.results))
+        return 0
     if given.study is None:
         parser.error("a study file is needed, e.g. workflows/studies/lab-mismatch.toml")
     study = load_study(given.study)
     failed = 0 if given.report else make(study, given.folder / study.name, given.results, given.jobs)
-    report(study, given.folder / study.name, given.results)
+    log.info("%s", write_report(study, given.folder / study.name, given.results))
     return 1 if failed else 0
-
-
-def push(results: Path, questions: int = 96, lr: float = 2e-4) -> int:
-    """Writes what one summed step of each credit does to the start, with and without a truncated sampler."""
-    tables = []
-    fresh = Laboratory(LabRun()).sample(questions // 2, "drift fresh")
-    for top_p in (1.0, 0.95):
-        lab = Laboratory(LabRun(top_p=top_p))
-        train = lab.sample(questions, "drift train")
-        table = drift(lab.policy, train, fresh, frozen_credits(), lr, language().first_tail)
-        tables.append(table.assign(top_p=top_p))
-        log.info("top_p %g: %d rollouts", top_p, sum(len(group.trajectories) for group in train))
-    table = pd.concat(tables).set_index("credit")
-    results.mkdir(parents=True, exist_ok=True)
-    table.to_csv(results / "drift.csv")
-    (results / "drift.md").write_text(markdown(table), "utf-8")
-    log.info("%s", markdown(table))
-    return 0
 
 
 def make(study: Study, folder: Path, results: Path, jobs: int) -> int:
@@ -105,29 +71,6 @@ def make(study: Study, folder: Path, results: Path, jobs: int) -> int:
         told = (number, len(left), made.planned.folder, made.steps, made.reason, made.cpu_seconds)
         log.info("%d of %d  %s  %d steps (%s), %.0f CPU seconds", *told)
     return failed
-
-
-def stored(study: Study, results: Path) -> pd.DataFrame:
-    """The study's table, with those of its runs that other studies have made."""
-    own = results / f"{study.name}.parquet"
-    return with_shared(read_store(own), study, sorted(set(results.glob("*.parquet")) - {own}))
-
-
-def report(study: Study, folder: Path, results: Path) -> None:
-    """Writes the study's table of runs, its figures' table and its picture."""
-    store = with_finished(stored(study, results), study, folder)
-    if store.empty:
-        raise ValueError(f"no run of {study.name!r} has ended yet, neither in {folder} nor in {results}")
-    write_store(store, results / f"{study.name}.parquet")
-    figures = run_figures(store)
-    text = markdown(cell_table(figures))
-    if study.baseline in set(figures["cell"]):
-        text += f"\nAgainst {study.baseline}, paired by seed:\n\n{markdown(against(figures, study.baseline))}"
-    (results / f"{study.name}.md").write_text(text, "utf-8")
-    draw_curves(store, results / f"{study.name}.png")
-    if figures[list(EVENTS)].notna().any(axis=None):
-        draw_survival(figures, results / f"{study.name}-survival.png")
-    log.info("%s\n%s", results / f"{study.name}.md", text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""What a laboratory's study leaves behind: tables and pictures of the runs that have ended."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from calibadv.files import write_text
+from calibadv.lab.drift import drift, frozen_credits
+from calibadv.lab.figures import draw_curves, draw_survival
+from calibadv.lab.laboratory import Laboratory
+from calibadv.lab.language import language
+from calibadv.lab.results import (
+    against,
+    cell_table,
+    markdown,
+    read_store,
+    run_figures,
+    with_finished,
+    with_shared,
+    write_store,
+)
+from calibadv.lab.settings import LabRun
+from calibadv.lab.study import Study
+from calibadv.lab.survival import EVENTS
+
+log = logging.getLogger(__name__)
+
+
+def stored(study: Study, results: Path) -> pd.DataFrame:
+    """The study's table, with those of its runs that other studies have made."""
+    own = results / f"{study.name}.parquet"
+    return with_shared(read_store(own), study, sorted(set(results.glob("*.parquet")) - {own}))
+
+
+def write_report(study: Study, folder: Path, results: Path) -> str:
+    """The study's figures as a table. Writes it, the table of runs and the pictures."""
+    store = with_finished(stored(study, results), study, folder)
+    if store.empty:
+        raise ValueError(f"no run of {study.name!r} has ended yet, neither in {folder} nor in {results}")
+    write_store(store, results / f"{study.name}.parquet")
+    figures = run_figures(store)
+    text = markdown(cell_table(figures))
+    if study.baseline in set(figures["cell"]):
+        text += f"\nAgainst {study.baseline}, paired by seed:\n\n{markdown(against(figures, study.baseline))}"
+    write_text(results / f"{study.name}.md", text)
+    draw_curves(store, results / f"{study.name}.png")
+    if figures[list(EVENTS)].notna().any(axis=None):
+        draw_survival(figures, results / f"{study.name}-survival.png")
+    return text
+
+
+def write_drift(results: Path, questions: int = 96, lr: float = 2e-4) -> str:
+    """The table of what one summed step of each credit does to the start, with and without a truncated sampler.
+
+    Writes drift.csv and drift.md.
+    """
+    tables = []
+    fresh = Laboratory(LabRun()).sample(questions // 2, "drift fresh")
+    for top_p in (1.0, 0.95):
+        lab = Laboratory(LabRun(top_p=top_p))
+        train = lab.sample(questions, "drift train")
+        table = drift(lab.policy, train, fresh, frozen_credits(), lr, language().first_tail)
+        tables.append(table.assign(top_p=top_p))
+        log.info("top_p %g: %d rollouts", top_p, sum(len(group.trajectories) for group in train))
+    table = pd.concat(tables).set_index("credit")
+    results.mkdir(parents=True, exist_ok=True)
+    table.to_csv(results / "drift.csv")
+    text = markdown(table)
+    write_text(results / "drift.md", text)
+    return text
