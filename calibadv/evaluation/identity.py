@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibadv.config import Config
+from calibadv.data.digests import questions_digest
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
 from calibadv.files import write_text
 from calibadv.methods import make_method
 from calibadv.search.settings import SEARCH_WAYS, SearchConfig
-from calibadv.types import Question, TokenUnit
+from calibadv.types import Question
 
 MANIFEST = "manifest.json"
 Identity = dict[str, dict[str, Any]]
 """Part (model, set, corpus, search, dialogue, engine) -> its values."""
 
-_MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".jinja", ".model")
 # Left out at their defaults, so that answers of an earlier release can be gone on with.
 _SINCE = (
     *("tokens", "max_tokens", "max_query_chars"),
@@ -95,37 +93,6 @@ def check_comparable(folder: Path, wanted: Identity, set_name: str) -> None:
             )
 
 
-def model_digest(folder: Path) -> str:
-    """A digest of the files that a model is made of, weights, configuration and tokenizer: their names and contents."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES and path.is_file())
-    return _digest(f"{path.name} {_file_digest(path)}" for path in files)
-
-
-def corpus_digest(path: Path) -> str:
-    """A digest of a corpus file, or the fingerprint of a prepared store. ValueError if there is neither."""
-    if path.is_dir():
-        from calibadv.data.corpus_store import CorpusStore
-
-        return CorpusStore(path).fingerprint
-    if not path.is_file():
-        raise ValueError(f"no corpus at {path}: give --corpus a file or the folder of a prepared store")
-    return _file_digest(path)
-
-
-def questions_digest(questions: Iterable[Question]) -> str:
-    """A digest of the questions and of all that is reported of them, in order; whichever format they came in."""
-    return _digest(json.dumps(_digested(question), sort_keys=True, ensure_ascii=True) for question in questions)
-
-
-def _digested(question: Question) -> dict[str, Any]:
-    """Its values as ever, so that digests of an earlier release stay: gold ids stand for texts and titles."""
-    values = asdict(question) | {"gold_passages": ()}
-    del values["gold_titles"]
-    if question.tokens == TokenUnit.WORDS:
-        del values["tokens"]
-    return values
-
-
 def _differences(there: Identity, wanted: Identity) -> list[str]:
     known = {
         f"{part}.{name}": value for part, values in there.items() if part != "about" for name, value in values.items()
@@ -149,15 +116,3 @@ def _read(path: Path) -> Identity:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): {_REMEDY}") from None
     return values
-
-
-def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

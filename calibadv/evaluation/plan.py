@@ -11,16 +11,15 @@ from typing import Any
 from calibadv.cluster.places import check_places
 from calibadv.cluster.servers import check_routes
 from calibadv.config import POCKET
+from calibadv.data.digests import corpus_digest, model_digest
 from calibadv.data.questions import load_questions
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
 from calibadv.evaluation.identity import (
     MANIFEST,
     check_comparable,
-    corpus_digest,
     identity,
     keep_identity,
-    model_digest,
     search_identity,
 )
 from calibadv.evaluation.models import EvaluatedModel, find_models

@@ -14,8 +14,8 @@ from calibadv.checkpoints.progress import Progress
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.cluster.prompts import DATE
 from calibadv.config import Config, ConfigError
+from calibadv.data.digests import corpus_digest, model_digest, questions_digest
 from calibadv.data.questions import load_questions
-from calibadv.evaluation.identity import corpus_digest, model_digest, questions_digest
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Start
 from calibadv.tracking.mlflow_store import STATE

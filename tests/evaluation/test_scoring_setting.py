@@ -10,7 +10,8 @@ import pytest
 
 from calibadv.checkpoints.identity import Identity, differences, flat
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.evaluation.identity import questions_digest, search_identity
+from calibadv.data.digests import questions_digest
+from calibadv.evaluation.identity import search_identity
 from calibadv.evaluation.models import find_models
 from calibadv.evaluation.plan import _check_one_search, _one_scoring
 from calibadv.evaluation.prediction import predict
