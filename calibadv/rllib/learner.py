@@ -28,11 +28,11 @@ from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
 from calibadv.rllib.learner_state import random_state, set_random_state
 from calibadv.rllib.lora import lora_of
+from calibadv.rllib.lr_schedule import critic_rate, policy_rate
 from calibadv.rllib.module import CausalLMModule, save_pretrained
 from calibadv.rllib.objective import Divisors, count, loss_terms, to_tensors, total
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
-from calibadv.rllib.rates import critic_rate, policy_rate
 from calibadv.rllib.sharded_model import write_sharded
 from calibadv.rllib.totals import UpdateTotals
 from calibadv.rllib.update_progress import UpdateProgress, to_coordinator

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from calibadv.config import Config, load_config
-from calibadv.rllib.rates import critic_rate, policy_rate
+from calibadv.rllib.lr_schedule import critic_rate, policy_rate
 from tests.build import overrides_of
 
 
