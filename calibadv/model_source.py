@@ -35,13 +35,10 @@ def find_model(name: str, files: Sequence[str] = ALL_FILES) -> ModelFolder:
     ValueError for what is neither, for a folder that holds no model, and for a hub model that is not here and cannot be
     fetched. A whole model in the cache is enough, whatever the hub says.
     """
+    cached = local_folder(name, "model.path")
     if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise ValueError(f"model.path = {name!r} holds no config.json: it is no folder of save_pretrained")
-        return ModelFolder(Path(name).absolute(), has_weights(Path(name)))
-    if not is_hub_name(name):
-        raise ValueError(f"model.path = {name!r} is neither a folder nor a hub name like Qwen/Qwen2.5-7B-Instruct")
-    cached = cached_folder(name)
+        assert cached is not None
+        return ModelFolder(cached, has_weights(cached))
     if switch := offline():
         if cached is None:
             raise ValueError(
@@ -50,6 +47,20 @@ def find_model(name: str, files: Sequence[str] = ALL_FILES) -> ModelFolder:
             )
         return ModelFolder(cached, has_weights(cached))
     return _fetched(name, files, cached)
+
+
+def local_folder(name: str, key: str) -> Path | None:
+    """The folder that the name is of, or the snapshot of a hub model in the cache; None for one that is not here.
+
+    ValueError, naming the `key`, for what is neither a folder nor a hub name, and for a folder that holds no model.
+    """
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ValueError(f"{key} = {name!r} holds no config.json: it is no folder of save_pretrained")
+        return Path(name).absolute()
+    if not is_hub_name(name):
+        raise ValueError(f"{key} = {name!r} is neither a folder nor a hub name like Qwen/Qwen2.5-7B-Instruct")
+    return cached_folder(name)
 
 
 def to_fetch(name: str) -> bool:

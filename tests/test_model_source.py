@@ -11,8 +11,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from calibadv.cluster.model_folder import model_folder
-from calibadv.doctor.subject import model_here
+from calibadv.cluster.model_folder import model_folder, model_here
 from calibadv.model_source import (
     SMALL_FILES,
     cached_folder,

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 
 from calibadv.cluster.nodes import Cluster, about_cluster
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, looks: Sequence[Check] | None =
     subject = parse(arguments)
     for chatty in ("calibadv", "serve", "workflows", "ray"):
         logging.getLogger(chatty).setLevel(logging.ERROR)  # what matters is a line of the report
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read where huggingface_hub is imported: not yet
+    disable_progress_bars()  # of downloads: they would tear the report
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return exit_code(report(checks(means()) if looks is None else looks, subject, Console()))
 

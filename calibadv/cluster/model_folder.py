@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.config import POCKET
-from calibadv.model_source import find_model
+from calibadv.model_source import ALL_FILES, ModelFolder, find_model
 from calibadv.pocket import policy_path
 
 
+def model_here(name: str, files: Sequence[str] = ALL_FILES) -> ModelFolder:
+    """The pocket policy, or what `find_model` finds or fetches, as far as it is here."""
+    return ModelFolder(policy_path(), whole=True) if name == POCKET else find_model(name, files)
+
+
 def model_folder(name: str) -> Path:
-    """The model's folder: the pocket policy's, or a whole one as `find_model` finds or fetches it."""
-    if name == POCKET:
-        return policy_path()
-    found = find_model(name)
+    """The folder of a model that is whole. ValueError for one that is not, and as `find_model`."""
+    found = model_here(name)
     if not found.whole:
         raise ValueError(
             f"model.path = {name!r}: {found.path} does not hold all of its weights: fetch or save the model whole"

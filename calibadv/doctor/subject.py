@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from calibadv.cluster.model_folder import model_here
 from calibadv.config import POCKET, Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.memory.plan import ModelSizes, Plan, plan_of
-from calibadv.model_source import SMALL_FILES, ModelFolder, find_model
-from calibadv.pocket import PocketPaths, policy_path, write_pocket_world
+from calibadv.model_source import SMALL_FILES, ModelFolder
+from calibadv.pocket import PocketPaths, write_pocket_world
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Subject:
     config: Config
     deep: bool = False
     given: tuple[str, ...] = ()  # the recipe and the overrides as the command line has them, for commands that follow
+    find: Callable[[str, Sequence[str]], ModelFolder] = model_here
 
     @property
     def joins_cluster(self) -> bool:
@@ -40,7 +42,7 @@ class Subject:
     @cached_property
     def _model(self) -> ModelFolder | ValueError:
         try:
-            return model_here(self.config.model.path)
+            return self.find(self.config.model.path, SMALL_FILES)
         except ValueError as error:  # kept: nobody waits twice for a hub that does not answer
             return error
 
@@ -90,8 +92,3 @@ def head(folder: Path) -> Finding:
     except ValueError as error:
         return failed("head", str(error), "set model.path to another model")
     return passed("head", "the learner makes the model's own logits")
-
-
-def model_here(name: str) -> ModelFolder:
-    """The pocket policy, a local folder, or a hub model as far as it is here; see `Subject.model`."""
-    return ModelFolder(policy_path(), whole=True) if name == POCKET else find_model(name, SMALL_FILES)

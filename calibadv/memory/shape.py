@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calibadv.http_client import client_options
-from calibadv.model_source import cached_folder, is_hub_name, offline
+from calibadv.model_source import local_folder, offline
 
 HUB_TIMEOUT_S = 10.0
 Kind = Literal["causal", "encoder"]
@@ -117,15 +117,9 @@ def _linear(trunk: Any) -> tuple[tuple[str, int], ...]:
 
 def _fields(name: str) -> dict[str, Any]:
     """What the model's config.json says."""
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise ValueError(f"{name} holds no config.json: it is no folder of save_pretrained")
-        return _read(Path(name) / "config.json")
-    if not is_hub_name(name):
-        raise ValueError(f"{name} is not a folder on this machine, and no hub name like Qwen/Qwen2.5-7B")
-    cached = cached_folder(name)
-    if cached is not None and (cached / "config.json").is_file():
-        return _read(cached / "config.json")
+    folder = local_folder(name, "model")
+    if folder is not None and (folder / "config.json").is_file():
+        return _read(folder / "config.json")
     return KNOWN.get(name) or _from_hub(name)
 
 

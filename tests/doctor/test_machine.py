@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from calibadv.cluster import ray_place
+from calibadv.cluster.model_folder import model_here
 from calibadv.cluster.servers import Server, servers_of
 from calibadv.config import Config, load_config
 from calibadv.doctor import disk, hardware, servers, versions
 from calibadv.doctor.finding import State
 from calibadv.doctor.hardware import Gpu, enough_gpus, enough_ram, fits, parse_gpus, ram_bytes
-from calibadv.doctor.subject import Subject, model_here
+from calibadv.doctor.subject import Subject
 from calibadv.memory.items import GIB, Item
 from calibadv.memory.parts import Part, gpus_wanted
 from calibadv.memory.plan import ModelSizes
@@ -217,15 +218,14 @@ def test_a_model_is_whole_when_every_file_of_weights_is_there(tmp_path: Path, mo
             model_here(name)
 
 
-def test_a_hub_model_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_model_is_asked_for_once() -> None:
     asked = []
 
-    def refuse(name: str) -> ModelFolder:
+    def refuse(name: str, _: Sequence[str]) -> ModelFolder:
         asked.append(name)
         raise ValueError("it could not be fetched")
 
-    monkeypatch.setattr("calibadv.doctor.subject.model_here", refuse)
-    subject = Subject(recipe("--model.path=someone/model"))
+    subject = Subject(recipe("--model.path=someone/model"), find=refuse)
     for _ in range(2):
         with pytest.raises(ValueError, match="could not be fetched"):
             _ = subject.model

@@ -188,5 +188,5 @@ def test_a_folder_without_a_usable_configuration_is_refused(tmp_path: Path, text
 
 
 def test_a_path_that_is_not_there_is_no_hub_name() -> None:
-    with pytest.raises(ValueError, match="/no/such/model is not a folder on this machine, and no hub name"):
+    with pytest.raises(ValueError, match="'/no/such/model' is neither a folder nor a hub name"):
         model_shape("/no/such/model")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from rich.console import Console
 
 from calibadv.config import ConfigError
@@ -90,6 +91,15 @@ def test_only_a_failure_changes_the_exit_code(
     assert exit_code(findings) == code
     assert doctor.main([], [of("check", *findings)]) == code
     assert f"{code} failed" in capsys.readouterr().out
+
+
+def test_no_bar_of_a_download_tears_the_report() -> None:
+    enable_progress_bars()
+    try:
+        doctor.main([], [])
+        assert are_progress_bars_disabled()
+    finally:
+        enable_progress_bars()
 
 
 def test_a_finding_that_did_not_pass_says_what_to_do() -> None:
