@@ -77,5 +77,5 @@ with once_at_a_time(Path({str(tmp_path / "index")!r})):
     other.kill()
     other.wait()
     other.stdout.close()
-    assert entered.wait(10)
+    assert entered.wait(60)
     thread.join()

@@ -51,10 +51,10 @@ def test_waiting_ends_when_the_version_is_published() -> None:
     packed = chunk_state([("x", torch.ones(2))])
     waiting = [coordinator.wait.remote(v) for v in (0, 1, 2)]
     ray.get(coordinator.publish.remote(1, packed))
-    assert ray.get(waiting[:2], timeout=20) == [1, 1]
+    assert ray.get(waiting[:2], timeout=120) == [1, 1]
     assert ray.wait(waiting[2:], timeout=0.2)[0] == []
     ray.get(find_coordinator("wait").publish.remote(2, packed))
-    assert ray.get(waiting[2], timeout=20) == 2
+    assert ray.get(waiting[2], timeout=120) == 2
     newest = ray.get(coordinator.latest.remote())
     assert newest.version == 2
     assert torch.equal(dict(fetch(newest.weights))["x"], torch.ones(2))

@@ -25,8 +25,8 @@ FOREVER_S = 3600
 
 
 def alive(pids: list[int]) -> list[int]:
-    """Those of the processes that have not ended half a minute from now: Ray's `kill` does not wait."""
-    _, left = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=30)
+    """Those of the processes that have not ended some time from now: Ray's `kill` does not wait."""
+    _, left = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=120)
     return [process.pid for process in left]
 
 

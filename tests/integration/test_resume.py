@@ -1,7 +1,8 @@
 """A run that is killed and goes on is, bit for bit, the run that was never killed.
 
 Whole runs of six steps through every real part, with the torch engine in fp32 weights. A second attempt is made of new
-processes, so that nothing but the checkpoint can carry anything over.
+processes, so that nothing but the checkpoint can carry anything over; and the steps before the kill are made a second
+time too, so that the same run twice gives the same rollouts and the same metrics.
 """
 
 from __future__ import annotations

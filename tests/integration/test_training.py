@@ -1,7 +1,9 @@
-"""`python workflows/train.py` whole: what it leaves behind, that it repeats itself, and that it can be stopped.
+"""`python workflows/train.py` whole: what it leaves behind, and that it can be stopped.
+
+That it repeats itself: test_resume.py, whose runs are compared with one another.
 
 The torch engine in fp32 and BM25 without reranker: every other part is the default run's own, at a hundredth of its
-size. Each whole run costs about half a minute of starting and stopping Ray, so that three runs serve all tests.
+size. Each whole run costs about half a minute of starting and stopping Ray, so that two runs serve most tests.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from calibadv.config import load_config
 from calibadv.pocket import policy_path
 from tests.build import overrides_of
-from tests.integration.commands import ROOT, ended, killed_on_error, ray_folder, start, wait_for, without_seconds
+from tests.integration.commands import ROOT, ended, killed_on_error, ray_folder, start, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -195,20 +197,6 @@ def test_mlflow_has_the_finished_run_with_metrics_traces_and_artifacts(finished:
     assert {"summary.json", "clipped_tokens.csv", "plots/overview.png", "model/model.safetensors"} <= artifacts
 
 
-def test_the_same_run_twice_gives_the_same_rollouts_and_the_same_metrics(finished: Path, place: Place) -> None:
-    code, output = place.run("again")
-    assert code == 0, output
-    again = place.runs / "again"
-    rollouts = [without_seconds(lines(folder / "rollouts.jsonl")) for folder in (again, finished)]
-    assert rollouts[0] == rollouts[1]
-
-    def measured(folder: Path) -> list[dict[str, float]]:
-        rows = lines(folder / "metrics.jsonl")
-        return [{name: value for name, value in row.items() if not name.startswith(CLOCKED)} for row in rows]
-
-    assert measured(again) == measured(finished)
-
-
 def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(place: Place) -> None:
     # A limit that every step crosses: the second step raises the alarm, and goes back to the start.
     limits = {"sentinel__repetition": "1e-9", "sentinel__baseline_steps": "1", "sentinel__patience": "1"}
@@ -251,7 +239,7 @@ def test_ctrl_c_and_a_kill_save_what_was_learned_and_leave_no_process(
     assert left == code, output
     for ours in ("calibadv", "serve", "workflows"):
         assert f'File "{ROOT / ours}' not in output, output  # no traceback goes through our code
-    _, alive = psutil.wait_procs(started, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=120)
     assert not [child.cmdline() for child in alive]
 
     assert not (folder / "summary.json").exists()  # it says that a run is finished

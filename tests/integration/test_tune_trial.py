@@ -41,7 +41,7 @@ def trial(config: dict[str, str]) -> None:
     coordinator = create_coordinator("tune-trial")
     worker = WorkerSettings(FakeEngine, telling, "tune-trial", weights="own")
     rows = [row(0, index) for index in range(12)]
-    done = list(stream_rollouts(rows, worker, PoolSettings(engines=ENGINES, rows_per_step=12, start_timeout_s=60.0)))
+    done = list(stream_rollouts(rows, worker, PoolSettings(engines=ENGINES, rows_per_step=12, start_timeout_s=300.0)))
     said = {"trial": where(), "engines": sorted({finished.rolled for finished in done}), "rows": len(done)}
     Path(config["file"]).write_text(json.dumps(said))
     del coordinator
