@@ -84,6 +84,22 @@ def test_a_wrong_anchor_would_be_found() -> None:
     assert "what-was-kept" not in anchors(ROOT / "docs" / "resume.md")
 
 
+NAMED = re.compile(r"`([a-z_]+(?:/[a-z_]+)*\.py):([A-Za-z_.]+)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_code_that_a_page_names_is_there(page: Path) -> None:
+    missing = []
+    for file, said in NAMED.findall(read(page)):
+        path = next(
+            (path for path in (ROOT / file, ROOT / "calibadv" / file, page.parent / file) if path.is_file()), None
+        )
+        code = read(path) if path is not None else ""
+        if not all(re.search(rf"(?:def|class) {part}\b|^{part}\b", code, re.MULTILINE) for part in said.split(".")):
+            missing.append(f"{file}:{said}")
+    assert missing == []
+
+
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
