@@ -57,8 +57,8 @@ H20 = Gpu("H20", 148, 4.0, 96, nvlink_gb_s=450, network_gb_s=50, pcie_gb_s=64)
 class Work:
     """A step's questions and the shape of its mean rollout, and of its longest. Tokens are the model's own.
 
-    The counts of questions and samples are the paper's (CalibAdv appendix G, and its released script); it does not
-    publish the rest. A prompt is Search-R1's of 190 tokens with a question; a search returns three passages of 100
+    The number of questions is the paper's (CalibAdv appendix G), that of samples its released script's; neither gives
+    the rest. A prompt is Search-R1's of 190 tokens with a question; a search returns three passages of 100
     words, 450 tokens with titles and tags; two searches and an answer, 100 tokens each, are what questions of two hops
     take.
     """

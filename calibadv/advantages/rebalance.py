@@ -1,4 +1,4 @@
-"""Rebalancing at the final-answer step: positive mass becomes lambda times the negative mass (CalibAdv sec. 3.3)."""
+"""Rebalancing at the answer: positive mass becomes lambda times the negative mass (CalibAdv sec. 3.3, eq. 6-7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft penalty: a negative advantage shrinks by the share of silver documents a step found (CalibAdv sec. 3.2).
+"""Soft penalty: a negative advantage shrinks by the share of silver documents found (CalibAdv sec. 3.2, eq. 3-5).
 
 G trajectories of a question, S intermediate steps of a trajectory (every turn but its last), N action tokens.
 The switches of the released code (`reference`) are keyword arguments; the defaults are the paper's.

@@ -1,6 +1,6 @@
 """CalibAdv: soften the blame of good searches, rebalance the answers, put `<think>` in the prompt.
 
-GRPO credit -> soften_negative (sec. 3.2) -> rebalance_answers (sec. 3.3);   PreThink (sec. 3.4) is the prefill
+GRPO credit -> soften_negative (sec. 3.2, eq. 3-5) -> rebalance_answers (sec. 3.3, eq. 6-7); prefill (sec. 3.4)
 """
 
 from __future__ import annotations

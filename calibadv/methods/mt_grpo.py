@@ -1,7 +1,7 @@
 """MT-GRPO: the outcome advantage plus an advantage of the turn, from what its search returned.
 
 chains (official code, v1)   A_O + lam * A_T up to the first search result, A_O after it; A_T among the trajectories
-tree (paper's appendix)      A_O + lam * A_T on every search;                             A_T among sibling turns
+tree (CalibAdv appendix A)   A_O + lam * A_T on every search;                             A_T among sibling turns
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ TopK = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class SearchConfig(Section):
-    """Everything about search. Its top 20 -> rerank -> top 3 are CalibAdv's (experimental setup)."""
+    """Everything about search. Its top 20 -> rerank -> top 3 are the paper's (CalibAdv sec. 4.1.2)."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 

@@ -1,4 +1,4 @@
-"""clipped_tokens.csv of a run: which tokens the clip acts on, most often first (CalibAdv appendix)."""
+"""clipped_tokens.csv of a run: which tokens the clip acts on, most often first (CalibAdv appendix E)."""
 
 from __future__ import annotations
 

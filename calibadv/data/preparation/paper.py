@@ -1,4 +1,4 @@
-"""The paper's data: the training mix of two sets and the seven test sets, with the counts that they must have."""
+"""The paper's data: the training mix, the seven test sets, and how many questions each has (CalibAdv appendix H)."""
 
 from __future__ import annotations
 
