@@ -32,7 +32,8 @@ from benchmarks.injection import Kill, Run, kill_all, plan_kills
 from calibadv.checkpoints.identity import Identity, differences, flat
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.config.command_line import KEYS_TOO, flags, parse
-from calibadv.tracking.run_folder import read_history, read_json_lines
+from calibadv.json_lines import read_json_lines
+from calibadv.tracking.run_folder import read_history
 from workflows.command import run_command
 from workflows.shipped import recipe_file
 

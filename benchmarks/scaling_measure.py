@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.scaling_cases import CASES, RECIPE, Case, measured, settings_of
 from calibadv.config.command_line import flags
-from calibadv.tracking.run_folder import read_json_lines
+from calibadv.json_lines import read_json_lines
 
 logger = logging.getLogger(__name__)
 

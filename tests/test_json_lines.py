@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from calibadv.evaluation.prediction import PredictionFile, predict, read_predictions
-from calibadv.json_lines import json_line, whole_lines
-from calibadv.studies.live import Tail
+from calibadv.json_lines import Tail, json_line, read_json_lines, whole_lines
 from calibadv.tracking.journal import Journal
-from calibadv.tracking.outbox import Outbox
-from calibadv.tracking.run_folder import RunFolder, read_json_lines
+from calibadv.tracking.run_folder import RunFolder
 from calibadv.types import Question
 from tests.test_layers import SOURCES
 
@@ -54,25 +52,6 @@ def test_a_run_folder_keeps_predictions_whole(tmp_path: Path) -> None:
         assert [line["id"] for line in read_json_lines(folder.predictions)] == ["1", "2"]
 
 
-def test_the_spool_delivers_every_operation_that_waited(tmp_path: Path) -> None:
-    down, delivered = True, []
-
-    def deliver(operation: Any) -> None:
-        if down:
-            raise ConnectionError("no server")
-        delivered.append(operation)
-
-    operations = [{"op": "trace", "text": ODD}, {"op": "trace", "text": "\x85"}, {"op": "metric", "text": "x"}]
-    outbox = Outbox(deliver, tmp_path / "spool.jsonl")
-    for operation in operations:
-        outbox.put(operation)
-    assert outbox.close() == 3
-    assert len(read_json_lines(tmp_path / "spool.jsonl")) == 3
-    down = False
-    assert Outbox(deliver, tmp_path / "spool.jsonl").close() == 0
-    assert delivered == operations
-
-
 def test_predictions_of_an_evaluation_are_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     predictions = [predict(Question(id, ODD, ("a",)), None) for id in ("1", "2")]
@@ -84,14 +63,29 @@ def test_predictions_of_an_evaluation_are_read_whole(tmp_path: Path) -> None:
 
 def test_a_tail_takes_whole_lines_and_waits_for_the_rest(tmp_path: Path) -> None:
     tail, path = Tail(tmp_path / "m.jsonl"), tmp_path / "m.jsonl"
+
+    def added() -> list[dict[str, Any]]:
+        values = []
+        for value, end in tail.added():
+            values.append(value)
+            tail.offset = end
+        return values
+
+    assert added() == []
     path.write_bytes(json_line({"step": 1, "note": ODD}).encode() + b'{"step"')
-    assert tail.update()
-    assert tail.values == {"step": 1, "note": ODD}
-    assert not tail.update()
+    assert added() == [{"step": 1, "note": ODD}]
+    assert added() == []
     with path.open("ab") as file:
         file.write(b": 2}\n")
-    assert tail.update()
-    assert tail.values["step"] == 2
+    assert added() == [{"step": 2}]
+    path.write_text(json_line({"step": 1}))  # shorter: begun anew
+    assert added() == [{"step": 1}]
+
+
+def test_a_journal_ends_the_line_that_a_killed_process_tore(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"step": 1}\n{"st')
+    Journal(tmp_path / "r.jsonl").append([{"step": 2}])
+    assert read_json_lines(tmp_path / "r.jsonl") == [{"step": 1}, {"step": 2}]
 
 
 def test_no_module_that_reads_json_splits_text_at_any_line_end() -> None:

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from calibadv.files import whole_file, write_text
-from calibadv.json_lines import json_line
+from calibadv.json_lines import json_line, read_json_lines
 from calibadv.lab.laboratory import Laboratory, Metrics
 from calibadv.lab.settings import LabRun
-from calibadv.tracking.run_folder import read_json_lines
 
 CHECKPOINT_EVERY = 20  # steps
 METRICS, SETTINGS, STATE, DONE = "metrics.jsonl", "settings.json", "state.pt", "done.json"

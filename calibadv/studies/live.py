@@ -5,14 +5,11 @@ Both read what the runs write, metrics.jsonl: trials need no channel to the term
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -20,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from calibadv.json_lines import whole_lines
+from calibadv.json_lines import Tail
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import State
 from calibadv.tracking.starting import draws
@@ -64,27 +61,21 @@ def open_progress(plan: Plan, finished: set[str], console: Console | None = None
 
 
 @dataclass
-class Tail:
-    """The newest value of every metric in a file that grows. Reads only what was added since."""
+class Newest:
+    """The newest value of every metric in a file that grows."""
 
-    path: Path
+    tail: Tail
     values: dict[str, float] = field(default_factory=dict)
-    _read: int = 0  # bytes
 
     def update(self) -> bool:
         """Whether whole lines were added."""
-        if not self.path.exists():
-            return False
-        with self.path.open("rb") as file:
-            if file.seek(0, os.SEEK_END) < self._read:  # begun anew
-                self._read, self.values = 0, {}
-            file.seek(self._read)
-            added = file.read()
-        lines, torn = whole_lines(added)  # what is torn is still being written
-        self._read += len(added) - len(torn)
-        for line in lines:
-            self.values |= json.loads(line)
-        return bool(lines)
+        before, added = self.tail.offset, list(self.tail.added())
+        if self.tail.offset < before:  # the file was begun anew
+            self.values = {}
+        for line, end in added:
+            self.values |= line
+            self.tail.offset = end
+        return bool(added)
 
 
 class LiveProgress:
@@ -93,7 +84,7 @@ class LiveProgress:
     def __init__(self, plan: Plan, finished: set[str], console: Console) -> None:
         self._plan, self._console = plan, console
         self._states: dict[str, str] = {run.name: State.DONE for run in plan.runs if run.name in finished}
-        self._tails = {run.name: Tail(run.folder / "metrics.jsonl") for run in plan.runs}
+        self._tails = {run.name: Newest(Tail(run.folder / "metrics.jsonl")) for run in plan.runs}
         self._began: dict[str, float] = {}
         self._spent: dict[str, float] = {}
         self._stage = ""
@@ -105,7 +96,7 @@ class LiveProgress:
 
     def started(self, run: PlannedRun) -> None:
         self._stage = ""
-        self._tails[run.name] = Tail(run.folder / "metrics.jsonl")
+        self._tails[run.name] = Newest(Tail(run.folder / "metrics.jsonl"))
         self._states[run.name], self._began[run.name] = _RUNNING, time.monotonic()
 
     def ended(self, run: PlannedRun, failure: str) -> None:
@@ -157,7 +148,7 @@ class PlainProgress:
     """A log line when a run begins, has taken another step, and ends."""
 
     def __init__(self, plan: Plan) -> None:
-        self._running: dict[str, tuple[PlannedRun, Tail, float]] = {}
+        self._running: dict[str, tuple[PlannedRun, Newest, float]] = {}
         self._total, self._ended = len(plan.runs), 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
@@ -167,7 +158,7 @@ class PlainProgress:
 
     def started(self, run: PlannedRun) -> None:
         log.info("%s: begins", run.name)
-        self._running[run.name] = (run, Tail(run.folder / "metrics.jsonl"), time.monotonic())
+        self._running[run.name] = (run, Newest(Tail(run.folder / "metrics.jsonl")), time.monotonic())
 
     def ended(self, run: PlannedRun, failure: str) -> None:
         self.say_steps()

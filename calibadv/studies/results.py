@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from calibadv.evaluation.figures import bootstrap_means, percentile_interval
+from calibadv.json_lines import read_json_lines
 from calibadv.methods import METHODS
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.study import Cell
-from calibadv.tracking.run_folder import read_history, read_json_lines
+from calibadv.tracking.run_folder import read_history
 from calibadv.tracking.series import BENCHMARKS, History, collapse_point, series
 
 NONE = "–"  # nothing was measured, or there is no second seed to tell a spread from

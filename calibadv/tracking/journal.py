@@ -51,8 +51,10 @@ class Journal:
     def _write(self) -> None:
         if not self._waiting:
             return
-        with self.path.open("ab", buffering=0) as file:
+        with self.path.open("a+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":  # a killed process tore its last line
+                self._waiting = b"\n" + self._waiting
             try:
                 written = file.write(self._waiting)
                 if written != len(self._waiting):  # a disk that is full takes a part first

@@ -1,28 +1,26 @@
-"""A training run in MLflow: parameters, metrics, artifacts and rollout traces, without ever holding training up."""
+"""A run in MLflow: what its folder holds, and what is told here, without ever holding training up."""
 
 from __future__ import annotations
 
 import logging
 import math
 import shlex
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from calibadv.tracking.mlflow_once import OnceOnly
+from calibadv.tracking.follower import OPERATIONS, Follower
+from calibadv.tracking.journal import Journal
 from calibadv.tracking.mlflow_store import MlflowStore, Target
-from calibadv.tracking.outbox import Operation, Outbox
-from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.system_metrics import EVERY_S, SystemMetrics
-from calibadv.tracking.traces import trace_operation
 
 log = logging.getLogger(__name__)
 
-SPOOL = "mlflow_spool.jsonl"
 _MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 5000  # characters, MLflow's limits
 
 
@@ -34,11 +32,47 @@ class RunStatus(StrEnum):
     KILLED = "KILLED"
 
 
-class MlflowRun:
-    """One run. Every method returns at once and none raises for what MLflow does; failures wait in the spool.
+class Tracker(Protocol):
+    """Where a run is tracked beside its folder. No call waits, and none raises for what the store does."""
 
-    `uri` None: SQLite in `mlflow.db` beside the run folder. A folder that was tracked before goes on with its own run;
-    `run_id` (of a checkpoint) names one explicitly. `resumed`: steps may come that the store has already.
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None as long as the store has not answered."""
+
+    @property
+    def experiment_id(self) -> str | None:
+        """The experiment's id; None as long as the store has not answered."""
+
+    @property
+    def uri(self) -> str:
+        """The store's address."""
+
+    def log_params(self, config: Mapping[str, Any]) -> None:
+        """Log a (nested) configuration under dotted names, long values cut to MLflow's limit."""
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+
+    def log_note(self, note: str) -> None:
+        """Set the run's description, in Markdown."""
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log figures that are not in the folder's metrics.jsonl, each step once; what is not finite is left out."""
+
+    def log_artifact(self, path: Path, to: str | None = None) -> None:
+        """Log a file or a folder under the artifact folder `to`; it is read later, so leave it where it is."""
+
+    def log_image_metric(self, path: Path, key: str, step: int) -> None:
+        """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
+
+    def log_system_metrics(self) -> None:
+        """From now until the run's end, the load of this machine."""
+
+
+class MlflowRun:
+    """One run, a `Tracker`: metrics.jsonl and rollouts.jsonl of `folder`, and all calls, are mirrored by a thread.
+
+    `uri` None: SQLite in `mlflow.db` beside the run folder. A folder that was tracked before goes on with its own run.
     """
 
     def __init__(
@@ -49,21 +83,19 @@ class MlflowRun:
         run_name: str | None = None,
         uri: str | None = None,
         tags: Mapping[str, str] | None = None,
-        run_id: str | None = None,
-        resumed: bool = False,
         first_pause_s: float = 5.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         short_tags = {_key(name): str(value)[:_MAX_TAG] for name, value in (tags or {}).items()}
-        fresh = Target(experiment, run_name or folder.resolve().name, uri, short_tags, run_id)
-        target = replace(fresh, run_id=run_id or _earlier_run_id(folder, fresh))
+        fresh = Target(experiment, run_name or folder.resolve().name, uri, short_tags, begun_ms=_now_ms())
+        target = _gone_on(folder, fresh)
         target.write(folder)
         self._store = MlflowStore(folder, target)
-        deliver = OnceOnly(self._store, look=resumed).deliver
-        self._outbox = Outbox(deliver, folder / SPOOL, first_pause_s=first_pause_s)
+        self._operations, self._telling = Journal(folder / OPERATIONS), threading.Lock()
         self._closed = False
         self._system: SystemMetrics | None = None
         self._put("start")
+        self._follower = Follower(self._store.folder, self._store, target.offsets, first_pause_s=first_pause_s)
 
     @property
     def run_id(self) -> str | None:
@@ -114,48 +146,29 @@ class MlflowRun:
         """Log a file or a folder under the artifact folder `to`; it is read later, so leave it where it is."""
         self._put("artifact", path=self._relative(path), to=to)
 
-    def log_image(self, path: Path) -> None:
-        """Log a figure's file among the run's plots."""
-        self.log_artifact(path, "plots")
-
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
         """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
         self._put("image", path=self._relative(path), key=key, step=step)
 
-    def log_model_folder(self, path: Path) -> None:
-        """Log a folder that `from_pretrained` opens as the run's model."""
-        self.log_artifact(path, "model")
-
-    def log_traces(self, records: Iterable[RolloutRecord]) -> None:
-        """Log rollouts as traces linked to this run."""
-        for record in records:
-            self._outbox.put(trace_operation(record))
-
-    def log_again(self, metrics: Iterable[Mapping[str, Any]], records: Iterable[Mapping[str, Any]]) -> None:
-        """Log a resumed run's record, lines of metrics.jsonl and rollouts.jsonl: what a killed process still had to
-        deliver arrives, and what MLflow has is left out."""
-        for line in metrics:
-            self.log_metrics(int(line["step"]), line)
-        self.log_traces(RolloutRecord.from_dict(record) for record in records)
-
     def close(self, status: RunStatus = RunStatus.FINISHED, timeout_s: float = 60.0) -> int:
-        """End the run, waiting at most `timeout_s`; the number of operations that stay in the spool."""
+        """End the run, waiting at most `timeout_s`; the number of lines of the folder that MLflow still lacks."""
         if self._closed:
             return 0
         self._closed = True
         if self._system is not None:
             self._system.close()
         self._put("end", status=str(status))
-        left = self._outbox.close(timeout_s)
-        if left:
+        owed = self._follower.close(timeout_s)
+        self._operations.close()
+        if owed:
             log.warning(
-                "%d MLflow operations could not be delivered to %s; deliver them later with: "
-                "python -m calibadv.tracking.replay %s",
-                left,
+                "MLflow at %s lacks %d lines of %s; it catches up by: python -m calibadv.tracking.catch_up %s",
                 self.uri,
+                owed,
+                self._store.folder,
                 shlex.quote(str(self._store.folder)),
             )
-        return left
+        return owed
 
     def __enter__(self) -> MlflowRun:
         return self
@@ -167,11 +180,11 @@ class MlflowRun:
             self.close(RunStatus.KILLED if issubclass(kind, KeyboardInterrupt) else RunStatus.FAILED)
 
     def _put(self, op: str, **fields: Any) -> None:
-        operation: Operation = {"op": op, "time_ms": time.time_ns() // 1_000_000, **fields}
-        self._outbox.put(operation)
+        with self._telling:  # the machine's load comes from a thread of its own
+            self._operations.append([{"op": op, "time_ms": _now_ms(), **fields}])
 
     def _relative(self, path: Path) -> str:
-        """The path as seen from the run folder, so that a spool outlives a move of that folder."""
+        """The path as seen from the run folder, so that it outlives a move of that folder."""
         path = path.resolve()
         return str(path.relative_to(self._store.folder) if path.is_relative_to(self._store.folder) else path)
 
@@ -187,9 +200,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _earlier_run_id(folder: Path, target: Target) -> str | None:
+def _gone_on(folder: Path, target: Target) -> Target:
+    """The target with what the folder knows of its run in the same store."""
     earlier = Target.read(folder)
-    return earlier.run_id if earlier and (earlier.uri, earlier.experiment) == (target.uri, target.experiment) else None
+    if earlier is None or (earlier.uri, earlier.experiment) != (target.uri, target.experiment):
+        return target
+    return replace(target, run_id=earlier.run_id, begun_ms=earlier.begun_ms, offsets=earlier.offsets)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _key(name: str) -> str:

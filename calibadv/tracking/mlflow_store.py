@@ -1,7 +1,8 @@
 """Delivers one operation at a time to an MLflow store, and keeps beside the run what is needed to go on later.
 
-`mlflow.json` in the run folder names the store, the experiment and, once it exists, the run id: a resumed training and
-a replay both find their run there. Every function here may raise; `outbox.Outbox` decides what happens then.
+`mlflow.json` in the run folder names the store, the experiment and, once it exists, the run id, and says how much of
+the folder is delivered: a resumed training and `catch_up` go on there. Every function here may raise;
+`follower.Follower` decides what happens then.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from calibadv.files import write_text
 from calibadv.http_client import route_to
 from calibadv.tracking.database import database_path, store_uri
+from calibadv.tracking.follower import Operation, Rejected
+from calibadv.tracking.mlflow_has import AlreadyThere
 from calibadv.tracking.moved_store import ARTIFACTS, settle
-from calibadv.tracking.outbox import Operation, Rejected
 from calibadv.tracking.provenance import provenance
+from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.traces import write_trace
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ STATE = "mlflow.json"
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # would tear the live view
-    # A dead server must fail within seconds: the spool, not the HTTP client, does the patient retrying.
+    # A dead server must fail within seconds: the follower, not the HTTP client, does the patient retrying.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
@@ -54,11 +59,13 @@ class Target:
     run_id: str | None = None
     experiment_id: str | None = None
     folder: str = ""  # the run folder as it was last written: a copy is told from it
+    begun_ms: int | None = None  # Unix time
+    offsets: Mapping[str, int] = field(default_factory=dict)  # bytes of the run folder's files that are delivered
 
     def write(self, folder: Path) -> None:
         """Keep the target in the run folder."""
         here = replace(self, folder=str(folder.resolve()))
-        (folder / STATE).write_text(json.dumps(asdict(here), indent=2) + "\n", encoding="utf-8")
+        write_text(folder / STATE, json.dumps(asdict(here), indent=2) + "\n")
 
     @staticmethod
     def read(folder: Path) -> Target | None:
@@ -70,7 +77,11 @@ class Target:
         if not path.exists():
             return None
         target = Target(**json.loads(path.read_text(encoding="utf-8")))
-        return replace(target, run_id=None, experiment_id=None) if _is_copy(target, folder) else target
+        return target.made_anew() if _is_copy(target, folder) else target
+
+    def made_anew(self) -> Target:
+        """The same of a run that does not exist yet."""
+        return replace(self, run_id=None, experiment_id=None, offsets={})
 
 
 def _is_copy(target: Target, folder: Path) -> bool:
@@ -103,22 +114,30 @@ class MlflowStore:
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._start_ms = 0  # of the run, Unix time
+        self._has: AlreadyThere | None = None  # None: nothing of what comes
+
+    def connect(self) -> Mapping[str, int]:
+        """Finds or makes the run; how many bytes of each of its folder's files it has."""
+        with _plain_errors(self.uri):
+            self._connect()
+        return self.target.offsets
+
+    def remember(self, offsets: Mapping[str, int]) -> None:
+        """Keeps how far the files are delivered. A full disk forgets it: then the store is asked what it has."""
+        self.target = replace(self.target, offsets=offsets)
+        with suppress(OSError):
+            self.target.write(self.folder)
 
     def deliver(self, operation: Operation) -> None:
-        """Carry out one operation. Raises `Rejected` for what would fail for ever."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            client, run_id = self._connect(operation.get("time_ms"))
-            self._carry_out(client, run_id, operation)
-        except MlflowException as error:
-            if error.error_code == "INVALID_PARAMETER_VALUE":
-                raise Rejected(str(error)) from error
-            raise RuntimeError(
-                f"MLflow at {self.uri}{_route(self.uri)} does not answer: {_first_line(error)}"
-            ) from error
-        except FileNotFoundError as error:
-            raise Rejected(str(error)) from error
+        """Carry out one operation unless it was done before. Raises `Rejected` for what would fail for ever."""
+        with _plain_errors(self.uri):
+            client, run_id = self._connect()
+            try:
+                if self._has is None or not self._has.has(operation):
+                    self._carry_out(client, run_id, operation)
+            except Exception:
+                self._has = AlreadyThere(client, run_id)  # it may have been done for all that
+                raise
 
     def _carry_out(self, client: MlflowClient, run_id: str, operation: Operation) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -157,14 +176,15 @@ class MlflowStore:
                 with Image.open(self.folder / operation["path"]) as image:
                     client.log_image(run_id, image.copy(), key=operation["key"], step=operation["step"])
             case "trace":
-                write_trace(self.uri, self._experiment_id, run_id, operation)
+                record = RolloutRecord.from_dict(operation["record"])
+                write_trace(self.uri, self._experiment_id, run_id, record, operation["time_ms"])
             case "end":
                 client.set_terminated(run_id, status=operation["status"], end_time=operation["time_ms"])
             case unknown:
                 raise Rejected(f"no such operation: {unknown!r}")
 
-    def _connect(self, start_ms: int | None) -> tuple[MlflowClient, str]:
-        """The client and the run id; makes experiment and run (begun at `start_ms`) where they do not exist."""
+    def _connect(self) -> tuple[MlflowClient, str]:
+        """The client and the run id; makes experiment and run where they do not exist."""
         if self._client is None:
             for name, value in _DEFAULTS.items():
                 os.environ.setdefault(name, value)
@@ -179,12 +199,14 @@ class MlflowStore:
             if earlier is None:
                 run = client.create_run(
                     self._experiment_id,
-                    start_time=start_ms,
+                    start_time=self.target.begun_ms,
                     run_name=self.target.run_name,
                     tags={**provenance(), **self.target.tags},
                 )
-                self.target = replace(self.target, run_id=run.info.run_id)
+                self.target = replace(self.target.made_anew(), run_id=run.info.run_id)
                 earlier = run
+            else:
+                self._has = AlreadyThere(client, earlier.info.run_id)
             self.target = replace(self.target, experiment_id=earlier.info.experiment_id)
             self.target.write(self.folder)
             self._start_ms = int(earlier.info.start_time)
@@ -205,6 +227,21 @@ class MlflowStore:
             if self.target.uri is None and error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+
+
+@contextmanager
+def _plain_errors(uri: str) -> Iterator[None]:
+    """MLflow's errors as `Rejected` or as one line that names the store."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code == "INVALID_PARAMETER_VALUE":
+            raise Rejected(str(error)) from error
+        raise RuntimeError(f"MLflow at {uri}{_route(uri)} does not answer: {_first_line(error)}") from error
+    except FileNotFoundError as error:
+        raise Rejected(str(error)) from error
 
 
 def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.files import write_bytes, write_text
-from calibadv.json_lines import json_line, whole_lines
+from calibadv.json_lines import json_line, json_objects, read_json_lines
 from calibadv.tracking.folder_lock import FolderLock, FolderLocked
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.record import RolloutRecord
@@ -135,7 +135,7 @@ class RunFolder:
 
     def history(self) -> list[dict[str, float]]:
         """All lines of metrics.jsonl; of a step logged twice (a resumed run) the later values win."""
-        return _by_step(_parsed(self._metrics.content() or b"", self.metrics))
+        return _by_step(json_objects(self._metrics.content() or b"", self.metrics))
 
     def content(self, name: str) -> bytes | None:
         """A file of the folder with every line that was appended, written yet or not; None if there is none."""
@@ -179,27 +179,11 @@ def read_history(metrics: Path) -> list[dict[str, float]]:
     return _by_step(read_json_lines(metrics))
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file, [] if it is missing; lines cut by a crash are skipped with a warning."""
-    return _parsed(path.read_bytes(), path) if path.exists() else []
-
-
 def _by_step(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
     by_step: dict[float, dict[str, float]] = {}
     for values in lines:
         by_step.setdefault(values["step"], {}).update(values)
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _parsed(content: bytes, path: Path) -> list[dict[str, Any]]:
-    values = []
-    lines, torn = whole_lines(content)
-    for number, line in enumerate([*lines, torn] if torn else lines, start=1):
-        try:
-            values.append(json.loads(line.decode("utf-8", errors="replace")))
-        except json.JSONDecodeError:
-            log.warning("%s: line %d is not JSON (cut by a crash?), skipped", path, number)
-    return values
 
 
 def _empty(folder: Path) -> None:

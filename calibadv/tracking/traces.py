@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
-from calibadv.tracking.outbox import Operation
 from calibadv.tracking.record import RolloutRecord, TurnRecord
 
 _SHORTEST_NS = 1_000_000  # of a turn that nobody measured: a span needs an extent to be seen
 _PREVIEW = 1000  # characters of the question and the answer in the list of traces
 
 
-def trace_operation(record: RolloutRecord) -> Operation:
-    """What the outbox keeps of a trace. Its id is drawn here, so that a second delivery overwrites the first."""
-    return {"op": "trace", "id": uuid.uuid4().hex, "time_ns": time.time_ns(), "record": record.to_dict()}
+def trace_id(run_id: str, record: Mapping[str, Any]) -> str:
+    """MLflow's id of a rollout's trace: the same for the same rollout of a run, however often it is written."""
+    name = f"{run_id} {record['step']} {record['question_id']} {record['index']}"
+    return f"tr-{uuid.uuid5(uuid.NAMESPACE_OID, name).hex}"
 
 
-def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: Operation) -> str:
-    """Write the trace to the store, linked to the run; its MLflow id. Raises what MLflow raises."""
-    # The exporter behind MlflowClient.start_trace swallows errors, so the spool would never learn of them: the
-    # tracing client writes spans and info itself.
+def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: RolloutRecord, time_ms: int) -> None:
+    """Write the rollout to the store as a trace of the run that began at `time_ms`. Raises what MLflow raises."""
+    # The exporter behind MlflowClient.start_trace swallows errors, so that nobody would learn of them: the tracing
+    # client writes spans and info itself.
     from mlflow.entities import (
         AssessmentSource,
         Feedback,
@@ -36,15 +36,14 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: O
     from mlflow.tracing.client import TracingClient
     from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
-    record = RolloutRecord.from_dict(operation["record"])
-    trace_id = f"tr-{operation['id']}"
-    spans = [Span.from_dict(span) for span in _spans(record, trace_id, int(operation["time_ns"]))]
+    own_id = trace_id(run_id, {"step": record.step, "question_id": record.question_id, "index": record.index})
+    spans = [Span.from_dict(span) for span in _spans(record, own_id, 1_000_000 * time_ms)]
     source = AssessmentSource(source_type="CODE", source_id="calibadv")
     rewards = {"reward": record.reward, "f1": record.answer_reward, "format": record.format_reward}
     info = TraceInfo(
-        trace_id=trace_id,
+        trace_id=own_id,
         trace_location=TraceLocation.from_experiment_id(experiment_id),
-        request_time=int(operation["time_ns"]) // 1_000_000,
+        request_time=time_ms,
         execution_duration=sum(map(_turn_ns, record.turns)) // 1_000_000,
         state=TraceState.OK,
         # MLflow's list of traces has columns for input and output, none for the trace's name.
@@ -58,7 +57,7 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: O
             "reward": f"{record.reward:.4g}",
         },
         assessments=[
-            Feedback(name=name, value=value, source=source, trace_id=trace_id) for name, value in rewards.items()
+            Feedback(name=name, value=value, source=source, trace_id=own_id) for name, value in rewards.items()
         ],
     )
     client = TracingClient(tracking_uri)
@@ -68,7 +67,6 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, operation: O
     except NotImplementedError:
         # File stores keep no spans: the older way, spans as an artifact of the trace.
         client._upload_trace_data(client.start_trace(info), TraceData(spans))
-    return trace_id
 
 
 def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str, Any]]:

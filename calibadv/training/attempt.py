@@ -9,10 +9,11 @@ from dataclasses import replace
 from calibadv.checkpoints.identity import Identity
 from calibadv.cluster.prompts import with_date
 from calibadv.config import Config, to_toml
+from calibadv.json_lines import read_json_lines
 from calibadv.rllib.lost import mends
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.provenance import command_line, method_color, note
-from calibadv.tracking.run_folder import RunFolder, read_json_lines
+from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.inputs import resolve_inputs
 from calibadv.training.restart import Restart
@@ -69,7 +70,6 @@ def make_attempt(
                 "mlflow.runColor": method_color(config.method.name),
                 **tags,
             },
-            resumed=again,
         ) as mlflow:
             folder.write_config(to_toml(config))
             if resumed is None or mlflow.run_id is None:
@@ -78,7 +78,6 @@ def make_attempt(
             mlflow.log_system_metrics()
             if resumed is not None:
                 mlflow.log_tags({"resumed_from_step": str(resumed.progress.version)})
-                mlflow.log_again(read_json_lines(folder.metrics), read_json_lines(folder.rollouts))
             if restart.number:
                 mlflow.log_tags({"restarts": str(len(read_json_lines(folder.restarts)))})
             run = TrainingRun(

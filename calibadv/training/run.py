@@ -13,6 +13,7 @@ from calibadv.checkpoints.progress import Best, Progress
 from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config
 from calibadv.diagnostics import ClippedTokens
+from calibadv.json_lines import read_json_lines
 from calibadv.methods import Method, make_method
 from calibadv.plots.run import write_overview, write_plots
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
@@ -21,10 +22,10 @@ from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.tracking.clipped_table import write_clipped_table
-from calibadv.tracking.mlflow_run import MlflowRun
+from calibadv.tracking.mlflow_run import Tracker
 from calibadv.tracking.provenance import command_line, note
 from calibadv.tracking.record import RolloutRecord
-from calibadv.tracking.run_folder import RunFolder, read_json_lines
+from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.time_left import TimeLeft
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.inputs import Inputs
@@ -58,7 +59,7 @@ class TrainingRun:
     config: Config
     inputs: Inputs
     folder: RunFolder
-    mlflow: MlflowRun
+    mlflow: Tracker
     view: TerminalView
     checkpoints: Checkpoints
     started: Started
@@ -116,7 +117,7 @@ class TrainingRun:
         )
         self.folder.write_summary(summary)
         self.mlflow.log_metrics(self.config.run.steps, final_metrics(summary))
-        self.mlflow.log_model_folder(self.folder.model)
+        self.mlflow.log_artifact(self.folder.model, "model")
         self.mlflow.log_artifact(self.folder.summary)
         self.mlflow.log_artifact(self.folder.predictions)
         self.mlflow.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))
@@ -144,7 +145,7 @@ class TrainingRun:
         metrics, groups = self._evaluate(algorithm, look=begins)
         self.view.stage_done(f"F1 {metrics['eval/f1']:.3f}")
         with self.interruption.held():
-            self._log(algorithm.version, metrics)
+            self.folder.append_metrics(algorithm.version, metrics)
             self.evaluations[algorithm.version] = metrics
             if algorithm.version > 0 and self.checkpoints.settings.every:
                 self._checkpoint(algorithm, self.checkpoints.improved(algorithm.version, self.compared_f1))
@@ -177,11 +178,10 @@ class TrainingRun:
         metrics = self.inspected | evaluation | {"rollout/questions": float(len(algorithm.sample.groups))}
         metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
         records = sampled_records(algorithm.sample, self.method, algorithm.credit, step)
-        self._log(algorithm.version, metrics)
+        self.folder.append_metrics(algorithm.version, metrics)
         self.time_left.stepped(metrics["time/step_s"] - metrics["time/eval_s"])
         self.view.step({"step": float(algorithm.version), **metrics}, self.time_left.after(algorithm.version))
         self.folder.append_rollouts(records)
-        self.mlflow.log_traces(records)
         self.clipped.update(algorithm.clipped)
         self.telling = most_telling(records) or self.telling
         if evaluation:
@@ -266,10 +266,6 @@ class TrainingRun:
             out=folder.with_name(f"{folder.name}-warm"),
         )
 
-    def _log(self, step: int, metrics: dict[str, float]) -> None:
-        self.folder.append_metrics(step, metrics)
-        self.mlflow.log_metrics(step, metrics)
-
     def _show_overview(self, version: int) -> None:
         try:
             plot = write_overview(self.folder.history(), self.folder.plots)
@@ -280,7 +276,7 @@ class TrainingRun:
 
     def _write_diagnostics(self) -> None:
         for plot in write_plots(self.folder.history(), self.folder.plots):
-            self.mlflow.log_image(plot)
+            self.mlflow.log_artifact(plot, "plots")
         tokenizer = make_dialogue(self.config, self.method, str(self.inputs.model)).tokenizer
         table = ClippedTokens(self.clipped).table(lambda token: str(tokenizer.decode([token])))
         self.mlflow.log_artifact(write_clipped_table(self.folder.path / "clipped_tokens.csv", table))

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from calibadv.config import load_config
+from calibadv.json_lines import Tail
 from calibadv.studies.grid import PlannedRun
-from calibadv.studies.live import LiveProgress, PlainProgress, Tail, open_progress
+from calibadv.studies.live import LiveProgress, Newest, PlainProgress, open_progress
 from tests.build import overrides_of
 from tests.studies.plan import make_plan
 from workflows.trials import shares_search, study_cpus, trial_request
@@ -37,7 +38,7 @@ def drawn(view: LiveProgress) -> list[list[str]]:
 
 def test_a_tail_reads_whole_lines_as_they_come_and_begins_again_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tail = Tail(path)
+    tail = Newest(Tail(path))
     assert not tail.update()
     path.write_text('{"step": 0, "eval/f1": 0.5}\n{"step": 1, "rew')
     assert tail.update()

@@ -118,7 +118,7 @@ def test_a_spread_needs_two_seeds() -> None:
     assert Spread.of([0.4, 0.6]).text(100) == "50.0 ± 14.1"
 
 
-def test_a_collapse_is_told_by_its_training_step_and_left_out_where_there_is_none() -> None:
+def test_a_collapse_is_told_by_its_training_step() -> None:
     before = {"step": 0.0, "eval/f1": 0.3}
     assert collapse_point([before, *history(FALLEN)]) == 21
     assert collapse_point([before, *history(STEADY)]) is None

@@ -14,5 +14,5 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs whose mlflow.db exists."""
     root = tmp_path_factory.mktemp("runs")
     (root / "first").mkdir()
-    MlflowStore(root / "first", Target("warm-up", "first")).deliver({"op": "start", "time_ms": 1})
+    MlflowStore(root / "first", Target("warm-up", "first", begun_ms=1)).deliver({"op": "start", "time_ms": 1})
     return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import threading
@@ -13,12 +14,11 @@ import pytest
 from mlflow import MlflowClient
 
 from calibadv.plots.run import write_overview
-from calibadv.tracking.mlflow_run import SPOOL, MlflowRun, RunStatus, flatten
+from calibadv.tracking.catch_up import catch_up
+from calibadv.tracking.mlflow_run import MlflowRun, RunStatus, flatten
 from calibadv.tracking.mlflow_store import MlflowStore, Target
-from calibadv.tracking.outbox import Operation
 from calibadv.tracking.provenance import provenance
-from calibadv.tracking.replay import replay
-from calibadv.tracking.run_folder import read_json_lines
+from calibadv.tracking.run_folder import RunFolder
 from tests.tracking.fake_run import history, record
 
 DEAD = "http://127.0.0.1:9"
@@ -39,10 +39,9 @@ def test_params_metrics_artifacts_and_status_arrive(runs: Path) -> None:
         (folder / "plots" / "overview.png").write_bytes(b"png")
         (folder / "model").mkdir()
         (folder / "model" / "config.json").write_text("{}")
-        run.log_image(folder / "plots" / "overview.png")
-        run.log_model_folder(folder / "model")
+        run.log_artifact(folder / "plots" / "overview.png", "plots")
+        run.log_artifact(folder / "model", "model")
         run.log_artifact(folder / "gone.txt")  # a missing file is dropped, the rest arrives
-    assert not (folder / SPOOL).exists()
     assert run.run_id is not None
     stored = client(runs).get_run(run.run_id)
     assert stored.info.status == "FINISHED"
@@ -61,8 +60,8 @@ def test_params_metrics_artifacts_and_status_arrive(runs: Path) -> None:
 
 
 def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
-    with MlflowRun(runs / "traced", experiment="traces") as run:
-        run.log_traces([record(step=3)])
+    with RunFolder(runs / "traced") as folder, MlflowRun(folder.path, experiment="traces") as run:
+        folder.append_rollouts([record(step=3)])
     assert run.run_id is not None
     experiment = client(runs).get_experiment_by_name("traces")
     (trace,) = client(runs).search_traces(locations=[experiment.experiment_id], run_id=run.run_id)
@@ -131,30 +130,42 @@ def test_a_run_goes_on_in_its_own_folder(runs: Path) -> None:
     assert len(client(runs).get_metric_history(first.run_id, "x")) == 2
 
 
-def test_a_resumed_run_logs_no_step_twice_and_makes_up_for_those_that_were_not_delivered(runs: Path) -> None:
-    folder = runs / "repeated"
-    with MlflowRun(folder, experiment="repeated") as first:
-        for step in (0, 1, 3):  # step 2 was in the queue when the process was killed
-            first.log_metrics(step, {"eval/f1": 0.5} if step == 0 else {"reward/mean": step / 10, "time/step_s": 1.0})
-        first.log_traces([record(step=3)])
-    with MlflowRun(folder, experiment="repeated", resumed=True) as second:
-        second.log_metrics(0, {"eval/f1": 0.5})
-        made = [{"step": step, "reward/mean": step / 10, "time/step_s": 2.0} for step in (1, 2, 3, 4)]
-        # The last is a line of its own: that step was not evaluated before.
-        second.log_again([*made, {"step": 3, "eval/f1": 0.6}], [record(step=2).to_dict()])
-        second.log_traces([record(step=3), record(step=4)])
-    assert first.run_id == second.run_id is not None
+def steps_of(runs: Path, run_id: str, metric: str) -> list[tuple[int, float]]:
+    return sorted((value.step, value.value) for value in client(runs).get_metric_history(run_id, metric))
 
-    def logged(metric: str) -> list[tuple[int, float]]:
-        history = client(runs).get_metric_history(first.run_id, metric)
-        return sorted((value.step, value.value) for value in history)
 
-    assert logged("reward/mean") == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
-    assert logged("time/step_s") == [(1, 1.0), (2, 2.0), (3, 1.0), (4, 2.0)]
-    assert logged("eval/f1") == [(0, 0.5), (3, 0.6)]
+def test_a_killed_and_resumed_run_has_each_step_and_rollout_once_and_all_of_them(runs: Path) -> None:
+    path = runs / "repeated"
+    with RunFolder(path) as folder, MlflowRun(path, experiment="repeated") as first:
+        folder.append_metrics(0, {"eval/f1": 0.5})
+        folder.append_metrics(1, {"reward/mean": 0.1, "time/step_s": 1.0})
+        kept = {name: folder.content(name) for name in ("metrics.jsonl", "rollouts.jsonl")}
+        folder.append_metrics(2, {"reward/mean": 0.2, "time/step_s": 1.0})
+        folder.append_rollouts([record(step=2)])
+        write_overview(history(), path)
+        first.log_image_metric(path / "overview.png", "overview", 2)
+    assert first.run_id is not None
+    # As if the process had been killed after a delivery and before it was remembered.
+    state = json.loads((path / "mlflow.json").read_text())
+    (path / "mlflow.json").write_text(json.dumps(state | {"offsets": {}}))
+    with RunFolder(path, resume=True) as folder:
+        folder.go_back(kept)
+        with MlflowRun(path, experiment="repeated") as second:
+            folder.append_metrics(2, {"reward/mean": 0.2, "time/step_s": 2.0})  # made again
+            folder.append_rollouts([record(step=2)])
+            second.log_image_metric(path / "overview.png", "overview", 2)
+            folder.append_metrics(3, {"reward/mean": 0.3, "time/step_s": 2.0})
+            folder.append_metrics(2, {"eval/f1": 0.6})  # a line of its own: that step was not evaluated before
+            folder.append_rollouts([record(step=3)])
+    assert second.run_id == first.run_id
+    assert steps_of(runs, first.run_id, "reward/mean") == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert steps_of(runs, first.run_id, "time/step_s") == [(1, 1.0), (2, 1.0), (3, 2.0)]
+    assert steps_of(runs, first.run_id, "eval/f1") == [(0, 0.5), (2, 0.6)]
     experiment = client(runs).get_experiment_by_name("repeated")
     traces = client(runs).search_traces(locations=[experiment.experiment_id], run_id=first.run_id)
-    assert sorted(trace.info.tags["step"] for trace in traces) == ["2", "3", "4"]
+    assert sorted(trace.info.tags["step"] for trace in traces) == ["2", "3"]
+    images = [file.path for file in client(runs).list_artifacts(first.run_id, "images")]
+    assert len([name for name in images if name.endswith(".png")]) == 1
     assert client(runs).get_run(first.run_id).info.status == "FINISHED"
 
 
@@ -168,27 +179,31 @@ def test_an_exception_ends_the_run_as_failed_and_ctrl_c_as_killed(runs: Path) ->
     assert ended == {RuntimeError: RunStatus.FAILED, KeyboardInterrupt: RunStatus.KILLED}
 
 
-def test_a_dead_server_raises_nothing_and_its_spool_replays_into_a_live_store(
+def test_a_dead_server_raises_nothing_and_a_live_store_catches_up_with_the_folder(
     runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = runs / "orphan"
-    with MlflowRun(folder, uri=DEAD, experiment="orphans") as run:
-        run.log_metrics(1, {"reward/mean": 0.5})
-        run.log_traces([record()])
-        (folder / "note.txt").write_text("kept")
-        run.log_artifact(folder / "note.txt")
-    assert run.run_id is None
-    assert f"python -m calibadv.tracking.replay {folder}" in caplog.text
-    kinds = [line["op"] for line in read_json_lines(folder / SPOOL)]
-    assert kinds == ["start", "metrics", "trace", "artifact", "end"]
+    path = runs / "orphan"
+    with RunFolder(path) as folder:
+        with MlflowRun(path, uri=DEAD, experiment="orphans") as run:
+            folder.append_metrics(1, {"reward/mean": 0.5})
+            folder.append_rollouts([record()])
+            (path / "note.txt").write_text("kept")
+            run.log_artifact(path / "note.txt")
+        assert run.run_id is None
+        assert "lacks 5 lines of" in caplog.text  # a step, a rollout; start, artifact, end
+        assert f"python -m calibadv.tracking.catch_up {path}" in caplog.text
+        with pytest.raises(ValueError, match="is being written by process"):
+            catch_up(path)
 
-    assert replay(folder, uri=f"sqlite:///{runs / 'mlflow.db'}") == 0
-    assert not (folder / SPOOL).exists()
-    target = Target.read(folder)
+    uri = f"sqlite:///{runs / 'mlflow.db'}"
+    assert catch_up(path, uri) == 0
+    assert catch_up(path) == 0  # it belongs to that store now, which has everything
+    target = Target.read(path)
     assert target is not None
     assert target.run_id is not None
     stored = client(runs).get_run(target.run_id)
     assert stored.info.status == "FINISHED"
+    assert stored.info.start_time == target.begun_ms
     assert stored.data.metrics == {"reward/mean": 0.5}
     assert [file.path for file in client(runs).list_artifacts(target.run_id)] == ["note.txt"]
     experiment = client(runs).get_experiment_by_name("orphans")
@@ -198,47 +213,35 @@ def test_a_dead_server_raises_nothing_and_its_spool_replays_into_a_live_store(
 def test_a_store_that_goes_away_in_the_middle_has_every_step_once_when_it_is_back(
     runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    down = threading.Event()
+    down, tried = threading.Event(), threading.Event()
     carry_out = MlflowStore._carry_out
 
-    def or_not(*arguments: Any) -> None:
-        if down.is_set():
-            raise ConnectionError("no answer")
+    def and_no_answer(*arguments: Any) -> None:
         carry_out(*arguments)
+        if down.is_set():
+            tried.set()
+            raise ConnectionError("no answer")  # though it was done
 
-    monkeypatch.setattr(MlflowStore, "_carry_out", or_not)
-    with MlflowRun(runs / "middle", experiment="middle", first_pause_s=0.01) as run:
-        run.log_metrics(1, {"reward/mean": 0.1})
+    monkeypatch.setattr(MlflowStore, "_carry_out", and_no_answer)
+    path = runs / "middle"
+    with RunFolder(path) as folder, MlflowRun(path, experiment="middle", first_pause_s=0.01) as run:
+        folder.append_metrics(1, {"reward/mean": 0.1})
         assert run.wait_connected(60)
         down.set()
         for step in (2, 3):
-            run.log_metrics(step, {"reward/mean": 0.1})
-        while not (runs / "middle" / SPOOL).exists():
-            time.sleep(0.01)
+            folder.append_metrics(step, {"reward/mean": 0.1})
+        assert tried.wait(60)
         down.clear()
-        run.log_metrics(4, {"reward/mean": 0.1})
+        folder.append_metrics(4, {"reward/mean": 0.1})
     assert run.run_id is not None
-    assert sorted(m.step for m in client(runs).get_metric_history(run.run_id, "reward/mean")) == [1, 2, 3, 4]
-    assert "training goes on" in caplog.text
+    assert [step for step, _ in steps_of(runs, run.run_id, "reward/mean")] == [1, 2, 3, 4]
+    assert caplog.text.count("training goes on") == caplog.text.count("MLflow answers again") == 1
     assert client(runs).get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_a_replayed_trace_is_not_written_twice(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[Operation] = []
-    with MlflowRun(runs / "twice", experiment="twice") as run:
-        monkeypatch.setattr(run._outbox, "put", sent.append)
-        run.log_traces([record()])
-        monkeypatch.undo()
-        for operation in (*sent, *sent):
-            run._outbox.put(operation)
-    experiment = client(runs).get_experiment_by_name("twice")
-    (trace,) = client(runs).search_traces(locations=[experiment.experiment_id])
-    assert len(trace.data.spans) == 3
-
-
-def test_replay_of_a_folder_that_was_never_tracked_says_so(tmp_path: Path) -> None:
+def test_catching_up_with_a_folder_that_was_never_tracked_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mlflow.json is missing"):
-        replay(tmp_path)
+        catch_up(tmp_path)
 
 
 def test_flatten_keeps_empty_mappings_visible() -> None:

@@ -14,6 +14,7 @@ from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.moved_store import settle
 from calibadv.tracking.pages import BASE, main, run_page, ui_command
+from calibadv.tracking.run_folder import RunFolder
 from tests.tracking.fake_run import record
 
 
@@ -40,7 +41,8 @@ def write(folder: Path, words: str) -> str:
     with MlflowRun(folder, experiment="moving") as run:
         (folder / "note.txt").write_text(words)
         run.log_artifact(folder / "note.txt")
-        run.log_traces([record()])
+        with RunFolder(folder, resume=True) as written:
+            written.append_rollouts([record()])
     assert run.run_id is not None
     return run.run_id
 

@@ -41,12 +41,12 @@ from tests.training.test_run import (
     STEPS,
     Script,
     Scripted,
-    Untracked,
     answers,
     lines,
     merged,
     questions_file,
 )
+from tests.training.told import Told
 from workflows import one_run, train
 
 GONE = LearnersLost("learner 0 was lost")
@@ -182,11 +182,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
         monkeypatch.setattr(one_run, "started", started)
         monkeypatch.setattr(training_run.TrainingRun, "_write_diagnostics", lambda _: None)
-        monkeypatch.setattr(attempt, "MlflowRun", Told)
+        told = call.told = Told()  # type: ignore[attr-defined]
+        monkeypatch.setattr(attempt, "MlflowRun", lambda *_, **__: told)
         monkeypatch.setattr(attempt, "resolve_inputs", lambda _: Inputs(questions, Path(), Path(), policy_path()))
         monkeypatch.setattr(attempt, "run_identity", lambda c, _: Identity(flat(c.model_dump(mode="json")), {}))
         monkeypatch.setattr(one_run, "open_view", lambda steps: view(steps))
-        Told.tags = {}
 
         def again(restart: Restart) -> int:
             call.anew += 1  # type: ignore[attr-defined]
@@ -196,24 +196,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return one_run.train(config, resume=resume, again=again)
 
     return call
-
-
-class Told(Untracked):
-    """An MLflow run that remembers its tags."""
-
-    tags: dict[str, str]
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __enter__(self) -> Told:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def log_tags(self, tags: dict[str, str]) -> None:
-        Told.tags |= tags
 
 
 @contextmanager
@@ -240,7 +222,7 @@ def test_a_run_that_loses_its_learner_twice_is_the_run_that_never_did(
     assert lines(tmp_path / "hurt", "rollouts.jsonl") == lines(tmp_path / "straight", "rollouts.jsonl")
     assert [line["why"] for line in lines(tmp_path / "hurt", "restarts.jsonl")] == ["learner 0 was lost"] * 2
     assert (summary(tmp_path / "hurt")["restarts"], summary(tmp_path / "straight")["restarts"]) == (2, 0)
-    assert Told.tags["restarts"] == "2"
+    assert run.told.tags["restarts"] == "2"
     assert "made again: step 3 and what of a step was under way, from the checkpoint of step 2" in caplog.text
     assert "made again: what of a step was under way, from the checkpoint of step 4" in caplog.text
     assert "--resume" not in caplog.text  # there is nothing for anyone to do

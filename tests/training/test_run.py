@@ -32,6 +32,7 @@ from calibadv.types import Group
 from calibadv.views.plain import PlainView
 from tests.build import group, overrides_of, trajectory
 from tests.training.fake_algorithm import FakeAlgorithm
+from tests.training.told import Told
 
 STEPS = 5
 GROUP = group(trajectory(1.0, [3, 2], [["a"]]), trajectory(0.0, [2, 2], [["b"]]))
@@ -80,15 +81,6 @@ class Scripted(FakeAlgorithm):
         folder.mkdir(exist_ok=True)
 
 
-class Untracked:
-    """Takes what an MLflow run takes."""
-
-    run_id, uri = "none", "nowhere"
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_, **__: None
-
-
 def questions_file(folder: Path) -> Path:
     path = folder / "train.jsonl"
     path.write_text('{"id": "1", "question": "who?", "golden_answers": ["Ada"]}\n', encoding="utf-8")
@@ -122,10 +114,10 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fa
                 yield algorithm
 
             monkeypatch.setattr(TrainingRun, "_write_diagnostics", lambda _: None)
-            mlflow: Any = Untracked()
+            call.told = Told()  # type: ignore[attr-defined]
             progress = resumed.progress if resumed else None
             run = TrainingRun(
-                config, inputs, folder, mlflow, PlainView(STEPS), kept, started, interruption, resumed=progress
+                config, inputs, folder, call.told, PlainView(STEPS), kept, started, interruption, resumed=progress
             )
             try:
                 run.execute()

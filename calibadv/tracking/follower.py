@@ -1,0 +1,127 @@
+"""MLflow catches up with a run folder: what was appended to its files is delivered from a thread of its own.
+
+The folder is the truth. Its files are read from a remembered offset, in order; what MLflow does not take is tried again
+with growing pauses. However a process ends, the next one goes on where the last one was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from calibadv.json_lines import Tail
+
+log = logging.getLogger(__name__)
+
+OPERATIONS = "mlflow.jsonl"  # what no other file of the folder says: parameters, tags, artifacts, how the run ended
+_EVERY_S = 0.5
+
+Operation = dict[str, Any]
+
+
+class Rejected(Exception):
+    """The store refuses this operation for good: it is dropped with a warning, not tried again."""
+
+
+class Store(Protocol):
+    """Where operations go."""
+
+    def connect(self) -> Mapping[str, int]:
+        """Finds or makes the run; how many bytes of each file it has: none of a new run. Raises while out of reach."""
+
+    def deliver(self, operation: Operation) -> None:
+        """Carries out one operation unless that was done before. Raises `Rejected` for what would fail for ever."""
+
+    def remember(self, offsets: Mapping[str, int]) -> None:
+        """Keeps how far the files were delivered."""
+
+
+class Follower:
+    """Delivers until `close`. Nothing waits for it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        offsets: Mapping[str, int],
+        *,
+        every_s: float = _EVERY_S,
+        first_pause_s: float = 5.0,
+        longest_pause_s: float = 300.0,
+    ) -> None:
+        self._folder, self._store, self._every_s = folder, store, every_s
+        self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
+        self._pause_s = first_pause_s
+        self._tails = {name: Tail(folder / name, offsets.get(name, 0)) for name in _SOURCES}
+        self._connected = self._failing = False
+        self._closing, self._abandoned = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> int:
+        """Delivers what can be delivered within `timeout_s`; the number of lines that are still owed."""
+        self._closing.set()
+        try:
+            self._thread.join(timeout_s)
+        finally:  # also when a second Ctrl-C ends the waiting
+            self._abandoned.set()
+        return sum(len(list(Tail(tail.path, tail.offset).added())) for tail in self._tails.values())
+
+    def _work(self) -> None:
+        while not self._abandoned.is_set():
+            closing = self._closing.is_set()  # before the files are read: what was appended until then is delivered
+            pause_s = self._every_s if self._caught_up() else self._pause_s
+            if closing:
+                return
+            self._closing.wait(pause_s)
+
+    def _caught_up(self) -> bool:
+        try:
+            self._catch_up()
+        except Exception as error:
+            if not self._failing:
+                self._pause_s = self._first_pause_s
+                log.warning("%s; training goes on: MLflow catches up later with what is in %s", error, self._folder)
+            else:
+                self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
+            self._failing = True
+            return False
+        if self._failing and not self._abandoned.is_set():
+            log.warning("MLflow answers again and has caught up with %s", self._folder)
+        self._failing = False
+        return True
+
+    def _catch_up(self) -> None:
+        if not self._connected:
+            offsets = self._store.connect()
+            for name, tail in self._tails.items():
+                tail.offset = offsets.get(name, 0)
+            self._connected = True
+        for name, tail in self._tails.items():
+            for line, end in tail.added():
+                if self._abandoned.is_set():
+                    return
+                try:
+                    self._store.deliver({"time_ms": time.time_ns() // 1_000_000, **_SOURCES[name](line)})
+                except (Rejected, KeyError, TypeError) as error:  # the last two: a line that is none of ours
+                    log.warning("dropped a line of %s (%s): %s", tail.path, line.get("op", "no operation"), error)
+                if self._abandoned.is_set():
+                    return  # the folder may have another follower by now, which asks the store what it has
+                tail.offset = end
+                self._store.remember({name: tail.offset for name, tail in self._tails.items()})
+
+
+def _metrics(line: Mapping[str, Any]) -> Operation:
+    return {"op": "metrics", "step": int(line["step"]), "values": {k: v for k, v in line.items() if k != "step"}}
+
+
+_SOURCES: dict[str, Callable[[Mapping[str, Any]], Operation]] = {
+    "metrics.jsonl": _metrics,
+    "rollouts.jsonl": lambda line: {"op": "trace", "record": line},
+    OPERATIONS: dict,  # last: a run ends when all else is there
+}
+"""The files that are followed, and what a line of each asks for."""

@@ -1,0 +1,49 @@
+"""A tracker that remembers what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Told:
+    """A `Tracker` without a store; a context manager, as an `MlflowRun` is."""
+
+    run_id, experiment_id, uri = "none", "0", "nowhere"
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+        self.tags: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.metrics: dict[int, dict[str, float]] = {}
+        self.artifacts: list[tuple[str, str | None]] = []
+        self.images: list[tuple[str, int]] = []
+
+    def log_params(self, config: Mapping[str, Any]) -> None:
+        self.params |= config
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        self.tags |= tags
+
+    def log_note(self, note: str) -> None:
+        self.notes.append(note)
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.metrics.setdefault(step, {}).update(metrics)
+
+    def log_artifact(self, path: Path, to: str | None = None) -> None:
+        self.artifacts.append((path.name, to))
+
+    def log_image_metric(self, path: Path, key: str, step: int) -> None:
+        assert path.is_file()
+        self.images.append((key, step))
+
+    def log_system_metrics(self) -> None:
+        pass
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
