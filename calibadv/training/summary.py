@@ -57,17 +57,6 @@ def run_summary(
     }
 
 
-def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """A finished run's figures under names that every run has, what MLflow's compare view lists: final/f1, final/em …
-
-    No `final/collapse_step` means that F1 never fell: a number for "never" would be read as a step.
-    """
-    figures = {name: summary[f"{name}_after"] for name in _SHOWN} | {"wall_s": summary["wall_s"]}
-    if summary["collapse_step"] is not None:
-        figures["collapse_step"] = summary["collapse_step"]
-    return {f"final/{name}": float(value) for name, value in figures.items()}
-
-
 def logged_params(config: Config) -> dict[str, Any]:
     """The configuration as MLflow's parameters, every parameter of the method among them."""
     tree = config.model_dump(mode="json")

@@ -160,6 +160,11 @@ def test_a_run_evaluates_before_between_and_after_and_saves_when_due(attempt: An
         s for s in range(STEPS) for _ in range(2)
     ]
     assert attempt.saved == [4, 5]
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert attempt.told.metrics[STEPS]["final/f1"] == summary["f1_after"]
+    assert [step for _, step in attempt.told.images] == [2, 4, 5]
+    assert attempt.told.artifacts == [("model", "model"), ("summary.json", None), ("predictions.jsonl", None)]
+    assert "| held-out questions | before | after | change |" in attempt.told.notes[-1]
 
 
 @pytest.mark.parametrize(
