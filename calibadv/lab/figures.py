@@ -49,7 +49,7 @@ def draw_survival(figures: pd.DataFrame, path: Path) -> None:
             axis.step(steps, share, STYLES[index % len(STYLES)], where="post", label=label)
         axis.set(title=f"runs without {name}", xlabel="step", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
 
 
