@@ -35,12 +35,11 @@ from calibadv.config.command_line import KEYS_TOO, flags, parse
 from calibadv.json_lines import read_json_lines
 from calibadv.tracking.run_folder import read_history
 from workflows.command import run_command
-from workflows.shipped import recipe_file
+from workflows.shipped import RECIPES, recipe_file
 
 logger = logging.getLogger("benchmarks.chaos")
 
-WORKFLOWS = Path(__file__).parents[1] / "workflows"
-TRAIN = WORKFLOWS / "train.py"
+TRAIN = Path(__file__).parents[1] / "workflows" / "train.py"
 # The pocket world in steps of a few seconds, with two of whatever is killed but the learner, which a checkpoint brings.
 SMALL: Mapping[str, Any] = {
     "data.questions_per_step": 8,
@@ -62,7 +61,7 @@ SMALL: Mapping[str, Any] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: it finished with the same number of trained questions. 1: it did not. 2: wrong input."""
     parser = argparse.ArgumentParser(prog="chaos.py", description=__doc__, epilog=KEYS_TOO, allow_abbrev=False)
-    parser.add_argument("--config", type=recipe_file, default=WORKFLOWS / "recipes" / "pocket.toml")
+    parser.add_argument("--config", type=recipe_file, default=RECIPES / "pocket.toml")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--kills", type=int, default=2, help="of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the kills; --run.seed is the run's")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from calibadv.config import Config, load_config
 from calibadv.memory.shape import model_shape
 from calibadv.pocket import policy_path
+from workflows.shipped import RECIPES
 
-RECIPE = Path(__file__).parents[1] / "workflows" / "recipes" / "pocket.toml"
+RECIPE = RECIPES / "pocket.toml"
 HEAD = (
     "engines",
     "learners",

@@ -18,6 +18,7 @@ import psutil
 
 from benchmarks.scaling_cases import CASES, RECIPE, Case, measured, settings_of
 from calibadv.config.command_line import flags
+from calibadv.files import write_text
 from calibadv.json_lines import read_json_lines
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,7 @@ def measure(
         if kept.get("settings") != given:
             logger.info("%s: %d steps", case.name, steps)
             kept = run_case(case, given, folder.absolute(), limit_s) | {"machine": machine()}
-            written = file.with_suffix(".part")
-            written.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            written.replace(file)
+            write_text(file, json.dumps(kept, indent=1) + "\n")
         results.append(kept)
     return results
 

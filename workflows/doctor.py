@@ -17,7 +17,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
@@ -30,9 +29,7 @@ from calibadv.doctor.finding import exit_code
 from calibadv.doctor.report import report
 from calibadv.doctor.subject import Subject
 from workflows.command import run_command
-from workflows.shipped import recipe_file
-
-RECIPES = Path(__file__).parent / "recipes"
+from workflows.shipped import RECIPES, recipe_file
 
 
 def main(arguments: Sequence[str] | None = None, looks: Sequence[Check] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+RECIPES = _HERE / "recipes"
 
 
 def recipe_file(text: str) -> Path:

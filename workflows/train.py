@@ -19,9 +19,8 @@ from pathlib import Path
 
 from calibadv.config import Config, ConfigError, command_line, load_config
 from workflows.command import run_command
-from workflows.shipped import recipe_file
+from workflows.shipped import RECIPES, recipe_file
 
-RECIPES = Path(__file__).parent / "recipes"
 RUNS = Path("runs")  # where --resume looks for a name
 
 

@@ -26,9 +26,7 @@ from calibadv.config import POCKET, load_config
 from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.pocket.supervised import WarmStart, warm_start_pocket
 from workflows.command import run_command
-from workflows.shipped import recipe_file
-
-RECIPES = Path(__file__).parent / "recipes"
+from workflows.shipped import RECIPES, recipe_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

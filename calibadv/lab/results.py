@@ -168,7 +168,8 @@ def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, 
 def against(figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """A row a cell but the baseline: paired differences from it with 95 % intervals, and log-rank tests of events.
 
-    Over the seeds that both have; a cell that shares none with the baseline has no row.
+    Differences are over the seeds that both have, tests, which pair nothing, over all runs of both. A cell that shares
+    no seed with the baseline has no row.
     """
     shared = figures[figures["cell"] == baseline]["seed"]
     rows: dict[str, dict[str, float | int | str]] = {}

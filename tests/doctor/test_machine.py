@@ -24,7 +24,7 @@ from calibadv.memory.plan import ModelSizes
 from calibadv.memory.shape import ModelShape
 from calibadv.model_source import ModelFolder
 from tests.build import overrides_of
-from workflows.doctor import RECIPES
+from workflows.shipped import RECIPES
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 QWEN_7B = (

@@ -28,7 +28,7 @@ from tests.build import group, overrides_of, trajectory
 from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_dialogue import byte_tokenizer
 from tests.training.untaught import untaught
-from workflows.doctor import RECIPES
+from workflows.shipped import RECIPES
 
 PASS, WARN, FAIL = State.PASS, State.WARN, State.FAIL
 SECRET = "s3cr3t-of-this-test"
