@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,13 +16,21 @@ from calibadv.files import whole_file
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 BLUE, ORANGE, GREEN, RED, VIOLET = "#2563eb", "#ea8a1a", "#15966b", "#d1434b", "#7c5cc4"
-BIN_COLORS = ("#d9dde5", "#a9c4f5", "#5b8def", "#1d4ed8")
+SCORE_BINS = (
+    ("0", "c = 0", "#d9dde5"),
+    ("0.33", "c = 1/3", "#a9c4f5"),
+    ("0.67", "c = 2/3", "#5b8def"),
+    ("1", "c = 1", "#1d4ed8"),
+)
+"""Of metrics silver/score_bin_*: name, label, colour."""
 
 LineStyle = str | tuple[int, tuple[int, ...]]
 
 COLORS = (BLUE, ORANGE, GREEN, RED, VIOLET, "#0891b2", "#db2777", "#8b5e34", "#7f9a12", "#475569")
 STYLES: Sequence[LineStyle] = ("-", (0, (5, 2)), (0, (1, 1)))  # where the colours are used up
 DPI = 160
+_LETTERS = 95  # of a legend as wide as a panel; a wider one squeezes the axes
+_LEGEND: Mapping[str, Any] = {"frameon": False, "labelcolor": INK, "handletextpad": 0.5}
 
 Ink = Mapping[str, tuple[str, LineStyle]]
 """Colour and line style of each cell by name."""
@@ -72,11 +81,28 @@ def legend_of(axes: Axes, *, names_a_row: int = 4, fontsize: float = 8.5) -> Non
             ncols=min(len(handles), names_a_row),
             fontsize=fontsize,
             loc="outside lower center",
-            frameon=False,
-            labelcolor=INK,
             columnspacing=1.4,
             handlelength=2.2,
-            handletextpad=0.5,
+            **_LEGEND,
+        )
+
+
+def legend_below(axes: Axes, *right: Axes) -> None:
+    """The legend of the axes, and of scales on their right, below them."""
+    found = [part.get_legend_handles_labels() for part in (axes, *right)]
+    handles, labels = [h for part in found for h in part[0]], [name for part in found for name in part[1]]
+    widths = [len(label) + 6 for label in labels]  # in letters, with the line before it
+    if handles:
+        axes.legend(
+            handles,
+            labels,
+            ncols=len(labels) if sum(widths) <= _LETTERS else max(_LETTERS // max(widths), 1),
+            fontsize=8.5,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.15),
+            columnspacing=1.2,
+            handlelength=1.4,
+            **_LEGEND,
         )
 
 

@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from calibadv.plots.style import BIN_COLORS, INK, MUTED, Ink, ink_of, legend_of, save, styled
+from calibadv.plots.style import INK, MUTED, SCORE_BINS, Ink, ink_of, legend_of, save, styled
 from calibadv.studies.curves import BY_FILE, CURVES, draw_curve, has_curve, shown_histories
 from calibadv.studies.grid import Plan
 from calibadv.studies.results import CellResult, Spread
 from calibadv.studies.study import GroupName
 from calibadv.tracking.series import series
 
-_BINS = {"0": "c = 0", "0.33": "c = 1/3", "0.67": "c = 2/3", "1": "c = 1"}
 _LEAST_SPAN = 10.0  # points of F1 x 100 a sweep shows at least: noise must not fill the panel
 _ERROR: dict[str, Any] = {"ecolor": INK, "elinewidth": 1.2, "capsize": 3}
 OVERVIEW = ("f1_eval", "f1_train", "entropy", "high_ppl", "neg_pos_ratio")
@@ -147,7 +146,7 @@ def draw_scores(axes: Axes, results: Sequence[CellResult]) -> None:
     drawn = {name: share for name, share in shares.items() if share}
     for place, share in enumerate(drawn.values()):
         left = 0.0
-        for width, (label, color) in zip(share, zip(_BINS.values(), BIN_COLORS, strict=True), strict=True):
+        for width, (_, label, color) in zip(share, SCORE_BINS, strict=True):
             axes.barh(place, width, left=left, color=color, height=0.62, label=None if place else label)
             left += width
     _names(axes, list(drawn))
@@ -160,7 +159,7 @@ def score_shares(result: CellResult) -> list[float] | None:
     """Share of queries with c = 0, 1/3, 2/3 and 1, mean over steps that had queries; None where none was measured."""
     found = [
         [value for history in shown_histories(result) for value in series(history, f"silver/score_bin_{name}")[1]]
-        for name in _BINS
+        for name, *_ in SCORE_BINS
     ]
     return [fmean(values) for values in found] if all(found) else None
 

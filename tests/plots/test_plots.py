@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibadv.plots.panels import PANELS, certainty_panel, reward_panel, time_panel
+from calibadv.plots.panels import PANELS, draw
 from calibadv.plots.run import OVERVIEW, overview, write_plots
 from calibadv.tracking.series import names, running_mean, series
 from tests.tracking.fake_run import history
@@ -25,7 +25,7 @@ def test_every_measured_theme_gets_a_png_and_the_overview_comes_first(tmp_path: 
 
 def test_the_reward_panel_draws_the_values_of_the_history() -> None:
     axes = Figure().add_subplot()
-    reward_panel(axes, history())
+    draw(axes, PANELS["reward"], history())
     lines = {str(line.get_label()): line for line in axes.get_lines()}
     held_out = lines["F1 (held out)"]
     np.testing.assert_allclose(np.asarray(held_out.get_xdata()), [4, 8, 12])
@@ -39,10 +39,10 @@ def labels(axes: Axes) -> list[str]:
 def test_the_reward_panel_marks_the_step_of_a_collapse() -> None:
     axes = Figure().add_subplot()
     fallen = [{"step": float(step), "reward/f1": 0.5 if step <= 14 else 0.0} for step in range(1, 21)]
-    reward_panel(axes, fallen)
+    draw(axes, PANELS["reward"], fallen)
     assert "collapse at step 15" in labels(axes)
     healthy_axes = Figure().add_subplot()
-    reward_panel(healthy_axes, fallen[:14])
+    draw(healthy_axes, PANELS["reward"], fallen[:14])
     assert labels(healthy_axes) == ["F1 (train)"]
 
 
@@ -50,23 +50,32 @@ def test_a_perplexity_in_the_thousands_leaves_the_entropy_visible() -> None:
     scales = []
     for ppl in (1.2, 5000.0):
         axes = Figure().add_subplot()
-        certainty_panel(axes, [{"step": float(s), "policy/ppl": ppl, "policy/entropy": 0.3} for s in (1, 2)])
+        draw(axes, PANELS["certainty"], [{"step": float(s), "policy/ppl": ppl, "policy/entropy": 0.3} for s in (1, 2)])
         scales.append(axes.get_yscale())
     assert scales == ["linear", "log"]
 
 
 def test_each_panel_draws_each_of_its_metrics_alone_and_all_together() -> None:
-    for name, (panel, metrics) in PANELS.items():
-        for shown in (*([metric] for metric in metrics), metrics):
-            if shown == ["silver/score_bin_0"]:
+    for name, panel in PANELS.items():
+        for shown in (*((metric,) for metric in panel.metrics), panel.metrics):
+            if shown == ("silver/score_bin_0",):
                 continue  # a distribution is drawn whole or not at all
             figure = Figure()
-            panel(figure.add_subplot(), [{"step": 1.0, **dict.fromkeys(shown, 0.5)}, {"step": 2.0}])
+            draw(figure.add_subplot(), panel, [{"step": 1.0, **dict.fromkeys(shown, 0.5)}, {"step": 2.0}])
             assert any(axes.has_data() for axes in figure.axes), (name, shown)
 
 
+def test_no_legend_squeezes_its_panel() -> None:
+    sets = {f"eval/f1_{name}": 0.5 for name in ("nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique")}
+    for name, panel in PANELS.items():
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        draw(axes := figure.add_subplot(), panel, [{"step": 1.0, **dict.fromkeys(panel.metrics, 0.5), **sets}])
+        figure.draw_without_rendering()
+        assert axes.get_position().width > 0.7, name
+
+
 def test_what_the_paper_measures_has_a_figure() -> None:
-    drawn = {metric for _, metrics in PANELS.values() for metric in metrics}
+    drawn = {metric for panel in PANELS.values() for metric in panel.metrics}
     assert {
         "eval/f1_mean", "reward/f1", "rollout/high_ppl_ratio", "policy/entropy", "policy/token_probability",
         "policy/ppl", "advantage/neg_pos_ratio", "advantage/penalised_all_silver", "silver/score_mean",
@@ -78,14 +87,14 @@ def test_what_the_paper_measures_has_a_figure() -> None:
 def test_the_benchmarks_panel_has_a_line_for_each_data_set_and_the_mean_last() -> None:
     rows = [{"step": 0.0, "eval/f1": 0.3, "eval/f1_nq": 0.2, "eval/f1_mean": 0.3, "eval/f1_2wiki": 0.4}]
     axes = Figure().add_subplot()
-    PANELS["benchmarks"][0](axes, rows)
+    draw(axes, PANELS["benchmarks"], rows)
     assert labels(axes) == ["2wiki", "nq", "mean"]
     assert names(rows, "eval/f1_") == ["eval/f1_2wiki", "eval/f1_mean", "eval/f1_nq"]
 
 
 def test_an_evaluation_before_the_first_step_takes_no_place_in_the_time_panel() -> None:
     axes = Figure().add_subplot()
-    time_panel(axes, [{"step": 0.0, "eval/f1": 0.1}, *history(3)])
+    draw(axes, PANELS["time"], [{"step": 0.0, "eval/f1": 0.1}, *history(3)])
     assert axes.dataLim.x0 == 1
 
 
