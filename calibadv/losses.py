@@ -15,6 +15,7 @@ from torch import Tensor
 
 LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in fp32; beyond it a ratio says nothing
 CHUNK_TOKENS = 1024
+_WIDE = ("cuda", "meta")  # devices on which bf16 operands have an fp32 product; a CPU's is bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,10 @@ class Head:
     cap: float | None = None
 
     def logits(self, hidden_CH: Tensor) -> Tensor:
-        """Logits [C, V] in fp32 or better, the product itself in the hidden states' dtype."""
-        dtype = hidden_CH.dtype
-        bias_V = None if self.bias_V is None else self.bias_V.to(dtype)
-        product_CV = torch.nn.functional.linear(hidden_CH, self.weight_VH.to(dtype), bias_V)
-        logits_CV = product_CV if dtype == torch.float64 else product_CV.float()
+        """Logits [C, V] in fp32 or better, from hidden states of the weight's dtype."""
+        logits_CV = _product(hidden_CH, self.weight_VH.T)
+        if self.bias_V is not None:
+            logits_CV = logits_CV + self.bias_V
         if self.scale != 1.0:
             logits_CV = logits_CV * self.scale
         return logits_CV if self.cap is None else self.cap * torch.tanh(logits_CV / self.cap)
@@ -55,13 +55,30 @@ def token_stats(
     """Log-probs of `targets_N` and entropies under the softmax of the head's logits (a tensor: its weight alone).
 
     The logits exist for `chunk_tokens` tokens at a time, in the backward pass too (they are computed again), so that
-    memory does not grow with tokens x vocabulary. No tokens: empty tensors.
+    memory does not grow with tokens x vocabulary. Under autocast all matrix products have operands of its dtype, those
+    of the backward pass too, which runs outside of it. No tokens: empty tensors.
     """
     head = Head(head) if isinstance(head, Tensor) else head
     logprobs_N, entropy_N = _ChunkedStats.apply(  # type: ignore[no-untyped-call]
-        hidden_NH, head.weight_VH, head.bias_V, targets_N, head.scale, head.cap, chunk_tokens
+        hidden_NH, head.weight_VH, head.bias_V, targets_N, head.scale, head.cap, chunk_tokens, _operands(hidden_NH)
     )
     return TokenStats(logprobs_N, entropy_N)
+
+
+def _operands(hidden_NH: Tensor) -> torch.dtype:
+    """The dtype of a product's operands: autocast's where it is on, which leaves float64 alone; else that given."""
+    device = hidden_NH.device.type
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if cast and hidden_NH.dtype != torch.float64 else hidden_NH.dtype
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Their matrix product in fp32 or better, added up in fp32 at least where the device can."""
+    if left.dtype in (torch.float32, torch.float64):
+        return left @ right
+    if left.device.type in _WIDE:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).float()
 
 
 class _ChunkedStats(torch.autograd.Function):
@@ -77,8 +94,10 @@ class _ChunkedStats(torch.autograd.Function):
         scale: float,
         cap: float | None,
         chunk: int,
+        operands: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        head = Head(weight_VH, bias_V, scale, cap)
+        ctx.given, hidden_NH = hidden_NH.dtype, hidden_NH.to(operands)
+        head = Head(weight_VH.to(operands), bias_V, scale, cap)
         logprobs_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
         entropy_N = torch.empty_like(logprobs_N)
         for rows in _chunks(len(hidden_NH), chunk):
@@ -93,8 +112,8 @@ class _ChunkedStats(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, targets_N, entropy_N = ctx.saved_tensors
         from_logprobs_N, from_entropy_N = gradients
-        head = Head(weight_VH, bias_V, ctx.scale, ctx.cap)
-        d_hidden_NH = torch.empty_like(hidden_NH)
+        head = Head(weight_VH.to(hidden_NH.dtype), bias_V, ctx.scale, ctx.cap)
+        d_hidden_NH = torch.empty_like(hidden_NH, dtype=ctx.given)
         d_weight_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None  # a frozen head has none
         d_bias_V = torch.zeros_like(bias_V) if ctx.needs_input_grad[2] else None
         for rows in _chunks(len(hidden_NH), ctx.chunk):
@@ -110,10 +129,10 @@ class _ChunkedStats(torch.autograd.Function):
             if d_bias_V is not None:
                 d_bias_V += d_logits_CV.sum(dim=0)
             d_logits_CV = d_logits_CV.to(hidden_NH.dtype)
-            d_hidden_NH[rows] = d_logits_CV @ weight_VH.to(hidden_NH.dtype)
+            d_hidden_NH[rows] = _product(d_logits_CV, head.weight_VH).to(ctx.given)
             if d_weight_VH is not None:
-                d_weight_VH += d_logits_CV.T @ hidden_NH[rows]
-        return d_hidden_NH, d_weight_VH, d_bias_V, None, None, None, None
+                d_weight_VH += _product(d_logits_CV.T, hidden_NH[rows])
+        return d_hidden_NH, d_weight_VH, d_bias_V, None, None, None, None, None
 
 
 def _chunks(length: int, size: int) -> Iterator[slice]:

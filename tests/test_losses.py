@@ -6,12 +6,14 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from calibadv.losses import TokenStats, clipped_surrogate, importance_weights, low_variance_kl, token_stats
+from calibadv.losses import Head, TokenStats, clipped_surrogate, importance_weights, low_variance_kl, token_stats
 
 
 def test_token_stats_by_hand() -> None:
@@ -65,6 +67,66 @@ def test_no_tokens_give_empty_stats_that_still_backpropagate() -> None:
     stats = token_stats(hidden, torch.zeros(7, 4), torch.zeros(0, dtype=torch.long))
     stats.logprobs_N.sum().backward()
     assert stats.logprobs_N.shape == (0,)
+
+
+class Products(TorchDispatchMode):
+    """Dtypes of all matrix products' operands, and how often a tensor of `shape` was cast to bf16."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.operands: list[torch.dtype] = []
+        self.shape, self.casts = shape, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name in ("aten::mm", "aten::addmm"):
+            self.operands += [matrix.dtype for matrix in args[-2:]]
+        if func._schema.name == "aten::_to_copy" and args[0].shape == self.shape:
+            self.casts += kwargs["dtype"] == torch.bfloat16
+        return func(*args, **(kwargs or {}))
+
+
+def head_problem() -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states [9, 16], which are fp32 under autocast too, a head's weight [33, 16] and targets."""
+    torch.manual_seed(0)
+    return torch.randn(9, 16, requires_grad=True), torch.randn(33, 16, requires_grad=True), torch.randint(33, (9,))
+
+
+def test_under_autocast_no_product_is_fp32_and_the_head_is_cast_once_a_pass() -> None:
+    hidden, weight, targets = head_problem()
+    with Products(weight.shape) as forward, torch.autocast("cpu", torch.bfloat16):
+        stats = token_stats(hidden, Head(weight, cap=8.0), targets, 4)
+    with Products(weight.shape) as backward:  # outside of autocast, as a learner calls it
+        (stats.logprobs_N + 0.3 * stats.entropy_N).sum().backward()
+    for seen, products in ((forward, 3), (backward, 9)):
+        assert seen.operands == 2 * products * [torch.bfloat16]
+        assert seen.casts == 1
+
+
+def test_gradients_under_autocast_are_fp32_and_near_the_exact_ones() -> None:
+    hidden, weight, targets = head_problem()
+    with torch.autocast("cpu", torch.bfloat16):
+        stats = token_stats(hidden, weight, targets, 4)
+    (stats.logprobs_N + 0.3 * stats.entropy_N).sum().backward()
+    exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, weight)]
+    distribution = torch.distributions.Categorical(logits=exact[0] @ exact[1].T)
+    (distribution.log_prob(targets) + 0.3 * distribution.entropy()).sum().backward()
+    for ours, theirs in zip((hidden, weight), exact, strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert ours.grad.dtype == torch.float32
+        assert float((ours.grad - theirs.grad).norm() / theirs.grad.norm()) < 0.01
+
+
+def test_where_a_device_can_bf16_operands_have_fp32_logits_and_gradients() -> None:
+    hidden, weight, targets = (tensor.detach().to("meta") for tensor in head_problem())  # as on CUDA, without numbers
+    hidden, weight = hidden.bfloat16().requires_grad_(), weight.requires_grad_()
+    assert Head(weight.bfloat16()).logits(hidden).dtype == torch.float32
+    stats = token_stats(hidden, weight, targets, 4)
+    assert (stats.logprobs_N.dtype, stats.entropy_N.dtype) == (torch.float32, torch.float32)
+    stats.logprobs_N.sum().backward()
+    assert hidden.grad is not None
+    assert weight.grad is not None
+    assert (hidden.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.float32)
 
 
 PEAK = """
