@@ -88,6 +88,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
             action_space=NO_SPACE,
             model_config={
                 "path": self.model_folder,
+                "dtype": learner.dtype,
                 "gradient_checkpointing": learner.gradient_checkpointing,
                 "keep_reference": learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
                 "critic": critic.kind if critic is not None else None,

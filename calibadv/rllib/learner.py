@@ -6,7 +6,6 @@ over the ranks, and the loss is the mean over *all* action tokens of the mini-ba
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,8 +136,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         for micro, trains in self._updater.passes(minibatch, self._trains):
             batch = to_tensors(micro, self._device)
             with torch.set_grad_enabled(trains):
-                with self._autocast():
-                    out = self.policy.forward_train(batch)
+                out = self.policy.forward_train(batch)
                 terms = loss_terms(batch, out, divisors, self._settings, self._method)
                 part = total(terms)
             if trains:
@@ -168,11 +166,6 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         kept = float((weights_N > 0).sum())
         divisors = Divisors(float(weights_N.sum()), kept, actions, float(batch["extra_counts_N"].sum()))
         return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self._settings.dtype == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
     def compare_logprobs(self, shards: list[GroupShard]) -> dict[str, Any]:
         """Totals of a forward pass over the groups, which the current weights must have sampled. Trains nothing."""

@@ -22,8 +22,8 @@ from calibadv.rllib.sharded_model import share_weights
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
     """The policy in the learner, and its critic where the method has one.
 
-    `model_config`: path, gradient_checkpointing, keep_reference (for KL terms), critic ("model", "head" or None), lora
-    (None: all weights are trained).
+    `model_config`: path, dtype (of every pass: "bfloat16" is autocast), gradient_checkpointing, keep_reference (for KL
+    terms), critic ("model", "head" or None), lora (None: all weights are trained).
     """
 
     def setup(self) -> None:
@@ -47,8 +47,14 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
         self.policy_pass: Callable[[dict[str, Tensor]], tuple[Tensor, TokenStats]]
         self.policy_pass = partial(policy_pass, self.language_model)
         self.collective = False
+        self._autocast = settings.get("dtype") == "bfloat16"
 
     def _forward_train(self, batch: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        # Here and not at the callers: log-probs and values are then those of the network that trains, whoever asks.
+        with torch.autocast(batch["ids_BT"].device.type, torch.bfloat16, enabled=self._autocast):
+            return self._outputs(batch)
+
+    def _outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         # First, so that no other pass comes between the policy's and its backward pass.
         reference = {"reference_logprobs_N": self._reference_logprobs(batch)} if self.keep_reference else {}
         hidden_NH, stats = self.policy_pass(batch)
@@ -56,7 +62,8 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
         if self.value_head is not None:
             trunk = self.value_trunk
             features_NH = hidden_NH.detach() if trunk is None else action_hidden(trunk, batch)
-            out["values_N"] = self.value_head(features_NH.float())[:, 0]
+            with torch.autocast(features_NH.device.type, enabled=False):  # bf16 has three digits
+                out["values_N"] = self.value_head(features_NH.float())[:, 0]
         return out
 
     def _reference_logprobs(self, batch: dict[str, Tensor]) -> Tensor:

@@ -156,9 +156,37 @@ def test_a_second_pass_trains_every_rollout_again_on_the_credit_and_log_probs_of
     assert sum(twice["clipped"].values()) > 2 * sum(once["clipped"].values())
 
 
-def test_recomputed_old_logprobs_make_the_first_ratio_one(model_folder: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_log_probs_values_and_the_comparison_are_of_the_network_that_trains(model_folder: Path, dtype: str) -> None:
+    options = ("--method.name=ppo", "--learner.old_logprobs=recompute", "--learner.minibatch_rollouts=6")
+    learner = make_learner(model_folder, settings(*options, f"--learner.dtype={dtype}", "--learner.token_budget=10000"))
+    inner, autocast, passed = learner.policy.policy_pass, [], []
+
+    def watched(batch: dict[str, torch.Tensor]) -> Any:
+        hidden, stats = inner(batch)
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        passed.append(stats.logprobs_N.detach())
+        return hidden, stats
+
+    learner.policy.policy_pass = watched
+    (shard,) = shard_groups(GROUPS, num_minibatches=1, num_shards=1, seed=0)
+    learner.compare_logprobs(shard)
+    learner.update(TrainingData(episodes=shard), num_minibatches=1)
+    assert autocast == 4 * [dtype == "bfloat16"]  # compared, recomputed, for the critic, trained
+    assert all(torch.equal(logprobs, passed[0]) for logprobs in passed)
+    batch = {"ids_BT": torch.tensor([[1, 2, 3]]), "action_BT": torch.tensor([[False, True, True]])}
+    assert {name: tensor.dtype for name, tensor in learner.policy.forward_train(batch).items()} == {
+        "logprobs_N": torch.float32,
+        "entropy_N": torch.float32,
+        "values_N": torch.float32,
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recomputed_old_logprobs_make_the_first_ratio_one(model_folder: Path, dtype: str) -> None:
     # The sampler's log-probs are far off; recomputed, nothing is clipped in the first update.
     options = ("--learner.old_logprobs=recompute", "--learner.minibatch_rollouts=6", "--learner.importance_cap=2.0")
+    options = (*options, f"--learner.dtype={dtype}")
     sampler = train(make_learner(model_folder, settings("--learner.minibatch_rollouts=6")), GROUPS, 1)
     recomputed = train(make_learner(model_folder, settings(*options)), GROUPS, 1)
     assert clipped_tokens([recomputed]).total() == 0
