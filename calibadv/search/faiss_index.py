@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,16 @@ _CODES = 256  # centroids of one PQ byte; fewer vectors cannot train them
 _POINTS_A_LIST = 39  # FAISS' own minimum for a centroid that means something
 _SAMPLED_A_LIST = 64  # vectors a list that training reads: 1.2 million of Wikipedia's 21 million
 _ADDED = 65_536  # vectors copied into an index at a time
+_PROBE_S = 120  # seconds to import FAISS, open the GPU and search
+PROBE = """
+import faiss, numpy, sys
+resources = faiss.StandardGpuResources()
+resources.noTempMemory()
+unit = numpy.eye(32, dtype="float32")
+index = faiss.index_cpu_to_gpu(resources, int(sys.argv[1]), faiss.IndexFlatIP(32))
+index.add(unit)
+assert index.search(unit, 1)[1][:, 0].tolist() == list(range(32)), "it finds the wrong neighbours"
+"""
 
 
 def built_in(config: SearchConfig, documents: int, dim: int) -> dict[str, int]:
@@ -102,10 +115,26 @@ def search_in(index: Any, config: SearchConfig) -> Nearest:
     return nearest
 
 
-def on_gpu(index: Any, device: str, faiss: Any) -> Any:
+@cache
+def gpu_fault(number: int, program: str = PROBE) -> str:
+    """Why FAISS cannot search on a GPU that it sees, in its own words; "" where it can.
+
+    A process of its own tries: a FAISS without code for the GPU's architecture does not raise, it aborts.
+    """
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", program, str(number)], capture_output=True, text=True, timeout=_PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_PROBE_S} s"
+    last = tried.stderr.strip().rpartition("\n")[2]
+    return "" if tried.returncode == 0 else shorten(f"exit code {tried.returncode}: {last}", 400)
+
+
+def on_gpu(index: Any, device: str, faiss: Any, fault_of: Callable[[int], str] = gpu_fault) -> Any:
     """The index on `device` ("cuda:1") where FAISS was built for GPUs and supports its kind there, else as it was.
 
-    A warning says why it stays on the CPU; "cpu" asks for nothing.
+    A warning says why it stays on the CPU; "cpu" asks for nothing. ValueError where FAISS cannot search there at all.
     """
     if not device.startswith("cuda"):
         return index
@@ -114,6 +143,12 @@ def on_gpu(index: Any, device: str, faiss: Any) -> Any:
     if number >= count or not hasattr(faiss, "StandardGpuResources"):
         logger.warning("search: no GPU for the index (device %s, FAISS sees %d): it stays on the CPU", device, count)
         return index
+    if fault := fault_of(number):
+        raise ValueError(
+            f"search.device = {device!r}: the installed FAISS cannot search on this GPU ({fault}); install "
+            "'faiss-gpu>=1.15.1' in place of any other FAISS (faiss-gpu-cu12 has no code for H100, H200 and H20), or "
+            "set search.device 'cpu'"
+        )
     try:
         moved = faiss.index_cpu_to_gpu(_resources(faiss.StandardGpuResources), number, index)
     except RuntimeError as error:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from calibadv.search.faiss_index import (
+    PROBE,
     add_rows,
     built_in,
+    gpu_fault,
     on_gpu,
     opened,
     search_in,
@@ -106,15 +108,19 @@ class FakeFaiss(SimpleNamespace):
         return f"{index} on {number}"
 
 
+def no_fault(_: int) -> str:
+    return ""
+
+
 def test_an_index_goes_to_the_gpu_that_is_asked_for() -> None:
-    assert on_gpu("flat", "cuda:1", FakeFaiss()) == "flat on 1"
-    assert on_gpu("flat", "cuda", FakeFaiss()) == "flat on 0"
+    assert on_gpu("flat", "cuda:1", FakeFaiss(), no_fault) == "flat on 1"
+    assert on_gpu("flat", "cuda", FakeFaiss(), no_fault) == "flat on 0"
     assert on_gpu("flat", "cpu", FakeFaiss()) == "flat"
 
 
 def test_many_pieces_share_one_processs_gpu_memory() -> None:
     for _ in range(3):
-        on_gpu("flat", "cuda:0", FakeFaiss())
+        on_gpu("flat", "cuda:0", FakeFaiss(), no_fault)
     assert Resources.made == 1
 
 
@@ -129,8 +135,35 @@ def test_many_pieces_share_one_processs_gpu_memory() -> None:
 def test_an_index_that_no_gpu_can_hold_stays_and_says_why(
     caplog: pytest.LogCaptureFixture, index: str, device: str, library: SimpleNamespace, said: str
 ) -> None:
-    assert on_gpu(index, device, library) == index
+    assert on_gpu(index, device, library, no_fault) == index
     assert said in caplog.text
+
+
+ABORTS = """
+import os, sys
+print("Faiss assertion 'err__ == cudaSuccess' failed", "details: CUDA error 209 no kernel image", file=sys.stderr)
+sys.stderr.flush()
+os.abort()
+"""
+
+
+def test_a_faiss_that_aborts_on_the_gpu_is_refused_in_words_and_ends_no_one_else() -> None:
+    with pytest.raises(ValueError, match=r"cuda:0.*exit code -6: Faiss assertion.*error 209.*install 'faiss-gpu>=1"):
+        on_gpu("flat", "cuda:0", FakeFaiss(), lambda number: gpu_fault(number, ABORTS))
+
+
+def test_the_probe_searches_on_the_gpu_that_is_asked_for() -> None:
+    fault = gpu_fault(1)  # this FAISS was built without GPUs
+    assert "has no attribute 'StandardGpuResources'" in fault
+    stand_in = """
+import faiss, sys
+class Resources:
+    def noTempMemory(self): pass
+faiss.StandardGpuResources = Resources
+faiss.index_cpu_to_gpu = lambda resources, number, index: {1: index}[number]
+"""
+    assert gpu_fault(1, stand_in + PROBE) == ""
+    assert "KeyError: 0" in gpu_fault(0, stand_in + PROBE)
 
 
 def test_all_kinds_are_tried_above() -> None:
