@@ -21,13 +21,12 @@ from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
 from calibadv.cluster.servers import server_in_use
 from calibadv.config import Config, role
-from calibadv.methods import make_method
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stall import START
 from calibadv.rllib.stream import RolloutStream
 from calibadv.search.embeddings import embedding_progress
-from calibadv.training.inputs import Inputs, read_questions
+from calibadv.training.inputs import Inputs
 from calibadv.views.summary import TerminalView
 from serve.app import start_search, stop_search
 from serve.search_client import search_factory
@@ -63,10 +62,17 @@ def started(
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
         app, name = search_app or ray_name(f"search-{config.run_name}"), f"coordinator-{config.run_name}"
         coordinator = create_coordinator(name)  # lives as long as this handle
-        method = make_method(config.method.name, config.method.params)
-        train, test = read_questions(config, inputs, method)
         search = search_factory(config.search, app)
-        stream = RolloutStream(config, method, inputs.model, train, test, search, name, inputs.start)
+        stream = RolloutStream(
+            config,
+            inputs.method,
+            inputs.model,
+            inputs.train_questions,
+            inputs.test_questions,
+            search,
+            name,
+            inputs.start,
+        )
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
         view.follow(algorithm.stall.now)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
-from calibadv.data.corpus import load_corpus
 from calibadv.data.corpus_store import CorpusStore
-from calibadv.data.questions import load_questions
 from calibadv.rewards.gold_match import GoldNeed, same_passage, title_key
 from calibadv.types import Document, Question
 
@@ -35,14 +32,26 @@ class GoldFound:
         )
 
 
-def training_questions(train: Path, corpus: Path, need: GoldNeed | None) -> Sequence[Question]:
-    """The questions of a training file; their gold as the method needs it. Says how much of it is known.
+def training_questions(
+    questions: Sequence[Question], corpus: Iterable[Document], need: GoldNeed | None, *, file: Path
+) -> Sequence[Question]:
+    """The questions of a training file, their gold as the method needs it. Says how much of it is known.
 
-    ValueError where that is less than `need.min_share`. Read once for all that ask in this process.
+    ValueError, naming the `file`, where that is less than `need.min_share`.
     """
     if need is None:
-        return without_gold_texts(load_questions(train))
-    return _found(train, corpus, need, _stamp(train), _stamp(corpus)).questions
+        return without_gold_texts(questions)
+    found = gold_in_corpus(questions, corpus, need)
+    if found.share < need.min_share:
+        what = "sub-queries and texts of gold passages" if need.what == "texts" else "gold passages of the corpus"
+        remedy = "or another method" if need.what == "texts" else "another method, or a judge (--method.params.judge)"
+        raise ValueError(
+            f"{file}: {found}, less than method.params.min_gold = {need.min_share:g}; question {found.lacking!r} has "
+            f"none. This method's rewards need {what}: use a data set that has them (MuSiQue, HotpotQA, 2Wiki, the "
+            f"pocket world) with a corpus that holds them, lower min_gold, {remedy}"
+        )
+    log.info("%s", found)
+    return found.questions
 
 
 def gold_in_corpus(questions: Sequence[Question], corpus: Iterable[Document], need: GoldNeed) -> GoldFound:
@@ -78,21 +87,6 @@ def gold_in_corpus(questions: Sequence[Question], corpus: Iterable[Document], ne
     passages = sum(len(question.gold_doc_ids) for question in questions)
     share = sum(shares) / len(shares) if shares else 0.0
     return GoldFound(tuple(filled), share, by_id, by_text, passages, lacking)
-
-
-@lru_cache(maxsize=1)
-def _found(train: Path, corpus: Path, need: GoldNeed, *_stamps: object) -> GoldFound:
-    found = gold_in_corpus(load_questions(train), load_corpus(corpus), need)
-    if found.share < need.min_share:
-        what = "sub-queries and texts of gold passages" if need.what == "texts" else "gold passages of the corpus"
-        remedy = "or another method" if need.what == "texts" else "another method, or a judge (--method.params.judge)"
-        raise ValueError(
-            f"{train}: {found}, less than method.params.min_gold = {need.min_share:g}; question {found.lacking!r} has "
-            f"none. This method's rewards need {what}: use a data set that has them (MuSiQue, HotpotQA, 2Wiki, the "
-            f"pocket world) with a corpus that holds them, lower min_gold, {remedy}"
-        )
-    log.info("%s", found)
-    return found
 
 
 def without_gold_texts(questions: Sequence[Question]) -> list[Question]:
@@ -140,8 +134,3 @@ def _by_title_and_text(
             if (question_id, gold_id) not in found and same_passage(document, title, text):
                 found.add((question_id, gold_id))
     return found
-
-
-def _stamp(path: Path) -> object:
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from calibadv.data.overlap import shared_questions
 from calibadv.data.questions import load_questions, scored_by
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
+from calibadv.data.digests import questions_digest
 from calibadv.methods import Method, make_method
 from calibadv.model_source import to_fetch
 from calibadv.pocket import write_pocket_world
@@ -29,38 +31,50 @@ from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Start
 from calibadv.rollout.torch_engine import check_folder
 from calibadv.tracking.run_folder import check_free
-from calibadv.types import Question
+from calibadv.types import Document, Question, TokenUnit
 
 logger = logging.getLogger(__name__)
+
+DATA = ("train", "test", "corpus")  # the files that a run's configuration names
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run is made from: its files, all local, and the checkpoint that it goes on from, if it does."""
+    """What a run is made from: its local files, what was read of them, and the checkpoint that it goes on from, if any.
+
+    The corpus is not kept: it may be larger than memory, and the search app's replicas read it where they live.
+    """
 
     train: Path
     test: Path
     corpus: Path
-    model: Path
+    model: Path  # folder
+    method: Method
+    train_questions: Sequence[Question]  # with the gold that the method needs
+    test_questions: Sequence[Question]  # those that are asked
+    digests: Mapping[str, str]  # of all questions of "train" and "test", as the files have them
     start: Start | None = None
 
 
-def read_questions(config: Config, inputs: Inputs, method: Method) -> tuple[list[Question], list[Question]]:
-    """The training questions, with the gold that the method needs, and the test questions that are asked."""
-    tokens = config.reward.tokens
-    train = scored_by(tokens, training_questions(inputs.train, inputs.corpus, method.gold))
-    test = load_questions(inputs.test, tokens=tokens)[: config.data.test_questions]
-    return train, without_gold_texts(test)
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """How the files of a run are read."""
+
+    questions: Callable[..., list[Question]] = load_questions
+    corpus: Callable[..., Sequence[Document]] = load_corpus
 
 
-def resolve_inputs(config: Config) -> Inputs:
-    """The run's files. Writes the pocket world to the cache, fetches a hub model; raises ValueError for bad input."""
+def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
+    """The run's files, each read once. Writes the pocket world to the cache, fetches a hub model.
+
+    ValueError for bad input.
+    """
     check_places(config, os.environ)
     check_routes(config)
     check_job(config)
     _check_data_of_job(config)
-    inputs = _inputs(config, config.run.cache, model_folder(config.model.path))
-    _check_files(config, inputs, inputs.model)
+    model = model_folder(config.model.path)
+    inputs = _read(config, _files(config, config.run.cache), model, readers)
     _check_folder(config)
     return inputs
 
@@ -75,30 +89,31 @@ def check_inputs(config: Config, *, resume: bool = False) -> None:
     name = config.model.path
     model = None if to_fetch(name) else model_folder(name)
     with TemporaryDirectory() as cache:
-        _check_files(config, _inputs(config, Path(cache), model or Path(name)), model)
+        _read(config, _files(config, Path(cache)), model, Readers())
     _check_folder(config)
     if model is None:
         logger.info("the model %s is not in the hub's cache: a run fetches it first, and then sees its tokenizer", name)
 
 
-def _inputs(config: Config, cache: Path, model: Path) -> Inputs:
-    pocket = write_pocket_world(cache / "pocket") if POCKET in _data(config) else None
+def _files(config: Config, cache: Path) -> dict[str, Path]:
+    """Where training questions, test questions and corpus lie, by name."""
+    pocket = write_pocket_world(cache / "pocket") if POCKET in (getattr(config.data, name) for name in DATA) else None
 
     def path(name: str) -> Path:
         given: str = getattr(config.data, name)
         return getattr(pocket, name) if given == POCKET and pocket else Path(given).absolute()
 
-    return Inputs(train=path("train"), test=path("test"), corpus=path("corpus"), model=model)
+    return {name: path(name) for name in DATA}
 
 
-def _check_files(config: Config, inputs: Inputs, model: Path | None) -> None:
-    """Raises ValueError for questions, a corpus and a model (None: not here yet) that do not make a run."""
-    tokens, tallies = config.reward.tokens, {name: Tally() for name in ("train", "test", "corpus")}
-    train = load_questions(inputs.train, tokens=tokens, tally=tallies["train"])
-    test = load_questions(inputs.test, tokens=tokens, tally=tallies["test"])
-    load_corpus(inputs.corpus, tally=tallies["corpus"])  # for what is wrong in it
-    if (need := make_method(config.method.name, config.method.params).gold) is not None:
-        training_questions(inputs.train, inputs.corpus, need)  # says how much is known, and refuses too little
+def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers: Readers) -> Inputs:
+    """What the files hold. ValueError where they and the model (None: not here yet) do not make a run."""
+    tokens, tallies = config.reward.tokens, {name: Tally() for name in DATA}
+    train = readers.questions(files["train"], tokens=tokens, tally=tallies["train"])
+    test = readers.questions(files["test"], tokens=tokens, tally=tallies["test"])
+    corpus = readers.corpus(files["corpus"], tally=tallies["corpus"])
+    method = make_method(config.method.name, config.method.params)
+    trained = training_questions(train, corpus, method.gold, file=files["train"])
     _check_overlap(train, test)
     if model is not None:
         check_architecture(str(model))
@@ -112,18 +127,31 @@ def _check_files(config: Config, inputs: Inputs, model: Path | None) -> None:
         check_prompts(config, model, [*train, *test])
     if len(train) < config.data.questions_per_step:
         raise ValueError(
-            f"{inputs.train} has {len(train)} questions, fewer than data.questions_per_step = "
+            f"{files['train']} has {len(train)} questions, fewer than data.questions_per_step = "
             f"{config.data.questions_per_step}: a step would ask one twice; lower it"
         )
     for name, tally in tallies.items():  # after all checks: what is refused is said in one line
-        say_rows(name, getattr(inputs, name), tally, tokens)
+        say_rows(name, files[name], tally, tokens)
+    return Inputs(
+        train=files["train"],
+        test=files["test"],
+        corpus=files["corpus"],
+        model=model or Path(config.model.path),
+        method=method,
+        train_questions=trained,
+        test_questions=without_gold_texts(test[: config.data.test_questions]),
+        digests={
+            name: questions_digest(scored_by(TokenUnit.WORDS, questions))  # whatever the run scores by
+            for name, questions in (("train", train), ("test", test))
+        },
+    )
 
 
 def _check_data_of_job(config: Config) -> None:
     """ValueError where a job names files by paths from a checkout: its working directory is sent without data."""
     if not in_job():
         return
-    given = {f"data.{name}": getattr(config.data, name) for name in ("train", "test", "corpus")}
+    given = {f"data.{name}": getattr(config.data, name) for name in DATA}
     given |= {"search.faiss_index": config.search.faiss_index}
     for key, path in given.items():
         if path not in ("", POCKET) and not Path(path).is_absolute() and not Path(path).exists():
@@ -141,10 +169,6 @@ def _check_folder(config: Config) -> None:
             "the job: give a folder that stays, e.g. --run.folder /mnt/calibadv/runs",
             str(config.run.folder),
         )
-
-
-def _data(config: Config) -> tuple[str, ...]:
-    return (config.data.train, config.data.test, config.data.corpus)
 
 
 def _check_overlap(train: list[Question], test: list[Question]) -> None:

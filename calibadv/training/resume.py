@@ -14,8 +14,7 @@ from calibadv.checkpoints.progress import Progress
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.cluster.prompts import DATE
 from calibadv.config import Config, ConfigError
-from calibadv.data.digests import corpus_digest, model_digest, questions_digest
-from calibadv.data.questions import load_questions
+from calibadv.data.digests import corpus_digest, model_digest
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Start
 from calibadv.tracking.mlflow_store import STATE
@@ -54,12 +53,11 @@ def storage_of(config: Config, run_folder: Path) -> Storage:
 
 
 def run_identity(config: Config, inputs: Inputs) -> Identity:
-    """What makes this run this run. Reads every input file once."""
+    """What makes this run this run. Reads the files of corpus and model."""
     return Identity(
         flat(config.model_dump(mode="json")),
         {
-            "train": questions_digest(load_questions(inputs.train)),
-            "test": questions_digest(load_questions(inputs.test)),
+            **inputs.digests,
             "corpus": corpus_digest(inputs.corpus),
             "model": model_digest(inputs.model),
         },

@@ -14,7 +14,7 @@ from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config
 from calibadv.diagnostics import ClippedTokens
 from calibadv.json_lines import read_json_lines
-from calibadv.methods import Method, make_method
+from calibadv.methods import Method
 from calibadv.plots.run import write_overview, write_plots
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.env_runner import StepSample
@@ -74,7 +74,7 @@ class TrainingRun:
     starts_again: Callable[[BaseException], bool] = lambda _: False  # whether that error is followed by a restart
 
     def __post_init__(self) -> None:
-        self.method: Method = make_method(self.config.method.name, self.config.method.params)
+        self.method: Method = self.inputs.method
         self.sentinel = Sentinel(self.config.sentinel, self.checkpoints.snapshots)
         self.readiness = Readiness(self.config.sentinel, self._remedy)
         self.booked = 0  # version up to which every step is written down

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from calibadv.data.corpus import load_corpus
 from calibadv.data.gold_passages import gold_in_corpus, training_questions
 from calibadv.data.passages import passage_id
+from calibadv.data.questions import load_questions
 from calibadv.rewards.gold_match import GoldNeed
 from calibadv.types import Document, Question
 
@@ -90,8 +93,13 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return train, corpus
 
 
+def trained(files: tuple[Path, Path], need: GoldNeed | None) -> Sequence[Question]:
+    train, corpus = files
+    return training_questions(load_questions(train), load_corpus(corpus), need, file=train)
+
+
 def test_hotpotqa_trains_stepsearch_on_a_corpus_with_its_own_ids(files: tuple[Path, Path]) -> None:
-    (question,) = training_questions(*files, TEXTS)
+    (question,) = trained(files, TEXTS)
     assert question.gold_doc_ids == (
         passage_id("One", "First of all passages."),
         passage_id("Two", "Second of all passages."),
@@ -102,19 +110,18 @@ def test_hotpotqa_trains_stepsearch_on_a_corpus_with_its_own_ids(files: tuple[Pa
 
 def test_what_is_known_is_said_once(files: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "calibadv"):
-        first = training_questions(*files, DOCUMENTS)
-        assert training_questions(*files, DOCUMENTS) is first
+        trained(files, DOCUMENTS)
     assert len(caplog.records) == 1
     assert "gold is known of 50.0% (mean over 1 questions; 0 passages by id and 1 by text, of 2)" in caplog.text
 
 
 def test_too_little_is_refused_with_the_share_the_setting_and_a_question(files: tuple[Path, Path]) -> None:
     with pytest.raises(ValueError, match=r"known of 50.0%.* less than method.params.min_gold = 0.6") as refused:
-        training_questions(*files, replace(DOCUMENTS, min_share=0.6))
+        trained(files, replace(DOCUMENTS, min_share=0.6))
     assert "\n" not in str(refused.value)
 
 
 def test_a_method_that_reads_no_gold_gets_no_texts(files: tuple[Path, Path]) -> None:
-    (question,) = training_questions(*files, None)
+    (question,) = trained(files, None)
     assert (question.gold_titles, question.gold_passages) == ((), ())
     assert len(question.gold_doc_ids) == 2

@@ -13,9 +13,12 @@ import ray
 
 from calibadv.cluster.model_folder import model_folder
 from calibadv.config import load_config
+from calibadv.data.corpus import load_corpus
+from calibadv.data.questions import load_questions
+from calibadv.evaluation.identity import questions_digest
 from calibadv.pocket import policy_path
 from calibadv.training import attempt
-from calibadv.training.inputs import check_inputs, check_job, resolve_inputs
+from calibadv.training.inputs import Readers, check_inputs, check_job, resolve_inputs
 from tests.build import overrides_of
 from workflows import one_run, train
 
@@ -73,6 +76,35 @@ def test_right_input_is_resolved_to_checked_files(files: dict[str, str], tmp_pat
     inputs = resolve_inputs(load_config(None, files))
     assert (inputs.train, inputs.corpus) == (tmp_path / "train.jsonl", tmp_path / "corpus.jsonl")
     assert inputs.model == policy_path()
+
+
+def test_each_file_is_read_once_also_for_a_method_that_reads_gold(tmp_path: Path) -> None:
+    read: list[Path] = []
+
+    def counted(reader: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Path, **more: Any) -> Any:
+            read.append(path)
+            return reader(path, **more)
+
+        return call
+
+    readers = Readers(counted(load_questions), counted(load_corpus))
+    config = load_config(train.RECIPES / "pocket.toml", {"run.cache": tmp_path, "method.name": "stepsearch"})
+    inputs = resolve_inputs(config, readers)
+    assert sorted(read) == sorted([inputs.train, inputs.test, inputs.corpus])
+    assert any(question.gold_passages for question in inputs.train_questions)
+    assert len(inputs.test_questions) == config.data.test_questions
+    assert inputs.digests == {
+        name: questions_digest(load_questions(getattr(inputs, name))) for name in ("train", "test")
+    }
+
+
+def test_digests_of_questions_do_not_depend_on_how_they_are_scored(files: dict[str, str]) -> None:
+    by_words, by_characters = (
+        resolve_inputs(load_config(None, files | {"reward.tokens": unit})) for unit in ("words", "unspaced")
+    )
+    assert by_words.digests == by_characters.digests
+    assert by_words.train_questions != by_characters.train_questions
 
 
 def test_pocket_names_the_embedded_world_and_policy(tmp_path: Path) -> None:

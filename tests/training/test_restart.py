@@ -37,6 +37,7 @@ from calibadv.training.signals import Interruption
 from calibadv.views.plain import PlainView
 from tests.build import overrides_of
 from tests.training.test_run import (
+    METHOD,
     MUTE,
     STEPS,
     Script,
@@ -174,7 +175,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(name: str, *scripts: Script, more: tuple[str, ...] = (), resume: bool = False) -> int:
         config = settings(tmp_path, name, *more)
-        waiting, questions = list(scripts), questions_file(tmp_path)
+        waiting = list(scripts)
+        inputs = Inputs(questions_file(tmp_path), Path(), Path(), policy_path(), METHOD, (), (), {})
 
         @contextmanager
         def started(_: Any, inputs: Inputs, *__: Any, **___: Any) -> Iterator[Any]:
@@ -184,7 +186,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         monkeypatch.setattr(training_run.TrainingRun, "_write_diagnostics", lambda _: None)
         told = call.told = Told()  # type: ignore[attr-defined]
         monkeypatch.setattr(attempt, "MlflowRun", lambda *_, **__: told)
-        monkeypatch.setattr(attempt, "resolve_inputs", lambda _: Inputs(questions, Path(), Path(), policy_path()))
+        monkeypatch.setattr(attempt, "resolve_inputs", lambda _: inputs)
         monkeypatch.setattr(attempt, "run_identity", lambda c, _: Identity(flat(c.model_dump(mode="json")), {}))
         monkeypatch.setattr(one_run, "open_view", lambda steps: view(steps))
 

@@ -99,7 +99,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fa
     def call(name: str, script: Script | None = None, *more: str, resume: bool = False) -> FakeAlgorithm:
         config = settings(*more)
         identity = Identity(flat(config.model_dump(mode="json")), {})
-        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), Path())
+        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), Path(), METHOD, (), (), {})
         with RunFolder(tmp_path / name, resume=resume) as folder, Interruption().installed() as interruption:
             storage = storage_of(config, folder.path)
             storage.prepare()
