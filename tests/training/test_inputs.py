@@ -89,11 +89,13 @@ def test_each_file_is_read_once_also_for_a_method_that_reads_gold(tmp_path: Path
         return call
 
     readers = Readers(counted(load_questions), counted(load_corpus))
-    config = load_config(train.RECIPES / "pocket.toml", {"run.cache": tmp_path, "method.name": "stepsearch"})
+    config = load_config(
+        train.RECIPES / "pocket.toml", {"run.cache": tmp_path, "method.name": "stepsearch", "data.test_questions": 8}
+    )
     inputs = resolve_inputs(config, readers)
     assert sorted(read) == sorted([inputs.train, inputs.test, inputs.corpus])
     assert any(question.gold_passages for question in inputs.train_questions)
-    assert len(inputs.test_questions) == config.data.test_questions
+    assert len(inputs.test_questions) == 8
     assert inputs.digests == {
         name: questions_digest(load_questions(getattr(inputs, name))) for name in ("train", "test")
     }
