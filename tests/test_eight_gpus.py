@@ -11,7 +11,6 @@ from benchmarks.scaling_model import A100, H100
 from benchmarks.scaling_model_table import recipe_step
 from calibadv.config import Config, load_config, role
 from calibadv.memory.parts import NODE_GPUS, gpus_wanted
-from calibadv.methods import make_method
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import engine_pool
 from serve.application import search_application
@@ -37,7 +36,7 @@ def recipe(name: str, *overrides: str) -> Config:
 def actors(config: Config, folder: Path) -> list[dict[str, float]]:
     """What each process of the run asks Ray for: the engines' pool, the learners, the search app's replicas."""
     pool = engine_pool(config)
-    learners = CalibAdvConfig().of_learners(config, make_method(config.method.name, config.method.params), "/nowhere")
+    learners = CalibAdvConfig().of_learners(config, config.method.make(), "/nowhere")
     assert learners.num_cpus_per_learner == "auto"
     (folder / "corpus.jsonl").write_text("")
     app = search_application(

@@ -4,100 +4,79 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from functools import partial
-
-import ray
+from collections.abc import Mapping
 
 from calibadv.config import Config
 from calibadv.rllib.learner_state import CheckpointFailed
-from calibadv.rllib.lost import mends
-from calibadv.training.attempt import make_attempt
+from calibadv.training.opening import opened_run
+from calibadv.training.parts import Parts
 from calibadv.training.readiness import Unready
-from calibadv.training.restart import Restart, RestartsUsedUp, after, restarted
+from calibadv.training.restart import FIRST_START, Restart, next_restart, with_restarts
 from calibadv.training.resume import finished_steps
 from calibadv.training.sentinel import Collapsed
 from calibadv.training.signals import Interruption, Preempted
-from calibadv.views.open import open_view
 from calibadv.views.summary import RunSummary, TerminalView
 from workflows.session import started
 
 logger = logging.getLogger("workflows.train")
 
 PREEMPTED = os.EX_TEMPFAIL  # 75, "try again later": what sysexits.h calls it
-UNREADY = 5  # the policy cannot learn
 LOST = 4  # processes, more often than the run starts again by itself
-Again = Callable[[Restart], int]
+ENDS: dict[type[Exception], int] = {CheckpointFailed: 1, Collapsed: 3, Unready: 5}
+"""What ends a run with its reason in one line, and the exit code."""
+PARTS = Parts(started)
 
 
-def train(config: Config, *, resume: bool = False, restart: Restart | None = None, again: Again | None = None) -> int:
-    """One run with the terminal's view; the exit code.
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    restart: Restart = FIRST_START,
+    restarts: bool = False,
+    parts: Parts = PARTS,
+) -> int | Restart:
+    """One run with the terminal's view; the exit code, or the restart that is to follow.
 
-    `again` starts the command anew after `restart`s, where a process that the run needs is lost; without it such a run
-    ends.
+    `restarts`: whether the caller starts the command anew where a process that the run needs is lost; without it such
+    a run ends.
     """
     folder = config.run.folder / config.run_name
     if resume and (done := finished_steps(folder)) is not None and done >= config.run.steps:
         logger.info("%s has finished all of its %d steps: there is nothing to go on with", folder, done)
         return 0
-    restart = restart or Restart()
-    with Interruption().installed() as interruption, open_view(config.run.steps) as view:
+    with Interruption().installed() as interruption, parts.view(config.run.steps) as view:
         try:
-            summary = train_run(config, view, resume=resume, interruption=interruption, restart=restart)
+            with opened_run(config, view, interruption, parts, resume=resume, restart=restart) as run:
+                summary = run.execute()
         except Preempted:
             return PREEMPTED
         except KeyboardInterrupt:
             return 130
-        except Collapsed as collapse:
-            logger.error("%s", collapse)
-            return 3
-        except Unready as unready:
-            logger.error("%s", unready)
-            return UNREADY
-        except CheckpointFailed as failure:
-            logger.error("%s", failure)
-            return 1
         except Exception as error:
-            try:
-                if not mends(error):
-                    raise
-                restart = after(error, restart, config.checkpoint.max_restarts if again else 0)
-            except RestartsUsedUp as end:
-                logger.error("%s", end)
+            for kind, code in ENDS.items():
+                if isinstance(error, kind):
+                    logger.error("%s", error)
+                    return code
+            following = next_restart(error, restart, config.checkpoint.max_restarts if restarts else 0)
+            if following is None:
+                logger.error("%s, and %s", error, error.__notes__[-1])
                 return LOST
-        else:
-            view.finish(summary)
-            return 0
-    assert again is not None
-    return again(restart)
+            return following
+        view.finish(summary)
+    return 0
 
 
 def train_run(
-    config: Config,
-    view: TerminalView,
-    *,
-    resume: bool = False,
-    interruption: Interruption | None = None,
-    tags: Mapping[str, str] | None = None,
-    search_app: str | None = None,
-    restart: Restart | None = None,
+    config: Config, view: TerminalView, *, tags: Mapping[str, str] | None = None, parts: Parts = PARTS
 ) -> RunSummary:
-    """Runs the whole of it, into its run folder and MLflow; with `resume`, what is left of it.
+    """One run inside a Ray that is up and stays up (a Tune trial's), into its run folder and MLflow.
 
-    `tags` are set on the MLflow run beside its own. ValueError, with nothing started, for bad input, for a folder that
-    another run has or writes, and for a run that cannot be resumed. Inside a running Ray (a Tune trial) a run that
-    loses a learner or a node is begun again here, and `RestartsUsedUp` says when that has happened too often; elsewhere
-    the loss is raised, and `restart` tells a new process of it.
+    `tags` are set on the MLflow run beside its own. A run that loses a learner or a node is begun again here; the last
+    loss is raised when that has happened too often. ValueError as of `opened_run`.
     """
-    held, start = interruption or Interruption(), partial(started, search_app=search_app)
 
     def attempt(restart: Restart) -> RunSummary:
-        try:
-            return make_attempt(config, view, held, tags or {}, start, resume=resume, restart=restart)
-        except Exception:
-            held.let_in()  # a signal that waited for the end of what has failed
-            raise
+        with opened_run(config, view, Interruption(), parts, restart=restart, tags=tags) as run:
+            return run.execute()
 
-    if ray.is_initialized():  # a Tune trial's
-        return restarted(attempt, max_restarts=config.checkpoint.max_restarts)
-    return attempt(restart or Restart())
+    return with_restarts(attempt, max_restarts=config.checkpoint.max_restarts)

@@ -13,9 +13,10 @@ if __name__ == "__main__":
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calibadv.config import Config, ConfigError, command_line, load_config
 from workflows.command import run_command
@@ -24,14 +25,16 @@ from workflows.shipped import RECIPES, recipe_file
 RUNS = Path("runs")  # where --resume looks for a name
 
 
-def main(arguments: Sequence[str] | None = None, *, starts_again: bool = False) -> int:
+def main(
+    arguments: Sequence[str] | None = None, *, starts_again: bool = False, train: Callable[..., Any] | None = None
+) -> int:
     """0: trained, or there was nothing left to train. 1: trained, but the last checkpoint could not be written.
 
     2: the input was wrong (of a dry run too), or what was to be resumed is another run, and nothing was started. 3: the
     sentinel stopped it. 4: a learner or a node was lost once more than `checkpoint.max_restarts`. 5: ended at its
     start, for its policy cannot learn. 6: Ray did not start. 75: SIGTERM. 130: Ctrl-C. Of 3, 4, 75 and 130 what was
     learned is saved, and the same command with --resume goes on (docs/resume.md). `starts_again`: whether this process
-    may become the command anew where a process that the run needs is lost.
+    may become the command anew where a process that the run needs is lost. `train`: in place of `one_run.train`.
     """
     asked = parse(arguments)
     if asked.dry_run:
@@ -39,8 +42,8 @@ def main(arguments: Sequence[str] | None = None, *, starts_again: bool = False) 
     with loading():
         from calibadv.training.restart import start_again, started_again
         from workflows import one_run
-    again = start_again if starts_again else None
-    return one_run.train(asked.config, resume=asked.resume, restart=started_again(), again=again)
+    end = (train or one_run.train)(asked.config, resume=asked.resume, restart=started_again(), restarts=starts_again)
+    return end if isinstance(end, int) else start_again(end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -20,13 +21,14 @@ from calibadv.config import Config, role
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
 from calibadv.studies.tracked import child_tags
-from calibadv.training.inputs import resolve_inputs
+from calibadv.training.inputs import corpus_file
+from calibadv.training.parts import Parts
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
 from calibadv.views.open import open_view
 from serve.app import stop_search
-from workflows.one_run import train_run
-from workflows.session import init_ray, open_search, wanted_cpus
+from workflows.one_run import PARTS, train_run
+from workflows.session import init_ray, open_search, started, wanted_cpus
 
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same in a trial as here
@@ -34,13 +36,11 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own swallows Ctrl-C and returns as if the study had ended
 }
 
-Started = Callable[[PlannedRun], None]
+Begun = Callable[[PlannedRun], None]
 Ended = Callable[[PlannedRun, str], None]  # and why it failed, "" if it did not
 
 
-def run_trials(
-    plan: Plan, waiting: Sequence[PlannedRun], parent_id: str | None, started: Started, ended: Ended
-) -> None:
+def run_trials(plan: Plan, waiting: Sequence[PlannedRun], parent_id: str | None, begun: Begun, ended: Ended) -> None:
     """Train every waiting run, `concurrent` at a time. One that fails is reported by `ended`; the others go on.
 
     A trial requests all that it computes with (`trial_request`): one for which there is no room waits as a whole and
@@ -69,7 +69,7 @@ def run_trials(
                 name="trials",
                 storage_path=str(results),
                 verbose=0,
-                callbacks=[_Follow(plan, runs, started, ended)],
+                callbacks=[_Follow(plan, runs, begun, ended)],
             ),
         ).fit()
 
@@ -117,7 +117,7 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
         )
     init_ray(config, wanted)
     try:
-        open_search(config, resolve_inputs(config).corpus, app)
+        open_search(config, corpus_file(config), app)
         yield
         if config.cluster.address != "local":  # a local cluster is stopped whole
             stop_search(app)
@@ -136,9 +136,10 @@ def trial(
     """One run, in the process of its trial. Why it failed is kept in a file (`failure_file`)."""
     run = next(run for run in plan.runs if run.name == assignment["run"])
     tags = child_tags(plan, run, parent_id)
+    parts = Parts(partial(started, search_app=app)) if shares_search(run.config, shared) else PARTS
     try:
         with open_view(run.config.run.steps, plain=True) as view:
-            train(run.config, view, tags=tags, search_app=app if shares_search(run.config, shared) else None)
+            train(run.config, view, tags=tags, parts=parts)
     except (Collapsed, Unready) as end:
         _write_failure(plan, run, str(end))
         raise
@@ -150,8 +151,8 @@ def trial(
 class _Follow(tune.Callback):  # type: ignore[misc]
     """Passes on which run starts and ends."""
 
-    def __init__(self, plan: Plan, runs: dict[str, PlannedRun], started: Started, ended: Ended) -> None:
-        self._plan, self._runs, self._started, self._ended = plan, runs, started, ended
+    def __init__(self, plan: Plan, runs: dict[str, PlannedRun], begun: Begun, ended: Ended) -> None:
+        self._plan, self._runs, self._begun, self._ended = plan, runs, begun, ended
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps its callbacks on disk to go on from there, which is ours to do (`check_finished`)."""
@@ -160,7 +161,7 @@ class _Follow(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, trial: Trial, **_: Any) -> None:
         run = self._run(trial)
         failure_file(self._plan.folder, run).unlink(missing_ok=True)  # of an earlier attempt
-        self._started(run)
+        self._begun(run)
 
     def on_trial_complete(self, trial: Trial, **_: Any) -> None:
         self._ended(self._run(trial), "")

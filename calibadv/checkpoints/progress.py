@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from calibadv.checkpoints.tree import decode, encode
@@ -19,15 +20,24 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run after `version` training steps."""
+    """A run after `version` training steps, each of which is written down."""
 
-    version: int
+    version: int = 0
     evaluations: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # version -> eval metrics
     clipped: Mapping[int, int] = field(default_factory=dict)  # token id -> how often the clip acted on it
     sentinel: Mapping[str, Any] = field(default_factory=dict)
-    telling: Mapping[str, Any] | None = None  # a rollout worth showing at the end, as `RolloutRecord.to_dict`
+    example: Mapping[str, Any] | None = None  # a rollout to show at the end, as `RolloutRecord.to_dict`
     best: Best | None = None
     wall_s: float = 0.0  # of every attempt so far
+
+    def stepped(self, version: int, clipped: Mapping[int, int], example: Mapping[str, Any] | None) -> Progress:
+        """After one step more, which led to `version`; `example` None: the earlier one stays."""
+        total = Counter(self.clipped) + Counter(clipped)
+        return replace(self, version=version, clipped=total, example=example or self.example)
+
+    def evaluated(self, version: int, metrics: Mapping[str, float]) -> Progress:
+        """With the evaluation of `version`."""
+        return replace(self, evaluations={**self.evaluations, version: metrics})
 
     def to_json(self) -> Any:
         """As JSON-ready values; `from_json` is its inverse, to the last bit."""

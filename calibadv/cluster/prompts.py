@@ -13,7 +13,7 @@ from pathlib import Path
 
 from calibadv.cluster.factories import make_dialogue, make_limits, open_dialogue
 from calibadv.config import Config
-from calibadv.methods import make_method
+from calibadv.methods import Method
 from calibadv.rollout.chat_template import problems, writes_date
 from calibadv.types import Question
 
@@ -23,14 +23,14 @@ DATE = "rollout.date"
 _LONGEST_CHECKED = 32  # prompts that are encoded to check the budget: the longest by characters
 
 
-def with_date(config: Config, model: Path, earlier: str = "") -> Config:
+def with_date(config: Config, method: Method, model: Path, earlier: str = "") -> Config:
     """The configuration with `rollout.date` set, if the model's chat template writes the date and none is given.
 
     `earlier`: the day of what is gone on with; "" = today.
     """
     if config.rollout.date:
         return config
-    dialogue = open_dialogue(config, make_method(config.method.name, config.method.params), str(model))
+    dialogue = open_dialogue(config, method, str(model))
     if not writes_date(dialogue.tokenizer, dialogue.system):
         return config
     day = earlier or date.today().isoformat()
@@ -38,12 +38,11 @@ def with_date(config: Config, model: Path, earlier: str = "") -> Config:
     return config.model_copy(update={"rollout": config.rollout.model_copy(update={"date": day})})
 
 
-def check_prompts(config: Config, model: Path, questions: Sequence[Question]) -> None:
+def check_prompts(config: Config, method: Method, model: Path, questions: Sequence[Question]) -> None:
     """Raises ValueError if no prompt of the chat template is right, or a question's is over the token budget.
 
     The longest by characters are encoded. What is odd in the template, but no error, is warned of.
     """
-    method = make_method(config.method.name, config.method.params)
     dialogue, limits = make_dialogue(config, method, str(model)), make_limits(config)
     for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
         log.warning("%s: %s", config.model.path, problem)

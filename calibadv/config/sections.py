@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from calibadv.collapse import Limits
 from calibadv.data.errors import shown
-from calibadv.methods import make_method
+from calibadv.methods import Method, make_method
 from calibadv.section import Rollouts, Section, Share, Steps
 from calibadv.types import TokenUnit
 
@@ -90,8 +90,12 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _exists(self) -> MethodConfig:
-        make_method(self.name, self.params)
+        self.make()
         return self
+
+    def make(self) -> Method:
+        """The method. ValueError for a name or a parameter that there is not."""
+        return make_method(self.name, self.params)
 
 
 class EvaluationConfig(Section):

@@ -19,7 +19,6 @@ from calibadv.config.sections import (
     SentinelConfig,
     TrackingConfig,
 )
-from calibadv.methods import make_method
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Section
 
@@ -63,12 +62,12 @@ class Config(Section):
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "
                 "set learner.learners to 1 or more"
             )
-        if self.learner.zero and make_method(self.method.name, self.method.params).critic is not None:
+        if self.learner.zero and self.method.make().critic is not None:
             raise ValueError(
                 f"learner.zero = {self.learner.zero} shares the policy's state alone, and method {self.method.name!r} "
                 "trains a critic beside it: set learner.zero to 0"
             )
-        critic = make_method(self.method.name, self.method.params).critic
+        critic = self.method.make().critic
         self._warm_up(has_critic=critic is not None)
         if self.learner.lora_rank and critic is not None and critic.kind == "model":
             raise ValueError(

@@ -41,7 +41,6 @@ def answered(subject: Subject, patience_s: float) -> list[Group]:
     import torch
 
     from calibadv.cluster.factories import make_roller
-    from calibadv.methods import make_method
     from calibadv.rollout.torch_engine import TorchEngine
 
     config, folder = subject.config, str(subject.model.path)
@@ -52,7 +51,7 @@ def answered(subject: Subject, patience_s: float) -> list[Group]:
 
     engine = TorchEngine.from_folder(folder, max_batch=ASKED, compute_dtype=torch.float32)
     try:
-        roller = make_roller(config, make_method(config.method.name, config.method.params), folder, search)
+        roller = make_roller(config, config.method.make(), folder, search)
         questions = first_questions(subject.files["test"], ASKED)
         asked = (roller.evaluate(each, engine, step=0, version=0) for each in questions)
         rolled = asyncio.run(_all(asked, patience_s))

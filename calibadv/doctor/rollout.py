@@ -60,7 +60,6 @@ def roll(subject: Subject) -> Group:
     import torch
 
     from calibadv.cluster.factories import make_roller
-    from calibadv.methods import make_method
     from calibadv.rollout.torch_engine import TorchEngine
 
     config = shortened(subject.config)
@@ -73,7 +72,7 @@ def roll(subject: Subject) -> Group:
     folder = str(subject.model.path)
     engine = TorchEngine.from_folder(folder, max_batch=config.rollout.samples, compute_dtype=torch.float32)
     try:
-        roller = make_roller(config, make_method(config.method.name, config.method.params), folder, search)
+        roller = make_roller(config, config.method.make(), folder, search)
         group = asyncio.run(roller.train(_with_gold(question, found), engine, step=0, version=0)).group
     finally:
         engine.close()

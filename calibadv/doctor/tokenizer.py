@@ -41,10 +41,9 @@ LOOKALIKES = (
 def tokenizer(subject: Subject) -> Iterator[Finding]:
     """All that is asked of the tokenizer; none of it needs the model's weights."""
     from calibadv.cluster.factories import open_dialogue
-    from calibadv.methods import make_method
 
     config, folder = subject.config, subject.model.path
-    dialogue = open_dialogue(config, make_method(config.method.name, config.method.params), str(folder))
+    dialogue = open_dialogue(config, config.method.make(), str(folder))
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     found = chat_template(dialogue)
     yield from found

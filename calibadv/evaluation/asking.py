@@ -18,7 +18,6 @@ from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan
 from calibadv.evaluation.prediction import Prediction, PredictionFile, predict, read_predictions
 from calibadv.evaluation.results import PREDICTIONS
-from calibadv.methods import make_method
 from calibadv.rollout.protocols import SearchFn
 from calibadv.types import Phase, Question
 
@@ -104,7 +103,7 @@ def ask_model(
     from calibadv.cluster.factories import RollGroup, make_engine
     from calibadv.cluster.rollout_worker import WorkerSettings
 
-    method = make_method(model.config.method.name, model.config.method.params)
+    method = model.config.method.make()
     worker = WorkerSettings(
         engine_factory=partial(make_engine, model.config, str(model.folder)),
         rollout_factory=partial(RollGroup, model.config, method, str(model.folder), search_factory),

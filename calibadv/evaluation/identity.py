@@ -11,7 +11,6 @@ from calibadv.config import Config
 from calibadv.data.digests import questions_digest
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
 from calibadv.files import write_text
-from calibadv.methods import make_method
 from calibadv.search.settings import SEARCH_WAYS, SearchConfig
 from calibadv.types import Question
 
@@ -36,7 +35,7 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
         "corpus": {"content": corpus_digest},
         "search": search_identity(config),
         "dialogue": {
-            "prefill": make_method(config.method.name, config.method.params).prefill,
+            "prefill": config.method.make().prefill,
             **{
                 name: value
                 for name in DIALOGUE

@@ -21,7 +21,6 @@ from calibadv.memory.items import (
     sum_bytes,
 )
 from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
-from calibadv.methods import make_method
 from calibadv.search import manifest as index_manifest
 from calibadv.search.encoder import resolve_model
 
@@ -95,7 +94,7 @@ def engine_part(config: Config, shape: ModelShape) -> Part:
 def learner_part(config: Config, shape: ModelShape) -> Part:
     """A learner with the largest micro-batch there can be."""
     learner = config.learner
-    critic = make_method(config.method.name, config.method.params).critic
+    critic = config.method.make().critic
     items = learner_items(
         shape,
         tokens=max(learner.token_budget, config.rollout.max_tokens),  # a longer rollout is a micro-batch by itself

@@ -75,7 +75,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         # Called with the learner's metrics before the new weights go out: the last moment to `roll_back` or to raise.
         self.inspect: Callable[[dict[str, float]], None] = lambda _: None
         # Around what must not be cut: between an update's begin and its end there is no state to go on from.
-        self.hold: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.seconds: dict[str, float] = defaultdict(float)  # time of the last step by activity
 
     def _setup_logdir(self) -> None:
@@ -97,7 +97,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         assert stalest <= allowed, f"a rollout is {stalest} versions old, at most {allowed} is allowed"
         with self.timed("sync"):
             self.sleep_engines()  # until the new version is published
-        with self.hold():
+        with self.uninterrupted():
             self.whole = False
             metrics = self.learn()
             self.inspect(metrics)

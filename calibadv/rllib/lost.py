@@ -1,4 +1,4 @@
-"""Which errors say that a process, a node or what it held is gone: what a restart mends."""
+"""Which errors say that a process, a node or what it held is gone: those that a restart recovers from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOST = (
 )
 
 
-def mends(error: BaseException) -> bool:
+def recoverable(error: BaseException) -> bool:
     """Whether the run may go on if it is started again."""
     if getattr(error, "actor_init_failed", False):
         return False  # it could not be built

@@ -10,7 +10,6 @@ from ray.rllib.core.learner.training_data import TrainingData
 
 from calibadv.batching import shard_groups
 from calibadv.config import Config
-from calibadv.methods import make_method
 from calibadv.methods.method import StepFacts
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.learner import PolicyLearner
@@ -20,7 +19,7 @@ from calibadv.types import Group
 
 def one_update(config: Config, model: Path, groups: Sequence[Group]) -> dict[str, Any]:
     """The metrics of one update of the model with the groups, as a step reports them."""
-    algorithm = CalibAdvConfig().of_learners(config, make_method(config.method.name, config.method.params), str(model))
+    algorithm = CalibAdvConfig().of_learners(config, config.method.make(), str(model))
     spec = algorithm.get_default_rl_module_spec().as_multi_rl_module_spec()
     learner = PolicyLearner(config=algorithm, module_spec=spec)
     learner.build()

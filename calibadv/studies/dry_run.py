@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from calibadv.config import POCKET, Config
-from calibadv.methods import make_method
 from calibadv.studies.grid import Plan
 from calibadv.training.inputs import resolve_inputs
 
@@ -58,7 +57,7 @@ def check_files(configs: Sequence[Config]) -> None:
     """Reads the files of every run once; ValueError or FileNotFoundError for what cannot be used."""
     seen = set()
     for config in configs:
-        method = make_method(config.method.name, config.method.params)
+        method = config.method.make()
         # A method's prefill counts against the prompt's budget.
         key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.gold)
         if key not in seen:

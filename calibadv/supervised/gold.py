@@ -28,7 +28,6 @@ from calibadv.data.questions import load_questions
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
 from calibadv.files import whole_folder
-from calibadv.methods import make_method
 from calibadv.rllib.module import load_causal_lm, save_pretrained
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
@@ -83,7 +82,7 @@ def warm_start_gold(request: GoldRequest) -> History:
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(request.recipe.threads)
     source = model_folder(request.model)
-    request = replace(request, config=with_date(request.config, source))
+    request = replace(request, config=with_date(request.config, request.config.method.make(), source))
     shown, held_out, counts = asyncio.run(_demonstrations(request, source))
     model = load_causal_lm(str(source))
     if request.config.learner.gradient_checkpointing:
@@ -157,7 +156,7 @@ def _search(request: GoldRequest) -> SearchFn:
 async def _shown(
     request: GoldRequest, questions: Sequence[Question], source: Path, search: SearchFn
 ) -> tuple[list[Demonstration], Counter[Fate]]:
-    method = make_method(request.config.method.name, request.config.method.params)
+    method = request.config.method.make()
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
     if dialogue.tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")

@@ -1,27 +1,63 @@
-"""A run's checkpoints: when one is due, which are kept, and what the driver puts into them."""
+"""A run's checkpoints and snapshots: when one is due, which are kept, and what the driver puts into them.
+
+The learners' parts are written first, then the driver's, the manifest last: whole or not at all.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.identity import Identity
+from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.progress import Best, Progress
-from calibadv.checkpoints.storage import Kind, superseded
+from calibadv.checkpoints.storage import Kind, Storage, folder_name, superseded, unneeded
 from calibadv.config import CheckpointConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.tracking.mlflow_store import STATE
 from calibadv.tracking.run_folder import RunFolder
-from calibadv.training.snapshots import Snapshots, write_state
 
 log = logging.getLogger(__name__)
 
+RUN = "run"  # the driver's part of a checkpoint
 PROGRESS, IDENTITY = "progress.json", "identity.json"
 # The run folder's own record up to the checkpoint: lines behind it belong to steps that are made again.
 KEPT = ("metrics.jsonl", "rollouts.jsonl", "predictions.jsonl", STATE)
+
+
+@dataclass
+class Snapshots:
+    """The learners' states that the sentinel may go back to, beside the checkpoints that may name them."""
+
+    storage: Storage
+    named: dict[int, tuple[int, ...]] = field(default_factory=dict)  # kept checkpoint -> snapshots it needs
+
+    def save(self, algorithm: CalibAdvAlgorithm, version: int) -> None:
+        """Keeps the learners' state of now as `version`. Raises `CheckpointFailed`."""
+        write_state(self.storage, Kind.SNAPSHOT, algorithm, version)
+
+    def try_save(self, algorithm: CalibAdvAlgorithm, version: int) -> bool:
+        """`save`; False, with a warning, where it cannot be written."""
+        try:
+            self.save(algorithm, version)
+        except CheckpointFailed as error:
+            log.warning("%s: the sentinel keeps the snapshot that it has", error)
+            return False
+        return True
+
+    def stored(self, version: int) -> Stored:
+        """The snapshot of a version. ValueError if it is not whole."""
+        return self.storage.stored(Kind.SNAPSHOT, version)
+
+    def release(self, needed: Collection[int]) -> None:
+        """Removes the snapshots that neither are `needed` now nor by a kept checkpoint."""
+        there = self.storage.versions(Kind.SNAPSHOT)
+        self.storage.remove(Kind.SNAPSHOT, unneeded(there, needed, *self.named.values()))
 
 
 @dataclass
@@ -80,6 +116,47 @@ class Checkpoints:
             self.snapshots.release(needs)
         except OSError as error:
             log.warning("old checkpoints below %s could not be removed: %s", self.snapshots.storage.root, error)
+
+
+def write_state(
+    storage: Storage,
+    kind: Kind,
+    algorithm: CalibAdvAlgorithm,
+    version: int,
+    *,
+    files: Mapping[str, bytes] | None = None,
+    needs: Collection[int] = (),
+) -> Stored:
+    """Writes the learners' state and the driver's `files`, whole or not at all; a checkpoint holds the policy as well.
+
+    Raises `CheckpointFailed` in words for whatever goes wrong with the files; a learner's death is raised as it is.
+    """
+    name = folder_name(kind, version)
+    draft: Draft | None = None
+    try:
+        draft = storage.draft(kind, version)
+        written = algorithm.save_state(draft, model=kind is Kind.CHECKPOINT)
+        if files is not None:
+            written |= draft.add(RUN, lambda folder: _write(folder, files))
+        return draft.commit(Manifest(version, algorithm.num_learners, written, tuple(sorted(needs))))
+    except BaseException as error:
+        if draft is not None:
+            _abandon(draft)
+        if isinstance(error, OSError | ValueError | CheckpointFailed):
+            raise CheckpointFailed(f"{name} could not be written to {storage.root}: {error}") from error
+        raise
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _abandon(draft: Draft) -> None:
+    try:
+        draft.abandon()
+    except Exception as error:  # the error that is under way says what is wrong
+        log.debug("the draft %s stays: %s", draft.name, error)
 
 
 def _json(values: object) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,13 +17,13 @@ from calibadv.cluster.servers import check_routes
 from calibadv.cluster.vllm_settings import check_model_folder
 from calibadv.config import POCKET, Config
 from calibadv.data.corpus import load_corpus
+from calibadv.data.digests import corpus_digest, model_digest, questions_digest
 from calibadv.data.gold_passages import training_questions, without_gold_texts
 from calibadv.data.overlap import shared_questions
 from calibadv.data.questions import load_questions, scored_by
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
-from calibadv.data.digests import questions_digest
-from calibadv.methods import Method, make_method
+from calibadv.methods import Method
 from calibadv.model_source import to_fetch
 from calibadv.pocket import write_pocket_world
 from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
@@ -52,7 +52,7 @@ class Inputs:
     method: Method
     train_questions: Sequence[Question]  # with the gold that the method needs
     test_questions: Sequence[Question]  # those that are asked
-    digests: Mapping[str, str]  # of all questions of "train" and "test", as the files have them
+    digests: Mapping[str, str]  # of "train", "test", "corpus", "model", whole as the files have them
     start: Start | None = None
 
 
@@ -76,7 +76,13 @@ def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
     model = model_folder(config.model.path)
     inputs = _read(config, _files(config, config.run.cache), model, readers)
     _check_folder(config)
-    return inputs
+    of_files = {"corpus": corpus_digest(inputs.corpus), "model": model_digest(model)}
+    return replace(inputs, digests={**inputs.digests, **of_files})
+
+
+def corpus_file(config: Config) -> Path:
+    """The run's corpus. Writes the pocket world to the cache."""
+    return _files(config, config.run.cache)["corpus"]
 
 
 def check_inputs(config: Config, *, resume: bool = False) -> None:
@@ -112,7 +118,7 @@ def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers
     train = readers.questions(files["train"], tokens=tokens, tally=tallies["train"])
     test = readers.questions(files["test"], tokens=tokens, tally=tallies["test"])
     corpus = readers.corpus(files["corpus"], tally=tallies["corpus"])
-    method = make_method(config.method.name, config.method.params)
+    method = config.method.make()
     trained = training_questions(train, corpus, method.gold, file=files["train"])
     _check_overlap(train, test)
     if model is not None:
@@ -124,7 +130,7 @@ def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers
             check_names(str(model))
             if config.cluster.gpus_per_engine == 0:
                 check_cpu_engine(str(model))
-        check_prompts(config, model, [*train, *test])
+        check_prompts(config, method, model, [*train, *test])
     if len(train) < config.data.questions_per_step:
         raise ValueError(
             f"{files['train']} has {len(train)} questions, fewer than data.questions_per_step = "

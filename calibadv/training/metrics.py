@@ -91,7 +91,7 @@ def sampled_records(sample: StepSample, method: Method, credit: Mapping[str, Cre
     return records
 
 
-def most_telling(records: Sequence[RolloutRecord]) -> RolloutRecord | None:
+def most_changed(records: Sequence[RolloutRecord]) -> RolloutRecord | None:
     """The record in which calibration changed the most advantage; None without records."""
 
     def change(record: RolloutRecord) -> float:

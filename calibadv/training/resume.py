@@ -14,14 +14,11 @@ from calibadv.checkpoints.progress import Progress
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.cluster.prompts import DATE
 from calibadv.config import Config, ConfigError
-from calibadv.data.digests import corpus_digest, model_digest
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Start
 from calibadv.tracking.mlflow_store import STATE
 from calibadv.tracking.run_folder import CHECKPOINTS, RunFolder
-from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS
-from calibadv.training.inputs import Inputs
-from calibadv.training.snapshots import RUN
+from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS, RUN
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +47,6 @@ def storage_of(config: Config, run_folder: Path) -> Storage:
         return Storage(str(run_folder / CHECKPOINTS))
     root = uri.rstrip("/") if "://" in uri else str(Path(uri).absolute())
     return Storage(f"{root}/{config.run_name}")
-
-
-def run_identity(config: Config, inputs: Inputs) -> Identity:
-    """What makes this run this run. Reads the files of corpus and model."""
-    return Identity(
-        flat(config.model_dump(mode="json")),
-        {
-            **inputs.digests,
-            "corpus": corpus_digest(inputs.corpus),
-            "model": model_digest(inputs.model),
-        },
-    )
 
 
 def date_of_checkpoint(storage: Storage) -> str:
@@ -118,7 +103,7 @@ def resume_run(config: Config, identity: Identity, storage: Storage, folder: Run
         raise ConfigError(
             f"{folder.path} has made {progress.version} steps, more than run.steps = {config.run.steps}: raise it"
         )
-    _put_back(checkpoint, folder)
+    _restore_records(checkpoint, folder)
     due = progress.version in evaluation_versions(config) and progress.version not in progress.evaluations
     log.info("going on from step %d (%s)%s", progress.version, checkpoint, "; its evaluation comes first" * due)
     return Resumed(checkpoint, progress, _named(storage, progress.version))
@@ -143,7 +128,7 @@ def restart_run(config: Config, identity: Identity, storage: Storage, folder: Ru
     return resumed
 
 
-def _put_back(checkpoint: Stored, folder: RunFolder) -> None:
+def _restore_records(checkpoint: Stored, folder: RunFolder) -> None:
     kept = {name: f"{RUN}/{name}" for name in KEPT}
     if (folder.path / STATE).exists():
         del kept[STATE]  # it may know an MLflow run that was made after the checkpoint

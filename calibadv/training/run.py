@@ -1,204 +1,162 @@
-"""One training run from first evaluation to summary: the loop around the algorithm, and everything it writes down."""
+"""One training run from first evaluation to summary: the loop around the algorithm, and what makes it safe to end."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from calibadv.checkpoints.progress import Best, Progress
-from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config
-from calibadv.diagnostics import ClippedTokens
-from calibadv.json_lines import read_json_lines
-from calibadv.methods import Method
-from calibadv.plots.run import write_overview, write_plots
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.schedule import evaluation_versions
-from calibadv.tracking.clipped_table import write_clipped_table
-from calibadv.tracking.mlflow_run import Tracker
-from calibadv.tracking.provenance import command_line, note
-from calibadv.tracking.record import RolloutRecord
-from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.time_left import TimeLeft
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.inputs import Inputs
 from calibadv.training.metrics import (
     evaluation_metrics,
-    most_telling,
+    most_changed,
     predictions,
     sample_metrics,
     sampled_records,
     time_metrics,
 )
+from calibadv.training.parts import Started
 from calibadv.training.readiness import LOOK, Readiness, Unready, teach, well_formed
+from calibadv.training.records import Records
 from calibadv.training.sentinel import Sentinel
 from calibadv.training.signals import Interruption
-from calibadv.training.summary import before_and_after, final_metrics, next_steps, run_summary, title, view_summary
 from calibadv.types import Group
-from calibadv.views.summary import RunSummary, TerminalView
+from calibadv.views.summary import RunSummary
 
 logger = logging.getLogger(__name__)
-
-Started = Callable[[Config, Inputs, TerminalView], AbstractContextManager[CalibAdvAlgorithm]]
-"""What starts all that a run needs, and stops it on the way out: a ready algorithm on a running cluster."""
 
 COMPARED_QUESTIONS = 32  # of an evaluation, engine against learner: after the last update no step does that
 
 
 @dataclass
 class TrainingRun:
-    """Trains, evaluates before and after, and reports to the run folder, MLflow and the terminal alike."""
+    """Trains, evaluates before, between and after, and keeps what a run goes on from."""
 
     config: Config
     inputs: Inputs
-    folder: RunFolder
-    mlflow: Tracker
-    view: TerminalView
+    records: Records
     checkpoints: Checkpoints
     started: Started
     interruption: Interruption = field(default_factory=Interruption)
     resumed: Progress | None = None  # how far the run was that goes on
-    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)  # version -> eval metrics
-    clipped: Counter[int] = field(default_factory=Counter)  # token id -> how often the clip acted on it
-    inspected: dict[str, float] = field(default_factory=dict)  # metrics of the last step
-    telling: RolloutRecord | None = None  # a rollout worth showing at the end
     begun_s: float = field(default_factory=time.time)
-    earlier_s: float = 0.0  # wall seconds of earlier attempts, up to their checkpoint
     starts_again: Callable[[BaseException], bool] = lambda _: False  # whether that error is followed by a restart
 
     def __post_init__(self) -> None:
-        self.method: Method = self.inputs.method
+        self.progress = self.resumed or Progress()
         self.sentinel = Sentinel(self.config.sentinel, self.checkpoints.snapshots)
+        if self.resumed is not None:
+            self.sentinel.restore(self.resumed.sentinel)
         self.readiness = Readiness(self.config.sentinel, self._remedy)
-        self.booked = 0  # version up to which every step is written down
-        self.compared_f1 = 0.0  # of the last evaluation, on the questions that every evaluation asks
         steps, between = self.config.run.steps, self.config.evaluation.questions
-        asked = {v: None if v in (0, steps) else between for v in evaluation_versions(self.config)}
-        self.time_left = TimeLeft(steps, asked)
-        if (resumed := self.resumed) is not None:
-            self.evaluations = {version: dict(metrics) for version, metrics in resumed.evaluations.items()}
-            self.clipped = Counter(resumed.clipped)
-            self.telling = None if resumed.telling is None else RolloutRecord.from_dict(resumed.telling)
-            self.earlier_s, self.booked = resumed.wall_s, resumed.version
-            self.sentinel.restore(resumed.sentinel)
+        self.evaluated = evaluation_versions(self.config)
+        self.time_left = TimeLeft(steps, {v: None if v in (0, steps) else between for v in self.evaluated})
+        self.metrics: dict[str, float] = {}  # of the step that was learned last
+        self.compared_f1 = 0.0  # of the last evaluation, on the questions that every evaluation asks
 
     def execute(self) -> RunSummary:
         """The whole run. Whatever ends it early, what was learned up to then is saved first.
 
         Raises `CheckpointFailed` at the end, with all else written, if the last checkpoint could not be.
         """
-        with self.started(self.config, self.inputs, self.view) as algorithm:
+        with self.started(self.config, self.inputs, self.records.view) as algorithm:
             try:
-                self._train(algorithm)
+                self._begin(algorithm)
+                while algorithm.version < self.config.run.steps:
+                    self._step(algorithm)
             except BaseException as error:
                 # A lost learner shows itself as many an error, e.g. where engines fetch weights that it owned.
                 lost = algorithm.learner_group.lost() if isinstance(error, Exception) else None
                 self._save_last_step(algorithm, lost or error)
-                self._leave_what_there_is(algorithm)
+                self._write_after_failure(algorithm)
+                if isinstance(error, Exception):
+                    self.interruption.raise_waiting()
                 if lost is not None and lost is not error:
                     raise lost from error
                 raise
-            algorithm.save_model(self.folder.model)
-            self._write_diagnostics()
-        summary = run_summary(
-            self.config,
-            self.folder.history(),
-            self.evaluations,
-            wall_s=self._wall_s(),
-            mlflow_run=self.mlflow.run_id,
-            restarts=len(read_json_lines(self.folder.restarts)),
-        )
-        self.folder.write_summary(summary)
-        self.mlflow.log_metrics(self.config.run.steps, final_metrics(summary))
-        self.mlflow.log_artifact(self.folder.model, "model")
-        self.mlflow.log_artifact(self.folder.summary)
-        self.mlflow.log_artifact(self.folder.predictions)
-        self.mlflow.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))
+            folder = self.records.folder
+            algorithm.save_model(folder.model)
+            self.records.diagnostics(self.progress.clipped)
+        summary = self.records.finished(self.progress, self._wall_s())
         if self.checkpoints.failure:
             raise CheckpointFailed(
-                f"the run has finished and its model is in {self.folder.model}, but {self.checkpoints.failure}"
+                f"the run has finished and its model is in {folder.model}, but {self.checkpoints.failure}"
             )
-        hints = next_steps(self.folder.path.parent, self.mlflow.uri, self.mlflow.experiment_id, self.mlflow.run_id)
-        return view_summary(summary, self.folder.path, self.telling, hints)
+        return summary
 
-    def _train(self, algorithm: CalibAdvAlgorithm) -> None:
+    def _begin(self, algorithm: CalibAdvAlgorithm) -> None:
         algorithm.inspect = lambda learned: self._inspect(algorithm, learned)
-        algorithm.hold = self.interruption.held
-        evaluated = set(evaluation_versions(self.config))
-        if algorithm.version in evaluated - set(self.evaluations):
+        algorithm.uninterrupted = self.interruption.deferred
+        if algorithm.version in self.evaluated and algorithm.version not in self.progress.evaluations:
             self._first_evaluation(algorithm)
         self.sentinel.begin(algorithm)
-        while algorithm.version < self.config.run.steps:
-            self._step(algorithm, evaluated)
 
     def _first_evaluation(self, algorithm: CalibAdvAlgorithm) -> None:
         """Before training, or of the version at which a run was interrupted while it was evaluated."""
-        self.view.stage("First evaluation", "the engines' start, then greedy answers to the test questions")
-        begins = algorithm.version == 0
-        metrics, groups = self._evaluate(algorithm, look=begins)
-        self.view.stage_done(f"F1 {metrics['eval/f1']:.3f}")
-        with self.interruption.held():
-            self.folder.append_metrics(algorithm.version, metrics)
-            self.evaluations[algorithm.version] = metrics
-            if algorithm.version > 0 and self.checkpoints.settings.every:
-                self._checkpoint(algorithm, self.checkpoints.improved(algorithm.version, self.compared_f1))
-        if begins:
+        version, view = algorithm.version, self.records.view
+        view.stage("First evaluation", "the engines' start, then greedy answers to the test questions")
+        metrics, groups = self._evaluate(algorithm, look=version == 0)
+        view.stage_done(f"F1 {metrics['eval/f1']:.3f}")
+        with self.interruption.deferred():
+            self.records.folder.append_metrics(version, metrics)
+            self.progress = self.progress.evaluated(version, metrics)
+            if version > 0 and self.checkpoints.settings.every:
+                self._checkpoint(algorithm, self.checkpoints.improved(version, self.compared_f1))
+        if version == 0:
             self.readiness.evaluated(groups)
 
-    def _step(self, algorithm: CalibAdvAlgorithm, evaluated: set[int]) -> None:
+    def _step(self, algorithm: CalibAdvAlgorithm) -> None:
         start, step = time.monotonic(), algorithm.version
         evaluation: dict[str, float] = {}
         algorithm.seconds.clear()
         try:
             algorithm.train()
-            if algorithm.version in evaluated:
+            if algorithm.version in self.evaluated:
                 evaluation, _ = self._evaluate(algorithm)
         finally:
             if algorithm.version > step:  # learned, whatever may have ended the evaluation
-                with self.interruption.held():
-                    self._book(algorithm, step, evaluation, start)
+                with self.interruption.deferred():
+                    self._record(algorithm, step, evaluation, start)
         if step == 0:
-            self.readiness.stepped(self.inspected, algorithm.sample.groups)
+            self.readiness.stepped(self.metrics, algorithm.sample.groups)
         if evaluation:
-            self._show_overview(algorithm.version)
+            self.records.overview(algorithm.version)
         best = self.checkpoints.improved(algorithm.version, self.compared_f1) if evaluation else None
         last = algorithm.version == self.config.run.steps
         if best is not None or self.checkpoints.due(algorithm.version, last=last):
             self._checkpoint(algorithm, best)
 
-    def _book(self, algorithm: CalibAdvAlgorithm, step: int, evaluation: dict[str, float], start: float) -> None:
+    def _record(self, algorithm: CalibAdvAlgorithm, step: int, evaluation: dict[str, float], start: float) -> None:
         """Writes down a step that was made: all of it, before anything may interrupt."""
-        metrics = self.inspected | evaluation | {"rollout/questions": float(len(algorithm.sample.groups))}
+        metrics = self.metrics | evaluation | {"rollout/questions": float(len(algorithm.sample.groups))}
         metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
-        records = sampled_records(algorithm.sample, self.method, algorithm.credit, step)
-        self.folder.append_metrics(algorithm.version, metrics)
+        rollouts = sampled_records(algorithm.sample, self.inputs.method, algorithm.credit, step)
         self.time_left.stepped(metrics["time/step_s"] - metrics["time/eval_s"])
-        self.view.step({"step": float(algorithm.version), **metrics}, self.time_left.after(algorithm.version))
-        self.folder.append_rollouts(records)
-        self.clipped.update(algorithm.clipped)
-        self.telling = most_telling(records) or self.telling
+        self.records.step(algorithm.version, metrics, rollouts, self.time_left.after(algorithm.version))
+        example = most_changed(rollouts)
+        example_row = None if example is None else example.to_dict()
+        self.progress = self.progress.stepped(algorithm.version, algorithm.clipped, example_row)
         if evaluation:
-            self.evaluations[algorithm.version] = evaluation
-        self.booked = algorithm.version
+            self.progress = self.progress.evaluated(algorithm.version, evaluation)
 
     def _checkpoint(self, algorithm: CalibAdvAlgorithm, best: Best | None = None) -> bool:
-        progress = Progress(
-            version=algorithm.version,
-            evaluations=self.evaluations,
-            clipped=self.clipped,
+        progress = replace(
+            self.progress,
             sentinel=self.sentinel.state(),
-            telling=None if self.telling is None else self.telling.to_dict(),
             best=best or self.checkpoints.best,
             wall_s=self._wall_s(),
         )
-        with self.interruption.held():
+        with self.interruption.deferred():
             return self.checkpoints.save(algorithm, progress, self.sentinel.needed)
 
     def _save_last_step(self, algorithm: CalibAdvAlgorithm, error: BaseException) -> None:
@@ -206,8 +164,8 @@ class TrainingRun:
         version, checkpoints = algorithm.version, self.checkpoints
         if not checkpoints.settings.every or version == 0 or isinstance(error, Unready):
             return
-        held = algorithm.whole and not isinstance(error, LearnersLost)
-        if held and self.booked == version > checkpoints.saved and not self.interruption.forced:
+        whole = algorithm.whole and not isinstance(error, LearnersLost)
+        if whole and self.progress.version == version > checkpoints.saved and not self.interruption.forced:
             try:
                 self._checkpoint(algorithm)
             except Exception as failure:  # what ended the run may have taken the learners with it
@@ -221,14 +179,15 @@ class TrainingRun:
         else:
             logger.warning("no checkpoint was written: there is nothing to go on from")
 
-    def _leave_what_there_is(self, algorithm: CalibAdvAlgorithm) -> None:
+    def _write_after_failure(self, algorithm: CalibAdvAlgorithm) -> None:
         """Model and diagnostics of a run that has failed: nothing here may hide why."""
+        folder = self.records.folder
         try:
             if algorithm.version > 0 and algorithm.learner_group.lost() is None:
-                algorithm.save_model(self.folder.model)
-            self._write_diagnostics()
+                algorithm.save_model(folder.model)
+            self.records.diagnostics(self.progress.clipped)
         except Exception as error:
-            logger.warning("not everything could be written to %s: %s", self.folder.path, error)
+            logger.warning("not everything could be written to %s: %s", folder.path, error)
 
     def _inspect(self, algorithm: CalibAdvAlgorithm, learned: dict[str, float]) -> None:
         if skipped := learned["learner/skipped_updates"]:
@@ -238,8 +197,8 @@ class TrainingRun:
                 algorithm.version + 1,
                 skipped,
             )
-        metrics = {**learned, **sample_metrics(algorithm.sample, self.method, algorithm.credit)}
-        self.inspected = metrics | self.sentinel.inspect(algorithm, metrics)
+        metrics = {**learned, **sample_metrics(algorithm.sample, self.inputs.method, algorithm.credit)}
+        self.metrics = metrics | self.sentinel.inspect(algorithm, metrics)
 
     def _evaluate(self, algorithm: CalibAdvAlgorithm, *, look: bool = False) -> tuple[dict[str, float], list[Group]]:
         """Metrics and answers of the current version. `look`: ends early where the first answers show no format."""
@@ -248,12 +207,12 @@ class TrainingRun:
         answers = predictions(sample.groups)
         metrics = evaluation_metrics(answers) | algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
         self.compared_f1 = evaluation_metrics(answers[: self.config.evaluation.questions])["eval/f1"]
-        self.folder.write_predictions(answer.to_dict() for answer in answers)
+        self.records.answers(answers)
         return metrics, sample.groups
 
     def _look(self, sample: StepSample) -> None:
         if not well_formed(sample.groups):
-            self.folder.write_predictions(answer.to_dict() for answer in predictions(sample.groups))
+            self.records.answers(predictions(sample.groups))
         self.readiness.look(sample.groups)
 
     def _remedy(self) -> str:
@@ -266,20 +225,6 @@ class TrainingRun:
             out=folder.with_name(f"{folder.name}-warm"),
         )
 
-    def _show_overview(self, version: int) -> None:
-        try:
-            plot = write_overview(self.folder.history(), self.folder.plots)
-        except OSError as error:  # a full disk
-            logger.warning("the overview of step %d could not be drawn: %s", version, error)
-            return
-        self.mlflow.log_image_metric(plot, "overview", version)
-
-    def _write_diagnostics(self) -> None:
-        for plot in write_plots(self.folder.history(), self.folder.plots):
-            self.mlflow.log_artifact(plot, "plots")
-        tokenizer = make_dialogue(self.config, self.method, str(self.inputs.model)).tokenizer
-        table = ClippedTokens(self.clipped).table(lambda token: str(tokenizer.decode([token])))
-        self.mlflow.log_artifact(write_clipped_table(self.folder.path / "clipped_tokens.csv", table))
-
     def _wall_s(self) -> float:
-        return self.earlier_s + time.time() - self.begun_s
+        earlier_s = self.resumed.wall_s if self.resumed else 0.0
+        return earlier_s + time.time() - self.begun_s

@@ -13,7 +13,7 @@ from typing import Any
 from calibadv.collapse import Alarm, alarms, healthy
 from calibadv.config import SentinelConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
-from calibadv.training.snapshots import Snapshots
+from calibadv.training.checkpoints import Snapshots
 
 log = logging.getLogger(__name__)
 

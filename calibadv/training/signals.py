@@ -24,7 +24,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.forced = False  # a second signal came while the first one waited: save nothing more
-        self._held = 0
+        self._deferring = 0
         self._waiting: KeyboardInterrupt | None = None
 
     @contextmanager
@@ -43,17 +43,17 @@ class Interruption:
                 signal.signal(number, handler)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Keeps a signal waiting until the end of the body, where it is raised unless the body failed."""
-        self._held += 1
+        self._deferring += 1
         try:
             yield
         finally:
-            self._held -= 1
-        if not self._held:
-            self.let_in()
+            self._deferring -= 1
+        if not self._deferring:
+            self.raise_waiting()
 
-    def let_in(self) -> None:
+    def raise_waiting(self) -> None:
         """Raises a signal that still waits because what it waited for has failed."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
@@ -61,13 +61,13 @@ class Interruption:
 
     def _arrived(self, number: int, _: FrameType | None) -> None:
         error = Preempted() if number == signal.SIGTERM else KeyboardInterrupt()
-        if self._held and self._waiting is None:
+        if self._deferring and self._waiting is None:
             self._waiting = error
             log.warning(
                 "%s: it ends after the update or checkpoint under way; again, and it ends at once, without that one",
                 signal.Signals(number).name,
             )
             return
-        self.forced = bool(self._held)
+        self.forced = bool(self._deferring)
         self._waiting = None
         raise error

@@ -16,9 +16,8 @@ from calibadv.checkpoints.progress import Progress
 from calibadv.checkpoints.storage import Kind
 from calibadv.config import load_config
 from calibadv.tracking.run_folder import RunFolder, read_history
-from calibadv.training.checkpoints import Checkpoints
+from calibadv.training.checkpoints import Checkpoints, Snapshots
 from calibadv.training.resume import storage_of
-from calibadv.training.snapshots import Snapshots
 from tests.training.fake_algorithm import FakeAlgorithm
 
 DISK_BYTES = 4 * 2**20

@@ -105,7 +105,7 @@ def test_progress_survives_json_to_the_last_bit() -> None:
         evaluations={0: {"eval/f1": 0.1 + 0.2}, 5: {"eval/f1": 1 / 3}},
         clipped={17: 3},
         sentinel={"history": [{"step": 1.0, "policy/ppl": float("inf")}], "said": [("policy/ppl", 3)], "good": None},
-        telling={"turns": ({"text": "x"},), "answer": None},
+        example={"turns": ({"text": "x"},), "answer": None},
         best=Best(5, 1 / 3),
         wall_s=12.5,
     )

@@ -19,10 +19,12 @@ from calibadv.evaluation.identity import identity
 from calibadv.evaluation.models import EvaluatedModel, find_models
 from calibadv.methods import make_method
 from calibadv.pocket import policy_path
+from calibadv.training.checkpoints import RUN
 from calibadv.training.resume import date_of_checkpoint
-from calibadv.training.snapshots import RUN
 
 DAY = "2025-03-09"
+
+METHOD = make_method("calibadv", {})
 
 
 def dated_model(folder: Path) -> Path:
@@ -34,22 +36,22 @@ def dated_model(folder: Path) -> Path:
 
 
 def prompt(config: Config, model: Path) -> str:
-    dialogue = make_dialogue(config, make_method(config.method.name, config.method.params), str(model))
+    dialogue = make_dialogue(config, config.method.make(), str(model))
     return dialogue.text(dialogue.prompt_ids("who?"))
 
 
 def test_a_run_keeps_the_day_on_which_it_began(tmp_path: Path) -> None:
     model = dated_model(tmp_path)
-    config = with_date(load_config(None), model)
+    config = with_date(load_config(None), METHOD, model)
     assert config.rollout.date == date.today().isoformat()
-    assert with_date(load_config(None), model, DAY).rollout.date == DAY
+    assert with_date(load_config(None), METHOD, model, DAY).rollout.date == DAY
     given = load_config(None, {"rollout.date": DAY})
-    assert with_date(given, model, "2001-01-01") == given
+    assert with_date(given, METHOD, model, "2001-01-01") == given
     assert prompt(given, model).startswith("Today: 09 March 2025\n")
 
 
 def test_a_template_without_a_date_changes_no_configuration() -> None:
-    assert with_date(load_config(None), policy_path()) == load_config(None)
+    assert with_date(load_config(None), METHOD, policy_path()) == load_config(None)
 
 
 def test_a_checkpoint_gives_its_day_to_whoever_goes_on_and_refuses_another(tmp_path: Path) -> None:
@@ -64,9 +66,11 @@ def test_a_checkpoint_gives_its_day_to_whoever_goes_on_and_refuses_another(tmp_p
     draft.commit(Manifest(3, 1, draft.add(RUN, write), ()))
     assert date_of_checkpoint(storage) == DAY
     model = dated_model(tmp_path / "model")
-    now = Identity(flat(with_date(load_config(None), model, date_of_checkpoint(storage)).model_dump(mode="json")), {})
+    now = Identity(
+        flat(with_date(load_config(None), METHOD, model, date_of_checkpoint(storage)).model_dump(mode="json")), {}
+    )
     assert differences(kept, now, {}) == []
-    tomorrow = Identity(flat(with_date(load_config(None), model).model_dump(mode="json")), {})
+    tomorrow = Identity(flat(with_date(load_config(None), METHOD, model).model_dump(mode="json")), {})
     assert "rollout.date was '2025-03-09'" in "".join(differences(kept, tomorrow, {}))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.config import Config, load_config
-from calibadv.methods import Method, make_method
+from calibadv.methods import Method
 from calibadv.rllib.config import CalibAdvConfig
 from tests.build import overrides_of
 from tests.rollout.engine_suite import save_tiny_model
@@ -35,5 +35,5 @@ def settings(*overrides: str) -> Config:
 
 def algorithm_config(model_folder: Path, config: Config, method: Method | None = None) -> CalibAdvConfig:
     """`method` in place of the configured one."""
-    method = method or make_method(config.method.name, config.method.params)
+    method = method or config.method.make()
     return CalibAdvConfig().of_learners(config, method, str(model_folder))

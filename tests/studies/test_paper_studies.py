@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.methods import make_method
 from calibadv.studies.grid import Plan, plan_study
 from calibadv.studies.study import load_study
 from workflows.compare import main
@@ -66,7 +65,7 @@ def test_table_one_has_the_eight_methods_as_the_paper_ran_them(name: str) -> Non
 
 
 def test_table_two_adds_a_part_at_a_time() -> None:
-    methods = [make_method(run.config.method.name, run.config.method.params) for run in plan("paper-table2").runs]
+    methods = [run.config.method.make() for run in plan("paper-table2").runs]
     assert [method.prefill for method in methods] == ["", "<think>", "<think>", "<think>"]
     params = [run.config.method.params for run in plan("paper-table2").runs]
     assert params == [{}, {"soft_pen": "none", "adv_reb": False}, {"adv_reb": False}, {}]

@@ -13,9 +13,8 @@ from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import CheckpointConfig, Config, ConfigError, load_config
 from calibadv.tracking.run_folder import RunFolder
-from calibadv.training.checkpoints import Checkpoints
+from calibadv.training.checkpoints import Checkpoints, Snapshots
 from calibadv.training.resume import begin_anew, finished_steps, resume_run, storage_of
-from calibadv.training.snapshots import Snapshots
 from tests.build import overrides_of
 from tests.training.fake_algorithm import FakeAlgorithm
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import ray
 from calibadv.cluster.model_folder import model_folder
 from calibadv.config import load_config
 from calibadv.data.corpus import load_corpus
+from calibadv.data.digests import corpus_digest, model_digest, questions_digest
 from calibadv.data.questions import load_questions
-from calibadv.evaluation.identity import questions_digest
 from calibadv.pocket import policy_path
-from calibadv.training import attempt
 from calibadv.training.inputs import Readers, check_inputs, check_job, resolve_inputs
+from calibadv.training.parts import Parts
 from tests.build import overrides_of
 from workflows import one_run, train
+from workflows.command import run_command
 
 Run = Callable[..., tuple[int, str]]
 
@@ -55,15 +57,14 @@ def files(tmp_path: Path) -> dict[str, str]:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Exit code and stderr of the command; fails if anything was started or written."""
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: object) -> Any:
         raise AssertionError("a run was started")
 
     def call(overrides: dict[str, str], *flags: str) -> tuple[int, str]:
         arguments = [part for key, value in overrides.items() for part in (f"--{key}", value)]
-        monkeypatch.setattr("sys.argv", ["train.py", *flags, *arguments])
-        monkeypatch.setattr(one_run, "started", refuse)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        code = train._cli()
+        nothing = partial(one_run.train, parts=Parts(refuse))
+        code = run_command(lambda: train.main([*flags, *arguments], train=nothing))
         assert not ray.is_initialized()
         assert not (tmp_path / "runs").exists()
         said = capsys.readouterr()
@@ -97,7 +98,9 @@ def test_each_file_is_read_once_also_for_a_method_that_reads_gold(tmp_path: Path
     assert any(question.gold_passages for question in inputs.train_questions)
     assert len(inputs.test_questions) == 8
     assert inputs.digests == {
-        name: questions_digest(load_questions(getattr(inputs, name))) for name in ("train", "test")
+        **{name: questions_digest(load_questions(getattr(inputs, name))) for name in ("train", "test")},
+        "corpus": corpus_digest(inputs.corpus),
+        "model": model_digest(policy_path()),
     }
 
 
@@ -298,13 +301,12 @@ def test_without_arguments_it_is_the_pocket_recipe() -> None:
     assert (config.data.train, config.model.path, config.rollout.engine) == ("pocket", "pocket", "vllm")
 
 
-def test_ctrl_c_before_anything_is_started_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+def test_ctrl_c_before_anything_is_started_is_130() -> None:
+    def interrupted(*_: object) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    monkeypatch.setattr(attempt, "resolve_inputs", interrupted)
-    assert train._cli() == 130
+    parts = Parts(interrupted, inputs=interrupted)
+    assert run_command(lambda: train.main([], train=partial(one_run.train, parts=parts))) == 130
 
 
 def test_a_job_that_would_start_a_ray_beside_its_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.metrics import (
     evaluation_metrics,
-    most_telling,
+    most_changed,
     predictions,
     sample_metrics,
     sampled_records,
@@ -166,9 +166,9 @@ def test_records_are_the_sampled_groups_with_credit_before_and_after() -> None:
     assert [doc.title for doc in search.documents] == ["One", "s2", "x"]  # without its text a document has its id
 
 
-def test_the_most_telling_rollout_is_the_one_that_calibration_changed_most() -> None:
+def test_the_most_changed_rollout_is_the_one_that_calibration_changed_most() -> None:
     records = sampled_records(step(), METHODS["calibadv"](), credit_of(METHODS["calibadv"]()), step=4)
     # Means over turns: the first gains 1 at its answer, the second is spared 2/3 at its search, the third nothing.
-    assert most_telling(records) is records[0]
-    assert most_telling(records[1:]) is records[1]
-    assert most_telling([]) is None
+    assert most_changed(records) is records[0]
+    assert most_changed(records[1:]) is records[1]
+    assert most_changed([]) is None

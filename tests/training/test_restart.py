@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,14 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from calibadv.checkpoints.identity import Identity, flat
 from calibadv.config import Config, load_config
 from calibadv.pocket import policy_path
 from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rollout.protocols import SearchFailed
-from calibadv.training import attempt
-from calibadv.training import run as training_run
 from calibadv.training.inputs import Inputs
-from calibadv.training.restart import Restart, RestartsUsedUp, mends, restarted
+from calibadv.training.parts import Parts
+from calibadv.training.readiness import Unready
+from calibadv.training.restart import Restart, recoverable, with_restarts
 from calibadv.training.signals import Interruption
 from calibadv.views.plain import PlainView
 from tests.build import overrides_of
@@ -45,10 +44,11 @@ from tests.training.test_run import (
     answers,
     lines,
     merged,
+    no_plots,
     questions_file,
 )
 from tests.training.told import Told
-from workflows import one_run, train
+from workflows import one_run
 
 GONE = LearnersLost("learner 0 was lost")
 
@@ -64,8 +64,8 @@ GONE = LearnersLost("learner 0 was lost")
         ActorUnschedulableError("a node"),
     ],
 )
-def test_a_restart_mends_what_is_lost(error: Exception) -> None:
-    assert mends(error)
+def test_a_restart_recovers_from_what_is_lost(error: Exception) -> None:
+    assert recoverable(error)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_a_restart_mends_what_is_lost(error: Exception) -> None:
         KeyboardInterrupt(),
     ],
 )
-def test_a_restart_mends_nothing_that_would_happen_again(error: BaseException) -> None:
-    assert not mends(error)
+def test_a_restart_recovers_from_nothing_that_would_happen_again(error: BaseException) -> None:
+    assert not recoverable(error)
 
 
 def test_an_error_of_a_task_counts_by_what_caused_it() -> None:
     cause = ActorDiedError()
-    assert mends(RayTaskError("publish", "the coordinator is gone", cause).as_instanceof_cause())
+    assert recoverable(RayTaskError("publish", "the coordinator is gone", cause).as_instanceof_cause())
 
 
 def test_lost_objects_count_by_their_lost_owner() -> None:
-    assert mends(OwnerDiedError("ab" * 28, ("", 0), "engine.py:1"))
+    assert recoverable(OwnerDiedError("ab" * 28, ("", 0), "engine.py:1"))
 
 
 def test_restarts_are_counted_said_and_bounded(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,20 +106,21 @@ def test_restarts_are_counted_said_and_bounded(caplog: pytest.LogCaptureFixture)
 
         return make
 
-    assert restarted(dies(2), max_restarts=2) == "done"
+    assert with_restarts(dies(2), max_restarts=2) == "done"
     assert asked == [Restart(), Restart(1, "learner 0 was lost"), Restart(2, "learner 0 was lost")]
     assert "learner 0 was lost: the run starts again by itself, restart 2 of 2" in caplog.text
-    with pytest.raises(RestartsUsedUp, match=r"learner 0 was lost, and checkpoint.max_restarts = 1 restarts are used"):
-        restarted(dies(2), max_restarts=1)
-    asked.clear()
-    with pytest.raises(RestartsUsedUp, match=r"checkpoint\.max_restarts = 0 allows no restart"):
-        restarted(dies(1), max_restarts=0)
-    assert len(asked) == 1
+    for allowed, said in ((1, "max_restarts = 1 restarts are used up"), (0, "max_restarts = 0 allows no restart")):
+        asked.clear()
+        with pytest.raises(LearnersLost, match="learner 0 was lost") as caught:
+            with_restarts(dies(2), max_restarts=allowed)
+        assert said in caught.value.__notes__[-1]
+        assert len(asked) == allowed + 1
 
 
 AGAIN = """
 import os, signal, sys, time
 from calibadv.training.signals import Interruption, Preempted
+from calibadv.training.readiness import Unready
 from calibadv.training.restart import Restart, start_again, started_again
 
 restart = started_again()
@@ -170,39 +171,32 @@ class Gone:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run(tmp_path: Path) -> Callable[..., int]:
     """`one_run.train` over scripted algorithms, a script for each attempt; its exit code."""
 
     def call(name: str, *scripts: Script, more: tuple[str, ...] = (), resume: bool = False) -> int:
         config = settings(tmp_path, name, *more)
-        waiting = list(scripts)
-        inputs = Inputs(questions_file(tmp_path), Path(), Path(), policy_path(), METHOD, (), (), {})
-
-        @contextmanager
-        def started(_: Any, inputs: Inputs, *__: Any, **___: Any) -> Iterator[Any]:
-            yield Scripted(inputs.start.version if inputs.start else 0, waiting.pop(0) if waiting else {})
-
-        monkeypatch.setattr(one_run, "started", started)
-        monkeypatch.setattr(training_run.TrainingRun, "_write_diagnostics", lambda _: None)
-        told = call.told = Told()  # type: ignore[attr-defined]
-        monkeypatch.setattr(attempt, "MlflowRun", lambda *_, **__: told)
-        monkeypatch.setattr(attempt, "resolve_inputs", lambda _: inputs)
-        monkeypatch.setattr(attempt, "run_identity", lambda c, _: Identity(flat(c.model_dump(mode="json")), {}))
-        monkeypatch.setattr(one_run, "open_view", lambda steps: view(steps))
-
-        def again(restart: Restart) -> int:
+        call.told, call.anew = Told(), 0  # type: ignore[attr-defined]
+        parts = scripted(tmp_path, scripts, call.told)  # type: ignore[attr-defined]
+        end = one_run.train(config, resume=resume, restarts=True, parts=parts)
+        while isinstance(end, Restart):
             call.anew += 1  # type: ignore[attr-defined]
-            return one_run.train(config, resume=resume, restart=restart, again=again)
-
-        call.anew = 0  # type: ignore[attr-defined]
-        return one_run.train(config, resume=resume, again=again)
+            end = one_run.train(config, resume=resume, restart=end, restarts=True, parts=parts)
+        return end
 
     return call
 
 
-@contextmanager
-def view(steps: int) -> Iterator[PlainView]:
-    yield PlainView(steps)
+def scripted(folder: Path, scripts: Sequence[Script], told: Told) -> Parts:
+    """The parts of a run whose algorithm follows a script in each attempt, and none when they are used up."""
+    waiting = list(scripts)
+    inputs = Inputs(questions_file(folder), Path(), Path(), policy_path(), METHOD, (), (), {})
+
+    @contextmanager
+    def started(_: Any, inputs: Inputs, *__: Any) -> Iterator[Any]:
+        yield Scripted(inputs.start.version if inputs.start else 0, waiting.pop(0) if waiting else {})
+
+    return Parts(started, lambda _: inputs, lambda *_: told, no_plots, PlainView)
 
 
 def settings(folder: Path, name: str, *more: str) -> Config:
@@ -245,15 +239,15 @@ def test_without_a_checkpoint_it_begins_anew_as_the_same_run(
     assert "made again: steps 1 to 3 and what of a step was under way, from the start" in caplog.text
 
 
-def test_inside_a_running_ray_it_is_begun_again_where_it_is(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ray.is_initialized", lambda: True)
-    one = "--checkpoint.max_restarts=1"
-    assert run("hurt", {("learn", 3): lose}, more=(one,)) == 0
-    assert run("again", {("learn", 3): lose}, {("learn", 3): lose}, more=(one,)) == 4
-    assert run.anew == 0
-    monkeypatch.undo()
+def test_inside_a_ray_that_stays_up_it_is_begun_again_where_it_is(run: Any, tmp_path: Path) -> None:
+    def trial(name: str, *scripts: Script) -> int:
+        config = settings(tmp_path, name, "--checkpoint.max_restarts=1")
+        return one_run.train_run(config, PlainView(STEPS), parts=scripted(tmp_path, scripts, Told())).steps
+
+    assert trial("hurt", {("learn", 3): lose}) == STEPS
+    with pytest.raises(LearnersLost, match="learner 0 was lost") as caught:
+        trial("again", {("learn", 3): lose}, {("learn", 3): lose})
+    assert "checkpoint.max_restarts = 1 restarts are used up" in caught.value.__notes__[-1]
     assert run("outside", {("learn", 3): lose}) == 0
     assert run.anew == 1
     assert merged(tmp_path / "hurt") == merged(tmp_path / "outside")
@@ -288,14 +282,11 @@ def test_what_a_living_learner_holds_is_saved_before_a_restart(run: Any, caplog:
 
 
 def test_where_nothing_can_start_the_command_again_the_loss_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def lost(*_: Any, **__: Any) -> None:
-        raise GONE
-
-    monkeypatch.setattr(one_run, "train_run", lost)
-    assert train.main(["--run.folder", str(tmp_path)]) == one_run.LOST
-    assert "the same command with --resume goes on" in caplog.text
+    parts = scripted(tmp_path, [{("learn", 1): lose}], Told())
+    assert one_run.train(settings(tmp_path, "hurt"), parts=parts) == one_run.LOST
+    assert "checkpoint.max_restarts = 0 allows no restart: the same command with --resume goes on" in caplog.text
 
 
 def test_a_signal_that_waited_for_an_update_that_failed_is_not_forgotten(run: Any) -> None:
@@ -318,12 +309,12 @@ def test_updates_that_were_left_out_are_said(run: Any, caplog: pytest.LogCapture
 def test_a_policy_that_cannot_learn_ends_with_an_exit_code_of_its_own_and_is_not_started_again(
     run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run("mute", {("evaluate", 0): answers(MUTE)}) == one_run.UNREADY == 5
+    assert run("mute", {("evaluate", 0): answers(MUTE)}) == one_run.ENDS[Unready] == 5
     assert run.anew == 0
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert "warm_start.py gold" in said
     assert not (tmp_path / "mute" / "summary.json").exists()
 
 
-def test_let_in_raises_only_what_waits() -> None:
-    Interruption().let_in()
+def test_raise_waiting_raises_only_what_waits() -> None:
+    Interruption().raise_waiting()

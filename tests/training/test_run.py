@@ -18,16 +18,17 @@ from calibadv.checkpoints.identity import Identity, flat
 from calibadv.checkpoints.storage import Kind
 from calibadv.config import Config, load_config
 from calibadv.methods import make_method
+from calibadv.pocket import policy_path
 from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.tracking.run_folder import RunFolder
-from calibadv.training.checkpoints import Checkpoints
+from calibadv.training.checkpoints import Checkpoints, Snapshots
 from calibadv.training.inputs import Inputs
 from calibadv.training.readiness import Unready
+from calibadv.training.records import Records
 from calibadv.training.resume import resume_run, storage_of
 from calibadv.training.run import TrainingRun
 from calibadv.training.signals import Interruption, Preempted
-from calibadv.training.snapshots import Snapshots
 from calibadv.types import Group
 from calibadv.views.plain import PlainView
 from tests.build import group, overrides_of, trajectory
@@ -53,14 +54,14 @@ class Scripted(FakeAlgorithm):
         self.clipped: Counter[int] = Counter({7: 1})
         self.seconds: dict[str, float] = {}
         self.inspect: Any = None
-        self.hold: Any = None
+        self.uninterrupted: Any = None
 
     def at(self, moment: str) -> None:
         self.script.pop((moment, self.version), lambda _: None)(self)
 
     def train(self) -> None:
         self.at("rollout")
-        with self.hold():
+        with self.uninterrupted():
             self.whole = False
             self.at("learn")
             self.weights = self.version + 1
@@ -87,19 +88,24 @@ def questions_file(folder: Path) -> Path:
     return path
 
 
+def no_plots(*_: object) -> list[Path]:
+    """For all but the tests of plots: a second of drawing a run."""
+    return []
+
+
 def settings(*more: str) -> Config:
     small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=4"]
     return load_config(None, overrides_of(*small, *more))
 
 
 @pytest.fixture
-def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeAlgorithm]:
+def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
     """Makes, or goes on with, the run in a folder; the algorithm as it was at the end."""
 
     def call(name: str, script: Script | None = None, *more: str, resume: bool = False) -> FakeAlgorithm:
         config = settings(*more)
         identity = Identity(flat(config.model_dump(mode="json")), {})
-        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), Path(), METHOD, (), (), {})
+        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), policy_path(), METHOD, (), (), {})
         with RunFolder(tmp_path / name, resume=resume) as folder, Interruption().installed() as interruption:
             storage = storage_of(config, folder.path)
             storage.prepare()
@@ -113,11 +119,10 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fa
             def started(*_: Any) -> Iterator[Any]:
                 yield algorithm
 
-            monkeypatch.setattr(TrainingRun, "_write_diagnostics", lambda _: None)
             call.told = Told()  # type: ignore[attr-defined]
-            progress = resumed.progress if resumed else None
+            records = Records(config, inputs, folder, call.told, PlainView(STEPS), no_plots)
             run = TrainingRun(
-                config, inputs, folder, call.told, PlainView(STEPS), kept, started, interruption, resumed=progress
+                config, inputs, records, kept, started, interruption, resumed=resumed.progress if resumed else None
             )
             try:
                 run.execute()
@@ -163,7 +168,12 @@ def test_a_run_evaluates_before_between_and_after_and_saves_when_due(attempt: An
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert attempt.told.metrics[STEPS]["final/f1"] == summary["f1_after"]
     assert [step for _, step in attempt.told.images] == [2, 4, 5]
-    assert attempt.told.artifacts == [("model", "model"), ("summary.json", None), ("predictions.jsonl", None)]
+    assert attempt.told.artifacts == [
+        ("clipped_tokens.csv", None),
+        ("model", "model"),
+        ("summary.json", None),
+        ("predictions.jsonl", None),
+    ]
     assert "| held-out questions | before | after | change |" in attempt.told.notes[-1]
 
 

@@ -12,8 +12,8 @@ import pytest
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import SentinelConfig
 from calibadv.rllib.learner_state import CheckpointFailed
+from calibadv.training.checkpoints import Snapshots
 from calibadv.training.sentinel import Collapsed, Sentinel
-from calibadv.training.snapshots import Snapshots
 from tests.training.fake_algorithm import FakeAlgorithm
 
 CALM = {"policy/entropy": 0.2, "policy/ppl": 1.2, "rollout/high_ppl_ratio": 0.0, "rollout/repetition": 0.05}

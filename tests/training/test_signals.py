@@ -47,8 +47,8 @@ def test_a_signal_waits_for_the_end_of_what_must_not_be_cut(number: signal.Signa
     reached = []
 
     def body(interruption: Interruption) -> None:
-        with interruption.held():
-            with interruption.held():
+        with interruption.deferred():
+            with interruption.deferred():
                 send(number)
             reached.append("inside")
         reached.append("after")
@@ -63,7 +63,7 @@ def test_a_second_signal_does_not_wait(caplog: pytest.LogCaptureFixture) -> None
     reached = []
 
     def body(interruption: Interruption) -> None:
-        with interruption.held():
+        with interruption.deferred():
             send(signal.SIGTERM)
             reached.append("first")
             send(signal.SIGINT)
@@ -78,7 +78,7 @@ def test_a_second_signal_does_not_wait(caplog: pytest.LogCaptureFixture) -> None
 
 def test_an_error_of_what_was_held_is_not_hidden_by_a_waiting_signal() -> None:
     def body(interruption: Interruption) -> None:
-        with interruption.held():
+        with interruption.deferred():
             send(signal.SIGTERM)
             raise RuntimeError("the learner died")
 
@@ -96,7 +96,7 @@ def test_outside_the_main_thread_nothing_is_installed() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work() -> None:
-        with Interruption().installed() as interruption, interruption.held():
+        with Interruption().installed() as interruption, interruption.deferred():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

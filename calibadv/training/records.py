@@ -1,0 +1,92 @@
+"""What a run writes down of itself: in its folder, its MLflow run and the terminal alike."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibadv.checkpoints.progress import Progress
+from calibadv.cluster.factories import make_dialogue
+from calibadv.config import Config
+from calibadv.diagnostics import ClippedTokens
+from calibadv.evaluation.prediction import Prediction
+from calibadv.json_lines import read_json_lines
+from calibadv.plots.run import write_overview
+from calibadv.tracking.clipped_table import write_clipped_table
+from calibadv.tracking.mlflow_run import Tracker
+from calibadv.tracking.provenance import command_line, note
+from calibadv.tracking.record import RolloutRecord
+from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.series import History
+from calibadv.training.inputs import Inputs
+from calibadv.training.summary import before_and_after, final_metrics, next_steps, run_summary, title, view_summary
+from calibadv.views.summary import RunSummary, TerminalView
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """One run's record. `plots` draws the figures of the end."""
+
+    config: Config
+    inputs: Inputs
+    folder: RunFolder
+    tracker: Tracker
+    view: TerminalView
+    plots: Callable[[History, Path], list[Path]]
+
+    def step(
+        self, version: int, metrics: Mapping[str, float], rollouts: Sequence[RolloutRecord], left_s: float | None
+    ) -> None:
+        """The step that led to `version`, and its evaluation if it had one; `left_s`: seconds that the run still has.
+
+        MLflow reads the step's metrics and rollouts from the folder.
+        """
+        self.folder.append_metrics(version, metrics)
+        self.view.step({"step": float(version), **metrics}, left_s)
+        self.folder.append_rollouts(rollouts)
+
+    def answers(self, answers: Sequence[Prediction]) -> None:
+        """The newest evaluation's answers, in place of an earlier one's."""
+        self.folder.write_predictions(answer.to_dict() for answer in answers)
+
+    def overview(self, version: int) -> None:
+        """The figure of six panels as it is at `version`, on the run's page."""
+        try:
+            plot = write_overview(self.folder.history(), self.folder.plots)
+        except OSError as error:  # a full disk
+            logger.warning("the overview of step %d could not be drawn: %s", version, error)
+            return
+        self.tracker.log_image_metric(plot, "overview", version)
+
+    def diagnostics(self, clipped: Mapping[int, int]) -> None:
+        """All figures, and the table of the tokens that the clip acted on (token id -> how often)."""
+        for plot in self.plots(self.folder.history(), self.folder.plots):
+            self.tracker.log_artifact(plot, "plots")
+        tokenizer = make_dialogue(self.config, self.inputs.method, str(self.inputs.model)).tokenizer
+        table = ClippedTokens(Counter(clipped)).table(lambda token: str(tokenizer.decode([token])))
+        self.tracker.log_artifact(write_clipped_table(self.folder.path / "clipped_tokens.csv", table))
+
+    def finished(self, progress: Progress, wall_s: float) -> RunSummary:
+        """The end of a run that has made all its steps; its summary as the terminal shows it."""
+        summary = run_summary(
+            self.config,
+            self.folder.history(),
+            progress.evaluations,
+            wall_s=wall_s,
+            mlflow_run=self.tracker.run_id,
+            restarts=len(read_json_lines(self.folder.restarts)),
+        )
+        self.folder.write_summary(summary)
+        self.tracker.log_metrics(self.config.run.steps, final_metrics(summary))
+        self.tracker.log_artifact(self.folder.model, "model")
+        self.tracker.log_artifact(self.folder.summary)
+        self.tracker.log_artifact(self.folder.predictions)
+        self.tracker.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))
+        hints = next_steps(self.folder.path.parent, self.tracker.uri, self.tracker.experiment_id, self.tracker.run_id)
+        example = None if progress.example is None else RolloutRecord.from_dict(progress.example)
+        return view_summary(summary, self.folder.path, example, hints)
