@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.config.command_line import parse
+from calibadv.training.readiness import Unready
 from tests.integration.commands import ROOT, ended, ray_folder, start
 from tests.training.untaught import untaught
 from workflows import one_run, warm_start
@@ -56,7 +57,7 @@ def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(tmp_path: Pa
     with ray_folder() as ray:
         process = start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray)
         code, output = ended(process)
-    assert code == one_run.UNREADY, output
+    assert code == one_run.ENDS[Unready], output
     (said,) = [line for line in output.splitlines() if "Teach it first: " in line]
     assert "0 of 64 rollouts are well-formed" in said
     _, script, *taught = shlex.split(said.partition("Teach it first: ")[2].partition("; then train")[0])
