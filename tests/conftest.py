@@ -1,23 +1,38 @@
-"""A Ray of its own for every module that asks for one; modules never share or inherit a cluster."""
+"""The order of the tests, and one Ray for all modules that ask for it one after another."""
 
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
+import time
 from collections.abc import Iterator
-from functools import partial
+from pathlib import Path
 
 import pytest
 import ray
 
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # Ray's own 30 s are too short for a busy machine
+from calibadv.cluster.local_ray import init_local_ray
+
+TESTS = Path(__file__).parent
+# The longest first, so that where several processes share the tests none is left with one of these at the end.
+LONGEST = [
+    TESTS / "integration" / f"test_{name}.py"
+    for name in ("methods", "resume", "training", "ray_up", "ray_job", "compare", "search_faults", "serve_search")
+]
+CPUS = 4
+WITH_RAY = pytest.StashKey[set[Path]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, the longest files come first, so that none is left alone at the end."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.parent.name != "integration")
+    """The longest files, then those that share a Ray, then all others."""
+    assert [path for path in LONGEST if not path.is_file()] == []
+    with_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
+    config.stash[WITH_RAY] = with_ray
+
+    def place(item: pytest.Item) -> int:
+        return LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST) + (item.path not in with_ray)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
@@ -30,24 +45,51 @@ def _levels_of_our_loggers() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    # A short path: Ray's sockets lie below it and their names are limited to about 100 bytes.
-    with tempfile.TemporaryDirectory(prefix="cr", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        start = partial(
-            ray.init,
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            _temp_dir=folder,
+class SharedRay:
+    """A Ray for the modules that ask for one, in a folder of its own."""
+
+    folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def start(self) -> None:
+        # A short path: Ray's sockets lie below it and their names are limited to about 100 bytes.
+        self.folder = tempfile.TemporaryDirectory(prefix="cr", dir="/tmp", ignore_cleanup_errors=True)
+        init_local_ray(
+            num_cpus=CPUS,
+            _temp_dir=self.folder.name,
             object_store_memory=200 * 2**20,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
             log_to_driver=False,
         )
-        try:
-            start()
-        except Exception:  # a bare one, where a start takes longer than Ray waits: once more, as a run does
+
+    def free(self) -> bool:
+        """Whether it runs and nothing holds a CPU: the actors of the module before have some seconds to go."""
+        deadline = time.monotonic() + 10
+        while self.folder is not None and time.monotonic() < deadline:
+            if ray.available_resources().get("CPU", 0) == CPUS:
+                return True
+            time.sleep(0.2)
+        return False
+
+    def end(self) -> None:
+        if self.folder is not None:
             ray.shutdown()
-            start()
-        yield
-        ray.shutdown()
+            self.folder.cleanup()
+            self.folder = None
+
+
+SHARED = SharedRay()
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> None:
+    """A Ray in which nothing holds a CPU. The next module that asks for one gets the same."""
+    if not SHARED.free():
+        SHARED.end()
+        SHARED.start()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """No module that does not ask for a Ray finds one."""
+    if nextitem is None or nextitem.path not in item.config.stash[WITH_RAY]:
+        SHARED.end()

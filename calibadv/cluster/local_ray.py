@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants, services
 
 from calibadv.cluster.ray_place import RayStartFailed, prepare, token_file
 
@@ -24,6 +29,9 @@ def init_local_ray(**options: Any) -> None:
     a busy machine, is tried once more; then `RayStartFailed`.
     """
     prepare(os.environ)
+    os.environ.setdefault(
+        "RAY_agent_register_timeout_ms", "300000"
+    )  # how long it asks after its agents; its own is 30 s
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _start(options)
@@ -40,15 +48,51 @@ def init_local_ray(**options: Any) -> None:
 
 
 def _start(options: dict[str, Any]) -> None:
-    """Ray gives a Linux node the machine's own address and then listens on every interface (2.60, measured); an
-    explicit 127.0.0.1 it replaces by that address. Where clusters are switched off, as on macOS, the node is 127.0.0.1.
+    """What `ray.init` has no options for (Ray 2.60, all of it measured).
+
+    A Linux node takes the machine's own address and then listens on every interface; an explicit 127.0.0.1 is replaced
+    by that address. Where clusters are switched off, as on macOS, the node is 127.0.0.1.
+
+    A node waits 15 s for each port that its two agents choose, and dies if it has not heard of it; on a busy machine
+    Python alone takes longer to start. So all are told free ones, which also keeps two Rays from wanting the same. Of
+    the last one Ray tells the agent alone.
+
+    One machine has no use for an autoscaler, nor for a dashboard that reports usage alone: two processes less.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    metrics, grpc, http, runtime_env = free_ports(4)
+    agents = {"metrics_agent_port": grpc, "dashboard_agent_listen_port": http, "runtime_env_agent_port": runtime_env}
+    start_process = services.start_ray_process
+
+    def start(command: list[str], kind: str, **options: Any) -> Any:
+        told = [f"--dashboard_agent_listen_port={http}"] if kind == ray_constants.PROCESS_TYPE_RAYLET else []
+        return start_process([*command, *told], kind, **options)
+
+    with (
+        _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        _replaced(parameter, "RayParams", partial(parameter.RayParams, **agents, no_monitor=True)),
+        _replaced(services, "start_ray_process", start),
+        _replaced(services, "start_api_server", lambda *_, **__: (None, None)),
+    ):
+        ray.init(address="local", include_dashboard=False, _metrics_export_port=metrics, **options)
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
-        ray.init(address="local", include_dashboard=False, **options)
+        yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        setattr(module, name, before)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _go_on(attempt: int, error: Exception) -> None:

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from calibadv.cluster.local_ray import free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -72,17 +73,6 @@ class Cluster:
         )
 
 
-def free_ports(count: int) -> list[str]:
-    """Ports that were free a moment ago, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [str(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     base = tmp_path_factory.mktemp("job")
@@ -96,17 +86,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "PYTHONPATH": str(base / "poison"),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "RAY_raylet_start_wait_time_s": "120",
+        "RAY_agent_register_timeout_ms": "300000",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_JOB_STOP_WAIT_TIME_S": "600",  # as in the deployment files
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
     sockets = Path(tempfile.mkdtemp(prefix="rj", dir="/tmp"))  # pytest's own folders are too long for Ray's sockets
-    gcs, dashboard, agent, client, metrics = free_ports(5)
+    gcs, dashboard, agent, grpc, runtime_env, client, metrics = free_ports(7)
     command = [str(RAY), "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=6"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    # A raylet does not wait for long for ports that its agents choose (calibadv/cluster/local_ray.py).
     command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+    command += [f"--dashboard-agent-grpc-port={grpc}", f"--runtime-env-agent-port={runtime_env}"]
     command += [f"--ray-client-server-port={client}", f"--temp-dir={sockets}", "--object-store-memory=200000000"]
     with (base / "head.log").open("w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=base, start_new_session=True)

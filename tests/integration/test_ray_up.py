@@ -23,8 +23,9 @@ import httpx
 import pytest
 import yaml
 
+from calibadv.cluster.local_ray import free_ports
 from deploy.rehearsal.hosts import Host, rehearsal_hosts, why_not
-from tests.integration.test_ray_job import RAY, ROOT, SETTINGS, free_ports
+from tests.integration.test_ray_job import RAY, ROOT, SETTINGS
 
 REASON = why_not()
 pytestmark = [
@@ -99,7 +100,7 @@ def laptop() -> Iterator[Laptop]:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         bashrc = (
-            "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 RAY_raylet_start_wait_time_s=120 "
+            "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 "
             "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES=300000000\n"
         )
         with rehearsal_hosts(folder, 2, bashrc) as (hosts, key):

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import ray
 
+from calibadv.cluster.local_ray import init_local_ray
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup
 from calibadv.rollout.plans import chains
@@ -259,7 +260,7 @@ def faults() -> Iterator[Faults]:
     folder = Path(tempfile.mkdtemp(prefix="sf", dir="/tmp"))
     faults = Faults(folder / "fault.json")
     faults.set()
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder / "r"))
+    init_local_ray(num_cpus=4, log_to_driver=False, _temp_dir=str(folder / "r"))
     start(faults)
     yield faults
     stop_search("faults")

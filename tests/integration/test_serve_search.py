@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import ray
 
+from calibadv.cluster.local_ray import init_local_ray
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.client import RetryPolicy
@@ -56,7 +57,7 @@ def cluster() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="rs", dir="/tmp"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
-        ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=str(folder / "r"))
+        init_local_ray(num_cpus=4, _temp_dir=str(folder / "r"))
         yield folder
         stop_search("search")
         stop_search("lexical")
