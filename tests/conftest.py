@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ import pytest
 import ray
 
 from calibadv.cluster.local_ray import init_local_ray
+
+# Ray's own is 15, with which its workers have a thirtieth of a core beside whatever else runs here: the other half of
+# the tests, say. Then every limit is too short.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 TESTS = Path(__file__).parent
 # The longest first, so that where several processes share the tests none is left with one of these at the end.

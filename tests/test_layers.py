@@ -188,12 +188,18 @@ LIGHT = ("calibadv.advantages", "calibadv.config", "calibadv.methods", "calibadv
 
 
 def test_a_wrong_command_and_pure_code_wait_for_no_heavy_library() -> None:
-    """All modules of the light rooms, and the command up to its arguments, imported in a process of their own."""
+    """All modules of the light rooms, and commands up to their arguments, imported in a process of their own.
+
+    Then the coordinator, which passes weights on and never looks at them.
+    """
     light = [module for module in SOURCES if any(below(module, room) for room in LIGHT)]
-    code = f"import importlib, sys\nfor name in {[*light, 'workflows.train']}: importlib.import_module(name)\n"
-    code += "print([name for name in ('mlflow', 'pandas', 'ray', 'torch', 'transformers') if name in sys.modules])"
+    commands = ("workflows.train", "workflows.compare")
+    code = f"import importlib, sys\nfor name in {[*light, *commands]}: importlib.import_module(name)\n"
+    code += "print([name for name in ('mlflow', 'pandas', 'ray', 'torch', 'transformers') if name in sys.modules])\n"
+    code += "import calibadv.cluster.coordinator\n"
+    code += "print([name for name in ('mlflow', 'pandas', 'torch', 'transformers') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert (done.stdout, done.stderr) == ("[]\n[]\n", "")
 
 
 def test_calibadv_never_prints() -> None:

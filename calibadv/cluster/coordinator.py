@@ -20,10 +20,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from calibadv.cluster.engine_registry import EngineRegistry, EngineReport
 from calibadv.cluster.names import ray_name
+from calibadv.cluster.packed import PackedWeights
 from calibadv.cluster.policy_store import PolicyStore, Published
 from calibadv.cluster.processes import EngineProcess, signal_engine
 from calibadv.cluster.sleep_control import SleepControl
-from calibadv.cluster.weights import PackedWeights
 from calibadv.rollout.tally import Counts, Step
 
 logger = logging.getLogger(__name__)

@@ -19,26 +19,17 @@ import logging
 import pickle
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import torch
 
+from calibadv.cluster.packed import SharedCopy
+
 logger = logging.getLogger(__name__)
 
 _HEAD = 8  # bytes of the serial number
 _WRITING = -1
-
-
-@dataclass(frozen=True, slots=True)
-class SharedCopy:
-    """Where one learner keeps a version: the device, and a handle for each chunk."""
-
-    place: str
-    device: str  # torch's name in the learner's process
-    serial: int
-    handles: tuple[bytes, ...]
 
 
 class DeviceCopy:

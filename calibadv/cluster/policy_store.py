@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from calibadv.cluster.weights import PackedWeights
+from calibadv.cluster.packed import PackedWeights
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,12 @@ import ray
 from calibadv.cluster.coordinator import find_coordinator
 from calibadv.cluster.engine import Engine, EngineDied, NamedTensors
 from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate, within
+from calibadv.cluster.packed import PackedWeights
 from calibadv.cluster.policy_store import Published
 from calibadv.cluster.processes import EngineProcess, Heartbeat, this_process
 from calibadv.cluster.read_write_lock import ReadWriteLock
 from calibadv.cluster.rows import FinishedRow, RolloutRow
-from calibadv.cluster.weights import PackedWeights, fetch
+from calibadv.cluster.weights import fetch
 from calibadv.rollout.group import RolledGroup
 from calibadv.rollout.protocols import GenerateFn
 from calibadv.rollout.tally import Tally

@@ -8,39 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
 
-from calibadv.cluster.device_copy import DeviceCopy, SharedCopy, read, within_reach
+from calibadv.cluster.device_copy import DeviceCopy, read, within_reach
+from calibadv.cluster.packed import PackedWeights, TensorSpec
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CHUNK_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """Where one tensor lies: `nbytes` from `offset` of chunk `chunk`."""
-
-    name: str
-    dtype: str  # torch's name, e.g. bfloat16: numpy has none for it, so that chunks are plain bytes
-    shape: tuple[int, ...]
-    chunk: int
-    offset: int
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class PackedWeights:
-    """One published policy: its chunks in the object store, what lies in them, and who else keeps the same chunks."""
-
-    chunks: tuple[ray.ObjectRef, ...]
-    manifest: tuple[TensorSpec, ...]
-    copies: tuple[SharedCopy, ...] = ()
 
 
 def chunk_state(

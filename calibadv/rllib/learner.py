@@ -20,7 +20,7 @@ from torch import Tensor
 
 from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
 from calibadv.checkpoints.tree import Tree
-from calibadv.cluster.weights import PackedWeights
+from calibadv.cluster.packed import PackedWeights
 from calibadv.config import LearnerConfig
 from calibadv.methods.method import Method, StepFacts
 from calibadv.rllib.checkpoint_names import as_in_checkpoint

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from calibadv.cluster.coordinator import find_coordinator
 from calibadv.cluster.device_copy import DeviceCopy
-from calibadv.cluster.weights import PackedWeights, chunk_state
+from calibadv.cluster.packed import PackedWeights
+from calibadv.cluster.weights import chunk_state
 from calibadv.config import Config
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 

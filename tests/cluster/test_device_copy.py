@@ -16,8 +16,9 @@ import ray
 import torch
 
 from calibadv.cluster import device_copy
-from calibadv.cluster.device_copy import DeviceCopy, SharedCopy, place, read, within_reach
-from calibadv.cluster.weights import PackedWeights, chunk_state, fetch
+from calibadv.cluster.device_copy import DeviceCopy, place, read, within_reach
+from calibadv.cluster.packed import PackedWeights, SharedCopy
+from calibadv.cluster.weights import chunk_state, fetch
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from calibadv.cluster.device_copy import DeviceCopy, SharedCopy
-from calibadv.cluster.weights import PackedWeights, TensorSpec
+from calibadv.cluster.device_copy import DeviceCopy
+from calibadv.cluster.packed import PackedWeights, SharedCopy, TensorSpec
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, shares_memory, with_copies
 from tests.build import overrides_of
