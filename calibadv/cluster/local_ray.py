@@ -29,9 +29,7 @@ def init_local_ray(**options: Any) -> None:
     a busy machine, is tried once more; then `RayStartFailed`.
     """
     prepare(os.environ)
-    os.environ.setdefault(
-        "RAY_agent_register_timeout_ms", "300000"
-    )  # how long it asks after its agents; its own is 30 s
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")  # a node's patience with its agents; Ray's is 30 s
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _start(options)
