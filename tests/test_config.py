@@ -191,6 +191,15 @@ def test_help_names_every_key_with_type_default_and_meaning_in_the_width_it_is_g
             ["--learner.zero", "1", "--learner.learners", "2", "--method.name", "ppo"],
             r"learner.zero = 1 shares the policy's state alone, and method 'ppo' trains a critic",
         ),
+        (
+            ["--rollout.vllm.max_model_len", "9"],
+            r"^rollout.vllm.max_model_len is what rollout.max_tokens sets: set that instead$",
+        ),
+        (
+            ["--rollout.vllm.trust_remote_code", "true"],
+            r"^rollout.vllm.trust_remote_code cannot be set: a model's own code is never run$",
+        ),
+        (["--rollout.enforce_eager", "true"], r"did you mean 'rollout.vllm', a table of vLLM's own engine arguments\?"),
         (["--rollout.temperature", "0.7"], r"rollout.temperature = 0.7: engines report log-probs at temperature 1"),
     ],
 )

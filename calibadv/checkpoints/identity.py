@@ -26,6 +26,8 @@ MAY_CHANGE = (
     "rollout.max_concurrent",
     "rollout.gpu_memory_utilization",
     "rollout.kv_cache_gb",
+    "rollout.vllm.enforce_eager",
+    "rollout.vllm.max_num_batched_tokens",
     "rollout.infra_retries",
     "rollout.engine_timeout_s",
     "rollout.placement",

@@ -43,6 +43,7 @@ def make_engine(config: Config, model_folder: str) -> Engine:
             tensor_parallel_size=rollout.tensor_parallel,
             seed=config.run.seed,
             sleep_mode=rollout.placement == "colocated",
+            arguments=rollout.vllm,
         )
     )
 

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from calibadv.cluster.engine import EngineDied, NamedTensors
 from calibadv.cluster.vllm_settings import (
     VllmSettings,
+    check_arguments,
     check_model_folder,
     cuda_available,
     engine_arguments,
@@ -145,6 +146,7 @@ class VllmEngine:
             from vllm.engine.arg_utils import EngineArgs
             from vllm.v1.engine.llm_engine import LLMEngine
 
+            check_arguments(self._arguments, {field.name for field in fields(EngineArgs)})
             engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments))
             ready.set_result(None)
             while self._serve_inbox(engine):

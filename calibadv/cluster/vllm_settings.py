@@ -6,14 +6,18 @@ check come before the import.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from calibadv.memory.items import batched_tokens
 
 LONGEST_TEMP = 60  # characters; a socket's path has 107 bytes, and vLLM adds 37
 WORKER_EXTENSION = "calibadv.cluster.vllm_worker.WeightReceiver"
@@ -27,15 +31,13 @@ class VllmSettings:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     max_model_len: int = 16_384  # prompt and sampled tokens together; the paper's limit of a trajectory
     max_num_seqs: int = 256  # requests in one step
-    max_num_batched_tokens: int | None = None  # None: vLLM's choice on GPU, 4096 on CPU
     gpu_memory_utilization: float = 0.9  # GPU only
     kv_cache_gb: float = 1.0  # CPU only
     tensor_parallel_size: int = 1
-    block_size: int | None = None  # prefixes are shared in whole blocks; None: vLLM's choice on GPU, 32 on CPU
-    enforce_eager: bool = False  # GPU only: no CUDA graphs. On CPU the engine is always eager
     threads: int = 1  # CPU only
     sleep_mode: bool = False  # GPU only: its memory can be given back and taken again, as colocated engines must
     seed: int = 0
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # more of vLLM's `EngineArgs`; they come last
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
@@ -86,17 +88,14 @@ def prepare_environment(settings: VllmSettings, cuda: bool) -> None:
 
 def engine_arguments(settings: VllmSettings, folder: Path, cuda: bool) -> dict[str, Any]:
     """Keyword arguments of vLLM's `EngineArgs`."""
-    arguments: dict[str, Any] = {
+    fixed: dict[str, Any] = {
         "model": str(folder),
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
-        "max_num_batched_tokens": settings.max_num_batched_tokens,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "distributed_executor_backend": "uni" if settings.tensor_parallel_size == 1 else "mp",
-        "block_size": settings.block_size,
         "enable_prefix_caching": True,
-        "enforce_eager": settings.enforce_eager,
         "seed": settings.seed,
         "logprobs_mode": "raw_logprobs",
         "worker_extension_cls": WORKER_EXTENSION,
@@ -104,17 +103,27 @@ def engine_arguments(settings: VllmSettings, folder: Path, cuda: bool) -> dict[s
         "trust_remote_code": False,
     }
     if cuda:
-        return arguments | {
+        here: dict[str, Any] = {
+            "max_num_batched_tokens": batched_tokens(settings.max_num_seqs),
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "enable_sleep_mode": settings.sleep_mode,
         }
-    batched = settings.max_num_batched_tokens or max(4096, settings.max_num_seqs)
-    return arguments | {
-        "enforce_eager": True,
-        "max_num_batched_tokens": batched,
-        "block_size": settings.block_size or 32,  # vLLM's 128 on CPU is longer than most shared prefixes
+        return fixed | here | dict(settings.arguments)
+    here = {
+        "max_num_batched_tokens": max(4096, settings.max_num_seqs),
+        "block_size": 32,  # prefixes are shared in whole blocks, and vLLM's 128 is longer than most
         "kv_cache_memory_bytes": int(settings.kv_cache_gb * 2**30),
     }
+    return fixed | here | dict(settings.arguments) | {"enforce_eager": True}
+
+
+def check_arguments(arguments: Iterable[str], known: Collection[str]) -> None:
+    """ValueError, with the nearest right one, for an argument that vLLM's `EngineArgs` does not know."""
+    for name in arguments:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"rollout.vllm.{name} is no argument of this vLLM's engine{meant}")
 
 
 def cuda_available() -> bool:

@@ -57,6 +57,10 @@ OURS: Mapping[str, tuple[str, ...]] = {
     "rollout.tensor_parallel": (*("tensor_model_parallel_size", "vllm_tensor_parallel_size", "tensor_parallel_size"),),
     "rollout.gpu_memory_utilization": ("vllm_gpu_memory_utilization", "gpu_memory_fraction"),
     "rollout.max_concurrent": ("max_num_seqs", "vllm_max_num_seqs"),
+    "rollout.vllm": (
+        *("enforce_eager", "max_num_batched_tokens", "enable_chunked_prefill", "enable_prefix_caching"),
+        *("vllm_enable_prefix_caching", "hf_overrides", "engine_kwargs"),
+    ),
     "rollout.placement": ("colocate_all_models", "vllm_mode", "hybrid_engine", "colocate_all"),
     "rollout.max_staleness": ("max_async_level", "max_off_policy_steps", "async_train"),
     "method.name": ("adv_estimator", "advantage_estimator", "loss_type", "algorithm.name"),
@@ -102,6 +106,7 @@ _MEANING = {  # of keys that count otherwise than their namesakes
     "learner.minibatch_rollouts": "rollouts of one update, over all learners",
     "learner.token_budget": "padded tokens of a micro-batch, whose number follows from it",
     "learner.warmup_steps": "training steps, not a share of them",
+    "rollout.vllm": "a table of vLLM's own engine arguments",
     "rollout.max_turn_tokens": "of one turn; rollout.max_tokens is for all of a rollout",
 }
 _KEY_OF = {theirs: key for key, names in OURS.items() for theirs in names}

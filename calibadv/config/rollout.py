@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from datetime import date as dates
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.data.errors import shown
 from calibadv.section import Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.tags import PROMPT_TEMPLATE
+
+# Arguments of vLLM's engine that have a setting of their own, and those that cannot be others.
+_SET_HERE = {
+    "model": "model.path",
+    "dtype": "model.dtype",
+    "seed": "run.seed",
+    "max_model_len": "rollout.max_tokens",
+    "max_num_seqs": "rollout.max_concurrent",
+    "tensor_parallel_size": "rollout.tensor_parallel",
+    "gpu_memory_utilization": "rollout.gpu_memory_utilization",
+    "kv_cache_memory_bytes": "rollout.kv_cache_gb",
+    "enable_sleep_mode": "rollout.placement",
+}
+_FIXED = {
+    "trust_remote_code": "a model's own code is never run",
+    "logprobs_mode": "the learner needs log-probs of the whole distribution",
+    "worker_extension_cls": "new weights come through it",
+    "distributed_executor_backend": "it follows from rollout.tensor_parallel",
+}
 
 
 class RolloutConfig(Section):
@@ -67,6 +86,18 @@ class RolloutConfig(Section):
     """Share of a GPU's memory that a vLLM engine takes."""
     kv_cache_gb: float = Field(1.0, gt=0, le=10**5)
     """GB of the KV cache of a vLLM engine on CPU."""
+    vllm: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of vLLM's own engine, e.g. --rollout.vllm.enforce_eager true (docs/gpu.md)."""
+
+    @field_validator("vllm")
+    @classmethod
+    def _vllms_own(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if name in _SET_HERE:
+                raise ValueError(f"rollout.vllm.{name} is what {_SET_HERE[name]} sets: set that instead")
+            if name in _FIXED:
+                raise ValueError(f"rollout.vllm.{name} cannot be set: {_FIXED[name]}")
+        return arguments
 
     @field_validator("date")
     @classmethod

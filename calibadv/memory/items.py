@@ -19,7 +19,7 @@ USABLE = 0.97  # of a card's bytes: the rest is the driver's, or lost between th
 CONTEXT = 1 * GIB  # CUDA context, cuBLAS and NCCL buffers of a process; an estimate
 CUDA_GRAPHS = 1 * GIB  # of an engine; an estimate
 FAISS_SCRATCH = 3 * GIB // 2  # what FAISS sets aside on a GPU of more than 8 GiB
-BATCHED_TOKENS = 16_384  # the most that vLLM runs at once on such cards
+BATCHED_TOKENS = 8_192  # that an engine runs at once on a GPU; unasked, vLLM would take 2,048 in a process like ours
 # Of learners that share their state, told to DeepSpeed by calibadv/rllib/zero.py:
 ZERO_BUCKET = 2**26  # elements that are reduced or gathered at a time
 ZERO_LIVE = 2**28  # elements of gathered weights that stage 3 keeps, ahead or for their next use
@@ -51,13 +51,30 @@ def kv_token_bytes(shape: ModelShape, item: int, tensor_parallel: int = 1) -> in
     return 2 * shape.layers * heads * shape.head_dim * item
 
 
-def engine_items(shape: ModelShape, *, item: int, sequences: int, tensor_parallel: int = 1) -> tuple[Item, ...]:
-    """What an engine holds on each of its GPUs before any KV cache. `item` bytes a weight, `sequences` at a time."""
-    step = BATCHED_TOKENS * (4 * shape.intermediate / tensor_parallel + 8 * shape.hidden) * item / 2
+def batched_tokens(sequences: int) -> int:
+    """Tokens that an engine with so many `sequences` at a time runs at once on a GPU, unless it is told otherwise."""
+    return max(BATCHED_TOKENS, sequences)
+
+
+def engine_items(
+    shape: ModelShape,
+    *,
+    item: int,
+    sequences: int,
+    tensor_parallel: int = 1,
+    tokens: int | None = None,
+    graphs: bool = True,
+) -> tuple[Item, ...]:
+    """What an engine holds on each of its GPUs before any KV cache. `item` bytes a weight.
+
+    `sequences` and `tokens` (None: `batched_tokens`) in a step; `graphs`: decoding is captured in CUDA graphs.
+    """
+    tokens = tokens or batched_tokens(sequences)
+    step = tokens * (4 * shape.intermediate / tensor_parallel + 8 * shape.hidden) * item / 2
     return (
         Item(f"weights, {item} bytes a parameter", shape.parameters * item / tensor_parallel),
         Item("activations and logits of a step", step + 12 * sequences * shape.vocabulary),
-        Item("CUDA context and graphs", CONTEXT + CUDA_GRAPHS),
+        Item("CUDA context and graphs" if graphs else "CUDA context", CONTEXT + CUDA_GRAPHS * graphs),
     )
 
 

@@ -81,8 +81,16 @@ def engine_part(config: Config, shape: ModelShape) -> Part:
     """An engine with room for one rollout of full length; how much more KV cache there is depends on the card."""
     rollout, gpus = config.rollout, config.cluster.gpus_per_engine
     item, ranks = weight_bytes(config), rollout.tensor_parallel
-    rollout_bytes = rollout.max_tokens * kv_token_bytes(shape, item, ranks)
-    held = engine_items(shape, item=item, sequences=rollout.max_concurrent, tensor_parallel=ranks)
+    kv_item = 1 if str(rollout.vllm.get("kv_cache_dtype", "auto")).startswith("fp8") else item
+    rollout_bytes = rollout.max_tokens * kv_token_bytes(shape, kv_item, ranks)
+    held = engine_items(
+        shape,
+        item=item,
+        sequences=rollout.max_concurrent,
+        tensor_parallel=ranks,
+        tokens=rollout.vllm.get("max_num_batched_tokens"),
+        graphs=not rollout.vllm.get("enforce_eager", False),
+    )
     items = (*held, Item("KV cache of one full rollout", rollout_bytes))
     share = rollout.gpu_memory_utilization
     if _colocated(config):

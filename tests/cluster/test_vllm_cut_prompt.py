@@ -25,8 +25,8 @@ async def test_prompts_that_are_cut_are_answered_with_the_tokens_of_whole_ones(t
                 dtype="float32",
                 max_model_len=MAX_LEN,
                 max_num_seqs=8,
-                max_num_batched_tokens=budget,
                 kv_cache_gb=0.1,
+                arguments={"max_num_batched_tokens": budget},
             )
         )
         requests = (engine(prompt(seed, 200), Sampling(20, seed=seed, stop=())) for seed in range(6))

@@ -69,9 +69,17 @@ def test_key_value_heads_are_shared_by_ranks_and_repeated_where_there_are_too_fe
 def test_an_engine_by_hand() -> None:
     items = engine(QWEN_7B, item=2, sequences=256)
     assert items["weights, 2 bytes a parameter"] == 15_231_233_024
-    # 16,384 x (4 x 18,944 + 8 x 3,584) + 12 x 256 x 152,064
-    assert items["activations and logits of a step"] == 1_711_276_032 + 467_140_608
+    # 8,192 x (4 x 18,944 + 8 x 3,584) + 12 x 256 x 152,064
+    assert items["activations and logits of a step"] == 855_638_016 + 467_140_608
     assert items["CUDA context and graphs"] == 2 * GIB
+
+
+def test_what_an_engine_is_told_is_counted() -> None:
+    items = engine(QWEN_7B, item=2, sequences=256, tokens=16_384, graphs=False)
+    assert items["activations and logits of a step"] == 1_711_276_032 + 467_140_608
+    assert items["CUDA context"] == GIB
+    many = engine(QWEN_7B, item=2, sequences=10_000)["activations and logits of a step"]  # a token each, at least
+    assert many == 10_000 * (4 * 18_944 + 8 * 3584) + 12 * 10_000 * 152_064
 
 
 def test_tensor_parallel_ranks_share_the_weights() -> None:

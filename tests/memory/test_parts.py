@@ -62,16 +62,24 @@ def test_a_run_on_cpus_has_no_parts() -> None:
 def test_an_engines_kv_cache_takes_what_its_share_of_the_card_leaves() -> None:
     part = engine_part(config(), QWEN_7B)
     assert part.gpus == 5
-    # Weights 15,231,233,024 + 2,178,416,640 + 2 GiB + a rollout of 939,524,096.
-    assert part.total_bytes == 20_496_657_408
-    # 0.85 x 0.97 x 80e9 - 20,496,657,408 = 45,463,342,592: 48 more of 939,524,096.
-    assert part.spare_bytes(80) == pytest.approx(45_463_342_592)
-    assert part.full_rollouts(80) == 49
+    # Weights 15,231,233,024 + 1,322,778,624 + 2 GiB + a rollout of 939,524,096.
+    assert part.total_bytes == 19_641_019_392
+    # 0.85 x 0.97 x 80e9 - 19,641,019,392 = 46,318,980,608: 49 more of 939,524,096.
+    assert part.spare_bytes(80) == pytest.approx(46_318_980_608)
+    assert part.full_rollouts(80) == 50
+
+
+def test_what_vllm_is_told_beside_our_settings_is_counted() -> None:
+    told = ("--rollout.vllm.max_num_batched_tokens=16384", "--rollout.vllm.enforce_eager=true")
+    plain, changed = engine_part(config(), QWEN_7B), engine_part(config(*told), QWEN_7B)
+    assert changed.total_bytes - plain.total_bytes == 8192 * (4 * 18_944 + 8 * 3584) - GIB
+    half = engine_part(config("--rollout.vllm.kv_cache_dtype=fp8"), QWEN_7B)
+    assert half.rollout_bytes == plain.rollout_bytes / 2
 
 
 def test_an_engine_that_cannot_hold_one_rollout_holds_none() -> None:
     part = engine_part(config("--rollout.gpu_memory_utilization=0.25"), QWEN_7B)
-    assert part.spare_bytes(80) < 0  # 19.4e9 bytes
+    assert part.spare_bytes(80) < 0  # 19.4e9 bytes are its share
     assert part.full_rollouts(80) == 0
 
 
