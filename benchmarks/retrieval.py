@@ -19,13 +19,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.tables import markdown
 from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.search.embeddings import load_or_embed
 from calibadv.search.encoder import Encoder
 from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchConfig
+from calibadv.tables import markdown_rows
 from calibadv.types import Question
 from workflows.command import run_command
 
@@ -47,7 +47,7 @@ def _quality(args: argparse.Namespace, config: SearchConfig, questions: list[Que
     from benchmarks.retrieval_quality import HEAD, quality_rows
 
     documents = load_corpus(Path(args.corpus))
-    return markdown(HEAD, quality_rows(questions, documents, config, args.retrievers, args.rerankers, cache_dir))
+    return markdown_rows(HEAD, quality_rows(questions, documents, config, args.retrievers, args.rerankers, cache_dir))
 
 
 def _load(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
@@ -64,7 +64,7 @@ def _load(args: argparse.Namespace, config: SearchConfig, questions: list[Questi
         rows = load_rows(queries, Path(args.corpus), config, args.callers, args.by, args.seconds, cache_dir)
     finally:
         ray.shutdown()
-    return markdown(HEAD, rows)
+    return markdown_rows(HEAD, rows)
 
 
 def _indexes(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
@@ -76,7 +76,7 @@ def _indexes(args: argparse.Namespace, config: SearchConfig, questions: list[Que
     row_of = {document.id: row for row, document in enumerate(documents)}
     gold_rows = [[row_of[doc_id] for doc_id in question.gold_doc_ids if doc_id in row_of] for question in questions]
     queries_BD = encoder.encode_queries([question.text for question in questions]).vectors
-    return markdown(HEAD, index_rows(vectors_ND, queries_BD, gold_rows, args.sizes, args.noise, config))
+    return markdown_rows(HEAD, index_rows(vectors_ND, queries_BD, gold_rows, args.sizes, args.noise, config))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.tables import markdown
+from calibadv.tables import markdown_rows
 from workflows.command import run_command
 
 
@@ -42,7 +42,7 @@ def _measure(args: argparse.Namespace) -> str:
     out = Path(args.out)
     results = measure(out, steps=args.steps, questions=args.questions, limit_s=args.limit_s)
     (out / "scaling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return markdown(HEAD, rows(results))
+    return markdown_rows(HEAD, rows(results))
 
 
 def _parser() -> argparse.ArgumentParser:

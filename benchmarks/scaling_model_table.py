@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.scaling_model import H20, H100, Assumptions, Gpu, Layout, StepModel, StepTime, Work
-from benchmarks.tables import markdown
 from calibadv.config import Config
 from calibadv.memory.shape import ModelShape, model_shape
+from calibadv.tables import markdown_rows
 
 MODEL = "Qwen/Qwen2.5-7B"
 PAPER_GPU, PAPER_GPUS, PAPER_S = H20, 8, 809.0  # CalibAdv appendix G
@@ -25,9 +25,9 @@ def model_tables() -> str:
     shape = model_shape(MODEL)
     return "\n".join(
         [
-            markdown(HEAD, step_rows(shape)),
-            markdown(PARTS_HEAD, part_rows(shape)),
-            markdown(GAP_HEAD, gap_rows(shape)),
+            markdown_rows(HEAD, step_rows(shape)),
+            markdown_rows(PARTS_HEAD, part_rows(shape)),
+            markdown_rows(GAP_HEAD, gap_rows(shape)),
         ]
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from calibadv.evaluation.prediction import PredictionFile, predict, read_predictions
+from calibadv.evaluation.prediction import predict, prediction_writer, read_predictions
 from calibadv.json_lines import Tail, json_line, read_json_lines, whole_lines
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.run_folder import RunFolder
@@ -55,9 +55,9 @@ def test_a_run_folder_keeps_predictions_whole(tmp_path: Path) -> None:
 def test_predictions_of_an_evaluation_are_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     predictions = [predict(Question(id, ODD, ("a",)), None) for id in ("1", "2")]
-    with PredictionFile(path) as file:
+    with prediction_writer(path) as append:
         for prediction in predictions:
-            file.append(prediction)
+            append(prediction)
     assert list(read_predictions(path).values()) == predictions
 
 

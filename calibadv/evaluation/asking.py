@@ -16,7 +16,7 @@ from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.config import Config, role
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan
-from calibadv.evaluation.prediction import Prediction, PredictionFile, predict, read_predictions
+from calibadv.evaluation.prediction import Prediction, predict, prediction_writer, read_predictions
 from calibadv.evaluation.results import PREDICTIONS
 from calibadv.rollout.protocols import SearchFn
 from calibadv.types import Phase, Question
@@ -82,15 +82,15 @@ def ask_all(
 ) -> int:
     """How many questions the environment failed for good; every answer is on disk as soon as it is there."""
     with ExitStack() as stack:
-        files = {
-            questions.name: stack.enter_context(PredictionFile(plan.folder(model, questions) / PREDICTIONS))
+        writers = {
+            questions.name: stack.enter_context(prediction_writer(plan.folder(model, questions) / PREDICTIONS))
             for questions in plan.sets
             if any(ask.set_name == questions.name for ask in asks)
         }
         progress = _Progress(model.name, Counter(ask.set_name for ask in asks))
 
         def keep(ask: Ask, prediction: Prediction) -> None:
-            files[ask.set_name].append(prediction)
+            writers[ask.set_name](prediction)
             progress.add(ask.set_name)
 
         return ask_in_rounds(asks, partial(ask_model, model=model, search_factory=search_factory, roll=roll), keep)

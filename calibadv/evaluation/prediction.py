@@ -5,13 +5,13 @@ An evaluation's file grows while questions are asked: what is in it is not asked
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from calibadv.diagnostics import perplexity
 from calibadv.files import write_text
 from calibadv.json_lines import json_line, whole_lines
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
+from calibadv.tracking.folder_lock import FolderLock
 from calibadv.types import Question, Trajectory, TurnKind
 
 log = logging.getLogger(__name__)
@@ -84,37 +85,22 @@ def predict(question: Question, trajectory: Trajectory | None) -> Prediction:
     )
 
 
-class PredictionFile:
-    """Appends predictions, a line each, at once on disk. A context manager: one process at a time may write it."""
+@contextmanager
+def prediction_writer(path: Path) -> Iterator[Callable[[Prediction], None]]:
+    """Appends predictions, a line each, at once on disk. One process at a time: its folder is locked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(path.parent, "wait for it, or give another --out")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            _drop_torn_line(path)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: TextIO | None = None
+            def append(prediction: Prediction) -> None:
+                file.write(json_line(prediction.to_dict()))
+                file.flush()
 
-    def __enter__(self) -> PredictionFile:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise ValueError(
-                f"{self.path} is being written by another process: wait for it, or give another --out"
-            ) from None
-        _drop_torn_line(self.path)
-        self._file = file
-        return self
-
-    def append(self, prediction: Prediction) -> None:
-        """Write one line, so that it survives this process."""
-        assert self._file is not None, "append belongs into the with block"
-        self._file.write(json_line(prediction.to_dict()))
-        self._file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        assert self._file is not None
-        self._file.close()
-        self._file = None
+            yield append
+    finally:
+        lock.close()
 
 
 def read_predictions(path: Path) -> dict[str, Prediction]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.search.bm25 import Bm25Index
-from calibadv.search.embeddings import CorpusEmbeddings, corpus_identity, load_or_embed
+from calibadv.search.embeddings import corpus_identity, load_or_embed
 from calibadv.search.encoder import Encoder, RememberedQueries, TextEncoder, prefixes
 from calibadv.search.fusion import HybridRetriever
 from calibadv.search.index import DenseIndex, Nearest, Retriever, flat
@@ -35,18 +35,17 @@ def build_pipeline(
     check_corpus(documents)
     folder = Path(cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    # A model that cannot be loaded is known before the corpus is embedded.
+    reranker: Reranker | None = CrossEncoder(config) if config.reranker == "cross" else None
     if encoder is None and (config.retriever != "bm25" or config.reranker == "late"):
         encoder = Encoder(config)
     # Retrieval and late interaction ask for the same queries' vectors: the second time they are remembered.
     queries_once = None if encoder is None else RememberedQueries(encoder)
-    embeddings = None
     if queries_once is not None and config.reranker == "late":
         embeddings = load_or_embed(documents, queries_once, folder, tokens=True)
-    return SearchPipeline(
-        _retriever(documents, config, folder, queries_once, nearest),
-        _reranker(documents, config, queries_once, embeddings),
-        config,
-    )
+        reranker = LateInteraction(documents, queries_once, embeddings, config.late_scores)
+    retriever = _retriever(documents, config, folder, queries_once, nearest)
+    return SearchPipeline(retriever, reranker or NoReranker(), config)
 
 
 def origin_of(documents: Sequence[Document], config: SearchConfig, encoder: TextEncoder) -> Origin:
@@ -111,18 +110,3 @@ def _nearest(documents: Sequence[Document], config: SearchConfig, cache_dir: Pat
     origin = origin_of(documents, config, encoder)
     folder = load_or_build(vectors, origin, config, cache_dir)
     return open_index(folder, origin, config)
-
-
-def _reranker(
-    documents: Sequence[Document],
-    config: SearchConfig,
-    encoder: TextEncoder | None,
-    embeddings: CorpusEmbeddings | None,
-) -> Reranker:
-    if config.reranker == "none":
-        return NoReranker()
-    if config.reranker == "cross":
-        return CrossEncoder(config)
-    assert encoder is not None
-    assert embeddings is not None
-    return LateInteraction(documents, encoder, embeddings, config.late_scores)

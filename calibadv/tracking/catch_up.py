@@ -9,7 +9,6 @@ from pathlib import Path
 from calibadv.tracking.folder_lock import FolderLock
 from calibadv.tracking.follower import Follower
 from calibadv.tracking.mlflow_store import MlflowStore, Target
-from calibadv.tracking.run_folder import LOCK
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ def catch_up(folder: Path, uri: str | None = None, timeout_s: float = 600.0) -> 
         raise ValueError(f"{folder} holds no run that was tracked (mlflow.json is missing): name a folder runs/<name>")
     if uri is not None and uri != target.uri:
         target = Target(target.experiment, target.run_name, uri, target.tags, begun_ms=target.begun_ms)
-    lock = FolderLock(folder / LOCK)
+    lock = FolderLock(folder, "wait for it, it delivers by itself")
     try:
         return Follower(folder, MlflowStore(folder, target), target.offsets).close(timeout_s)
     finally:

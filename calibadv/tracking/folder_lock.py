@@ -1,13 +1,13 @@
 """A folder's lock: one live process writes it, and a lock that a dead one left is told from a held one.
 
 On one machine the operating system answers: it drops a process's lock however that process ends. Between machines a
-shared file system may not pass locks on, so that the owner also says every `BEAT_S` that it lives.
+shared file system may not pass locks on, so that the owner also says every `BEAT_S` that it lives. filelock's own lease
+does the same, but takes a process of another container with this host's name for dead, and needs `STALE_S` to refuse.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -16,10 +16,14 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
+
+from calibadv.files import write_text
 
 log = logging.getLogger(__name__)
 
+LOCK, OWNER = ".lock", ".lock.json"  # the operating system's, and who has it
 BEAT_S = 20.0
 STALE_S = 120.0  # without a sign of life: an owner on another machine is taken for dead
 
@@ -41,57 +45,44 @@ class Owner:
 
 
 class FolderLock:
-    """Holds `path`, a file in the folder, until `close` or the end of the process."""
+    """Holds an existing folder until `close` or the end of the process."""
 
-    def __init__(self, path: Path) -> None:
-        """Takes the lock. `FolderLocked` if another process has it, naming that process."""
-        self._path = path
-        self._file = _locked(path)
+    def __init__(self, folder: Path, remedy: str, *, beat_s: float = BEAT_S) -> None:
+        """Takes the lock. `FolderLocked` if another process has it, naming that process and the remedy."""
+        self._owner, self._lock = folder / OWNER, FileLock(folder / LOCK, thread_local=False)
         try:
-            _check_other_machine(path, _owner(self._file))
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            owner = _read(self._owner) or "another process"
+            raise FolderLocked(f"{folder} is being written by {owner}: {remedy}") from None
+        except OSError as error:
+            raise FolderLocked(f"{folder} cannot be locked ({error}): put it on a file system with locks") from error
+        try:
+            _check_other_machine(self._owner, remedy)
             owner = Owner(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
-            self._file.truncate(0)
-            self._file.write(json.dumps(asdict(owner)))
-            self._file.flush()
+            write_text(self._owner, json.dumps(asdict(owner)))
         except BaseException:
-            self._file.close()
+            self._lock.release()
             raise
-        self._closed = threading.Event()
+        self._closed, self._beat_s = threading.Event(), beat_s
         threading.Thread(target=self._beat, daemon=True, name="folder-lock").start()
 
     def close(self) -> None:
         """Gives the lock back."""
         if not self._closed.is_set():
             self._closed.set()
-            self._file.truncate(0)  # nobody's: the next one need not ask who that was
-            self._file.close()
+            self._owner.unlink(missing_ok=True)  # nobody's: the next one need not ask who that was
+            self._lock.release()
 
     def _beat(self) -> None:
-        while not self._closed.wait(BEAT_S):
+        while not self._closed.wait(self._beat_s):
             with contextlib.suppress(OSError):
-                os.utime(self._path)
+                os.utime(self._owner)
 
 
-def _locked(path: Path) -> TextIO:
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = _owner(file) or "another process"
-        file.close()
-        raise FolderLocked(
-            f"{path.parent} is being written by {owner}: two runs cannot share a folder, choose another with "
-            "--run.name or end that process"
-        ) from None
-    except OSError as error:
-        file.close()
-        raise FolderLocked(f"{path.parent} cannot be locked ({error}): put it on a file system with locks") from error
-    return file
-
-
-def _check_other_machine(path: Path, owner: Owner | None) -> None:
+def _check_other_machine(path: Path, remedy: str) -> None:
     """Whether a lock that is free here, but names an owner elsewhere, is given up."""
-    if owner is None:
+    if (owner := _read(path)) is None:
         return
     if owner.host == socket.gethostname():
         log.info("%s was left by %s, which has ended", path.parent, owner)
@@ -99,8 +90,8 @@ def _check_other_machine(path: Path, owner: Owner | None) -> None:
     silent_s = _silent_s(path)
     if silent_s < STALE_S:
         raise FolderLocked(
-            f"{path.parent} is being written by {owner}, which was alive {silent_s:.0f} s ago: two runs cannot share a "
-            f"folder; if that machine is gone, try again in {STALE_S - silent_s:.0f} s"
+            f"{path.parent} is being written by {owner}, which was alive {silent_s:.0f} s ago: {remedy}; if that "
+            f"machine is gone, try again in {STALE_S - silent_s:.0f} s"
         )
     log.warning("%s was left by %s, silent for %.0f s: it is taken over", path.parent, owner, silent_s)
 
@@ -115,10 +106,9 @@ def _silent_s(path: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _owner(file: TextIO) -> Owner | None:
-    file.seek(0)
+def _read(path: Path) -> Owner | None:
     try:
-        values = json.loads(file.read())
+        values = json.loads(path.read_bytes())
         return Owner(int(values["pid"]), str(values["host"]), str(values["started"]))
-    except (ValueError, KeyError, TypeError):
-        return None  # empty, or of an older release
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

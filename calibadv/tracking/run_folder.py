@@ -13,14 +13,14 @@ from typing import Any
 
 from calibadv.files import write_bytes, write_text
 from calibadv.json_lines import json_line, json_objects, read_json_lines
-from calibadv.tracking.folder_lock import FolderLock, FolderLocked
+from calibadv.tracking.folder_lock import LOCK, OWNER, FolderLock, FolderLocked
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.record import RolloutRecord
 
 log = logging.getLogger(__name__)
 
-LOCK = ".lock"
 CHECKPOINTS = "checkpoints"  # the folder in it, unless they have a place of their own
+ONE_WRITER = "two runs cannot share a folder, choose another with --run.name or end that process"
 _RUN_FILES = ("config.toml", "metrics.jsonl", "summary.json")
 
 
@@ -39,7 +39,7 @@ class RunFolder:
         self.path = path.resolve()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock = FolderLock(self.path / LOCK)
+            self._lock = FolderLock(self.path, ONE_WRITER)
         except FolderLocked as locked:
             raise RunFolderError(str(locked)) from None
         try:
@@ -187,7 +187,7 @@ def _by_step(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 
 def _empty(folder: Path) -> None:
-    children = [child for child in folder.iterdir() if child.name != LOCK]
+    children = [child for child in folder.iterdir() if child.name not in (LOCK, OWNER)]
     if children and not any(child.name in _RUN_FILES for child in children):
         raise RunFolderError(
             f"{folder} holds none of {', '.join(_RUN_FILES)}: it is no run, so --run.overwrite true leaves it alone; "

@@ -12,9 +12,9 @@ from benchmarks.retrieval_indexes import HEAD as INDEX_HEAD
 from benchmarks.retrieval_indexes import enlarged, index_rows, recall_of
 from benchmarks.retrieval_load import measure
 from benchmarks.retrieval_quality import HEAD, quality_rows, ranking_quality, recall_at, reciprocal_rank
-from benchmarks.tables import markdown
 from calibadv.search.client import SearchCall
 from calibadv.search.settings import SearchConfig
+from calibadv.tables import markdown_rows
 from calibadv.types import Document, Question
 from tests.search.fakes import CORPUS, WordEncoder
 from tests.search.test_faiss_index import unit_vectors
@@ -54,10 +54,11 @@ def test_a_row_for_each_retriever_with_each_reranker(tmp_path: Path, caplog: pyt
 
 def test_markdown_has_a_line_a_row() -> None:
     assert (
-        markdown(("a", "b"), [["x", 0.5], ["y", 20_000]]) == "| a | b |\n| --- | --- |\n| x | 0.500 |\n| y | 20,000 |\n"
+        markdown_rows(("a", "b"), [["x", 0.5], ["y", 20_000]])
+        == "| a | b |\n| --- | ---: |\n| x | 0.500 |\n| y | 20,000 |\n"
     )
-    with pytest.raises(ValueError, match="a row of 1 cells below a head of 2"):
-        markdown(("a", "b"), [["x"]])
+    with pytest.raises(ValueError, match="2 columns passed, passed data had 1"):
+        markdown_rows(("a", "b"), [["x"]])
 
 
 def test_a_larger_set_keeps_the_real_vectors_and_moves_their_copies_as_said() -> None:

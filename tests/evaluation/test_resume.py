@@ -18,7 +18,7 @@ from calibadv.evaluation.asking import ROUNDS, Ask, ask_in_rounds, rows_of, wait
 from calibadv.evaluation.identity import check_comparable, identity, keep_identity
 from calibadv.evaluation.models import RECIPES, EvaluatedModel
 from calibadv.evaluation.plan import Plan, QuestionSet, make_plan
-from calibadv.evaluation.prediction import Prediction, PredictionFile, predict, read_predictions
+from calibadv.evaluation.prediction import Prediction, predict, prediction_writer, read_predictions
 from calibadv.evaluation.results import PREDICTIONS
 from calibadv.pocket import policy_path
 from calibadv.types import Phase, Question
@@ -42,30 +42,30 @@ def make_model(*overrides: str) -> EvaluatedModel:
 
 def test_answers_are_on_disk_before_the_file_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "m" / "nq" / PREDICTIONS
-    with PredictionFile(path) as file:
-        file.append(answer(QUESTIONS[0]))
+    with prediction_writer(path) as append:
+        append(answer(QUESTIONS[0]))
         assert read_predictions(path) == {"nq/0": answer(QUESTIONS[0])}
 
 
 def test_a_torn_last_line_is_dropped_and_asked_again(tmp_path: Path) -> None:
     path = tmp_path / PREDICTIONS
     polish = replace(answer(QUESTIONS[1]), type="łódź")
-    with PredictionFile(path) as file:
-        file.append(answer(QUESTIONS[0]))
-        file.append(polish)
+    with prediction_writer(path) as append:
+        append(answer(QUESTIONS[0]))
+        append(polish)
     whole = path.read_bytes()
     for torn in (20, 1, len(whole) - whole.index("ź".encode()) - 1):  # the last one: inside of a character
         path.write_bytes(whole[:-torn])
         assert list(read_predictions(path)) == ["nq/0"]
-        with PredictionFile(path) as file:
-            file.append(polish)
+        with prediction_writer(path) as append:
+            append(polish)
         assert path.read_bytes() == whole
 
 
 def test_a_broken_line_in_the_middle_is_refused_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / PREDICTIONS
-    with PredictionFile(path) as file:
-        file.append(answer(QUESTIONS[0]))
+    with prediction_writer(path) as append:
+        append(answer(QUESTIONS[0]))
     path.write_text(f'{{"id": "nq/7"}}\n{path.read_text()}')
     with pytest.raises(DataError, match=r"predictions.jsonl, line 1: no prediction of ours .* Delete the line"):
         read_predictions(path)
@@ -74,22 +74,22 @@ def test_a_broken_line_in_the_middle_is_refused_with_its_place(tmp_path: Path) -
 def test_two_processes_never_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / PREDICTIONS
     with (
-        PredictionFile(path),
-        pytest.raises(ValueError, match="is being written by another process"),
-        PredictionFile(path),
+        prediction_writer(path),
+        pytest.raises(ValueError, match=r"is being written by process .*give another --out"),
+        prediction_writer(path),
     ):
         pass
-    with PredictionFile(path) as file:  # the lock is given back
-        file.append(answer(QUESTIONS[0]))
+    with prediction_writer(path) as append:  # the lock is given back
+        append(answer(QUESTIONS[0]))
 
 
 def test_only_answered_questions_are_not_asked_again(tmp_path: Path) -> None:
     model, questions = make_model(), QuestionSet("nq", tmp_path / "nq.jsonl", QUESTIONS)
     plan = Plan((model,), (questions,), tmp_path / "corpus", tmp_path)
     assert waiting_questions(plan, model) == ASKS
-    with PredictionFile(plan.folder(model, questions) / PREDICTIONS) as file:
-        file.append(answer(QUESTIONS[2]))
-        file.append(predict(QUESTIONS[1], None))  # failed by the environment: to be asked again
+    with prediction_writer(plan.folder(model, questions) / PREDICTIONS) as append:
+        append(answer(QUESTIONS[2]))
+        append(predict(QUESTIONS[1], None))  # failed by the environment: to be asked again
     assert waiting_questions(plan, model) == [ASKS[0], ASKS[1], ASKS[3]]
 
 

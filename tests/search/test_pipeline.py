@@ -137,3 +137,11 @@ def test_bm25_is_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("bm25s.BM25.index", lambda *_: pytest.fail("indexed again"))
     assert pipeline(tmp_path, retriever="bm25", reranker="none").search_batch(["Norway"]) == first
     assert pipeline(tmp_path, retriever="bm25", reranker="none").search_batch(["zebra", ""]) == [(), ()]
+
+
+def test_a_reranker_that_cannot_be_loaded_is_refused_before_the_corpus_is_embedded(tmp_path: Path) -> None:
+    encoder, model = WordEncoder(), tmp_path / "model"
+    model.mkdir()
+    with pytest.raises(ValueError, match=str(model)):
+        pipeline(tmp_path, encoder, reranker="cross", cross_encoder=str(model))
+    assert encoder.passages == []
