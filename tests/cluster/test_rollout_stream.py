@@ -60,17 +60,42 @@ def run(coordinator: Any, settings: WorkerSettings, rows: list[RolloutRow], pool
 POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
 
 
-def test_every_row_runs_under_its_steps_version_and_a_step_spreads_evenly(coordinator: Any, worker: Any) -> None:
-    got = run(coordinator, worker(), train_rows(), POOL)
-    assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(STEPS) for i in range(ROWS)]
+def test_rows_run_under_their_versions_a_step_spreads_evenly_and_closing_ends_the_engines(
+    coordinator: Any, worker: Any
+) -> None:
+    """One stream, in which rows of step 2 ask for the version after theirs, and which is closed before its end."""
+    evals = [row(2, 100 + i, version=3) for i in range(4)]
+    train = train_rows(STEPS + 1)
+    left = Counter(r.step for r in train)
+    stream = stream_rollouts([*train[: 3 * ROWS], *evals, *train[3 * ROWS :]], worker(), POOL)
+    got = []
+    for finished in stream:
+        got.append(finished)
+        if finished.index < 100:
+            left[finished.step] -= 1
+            if left[finished.step] == 0:
+                publish(coordinator, finished.step + 1)
+        if len(got) == STEPS * ROWS + len(evals):
+            break  # a step's rows are still to come
+    expected = [(r.step, r.index) for r in (*train_rows(), *evals)]
+    assert sorted((r.step, r.index) for r in got) == sorted(expected)
     engines: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for r in got:
-        assert r.rolled == {"weights": [r.step] * 3, "version": r.step, "text": f"{r.step}/{r.index}?"}
+        version = r.step if r.index < 100 else 3
+        assert r.rolled == {"weights": [version] * 3, "version": version, "text": f"{r.step}/{r.index}?"}
         assert r.started_s <= r.finished_s
-        engines[r.step][r.engine] += 1
+        if r.index < 100:
+            engines[r.step][r.engine] += 1
     for step, share in engines.items():
         assert max(share.values()) <= 0.6 * ROWS, f"step {step}: {share}"
-    assert ray.get(coordinator.engines.remote()).serving == dict.fromkeys(engines[STEPS - 1], STEPS - 1)
+    serving = ray.get(coordinator.engines.remote()).serving
+    assert serving.keys() == engines[STEPS - 1].keys()
+    assert set(serving.values()) <= {STEPS - 1, STEPS}
+    stream.close()
+    deadline = time.time() + 60
+    while time.time() < deadline and ray.available_resources().get("CPU", 0) < 4:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == 4
 
 
 def test_rows_of_a_batch_come_out_together_and_steps_never_share_one(coordinator: Any, worker: Any) -> None:
@@ -87,21 +112,6 @@ def test_rows_of_a_killed_engine_run_again_and_arrive_once(coordinator: Any, wor
     assert (tmp_path / "died").exists()
     assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(5) for i in range(ROWS)]
     assert all(r.rolled["version"] == r.step and r.rolled["weights"] == [r.step] * 3 for r in got)
-
-
-def test_eval_rows_wait_for_their_own_version(coordinator: Any, worker: Any) -> None:
-    rows = train_rows(4)
-    evals = [row(2, 100 + i, version=3) for i in range(4)]
-    left = Counter(r.step for r in rows)
-    got = []
-    for finished in stream_rollouts([*rows[: 3 * ROWS], *evals, *rows[3 * ROWS :]], worker(), POOL):
-        got.append(finished)
-        if finished.index < 100:
-            left[finished.step] -= 1
-            if left[finished.step] == 0:
-                publish(coordinator, finished.step + 1)
-    assert len(got) == 4 * ROWS + 4
-    assert {r.rolled["version"] for r in got if r.index >= 100} == {3}
 
 
 def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned(coordinator: Any, worker: Any) -> None:
@@ -131,12 +141,13 @@ def test_an_engine_that_keeps_dying_ends_the_run(coordinator: Any, worker: Any) 
         run(coordinator, settings, train_rows(1), POOL)
 
 
-@pytest.mark.usefixtures("coordinator")
-def test_closing_the_stream_early_ends_its_engines(worker: Any) -> None:
-    stream = stream_rollouts(train_rows(5), worker(), POOL)
-    next(stream)
-    stream.close()
-    deadline = time.time() + 60
-    while time.time() < deadline and ray.available_resources().get("CPU", 0) < 4:
-        time.sleep(0.2)
-    assert ray.available_resources()["CPU"] == 4
+def test_engines_with_their_own_weights_wait_for_no_publication(request: pytest.FixtureRequest) -> None:
+    coordinator = create_coordinator(request.node.name)
+    worker = WorkerSettings(FakeEngine, rollouts, request.node.name, weights="own")
+    rows = [row(0, i, version=0) for i in range(5)]
+    got = list(stream_rollouts(rows, worker, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5)))
+    assert sorted(finished.index for finished in got) == [0, 1, 2, 3, 4]
+    assert {finished.rolled["version"] for finished in got} == {0}
+    # The engine's first weight, never replaced.
+    assert {weight for finished in got for weight in finished.rolled["weights"]} == {-1}
+    assert ray.get(coordinator.engines.remote()).serving == {}
