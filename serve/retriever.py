@@ -37,10 +37,14 @@ PROBE_TIMEOUT_S = 30.0
 STUCK_AFTER_S = 300.0  # a batch may be slow (a cross-encoder on a CPU), and its replica is then alive
 
 Ranked = tuple[Document, ...]
+Build = Callable[[Sequence[Document], SearchConfig, str, Sequence[Any]], SearchPipeline]
+"""(documents, settings, cache folder, handles of the index's shards) -> what a replica asks."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Query:
+class Query:
+    """One query of a batch, and what is asked of it beside the settings."""
+
     text: str
     top_k: int | None = None
     top_k_retrieve: int | None = None
@@ -56,7 +60,10 @@ class SearchService:
         config: SearchConfig,
         cache_dir: str,
         *shards: Any,
+        build: Build | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._token = token_of(config.token_env)
         # One thread: the event loop keeps answering health checks while a batch computes.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
@@ -64,12 +71,12 @@ class SearchService:
         self._answered_s = -math.inf
         self._probes = 0
         self._batches = 0  # under way
-        self._moved_s = time.monotonic()  # when a batch last ended, or began with none before it
+        self._moved_s = clock()  # when a batch last ended, or began with none before it
         self._together.set_max_batch_size(config.max_batch_size)
         self._together.set_batch_wait_timeout_s(config.batch_wait_s)
 
         def ready() -> SearchPipeline:
-            pipeline = _pipeline(load_documents(), config, cache_dir, shards)
+            pipeline = (build or pipeline_of)(load_documents(), config, cache_dir, shards)
             pipeline.search_batch(["warm up"])  # the first forward is slow; no rollout should wait for it
             return pipeline
 
@@ -78,12 +85,12 @@ class SearchService:
 
     async def search(self, query: str) -> Ranked:
         """Documents for one query with the settings' top-k. A query over the length limit is cut, not refused."""
-        documents: Ranked = await self._together(_Query(query))
+        documents: Ranked = await self._together(Query(query))
         return documents
 
     async def check_health(self) -> None:
         """Raises when this replica cannot answer; Serve then replaces it. A shard's failure is not its own."""
-        if self._batches and time.monotonic() - self._moved_s < STUCK_AFTER_S:
+        if self._batches and self._clock() - self._moved_s < STUCK_AFTER_S:
             return
         try:
             await self._prove()
@@ -92,10 +99,10 @@ class SearchService:
 
     async def _prove(self) -> None:
         """Raises unless a search was answered just now, else searches: for all parts, from encoder to reranker."""
-        if time.monotonic() - self._answered_s < PROOF_AGE_S:
+        if self._clock() - self._answered_s < PROOF_AGE_S:
             return
         self._probes += 1
-        probe = self._run([_Query(f"health probe {self._probes}")])  # a new text each time: not from the cache
+        probe = self._run([Query(f"health probe {self._probes}")])  # a new text each time: not from the cache
         await asyncio.wait_for(probe, PROBE_TIMEOUT_S)
 
     async def __call__(self, request: Request) -> Response:
@@ -118,7 +125,7 @@ class SearchService:
             self._pipeline.check_top_k(wanted.top_k, wanted.top_k_retrieve)
         except ValueError as error:
             return PlainTextResponse(f"{error}\n", 400)
-        queries = [_Query(q, wanted.top_k, wanted.top_k_retrieve, wanted.retrieval_order) for q in wanted.queries]
+        queries = [Query(q, wanted.top_k, wanted.top_k_retrieve, wanted.retrieval_order) for q in wanted.queries]
         found = await asyncio.gather(*(self._together(query) for query in queries))
         return JSONResponse(retrieve_response(found, wanted.return_scores))
 
@@ -131,25 +138,25 @@ class SearchService:
         return PlainTextResponse("ok\n")
 
     @serve.batch  # type: ignore[untyped-decorator]
-    async def _together(self, queries: list[_Query]) -> list[Ranked]:
+    async def _together(self, queries: list[Query]) -> list[Ranked]:
         return await self._run(queries)
 
-    async def _run(self, queries: list[_Query]) -> list[Ranked]:
+    async def _run(self, queries: list[Query]) -> list[Ranked]:
         if not self._batches:
-            self._moved_s = time.monotonic()
+            self._moved_s = self._clock()
         self._batches += 1
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._worker, self._search, queries)
         except Exception:
             logger.exception("search: a batch of %d queries failed", len(queries))
-            self._answered_s, self._moved_s = -math.inf, time.monotonic()
+            self._answered_s, self._moved_s = -math.inf, self._clock()
             raise
         finally:
             self._batches -= 1  # also when it was cancelled, which moves nothing
-        self._answered_s = self._moved_s = time.monotonic()
+        self._answered_s = self._moved_s = self._clock()
         return found
 
-    def _search(self, queries: list[_Query]) -> list[Ranked]:
+    def _search(self, queries: list[Query]) -> list[Ranked]:
         same_settings: dict[tuple[int | None, int | None, bool], list[int]] = defaultdict(list)
         for place, query in enumerate(queries):
             same_settings[query.top_k, query.top_k_retrieve, query.retrieval_order].append(place)
@@ -162,9 +169,10 @@ class SearchService:
         return found
 
 
-def _pipeline(
+def pipeline_of(
     documents: Sequence[Document], config: SearchConfig, cache_dir: str, shards: Sequence[Any]
 ) -> SearchPipeline:
+    """The pipeline of one replica, over the shards' handles where the index lies in shards."""
     if not shards:
         return build_pipeline(documents, config, cache_dir)
     encoder = Encoder(config)

@@ -55,10 +55,12 @@ def _start(options: dict[str, Any]) -> None:
     Python alone takes longer to start. So all are told free ones, which also keeps two Rays from wanting the same. Of
     the last one Ray tells the agent alone.
 
-    One machine has no use for an autoscaler, nor for a dashboard that reports usage alone: two processes less.
+    One machine has no use for an autoscaler, for a dashboard that reports usage alone, nor for what reads the workers'
+    logs to a driver that does not want them: up to three processes less.
     """
     metrics, grpc, http, runtime_env = free_ports(4)
     agents = {"metrics_agent_port": grpc, "dashboard_agent_listen_port": http, "runtime_env_agent_port": runtime_env}
+    processes = {"no_monitor": True, "include_log_monitor": options.get("log_to_driver") is not False}
     start_process = services.start_ray_process
 
     def start(command: list[str], kind: str, **options: Any) -> Any:
@@ -67,7 +69,7 @@ def _start(options: dict[str, Any]) -> None:
 
     with (
         _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
-        _replaced(parameter, "RayParams", partial(parameter.RayParams, **agents, no_monitor=True)),
+        _replaced(parameter, "RayParams", partial(parameter.RayParams, **agents, **processes)),
         _replaced(services, "start_ray_process", start),
         _replaced(services, "start_api_server", lambda *_, **__: (None, None)),
     ):

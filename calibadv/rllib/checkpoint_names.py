@@ -6,23 +6,27 @@ expert.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+Revert = Callable[[PreTrainedModel, dict[str, Tensor]], dict[str, Tensor]]
+"""(model, its weights as transformers holds them) -> the same as the checkpoint has them."""
 
-def as_in_checkpoint(model: PreTrainedModel, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+
+def as_in_checkpoint(
+    model: PreTrainedModel, weights: Iterable[tuple[str, Tensor]], revert: Revert = revert_weight_conversion
+) -> Iterator[tuple[str, Tensor]]:
     """The model's weights under their checkpoint's names, cut as there; each is a view where it can be.
 
     One after another, so that a weight need be there only until the next is asked for. `check_names` says whether that
     gives all that the whole would.
     """
     for name, weight in weights:
-        yield from cast(dict[str, Tensor], revert_weight_conversion(model, {name: weight.detach()})).items()
+        yield from revert(model, {name: weight.detach()}).items()
 
 
 def placeholder_weights(path: str, dtype: str, in_checkpoint: bool) -> Iterator[tuple[str, Tensor]]:
@@ -37,13 +41,13 @@ def placeholder_weights(path: str, dtype: str, in_checkpoint: bool) -> Iterator[
         yield name, zero.expand(weight.shape)
 
 
-def check_names(path: str) -> None:
+def check_names(path: str, revert: Revert = revert_weight_conversion) -> None:
     """ValueError naming the architecture in `path` if its weights cannot be put under the checkpoint's names singly."""
     model = _without_weights(path)
     weights = dict(model.named_parameters())
     try:
-        singly = {name: weight.shape for name, weight in as_in_checkpoint(model, weights.items())}
-        whole = {name: weight.shape for name, weight in revert_weight_conversion(model, dict(weights)).items()}
+        singly = {name: weight.shape for name, weight in as_in_checkpoint(model, weights.items(), revert)}
+        whole = {name: weight.shape for name, weight in revert(model, dict(weights)).items()}
     except (RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise ValueError(_refusal(model, str(error))) from error
     if singly != whole:

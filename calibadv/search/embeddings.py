@@ -24,7 +24,7 @@ from calibadv.types import Document, FloatArray, IntArray
 logger = logging.getLogger(__name__)
 
 HalfArray = NDArray[np.float16]
-_CHUNK = 1024  # documents held in memory at a time
+AT_ONCE = 1024  # documents held in memory
 _PROGRESS = "progress"  # a file beside those that are being written
 _FORMAT = 2  # of the files below; in the fingerprint, so that a new format never meets old files
 
@@ -63,7 +63,7 @@ def embeddings_folder(corpus: str, encoder: TextEncoder, cache_dir: Path, tokens
 
 
 def load_or_embed(
-    documents: Sequence[Document], encoder: TextEncoder, cache_dir: Path, tokens: bool
+    documents: Sequence[Document], encoder: TextEncoder, cache_dir: Path, tokens: bool, at_once: int = AT_ONCE
 ) -> CorpusEmbeddings:
     """The corpus's embeddings, from `cache_dir` when encoder and corpus are those of an earlier run, else computed.
 
@@ -79,7 +79,7 @@ def load_or_embed(
             if tokens:
                 _check_room(documents, encoder.dim, cache_dir)
             with whole_folder(folder) as partial:
-                _embed(documents, encoder, partial, tokens)
+                _embed(documents, encoder, partial, tokens, at_once)
         else:
             logger.info("search: embeddings of %d documents read from the cache", len(documents))
     return _open(folder)
@@ -94,13 +94,13 @@ def embedding_progress(cache_dir: Path) -> str | None:
         return None
 
 
-def _embed(documents: Sequence[Document], encoder: TextEncoder, folder: Path, tokens: bool) -> None:
+def _embed(documents: Sequence[Document], encoder: TextEncoder, folder: Path, tokens: bool, at_once: int) -> None:
     starts = [0]
     frequencies_V = np.zeros(0, dtype=np.int64)
     (folder / _PROGRESS).write_text(f"0 of {len(documents):,}")
     with (folder / "vectors.f32").open("wb") as vectors_file, (folder / "tokens.f16").open("wb") as tokens_file:
-        for first in range(0, len(documents), _CHUNK):
-            rows = range(first, min(first + _CHUNK, len(documents)))
+        for first in range(0, len(documents), at_once):
+            rows = range(first, min(first + at_once, len(documents)))
             encoded = encoder.encode_passages([passage_text(documents[row]) for row in rows], tokens)
             vectors_file.write(np.ascontiguousarray(encoded.vectors, dtype=np.float32).tobytes())
             for tokens_TD in encoded.tokens:

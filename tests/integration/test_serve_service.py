@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from starlette.requests import Request
 
 from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.encoder import passage_text
+from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.reading import read_search
 from calibadv.search.settings import SearchConfig
 from calibadv.search.stored_index import load_or_build
@@ -22,7 +22,7 @@ from calibadv.types import FloatArray
 from serve.access import authorised
 from serve.application import search_application
 from serve.builder import SearchArgs, search_app
-from serve.retriever import SearchService
+from serve.retriever import PROOF_AGE_S, STUCK_AFTER_S, Query, SearchService, pipeline_of
 from serve.shards import IndexShard, ShardUnavailable, check_shards, nearest_of_shards
 from tests.search.fakes import CORPUS, WordEncoder
 
@@ -30,9 +30,40 @@ ROOT = Path(__file__).parents[2]
 LEXICAL = SearchConfig(retriever="bm25", reranker="none")
 
 
-def service(folder: Path, token_env: str = "") -> SearchService:
+class Moody:
+    """A pipeline that raises what it is told to."""
+
+    def __init__(self, pipeline: SearchPipeline) -> None:
+        self._pipeline, self.error = pipeline, None
+
+    def search_batch(self, *asked: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self._pipeline.search_batch(*asked)
+
+    def check_top_k(self, *asked: Any) -> None:
+        self._pipeline.check_top_k(*asked)
+
+
+@dataclass
+class Replica:
+    """A service with the pipeline that it asks, and the clock that it reads."""
+
+    service: SearchService
+    pipeline: Moody
+    seconds: float
+
+
+def replica(folder: Path, token_env: str = "") -> Replica:
     config = LEXICAL.but(max_batch_size=8, batch_wait_s=0.0, token_env=token_env)
-    return SearchService(lambda: CORPUS, config, str(folder))
+    there: Any = Replica(None, None, 1000.0)  # type: ignore[arg-type]
+
+    def build(*given: Any) -> Any:
+        there.pipeline = Moody(pipeline_of(*given))
+        return there.pipeline
+
+    there.service = SearchService(lambda: CORPUS, config, str(folder), build=build, clock=lambda: there.seconds)
+    return there
 
 
 def request(method: str, path: str, body: bytes = b"", token: str = "") -> Request:
@@ -45,63 +76,56 @@ def request(method: str, path: str, body: bytes = b"", token: str = "") -> Reque
     return Request(scope, receive)
 
 
-def broken(error: Exception) -> Any:
-    def search(_: object) -> None:
-        raise error
-
-    return search
+async def status(search: SearchService) -> int:
+    return (await search(request("GET", "/healthz"))).status_code
 
 
-async def test_it_is_ready_when_it_answers_and_not_when_it_cannot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    search = service(tmp_path)
-    assert (await search(request("GET", "/healthz"))).status_code == 200
-    monkeypatch.setattr(search, "_search", broken(RuntimeError("out of memory")))
-    assert (await search(request("GET", "/healthz"))).status_code == 200  # it answered a moment ago
-    search._answered_s = -math.inf
-    reply = await search(request("GET", "/healthz"))
+async def test_it_is_ready_when_it_answers_and_not_when_it_cannot(tmp_path: Path) -> None:
+    one = replica(tmp_path)
+    assert await status(one.service) == 200
+    one.pipeline.error = RuntimeError("out of memory")
+    assert await status(one.service) == 200  # it answered a moment ago
+    one.seconds += PROOF_AGE_S
+    reply = await one.service(request("GET", "/healthz"))
     assert (reply.status_code, bytes(reply.body)) == (503, b"not ready\n")
     with pytest.raises(RuntimeError, match="out of memory"):
-        await search.check_health()
-    monkeypatch.undo()
-    await search.check_health()
-    assert (await search(request("GET", "/healthz"))).status_code == 200
+        await one.service.check_health()
+    one.pipeline.error = None
+    await one.service.check_health()
+    assert await status(one.service) == 200
 
 
-async def test_a_failed_search_ends_readiness_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = service(tmp_path)
-    await search.check_health()
-    monkeypatch.setattr(search, "_search", broken(RuntimeError("out of memory")))
+async def test_a_failed_search_ends_readiness_at_once(tmp_path: Path) -> None:
+    one = replica(tmp_path)
+    await one.service.check_health()
+    one.pipeline.error = RuntimeError("out of memory")
     with pytest.raises(RuntimeError):
-        await search._run([])
-    assert (await search(request("GET", "/healthz"))).status_code == 503
+        await one.service._run([Query("Oslo")])
+    assert await status(one.service) == 503
 
 
-async def test_a_lost_shard_is_not_ready_but_no_reason_to_replace_this_replica(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    search = service(tmp_path)
-    monkeypatch.setattr(search, "_search", broken(ShardUnavailable("shard 1 is gone")))
-    await search.check_health()
-    assert (await search(request("GET", "/healthz"))).status_code == 503
+async def test_a_lost_shard_is_not_ready_but_no_reason_to_replace_this_replica(tmp_path: Path) -> None:
+    one = replica(tmp_path)
+    one.pipeline.error = ShardUnavailable("shard 1 is gone")
+    await one.service.check_health()
+    assert await status(one.service) == 503
 
 
-async def test_a_slow_batch_is_no_illness_until_it_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = service(tmp_path)
-    monkeypatch.setattr(search, "_search", broken(RuntimeError("stuck")))
-    search._batches = 1
-    await search.check_health()
-    search._moved_s = time.monotonic() - 1000
+async def test_a_slow_batch_is_no_illness_until_it_is_stuck(tmp_path: Path) -> None:
+    one = replica(tmp_path)
+    one.pipeline.error = RuntimeError("stuck")
+    one.service._batches = 1
+    await one.service.check_health()
+    one.seconds += STUCK_AFTER_S
     with pytest.raises(RuntimeError, match="stuck"):
-        await search.check_health()
+        await one.service.check_health()
 
 
 async def test_with_a_token_only_its_owner_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="token_env = 'NO_SUCH_TOKEN', but this process has no such"):
-        service(tmp_path, "NO_SUCH_TOKEN")
+        replica(tmp_path, "NO_SUCH_TOKEN")
     monkeypatch.setenv("SEARCH_TOKEN", "s3cret")
-    search = service(tmp_path, "SEARCH_TOKEN")
+    search = replica(tmp_path, "SEARCH_TOKEN").service
     assert (await search(request("POST", "/retrieve", b"{}"))).status_code == 401
     assert (await search(request("POST", "/retrieve", b"{}", "wrong"))).status_code == 401
     assert (await search(request("POST", "/retrieve", b"{}", "s3cret"))).status_code == 400  # let in, and its body read

@@ -29,10 +29,10 @@ PATTERNS = [
 
 
 @pytest.fixture(scope="module")
-def folder(pytestconfig: pytest.Config) -> Path:
-    """Kept between runs, as the corpus takes MiniLM half a minute."""
-    assert pytestconfig.cache is not None
-    return Path(pytestconfig.cache.mkdir("pocket-world"))
+def folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kept between runs where pytest keeps anything, as the corpus takes MiniLM half a minute."""
+    kept = getattr(pytestconfig, "cache", None)
+    return tmp_path_factory.mktemp("pocket-world") if kept is None else Path(kept.mkdir("pocket-world"))
 
 
 @pytest.fixture(scope="module")

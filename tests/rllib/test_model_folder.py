@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-from calibadv.rllib import checkpoint_names
 from calibadv.rllib.checkpoint_names import as_in_checkpoint, check_cpu_engine, check_names, placeholder_weights
 from tests.rllib.conftest import settings
 from tests.rllib.test_learner import make_learner
@@ -90,15 +89,12 @@ def test_experts_are_cut_apart_as_their_checkpoint_has_them(experts: Path) -> No
     check_names(str(experts))
 
 
-def test_weights_that_cannot_be_named_singly_are_refused_by_the_models_name(
-    experts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_cannot_be_named_singly_are_refused_by_the_models_name(experts: Path) -> None:
     def only_together(_: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {f"of.{len(weights)}.{name}": weight for name, weight in weights.items()}
 
-    monkeypatch.setattr(checkpoint_names, "revert_weight_conversion", only_together)
     with pytest.raises(ValueError, match="Qwen3MoeForCausalLM cannot be published under the names of its checkpoint"):
-        check_names(str(experts))
+        check_names(str(experts), only_together)
 
 
 def test_a_vllm_engine_on_a_cpu_takes_no_experts(experts: Path, tmp_path: Path) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
-from calibadv.search import embeddings
 from calibadv.search.embeddings import embedding_progress, load_or_embed
 from calibadv.search.encoder import Encoded
 from calibadv.types import Document
@@ -26,13 +23,10 @@ class Looking(WordEncoder):
         return super().encode_passages(texts, tokens)
 
 
-def test_documents_are_counted_while_they_are_embedded_and_not_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embeddings, "_CHUNK", 2)
+def test_documents_are_counted_while_they_are_embedded_and_not_after(tmp_path: Path) -> None:
     encoder = Looking(tmp_path)
     documents = [Document(str(number), "title", f"text {number}") for number in range(5)]
-    load_or_embed(documents, encoder, tmp_path, tokens=False)
+    load_or_embed(documents, encoder, tmp_path, tokens=False, at_once=2)
     assert encoder.seen == [f"{done} of 5 documents are embedded" for done in (0, 2, 4)]
     assert embedding_progress(tmp_path) is None
     assert list(tmp_path.rglob("progress")) == []
