@@ -105,6 +105,35 @@ def test_the_papers_recipes_take_one_node_of_eight_gpus(name: str) -> None:
     assert "GPUs │ 8 of one node of 8" in squeezed(printed(recipe(name)))
 
 
+@pytest.mark.parametrize("name", ["pocket-gpu", "qwen2.5-0.5b-one-gpu"])
+def test_engine_and_learner_take_turns_on_one_gpu_of_24_gb(name: str) -> None:
+    text = printed(recipe(name))
+    assert "GPUs │ 1 of one node of 8" in squeezed(text)
+    assert "card of 24 GB" in text
+    assert text.count("fits: ") == 4  # two parts, two cards
+    assert "does not fit" not in text
+
+
+def test_the_pocket_world_learns_the_same_on_a_gpu() -> None:
+    def learned(name: str) -> Config:
+        config = recipe(name)
+        placed = {"engines", "placement", "gpu_memory_utilization", "max_concurrent", "kv_cache_gb"}
+        defaults = Config()
+        return config.model_copy(
+            update={
+                "run": config.run.model_copy(update={"name": ""}),
+                "model": defaults.model,
+                "cluster": defaults.cluster,
+                "rollout": config.rollout.model_copy(update={key: getattr(defaults.rollout, key) for key in placed}),
+                "learner": config.learner.model_copy(
+                    update={key: getattr(defaults.learner, key) for key in ("learners", "gpus_per_learner", "dtype")}
+                ),
+            }
+        )
+
+    assert learned("pocket-gpu") == learned("pocket")
+
+
 def test_more_gpus_are_told_in_nodes() -> None:
     assert "15 of 2 nodes of 8" in printed(recipe("qwen2.5-3b", "--rollout.engines=12"))
 

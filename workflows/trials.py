@@ -77,12 +77,12 @@ def run_trials(plan: Plan, waiting: Sequence[PlannedRun], parent_id: str | None,
 def trial_request(config: Config) -> tune.PlacementGroupFactory:
     """What Tune reserves for a run: a bundle for its process, for each remote learner and for each engine.
 
-    The process takes a logical CPU, and a local learner's GPUs. RLlib and the rollout stage put learners and engines
+    The process takes a logical CPU. RLlib and the rollout stage put learners and engines
     into the trial's placement group by themselves. Colocated, a learner and its engine are one bundle: the shares of a
     GPU by themselves might be of two.
     """
     learner, rollout, cluster = config.learner, config.rollout, config.cluster
-    here = Counter({"CPU": 1.0, "GPU": 0.0 if learner.learners else learner.gpus_per_learner})
+    here = Counter({"CPU": 1.0})
     apart = {"CPU": 1.0, "GPU": learner.gpus_per_learner, **role(cluster.learners_on)}
     gpus = cluster.gpus_per_engine * rollout.tensor_parallel
     engine = {"CPU": cluster.cpus_per_engine, "GPU": gpus, **role(cluster.engines_on)}

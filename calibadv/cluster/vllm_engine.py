@@ -226,10 +226,21 @@ class VllmEngine:
         if self._sleep_mode:
             engine.sleep(level=1)
 
-    def _wake_up(self, engine: Any) -> None:
-        if self._sleep_mode:
+    def _wake_up(self, engine: Any, memory: Callable[[], tuple[int, int]] = torch.cuda.mem_get_info) -> None:
+        if not self._sleep_mode:
+            return
+        free, total = memory()
+        try:
             for part in ("weights", "kv_cache"):
                 engine.wake_up(tags=[part])
+        except RuntimeError as error:  # torch's and vLLM's own "out of memory" are both
+            if "out of memory" not in str(error):
+                raise
+            raise RuntimeError(
+                f"the engine has no room on its GPU to wake: {free / total:.0%} of it were free, and it takes up to "
+                f"rollout.gpu_memory_utilization = {self._settings.gpu_memory_utilization:g}; set that to "
+                f"{int(100 * free / total) / 100:g} or less"
+            ) from error
 
     def _load(self, engine: Any, named_tensors: NamedTensors) -> None:
         self._reset(engine)

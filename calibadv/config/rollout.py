@@ -23,12 +23,12 @@ _SET_HERE = {
     "kv_cache_memory_bytes": "rollout.kv_cache_gb",
     "enable_sleep_mode": "rollout.placement",
 }
-_FIXED = {
-    "trust_remote_code": "a model's own code is never run",
-    "logprobs_mode": "the learner needs log-probs of the whole distribution",
-    "worker_extension_cls": "new weights come through it",
-    "distributed_executor_backend": "it follows from rollout.tensor_parallel",
-}
+_FIXED = (
+    ("trust_remote_code", "a model's own code is never run"),
+    ("logprobs_mode", "the learner needs log-probs of the whole distribution"),
+    ("worker_extension_cls", "new weights come through it"),
+    ("distributed_executor_backend", "it follows from rollout.tensor_parallel"),
+)
 
 
 class RolloutConfig(Section):
@@ -95,8 +95,8 @@ class RolloutConfig(Section):
         for name in arguments:
             if name in _SET_HERE:
                 raise ValueError(f"rollout.vllm.{name} is what {_SET_HERE[name]} sets: set that instead")
-            if name in _FIXED:
-                raise ValueError(f"rollout.vllm.{name} cannot be set: {_FIXED[name]}")
+            if reason := dict(_FIXED).get(name):
+                raise ValueError(f"rollout.vllm.{name} cannot be set: {reason}")
         return arguments
 
     @field_validator("date")

@@ -57,6 +57,11 @@ class Config(Section):
                 "learner.old_logprobs 'sampler'"
             )
         self._colocation()
+        if learner.learners == 0 and learner.gpus_per_learner:
+            raise ValueError(
+                f"learner.gpus_per_learner = {learner.gpus_per_learner:g} with learner.learners = 0: the driver would "
+                "learn on a GPU that Ray may give to an engine too; set learner.learners to 1"
+            )
         if self.cluster.learners_on and self.learner.learners == 0:
             raise ValueError(
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "

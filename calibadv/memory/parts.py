@@ -64,7 +64,7 @@ def gpus_wanted(config: Config) -> float:
     if _colocated(config):
         return rollout.engines + _search_gpus(config)
     engines = rollout.engines * rollout.tensor_parallel * cluster.gpus_per_engine
-    return engines + max(learner.learners, 1) * learner.gpus_per_learner + _search_gpus(config)
+    return engines + learner.learners * learner.gpus_per_learner + _search_gpus(config)
 
 
 def parts_of(config: Config, shape: ModelShape) -> list[Part]:
@@ -122,7 +122,7 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         asleep = Item("the engine beside it, asleep", CONTEXT + CUDA_GRAPHS, transient=True)
         return Part("learner", learner.learners, (*items, asleep))
     gpus = learner.gpus_per_learner
-    return Part("learner", max(learner.learners, 1) * gpus, _on_a_card(items, gpus))
+    return Part("learner", learner.learners * gpus, _on_a_card(items, gpus))
 
 
 def weight_bytes(config: Config) -> int:

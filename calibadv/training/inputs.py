@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from calibadv.cluster.gpus import cards_here, check_gpus
 from calibadv.cluster.job import check_job, in_job
 from calibadv.cluster.model_folder import model_folder
 from calibadv.cluster.places import check_places
@@ -74,6 +75,7 @@ def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
     check_job(config)
     _check_data_of_job(config)
     model = model_folder(config.model.path)
+    check_gpus(config, model, cards_here())
     inputs = _read(config, _files(config, config.run.cache), model, readers)
     _check_folder(config)
     of_files = {"corpus": corpus_digest(inputs.corpus), "model": model_digest(model)}
@@ -94,6 +96,7 @@ def check_inputs(config: Config, *, resume: bool = False) -> None:
     check_free(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=resume)
     name = config.model.path
     model = None if to_fetch(name) else model_folder(name)
+    check_gpus(config, model, cards_here())
     with TemporaryDirectory() as cache:
         _read(config, _files(config, Path(cache)), model, Readers())
     _check_folder(config)

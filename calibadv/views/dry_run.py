@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich import box
@@ -19,6 +19,7 @@ from calibadv.memory.parts import NODE_GPUS, WIKI_18, Part, passages
 from calibadv.memory.plan import ModelSizes, Plan
 
 CARDS_GB = (80, 96)
+ONE_CARD_GB = (24, 80)  # for a run that takes no more than one GPU
 
 
 def plan_page(config: Config, plan: Plan) -> RenderableType:
@@ -82,17 +83,18 @@ def memory_tables(config: Config, plan: Plan) -> list[RenderableType]:
     table.add_column("GPUs")
     table.add_column("what each holds")
     table.add_column("GiB", justify="right")
-    for card in CARDS_GB:
+    cards = CARDS_GB if plan.gpus > 1 else ONE_CARD_GB
+    for card in cards:
         table.add_column(f"card of {card} GB", min_width=22)
     for part in plan.parts:
         for row, item in enumerate(part.items):
             table.add_row(
                 f"{part.gpus:g} x {part.name}" if row == 0 else "", item.name, f"{item.size_bytes / GIB:,.1f}"
             )
-        verdicts = (_verdict(part, card) for card in CARDS_GB)
+        verdicts = (_verdict(part, card) for card in cards)
         table.add_row("", "together", f"{part.total_bytes / GIB:,.1f}", *verdicts, end_section=True)
     assert plan.model is not None
-    return [table, Text("\n".join([*_footnotes(config), *_remedies(config, plan.parts, plan.model)]))]
+    return [table, Text("\n".join([*_footnotes(config), *_remedies(config, plan.parts, plan.model, cards)]))]
 
 
 def _verdict(part: Part, card_gb: float) -> str:
@@ -104,10 +106,10 @@ def _verdict(part: Part, card_gb: float) -> str:
     return f"fits: {gib(spare)} left"
 
 
-def _remedies(config: Config, parts: tuple[Part, ...], sizes: ModelSizes) -> list[str]:
+def _remedies(config: Config, parts: tuple[Part, ...], sizes: ModelSizes, cards_gb: Sequence[int]) -> list[str]:
     cards: dict[str, list[str]] = {}
     for part in parts:
-        for card in CARDS_GB:
+        for card in cards_gb:
             if part.spare_bytes(card) < 0:
                 words = f"{part.name}: {remedy(part, config, sizes.shape, card)}."
                 cards.setdefault(words, []).append(f"{card} GB")

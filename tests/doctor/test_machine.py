@@ -97,7 +97,9 @@ def test_memory_of_a_machine_is_the_sum_of_what_runs_on_it() -> None:
     config = recipe("--rollout.engines=3", "--rollout.kv_cache_gb=2", "--search.replicas=2")
     # Three engines of 1 + 1 + 2, a learner of 1 + 10, two retrievers of 1, two versions of the weights, the base of 2.
     assert ram_bytes(config, sizes) == (3 * 4 + 11 + 2 + 2 + 2) * GIB
-    on_gpus = recipe("--rollout.engines=3", "--cluster.gpus_per_engine=1", "--learner.gpus_per_learner=1")
+    on_gpus = recipe(
+        "--rollout.engines=3", "--cluster.gpus_per_engine=1", "--learner.learners=1", "--learner.gpus_per_learner=1"
+    )
     assert ram_bytes(on_gpus, sizes) == (3 * 1 + 1 + 1 + 2 + 2) * GIB
 
 

@@ -51,7 +51,6 @@ def test_gpus_are_those_of_engines_learners_and_search() -> None:
     assert gpus_wanted(config("--search.replicas=2", "--search.num_gpus=0.5")) == 8
     assert gpus_wanted(config("--search.shards=3", "--search.shard_replicas=2", "--search.shard_gpus=0.5")) == 11
     assert gpus_wanted(config("--search.url=http://127.0.0.1:8000")) == 7
-    assert gpus_wanted(config("--learner.learners=0")) == 7  # the learner in the driver has a GPU too
     assert gpus_wanted(load_config(None, {"cluster.gpus_per_engine": 0})) == 0
 
 

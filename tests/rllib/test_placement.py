@@ -34,6 +34,12 @@ def test_a_colocated_run_has_one_engine_and_one_learner_on_a_gpu() -> None:
     assert config("--rollout.placement=colocated", "--cluster.gpus_per_engine=0").learner.learners == 0  # on CPUs
 
 
+def test_a_learner_in_the_driver_has_no_gpu_of_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"^learner.gpus_per_learner = 1 with learner.learners = 0: .* set .* to 1$"):
+        config("--learner.gpus_per_learner=1")
+    assert config("--learner.gpus_per_learner=1", "--learner.learners=1").learner.learners == 1
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -134,9 +134,10 @@ def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
         return bundles
 
     two_engines, on_cpus = "--rollout.engines=2", "--cluster.gpus_per_engine=0"
-    # All on CPUs, the learner in the trial's process; then the same with a GPU for the learner.
+    # All on CPUs, the learner in the trial's process; then a learner with a GPU.
     assert request(two_engines, on_cpus) == [{"CPU": 1}] * 3
-    assert request("--learner.gpus_per_learner=1", two_engines, on_cpus) == [
+    assert request("--learner.learners=1", "--learner.gpus_per_learner=1", two_engines, on_cpus) == [
+        {"CPU": 1},
         {"CPU": 1, "GPU": 1},
         {"CPU": 1},
         {"CPU": 1},
