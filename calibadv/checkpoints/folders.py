@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from calibadv.checkpoints.durable import sealed, sync_folder, write_text
 from calibadv.checkpoints.manifest import MANIFEST, Damaged, FileEntry, Files, Manifest
+from calibadv.files import write_text
 
 DRAFT = ".draft-"  # before the name of a local folder that is being written
 
@@ -147,11 +148,11 @@ class Draft:
         fs, path = open_root(self.root)
         if is_local(self.root):
             self._check_seen(fs, str(self.path), manifest.files)
-            write_text(self.path / MANIFEST, manifest.dumps())
-            sync_folder(self.path)
+            write_text(self.path / MANIFEST, manifest.dumps(), durable=True)
+            _sync_folder(self.path)
             remove_folder(self.root, self.name)
             self.path.replace(Path(path) / self.name)
-            sync_folder(Path(path))
+            _sync_folder(Path(path))
         else:
             self._check_seen(fs, f"{path}/{self.name}", manifest.files)
             fs.pipe_file(f"{path}/{self.name}/{MANIFEST}", manifest.dumps().encode())
@@ -177,3 +178,27 @@ class Draft:
                     f"{'is not there' if size is None else f'has {size}'}: set checkpoint.uri to storage that every "
                     "node shares"
                 )
+
+
+def sealed(folder: Path) -> dict[str, FileEntry]:
+    """Every file below the folder, by its path in it, once all are safe on the disk. OSError if they cannot be."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            _sync_folder(path)
+            continue
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files[path.relative_to(folder).as_posix()] = FileEntry(path.stat().st_size, digest)
+    _sync_folder(folder)
+    return files
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the disk has the folder's own entries: without them a file that it has cannot be found."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from calibadv.checkpoints.tree import decode, encode
+from calibadv.checkpoints.state_files import decode, encode
 
 
 @dataclass(frozen=True, slots=True)

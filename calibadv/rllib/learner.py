@@ -19,7 +19,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 from torch import Tensor
 
 from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
-from calibadv.checkpoints.tree import Tree
+from calibadv.checkpoints.state_files import Tree
 from calibadv.cluster.packed import PackedWeights
 from calibadv.config import LearnerConfig
 from calibadv.methods.method import Method, StepFacts

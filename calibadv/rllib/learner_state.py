@@ -17,8 +17,7 @@ import torch
 
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
-from calibadv.checkpoints.state_files import STATE, read_state, write_state
-from calibadv.checkpoints.tree import Tree
+from calibadv.checkpoints.state_files import STATE, Tree, read_state, write_state
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 
 SHARED, MODEL = "shared", "model"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from calibadv.batching import MicroBatch
-from calibadv.checkpoints.tree import Tree
+from calibadv.checkpoints.state_files import Tree
 from calibadv.rllib.lora import merged
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.ranks import sum_gradients

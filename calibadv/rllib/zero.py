@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from calibadv.checkpoints.tree import Tree
+from calibadv.checkpoints.state_files import Tree
 from calibadv.memory.items import ZERO_BUCKET, ZERO_LIVE
 
 

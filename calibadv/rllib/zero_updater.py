@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 from transformers import PreTrainedModel
 
 from calibadv.batching import MicroBatch, padding
-from calibadv.checkpoints.tree import Tree
+from calibadv.checkpoints.state_files import Tree
 from calibadv.config import LearnerConfig
 from calibadv.losses import TokenStats, token_stats
 from calibadv.rllib.head import head_of

@@ -161,7 +161,7 @@ def test_an_older_one_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest.M
     storage.prepare()
     write(storage, 10, "1")
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(folders, "write_text", full)

@@ -182,7 +182,7 @@ def test_fewer_steps_than_are_made_are_refused(tmp_path: Path) -> None:
     file = path / "checkpoints" / "step-000010" / "run" / "identity.json"
     file.write_text(json.dumps(identity(config(*constant)).to_dict()))
     manifest = path / "checkpoints" / "step-000010" / "manifest.json"
-    from calibadv.checkpoints.durable import sealed
+    from calibadv.checkpoints.folders import sealed
 
     values = json.loads(manifest.read_text())
     entry = sealed(file.parent)["identity.json"]
