@@ -5,7 +5,8 @@ A room may define its own section beside what it configures; `calibadv.config` p
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args, get_origin
+from enum import Enum
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -21,6 +22,25 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Coefficient = Annotated[float, Field(ge=0, le=100)]
 
 
+class Decides(Enum):
+    """What a setting decides. A section says it for all of its settings, a setting otherwise for itself."""
+
+    RESULT = "what is learned: the same for a run's whole life"
+    DIALOGUE = "what a policy reads and keeps to: an evaluation asks it in the same way"
+    TASK = "what is asked and how it is scored: the same for methods that are compared"
+    CONTENT = "the task too, as a name: what is there is compared, wherever it lies"
+    MEANS = "how fast a run computes and how closely it is watched: other when it goes on, if need be"
+    PLACE = "where a run is written and scheduled: no part of what it is"
+
+
+T = TypeVar("T")
+Result = Annotated[T, Decides.RESULT]
+Dialogue = Annotated[T, Decides.DIALOGUE]
+Task = Annotated[T, Decides.TASK]
+Content = Annotated[T, Decides.CONTENT]
+Means = Annotated[T, Decides.MEANS]
+
+
 class Section(BaseModel):
     """A frozen part of the configuration that knows no extra keys, and takes neither `inf` nor `true` for a number.
 
@@ -30,6 +50,19 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    decides: ClassVar[Decides]
+
+    @classmethod
+    def decision_of(cls, name: str) -> Decides:
+        """What a setting decides, by its own mark or its section's."""
+        own = [mark for mark in cls.model_fields[name].metadata if isinstance(mark, Decides)]
+        return own[-1] if own else cls.decides
+
+    @classmethod
+    def deciding(cls, what: Decides) -> tuple[str, ...]:
+        """Names of the settings that decide this, in their order."""
+        return tuple(name for name in cls.model_fields if cls.decision_of(name) is what)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from calibadv.config import Config, ConfigError, load_config, to_toml
+from calibadv.config import Config, ConfigError, decides, load_config, to_toml
 from calibadv.config.command_line import flags, keys_help, parse, split
 from calibadv.methods import make_method
+from calibadv.section import Decides
 
 RECIPES = sorted((Path(__file__).parents[1] / "workflows" / "recipes").glob("*.toml"))
 POCKET = next(path for path in RECIPES if path.stem == "pocket")
@@ -342,3 +343,29 @@ changes = st.fixed_dictionaries(
 def test_configuration_survives_its_own_toml(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> None:
     config = Config.model_validate(tree)
     assert load_config(written(tmp_path_factory.getbasetemp(), to_toml(config))) == config
+
+
+def test_every_section_says_what_its_settings_decide() -> None:
+    sections = [field.annotation for field in Config.model_fields.values()]
+    assert all(isinstance(vars(section).get("decides"), Decides) for section in sections)
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("data.train", Decides.CONTENT),
+        ("data.questions_per_step", Decides.TASK),
+        ("run.steps", Decides.TASK),
+        ("run.folder", Decides.PLACE),
+        ("rollout.max_turns", Decides.DIALOGUE),
+        ("rollout.engines", Decides.MEANS),
+        ("rollout.vllm.enforce_eager", Decides.MEANS),
+        ("rollout.vllm.quantization", Decides.RESULT),
+        ("method.params.lam", Decides.RESULT),
+        ("run.seed", Decides.RESULT),
+        ("learner.of_another_release", Decides.RESULT),
+        ("nothing.at_all", Decides.RESULT),
+    ],
+)
+def test_what_a_setting_decides_is_said_by_its_section_or_itself(key: str, what: Decides) -> None:
+    assert decides(key) is what

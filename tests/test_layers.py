@@ -30,7 +30,8 @@ rllib                         the loop and its learners
 cluster                       engines, the coordinator, streams of rollouts
 views                         what a terminal shows
 memory                        what a run needs of a machine
-config checkpoints tracking   one tree of settings; what a run is resumed from; what is kept of it
+checkpoints tracking          what a run is resumed from; what is kept of it
+config                        one tree of settings
 methods diagnostics           a method is data; a step in numbers
 search                        a query's documents
 data pocket                   questions and documents; a small world with its policy

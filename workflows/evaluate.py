@@ -73,16 +73,16 @@ def evaluate(
     failed = 0
     with ExitStack() as stack:
         search_factory: Callable[[], SearchFn] | None = None
+        runs: list[MlflowRun] = []  # they end together, when the tables are whole
         for model in plan.models:
-            with open_run(plan, model) as run:
-                if asks := waiting_questions(plan, model):
-                    search_factory = search_factory or stack.enter_context(searching(plan))
-                    log.info("%s: %d questions; its engines start", model.name, len(asks))
-                    failed += ask_all(plan, model, asks, search_factory, roll)
-                results, tables = _finish(plan, model)
-                log_result(run, plan, model, next(r for r in results if r.name == model.name), tables)
-    for model in plan.models[:-1]:  # their runs were closed before the table was whole
-        with open_run(plan, model) as run:
+            runs.append(stack.enter_context(open_run(plan, model)))
+            if asks := waiting_questions(plan, model):
+                search_factory = search_factory or stack.enter_context(searching(plan))
+                log.info("%s: %d questions; its engines start", model.name, len(asks))
+                failed += ask_all(plan, model, asks, search_factory, roll)
+            results, tables = _finish(plan, model)
+            log_result(runs[-1], plan, model, next(r for r in results if r.name == model.name))
+        for run in runs:
             log_tables(run, tables)
     log.info("tables: %s\n%s", ", ".join(map(str, tables)), tables[0].read_text(encoding="utf-8"))
     return 1 if failed else 0

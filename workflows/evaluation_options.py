@@ -10,7 +10,7 @@ from calibadv.config import POCKET
 from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.evaluation.models import check_name
 from calibadv.evaluation.plan import Command
-from workflows.shipped import recipe_file
+from workflows.shipped import RECIPES, recipe_file
 
 # What a run learns from and how: an evaluation has its own flags for these, or no use for them.
 _NO_USE = {
@@ -51,6 +51,7 @@ def parse_command(arguments: Sequence[str], description: str | None = None) -> C
         out=known.out,
         questions=known.questions,
         overrides=overrides,
+        pocket=RECIPES / "pocket.toml",
     )
 
 

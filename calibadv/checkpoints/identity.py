@@ -4,45 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
-from calibadv.search.settings import SEARCH_WAYS
+from calibadv.config import decides
+from calibadv.section import Decides
 
-# What decides where and how fast a run computes, or what it writes down; not what it learns.
-MAY_CHANGE = (
-    "run.name",
-    "run.folder",
-    "run.cache",
-    "run.overwrite",
-    # Names of files: what they hold is compared by digest.
-    "data.train",
-    "data.test",
-    "data.corpus",
-    "model.path",
-    *sorted(f"search.{name}" for name in SEARCH_WAYS),
-    "rollout.engines",
-    "rollout.tensor_parallel",
-    "rollout.max_concurrent",
-    "rollout.gpu_memory_utilization",
-    "rollout.kv_cache_gb",
-    "rollout.vllm.enforce_eager",
-    "rollout.vllm.max_num_batched_tokens",
-    "rollout.infra_retries",
-    "rollout.engine_timeout_s",
-    "rollout.placement",
-    "rollout.weight_transfer",
-    "learner.learners",
-    "learner.gpus_per_learner",
-    "learner.threads",
-    "learner.token_budget",
-    "learner.gradient_checkpointing",
-    "evaluation.every",
-    "sentinel.*",
-    "checkpoint.*",
-    "cluster.*",
-    "tracking.*",
-)
+_MAY_CHANGE = (Decides.CONTENT, Decides.MEANS, Decides.PLACE)  # of content there are digests
 _WHY = {"run.steps": " (the cosine of the learning rate ends there: it may change where lr_final equals lr)"}
 
 
@@ -73,7 +40,7 @@ def differences(then: Identity, now: Identity, defaults: Mapping[str, Any]) -> l
     settings = [
         f"{key} was {_shown(old)}, now {_shown(new)}{_WHY.get(key, '')}"
         for key in dict.fromkeys([*then.settings, *now.settings])
-        if not any(fnmatchcase(key, pattern) for pattern in MAY_CHANGE)
+        if decides(key) not in _MAY_CHANGE
         and (old := then.settings.get(key, defaults.get(key))) != (new := now.settings.get(key, defaults.get(key)))
         and not (key == "search.url" and old and new)
         and not (key == "run.steps" and _constant_rate(then) and _constant_rate(now))

@@ -4,7 +4,7 @@ from calibadv.config.cluster import ClusterConfig, role
 from calibadv.config.learner import LearnerConfig
 from calibadv.config.load import NOTHING, ConfigError, load_config, read_toml, to_toml
 from calibadv.config.sections import POCKET, CheckpointConfig, SentinelConfig
-from calibadv.config.tree import Config
+from calibadv.config.tree import Config, decides
 
 __all__ = [
     "NOTHING",
@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "LearnerConfig",
     "SentinelConfig",
+    "decides",
     "load_config",
     "read_toml",
     "role",

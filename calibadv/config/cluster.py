@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
-from calibadv.section import Seconds, Section
+from calibadv.section import Decides, Seconds, Section
 
 
 class ClusterConfig(Section):
     """Where processes go (docs/cluster.md)."""
+
+    decides: ClassVar[Decides] = Decides.PLACE
 
     address: str = "local"
     """"local" starts a Ray of its own, "auto" joins the running cluster."""

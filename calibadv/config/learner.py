@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.data.errors import shown
-from calibadv.section import Beta, Coefficient, Rollouts, Section, Share, Tokens
+from calibadv.section import Beta, Coefficient, Decides, Means, Rollouts, Section, Share, Tokens
 
 
 class LearnerConfig(Section):
     """How the policy is updated."""
 
-    learners: int = Field(0, ge=0, le=10_000)
+    decides: ClassVar[Decides] = Decides.RESULT
+
+    learners: Means[int] = Field(0, ge=0, le=10_000)
     """Learner processes; 0 = the driver learns."""
-    gpus_per_learner: float = Field(0, ge=0, le=1024)
+    gpus_per_learner: Means[float] = Field(0, ge=0, le=1024)
     """GPUs that each learner process asks of Ray."""
     zero: Literal[0, 1, 2, 3] = 0
     """What learners share out (DeepSpeed): 1 moments, 2 and gradients, 3 and weights; 0 = nothing."""
-    threads: int = Field(1, ge=1, le=1024)
+    threads: Means[int] = Field(1, ge=1, le=1024)
     """CPU threads of each learner."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; bfloat16 = autocast over float32 master weights."""
@@ -43,7 +45,7 @@ class LearnerConfig(Section):
     """Rollouts of one update, over all learners; 256 in the paper's released script."""
     passes: int = Field(1, ge=1, le=1000)
     """Over a step's rollouts, each with mini-batches of its own draw."""
-    token_budget: Tokens = 16384
+    token_budget: Means[Tokens] = 16384
     """Padded tokens of a micro-batch; how many there are follows from it."""
     clip: float = Field(0.2, gt=0, le=10**6)
     """Of the probability ratio: 1 - clip to 1 + clip."""
@@ -55,7 +57,7 @@ class LearnerConfig(Section):
     """The ratio's denominator: the engine's log-probs, or the learner's own before its first update."""
     importance_cap: float | None = Field(None, gt=0, le=10**6)
     """Truncated importance sampling between engine and learner; needs old_logprobs "recompute". none = off."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Means[bool] = False
     """Whether activations are computed again in the backward pass, which saves memory."""
     lora_rank: int = Field(0, ge=0, le=10**5)
     """Of adapters beside frozen weights (Hu et al. 2022), without dropout, for the engine has none; 0 = all weights

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import date as dates
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.data.errors import shown
-from calibadv.section import Processes, Rollouts, Seconds, Section, Tokens
+from calibadv.section import Decides, Dialogue, Means, Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.tags import PROMPT_TEMPLATE
 
 # Arguments of vLLM's engine that have a setting of their own, and those that cannot be others.
@@ -29,18 +29,21 @@ _FIXED = (
     ("worker_extension_cls", "new weights come through it"),
     ("distributed_executor_backend", "it follows from rollout.tensor_parallel"),
 )
+VLLM_MEANS = ("vllm.enforce_eager", "vllm.max_num_batched_tokens")  # of `RolloutConfig.vllm`: as `Means`
 
 
 class RolloutConfig(Section):
     """How the policy answers: engines, prompt, limits. Token limits are those of the paper's released script."""
 
+    decides: ClassVar[Decides] = Decides.RESULT
+
     engine: Literal["vllm", "torch"] = "vllm"
     """What samples: vLLM, or transformers in plain torch."""
     torch_dtype: Literal["float64", "float32"] = "float64"
     """Of engine "torch". float32 is faster; its tokens may depend on what is batched together."""
-    engines: Processes = 8
+    engines: Means[Processes] = 8
     """Engine processes."""
-    tensor_parallel: int = Field(1, ge=1, le=1024)
+    tensor_parallel: Means[int] = Field(1, ge=1, le=1024)
     """GPUs that one engine spreads over."""
     samples: int = Field(5, ge=1, le=10_000)
     """Rollouts a question, n; 5 in the paper's released script."""
@@ -49,42 +52,42 @@ class RolloutConfig(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     """Of training rollouts: only the fewest likeliest tokens of so much probability; 1 = all. Log-probs stay those of
     the full distribution at temperature 1, sampled or recomputed. 0.95 in the paper's released script."""
-    template: str = PROMPT_TEMPLATE
+    template: Dialogue[str] = PROMPT_TEMPLATE
     """The prompt, with {question}; Search-R1's, which is the paper's, unless changed."""
-    system: str = ""
+    system: Dialogue[str] = ""
     """A system message before the prompt; "" = none, or the chat template's own."""
-    date: str = ""
+    date: Dialogue[str] = ""
     """A day as 2026-11-28, told to a chat template that writes the date; "" = the day the run begins, kept by it."""
-    max_turns: int = Field(4, ge=0, le=1000)
+    max_turns: Dialogue[int] = Field(4, ge=0, le=1000)
     """Searches a rollout; the turn after the last one can only answer."""
-    max_prompt_tokens: Tokens = 2048
+    max_prompt_tokens: Dialogue[Tokens] = 2048
     """Tokens of a prompt."""
-    max_turn_tokens: Tokens = 1024
+    max_turn_tokens: Dialogue[Tokens] = 1024
     """Tokens that the policy samples in one turn."""
-    max_observation_tokens: Tokens = 2048
+    max_observation_tokens: Dialogue[Tokens] = 2048
     """Tokens of the documents that one search brings; what is more is cut."""
-    max_tokens: int = Field(16384, ge=2, le=10**8)
+    max_tokens: Dialogue[int] = Field(16384, ge=2, le=10**8)
     """Tokens of a whole rollout; one whose next turn would not fit ends, marked truncated."""
-    require_search: bool = True
+    require_search: Dialogue[bool] = True
     """Whether a rollout is well-formed only if it has searched."""
-    on_void_turn: Literal["stop", "retry"] = "stop"
+    on_void_turn: Dialogue[Literal["stop", "retry"]] = "stop"
     """After a turn without search or answer: the rollout ends, or is corrected and goes on, as in Search-R1."""
-    infra_retries: int = Field(2, ge=0, le=100)
+    infra_retries: Means[int] = Field(2, ge=0, le=100)
     """How often a rollout whose search failed is sampled again, before its question is dropped and counted."""
     max_staleness: int = Field(0, ge=0, le=1)
     """1: the next step's rollouts run while a step is learned; 0: exactly on-policy."""
-    placement: Literal["separate", "colocated"] = "separate"
+    placement: Means[Literal["separate", "colocated"]] = "separate"
     """Colocated: an engine and a learner take turns on a GPU."""
-    engine_timeout_s: Seconds = 600.0
+    engine_timeout_s: Means[Seconds] = 600.0
     """Seconds after which an engine that answers nothing is replaced."""
-    weight_transfer: Literal["auto", "object_store", "cuda_ipc"] = "auto"
+    weight_transfer: Means[Literal["auto", "object_store", "cuda_ipc"]] = "auto"
     """How engines get weights. auto: by CUDA IPC where an engine and a learner share a GPU, else through the object
     store."""
-    max_concurrent: Rollouts = 256
+    max_concurrent: Means[Rollouts] = 256
     """Sequences that an engine batches."""
-    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    gpu_memory_utilization: Means[float] = Field(0.85, gt=0, le=1)
     """Share of a GPU's memory that a vLLM engine takes."""
-    kv_cache_gb: float = Field(1.0, gt=0, le=10**5)
+    kv_cache_gb: Means[float] = Field(1.0, gt=0, le=10**5)
     """GB of the KV cache of a vLLM engine on CPU."""
     vllm: dict[str, Any] = Field(default_factory=dict)
     """More arguments of vLLM's own engine, e.g. --rollout.vllm.enforce_eager true (docs/gpu.md)."""

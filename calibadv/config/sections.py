@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.collapse import Limits
 from calibadv.data.errors import shown
 from calibadv.methods import Method, make_method
-from calibadv.section import Rollouts, Section, Share, Steps
+from calibadv.section import Content, Decides, Means, Result, Rollouts, Section, Share, Steps, Task
 from calibadv.types import TokenUnit
 
 LONGEST_NAME = 200  # bytes of a run's: file systems allow 255, and drafts of it have longer ones
@@ -20,15 +20,17 @@ POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
 class RunConfig(Section):
     """What the run is called, where it is written and how long it lasts."""
 
+    decides: ClassVar[Decides] = Decides.PLACE
+
     name: str = ""
     """Of the run and its folder; "" = <method>-seed<seed>."""
     folder: Path = Path("runs")
     """Holds the run folders, one a run."""
     cache: Path = Path(".cache")
     """Of the pocket world and of embeddings; on a cluster, a path that every node has."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: Result[int] = Field(0, ge=0, lt=2**32)
     """Of the order of questions, the sampling and the mini-batches. What numpy takes: below 2^32."""
-    steps: Steps = 205
+    steps: Task[Steps] = 205
     """Training steps, also of the learning rate's cosine. 205 are the paper's one epoch (appendix G) of HotpotQA and
     2Wiki; Qwen2.5-3B has two."""
     overwrite: bool = False
@@ -50,11 +52,13 @@ class RunConfig(Section):
 class DataConfig(Section):
     """What is asked, and in which documents the answers are (docs/data.md)."""
 
-    train: str = POCKET
+    decides: ClassVar[Decides] = Decides.TASK
+
+    train: Content[str] = POCKET
     """Training questions: a file, or "pocket"."""
-    test: str = POCKET
+    test: Content[str] = POCKET
     """Questions of evaluations: a file, or "pocket"."""
-    corpus: str = POCKET
+    corpus: Content[str] = POCKET
     """Documents to search: a file, a store of workflows/prepare_data.py, or "pocket"."""
     questions_per_step: Rollouts = 512
     """Questions of a training step; the paper's batch size (appendix G)."""
@@ -65,7 +69,9 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The policy that is trained."""
 
-    path: str = POCKET
+    decides: ClassVar[Decides] = Decides.RESULT
+
+    path: Content[str] = POCKET
     """A folder, a hub name, or "pocket"."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the engines' weights; the learner keeps float32 master weights."""
@@ -76,12 +82,16 @@ class ModelConfig(Section):
 class RewardConfig(Section):
     """How answers are scored."""
 
+    decides: ClassVar[Decides] = Decides.TASK
+
     tokens: TokenUnit = TokenUnit.WORDS
     """Of answers; "unspaced" for Chinese, Japanese, Thai, … (docs/evaluation.md)."""
 
 
 class MethodConfig(Section):
     """What advantages rollouts get (calibadv/methods/README.md)."""
+
+    decides: ClassVar[Decides] = Decides.RESULT
 
     name: str = "calibadv"
     """A method of the README's index, e.g. calibadv or grpo."""
@@ -101,7 +111,9 @@ class MethodConfig(Section):
 class EvaluationConfig(Section):
     """How often the policy is evaluated while it trains."""
 
-    every: Steps | None = None
+    decides: ClassVar[Decides] = Decides.RESULT
+
+    every: Means[Steps | None] = None
     """Training steps between evaluations; none = before and after training only."""
     questions: Rollouts = 128
     """Of the evaluations in between; before and after training all are asked."""
@@ -109,6 +121,8 @@ class EvaluationConfig(Section):
 
 class SentinelConfig(Limits):
     """The collapse sentinel (docs/diagnostics.md): the limits that it watches, and what it does about an alarm."""
+
+    decides: ClassVar[Decides] = Decides.MEANS
 
     unready: Literal["off", "warn", "stop"] = "stop"
     """What is done about a policy that cannot learn: too few well-formed rollouts in the first evaluation, or no
@@ -127,6 +141,8 @@ class SentinelConfig(Limits):
 
 class CheckpointConfig(Section):
     """What a run is resumed from (docs/resume.md)."""
+
+    decides: ClassVar[Decides] = Decides.PLACE
 
     every: int = Field(10, ge=0, le=10**7)
     """Training steps between checkpoints, one more after the last step; 0 = none, so that the run cannot be resumed."""
@@ -149,6 +165,8 @@ class CheckpointConfig(Section):
 
 class TrackingConfig(Section):
     """What is kept of a run beside its folder."""
+
+    decides: ClassVar[Decides] = Decides.PLACE
 
     mlflow_uri: str = ""
     """MLflow's tracking server; "" = SQLite beside the runs."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from pydantic import model_validator
 
 from calibadv.config.cluster import ClusterConfig
 from calibadv.config.learner import LearnerConfig
-from calibadv.config.rollout import RolloutConfig
+from calibadv.config.rollout import VLLM_MEANS, RolloutConfig
 from calibadv.config.secrets import secret_keys
 from calibadv.config.sections import (
     CheckpointConfig,
@@ -20,7 +22,7 @@ from calibadv.config.sections import (
     TrackingConfig,
 )
 from calibadv.search.settings import SearchConfig
-from calibadv.section import Section
+from calibadv.section import Decides, Section
 
 
 class Config(Section):
@@ -155,6 +157,17 @@ class Config(Section):
     @property
     def updates_per_step(self) -> int:
         return self.minibatches_per_pass * self.learner.passes
+
+
+def decides(key: str) -> Decides:
+    """What a setting decides, by its dotted name; `RESULT` for one that there is not: another release may have it."""
+    section, _, rest = key.partition(".")
+    part, name = Config.model_fields.get(section), rest.partition(".")[0]
+    if rest in VLLM_MEANS:
+        return Decides.MEANS
+    if part is None or name not in (kind := cast("type[Section]", part.annotation)).model_fields:
+        return Decides.RESULT
+    return kind.decision_of(name)
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

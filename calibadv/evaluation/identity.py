@@ -11,7 +11,8 @@ from calibadv.config import Config
 from calibadv.data.digests import questions_digest
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
 from calibadv.files import write_text
-from calibadv.search.settings import SEARCH_WAYS, SearchConfig
+from calibadv.search.settings import SearchConfig
+from calibadv.section import Decides
 from calibadv.types import Question
 
 MANIFEST = "manifest.json"
@@ -51,7 +52,7 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
 
 def search_identity(config: Config) -> dict[str, Any]:
     """The search settings that decide which documents come back."""
-    values: dict[str, Any] = config.search.model_dump(mode="json", exclude=set(SEARCH_WAYS))
+    values: dict[str, Any] = config.search.model_dump(mode="json", exclude=set(SearchConfig.deciding(Decides.MEANS)))
     defaults = SearchConfig().model_dump(mode="json")
     return {name: value for name, value in values.items() if name not in _SINCE or value != defaults[name]}
 

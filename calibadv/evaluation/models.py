@@ -9,21 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.config import POCKET, Config, load_config
+from calibadv.config.rollout import RolloutConfig
+from calibadv.section import Decides
 
-RECIPES = Path(__file__).parents[2] / "workflows" / "recipes"  # beside this package, also where it is installed
-# What a policy was trained to read and to keep to. The rest of a configuration says where and how fast.
-DIALOGUE = (
-    "template",
-    "system",
-    "date",
-    "max_turns",
-    "max_prompt_tokens",
-    "max_turn_tokens",
-    "max_observation_tokens",
-    "max_tokens",
-    "require_search",
-    "on_void_turn",
-)
+DIALOGUE = RolloutConfig.deciding(Decides.DIALOGUE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RUN_MARKS = ("config.toml", "metrics.jsonl")  # of every run's folder
 
@@ -37,14 +26,17 @@ class EvaluatedModel:
     config: Config
 
 
-def find_models(given: Sequence[str], recipe: Path | None, overrides: Mapping[str, Any]) -> tuple[EvaluatedModel, ...]:
+def find_models(
+    given: Sequence[str], recipe: Path | None, overrides: Mapping[str, Any], pocket: Path | None = None
+) -> tuple[EvaluatedModel, ...]:
     """The models of the command line, each `MODEL` or `NAME=MODEL`; a hub model is downloaded (and cached) now.
 
     A run's own config.toml says how its model is asked and scored; with a recipe, method, dialogue and scoring are
-    still the run's, all else is the recipe's; overrides win over both. ValueError for what is no model, a name that is
+    still the run's, all else is the recipe's; overrides win over both. `pocket`
+    is the recipe of the model "pocket" where none is given. ValueError for what is no model, a name that is
     used twice, and a model of no run without a recipe.
     """
-    models = [_find(text, recipe, overrides) for text in given]
+    models = [_find(text, recipe, overrides, pocket) for text in given]
     for index, model in enumerate(models):
         first = next(other for other in models if other.name == model.name)
         if first is not models[index]:
@@ -62,13 +54,13 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def _find(text: str, recipe: Path | None, overrides: Mapping[str, Any]) -> EvaluatedModel:
+def _find(text: str, recipe: Path | None, overrides: Mapping[str, Any], pocket: Path | None) -> EvaluatedModel:
     head, equals, tail = text.partition("=")
     named = bool(equals) and _NAME.fullmatch(head) is not None and not Path(text).exists()
     given = tail if named else text
     run = _run_of(Path(given))
     folder = _folder(given, run)
-    config = _config(given, run, recipe, overrides)
+    config = _config(run, pocket if run is None and given == POCKET and recipe is None else recipe, overrides, given)
     name = head if named else _name(given, folder, run)
     return EvaluatedModel(check_name(name, f"the name of model {given!r}"), folder, config)
 
@@ -105,15 +97,13 @@ def _name(given: str, folder: Path, run: Path | None) -> str:
     return run.name if folder == run / "model" else f"{run.name}-{folder.name}"
 
 
-def _config(given: str, run: Path | None, recipe: Path | None, overrides: Mapping[str, Any]) -> Config:
+def _config(run: Path | None, recipe: Path | None, overrides: Mapping[str, Any], given: str) -> Config:
     """The configuration; flags are applied to run and recipe alike, so that they win whichever is taken."""
     if recipe is None and run is None:
-        if given != POCKET:
-            raise ValueError(
-                f"{given!r} is no model of one of our runs, so that nothing says how to ask it: give --config RECIPE, "
-                "e.g. workflows/recipes/qwen2.5-7b.toml"
-            )
-        recipe = RECIPES / "pocket.toml"
+        raise ValueError(
+            f"{given!r} is no model of one of our runs, so that nothing says how to ask it: give --config RECIPE, "
+            "e.g. workflows/recipes/qwen2.5-7b.toml"
+        )
     if run is None:
         return load_config(recipe, overrides)
     trained = load_config(run / "config.toml", overrides)

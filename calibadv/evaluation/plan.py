@@ -38,6 +38,7 @@ class Command:
     out: Path | None  # None: "evaluation" beside the runs
     questions: int | None  # the first of each set; None: all
     overrides: Mapping[str, Any]  # of the configuration
+    pocket: Path  # the recipe of the model "pocket" where none is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def make_plan(command: Command) -> Plan:
 
     ValueError or FileNotFoundError for whatever cannot be evaluated, or not into this folder.
     """
-    models = find_models(command.models, command.recipe, command.overrides)
+    models = find_models(command.models, command.recipe, command.overrides, command.pocket)
     _check_one_search(models)
     check_places(models[0].config, os.environ)
     check_routes(models[0].config)

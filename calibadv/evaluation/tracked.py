@@ -38,8 +38,8 @@ def open_run(plan: Plan, model: EvaluatedModel) -> MlflowRun:
     return run
 
 
-def log_result(run: MlflowRun, plan: Plan, model: EvaluatedModel, result: ModelResult, tables: Sequence[Path]) -> None:
-    """The figures of this call's sets as `eval/<set>/<figure>`, their mean F1 as `eval/mean/f1`, tables and answers."""
+def log_result(run: MlflowRun, plan: Plan, model: EvaluatedModel, result: ModelResult) -> None:
+    """The figures of this call's sets as `eval/<set>/<figure>`, their mean F1 as `eval/mean/f1`, and the answers."""
     names = [questions.name for questions in plan.sets if questions.name in result.sets]
     metrics = {
         f"eval/{name}/{figure}": value
@@ -53,7 +53,6 @@ def log_result(run: MlflowRun, plan: Plan, model: EvaluatedModel, result: ModelR
     for name in names:
         for file in (PREDICTIONS, METRICS):
             run.log_artifact(plan.out / model.name / name / file, name)
-    log_tables(run, tables)
 
 
 def log_tables(run: MlflowRun, tables: Sequence[Path]) -> None:

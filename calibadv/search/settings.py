@@ -8,11 +8,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from calibadv.section import Processes, Rollouts, Seconds, Section, Tokens
+from calibadv.section import Decides, Means, Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.types import TokenUnit
 
 RetrieverName = Literal["dense", "bm25", "hybrid"]
@@ -28,6 +28,8 @@ TopK = Annotated[int, Field(ge=1, le=10_000)]
 
 class SearchConfig(Section):
     """Everything about search. Its top 20 -> rerank -> top 3 are the paper's (CalibAdv sec. 4.1.2)."""
+
+    decides: ClassVar[Decides] = Decides.RESULT
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -75,49 +77,49 @@ class SearchConfig(Section):
     """Bytes of a compressed vector, built in; 0 = the largest divisor of the width up to a quarter of it."""
 
     # ---- how it computes ----
-    batch_size: Rollouts = 32
+    batch_size: Means[Rollouts] = 32
     """Texts of one forward of encoder or cross-encoder."""
-    threads: Processes | None = 1
+    threads: Means[Processes | None] = 1
     """Threads of torch and FAISS in each process; none = the process's own setting."""
-    device: str = "cpu"
+    device: Means[str] = "cpu"
     """Of encoder, cross-encoder and, where FAISS can, index; e.g. "cuda:0"."""
-    cache_size: int = Field(10_000, ge=0, le=10**8)
+    cache_size: Means[int] = Field(10_000, ge=0, le=10**8)
     """Answers that are remembered; 0 = none."""
 
     # ---- what a call may ask for ----
     max_query_chars: Rollouts = 2048
     """Characters of a query: HTTP refuses a longer one, a rollout's is cut."""
-    max_queries: Rollouts = 1024
+    max_queries: Means[Rollouts] = 1024
     """Queries of one call; Search-R1 sends a whole rollout batch at once."""
-    max_top_k: TopK = 100
+    max_top_k: Means[TopK] = 100
     """Passages that a call may ask for."""
 
     # ---- the app on Ray Serve ----
-    replicas: Processes = 1
+    replicas: Means[Processes] = 1
     """Processes that answer."""
-    num_cpus: Cores = 0.5
+    num_cpus: Means[Cores] = 0.5
     """Logical CPUs of a replica."""
-    num_gpus: Cores = 0.0
+    num_gpus: Means[Cores] = 0.0
     """GPUs of a replica."""
-    shards: Processes = 1
+    shards: Means[Processes] = 1
     """Deployments that `faiss_index` is spread over, for an index too big for one process; 1 = in the replicas."""
-    shard_replicas: Processes = 1
+    shard_replicas: Means[Processes] = 1
     """Processes of each shard."""
-    shard_cpus: Cores = 1.0
+    shard_cpus: Means[Cores] = 1.0
     """Logical CPUs of a shard's process."""
-    shard_gpus: Cores = 0.0
+    shard_gpus: Means[Cores] = 0.0
     """GPUs of a shard's process; with none its index stays on the CPU."""
-    max_batch_size: Rollouts = 32
+    max_batch_size: Means[Rollouts] = 32
     """Queries that a replica answers at once."""
-    batch_wait_s: float = Field(0.01, ge=0, le=60)
+    batch_wait_s: Means[float] = Field(0.01, ge=0, le=60)
     """Seconds that a batch waits to be filled."""
-    max_ongoing_requests: Rollouts = 128
+    max_ongoing_requests: Means[Rollouts] = 128
     """Queries at a replica: several batches, so that the next one is full when one ends."""
-    max_queued_requests: Rollouts = 4096
+    max_queued_requests: Means[Rollouts] = 4096
     """Queries that wait at a caller; more are refused (503) and asked again by our client."""
-    http_host: str = "127.0.0.1"
+    http_host: Means[str] = "127.0.0.1"
     """Address that the app's HTTP listens on."""
-    http_port: int | None = Field(None, ge=1, le=65_535)
+    http_port: Means[int | None] = Field(None, ge=1, le=65_535)
     """Port of the app's HTTP; none = no HTTP, which costs a process: training asks by Serve handle."""
 
     # ---- how it is asked ----
@@ -125,11 +127,11 @@ class SearchConfig(Section):
     """A retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started."""
     url_shape: Literal["search_r1", "calibadv"] = "search_r1"
     """Shape of the requests to `url`."""
-    token_env: str = ""
+    token_env: Means[str] = ""
     """Environment variable with the bearer token: of `url`, or of those who ask the app by HTTP."""
-    timeout_s: Seconds = 30.0
+    timeout_s: Means[Seconds] = 30.0
     """Seconds of one attempt of a rollout's query."""
-    patience_s: float = Field(120.0, ge=0, le=7 * 86_400)
+    patience_s: Means[float] = Field(120.0, ge=0, le=7 * 86_400)
     """Seconds that a rollout's query is tried again for; then the rollout is given up (infra_failed)."""
 
     @model_validator(mode="after")
@@ -179,14 +181,3 @@ class SearchConfig(Section):
         # Slice twice: the first bounds the work on a megabyte of text, the second counts what is left of it.
         head = query[: 4 * self.max_query_chars].encode("utf-8", "replace").decode("utf-8")
         return " ".join(head.split())[: self.max_query_chars].rstrip()
-
-
-# Where and how fast the search computes and how patiently it is asked; not what a query finds.
-SEARCH_WAYS = frozenset(
-    {
-        *("batch_size", "threads", "device", "cache_size", "max_queries", "max_top_k"),
-        *("replicas", "num_cpus", "num_gpus", "shards", "shard_replicas", "shard_cpus", "shard_gpus"),
-        *("max_batch_size", "batch_wait_s", "max_ongoing_requests", "max_queued_requests", "http_host", "http_port"),
-        *("token_env", "timeout_s", "patience_s"),
-    }
-)

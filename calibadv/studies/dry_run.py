@@ -55,11 +55,11 @@ def not_here(configs: Sequence[Config]) -> list[str]:
 
 def check_files(configs: Sequence[Config]) -> None:
     """Reads the files of every run once; ValueError or FileNotFoundError for what cannot be used."""
-    seen = set()
+    seen: list[object] = []
     for config in configs:
         method = config.method.make()
         # A method's prefill counts against the prompt's budget.
         key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.gold)
         if key not in seen:
             resolve_inputs(config)
-            seen.add(key)
+            seen.append(key)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibadv.config import NOTHING, Config, ConfigError, load_config
+from calibadv.checkpoints.identity import flat
+from calibadv.config import NOTHING, Config, ConfigError, decides, load_config
+from calibadv.section import Decides
 from calibadv.studies.study import Cell, Study
 from calibadv.tracking.database import store_uri
 
@@ -19,8 +21,6 @@ _OF_THE_GRID = {
     "run.overwrite": "finished runs are kept, unfinished ones are run anew",
     "method.name": "give the cell's `method`",
 }
-# Where a run is written and how it is scheduled, not what it computes.
-_PLACES: Any = {"run": {"folder", "cache", "overwrite"}, "tracking": {"mlflow_uri"}, "checkpoint": ..., "cluster": ...}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,7 @@ def plan_study(study: Study, overrides: Mapping[str, Any] = NOTHING) -> Plan:
 def what_is_compared(config: Config) -> dict[str, Any]:
     """What must be equal for two cells to be comparable: questions, model, steps and optimizer updates."""
     return {
-        **{f"data.{name}": value for name, value in config.data.model_dump().items()},
-        "model.path": config.model.path,
-        "reward.tokens": str(config.reward.tokens),
-        "run.steps": config.run.steps,
+        **_settings(config, Decides.TASK, Decides.CONTENT),
         "updates a step (data.questions_per_step x rollout.samples / learner.minibatch_rollouts x learner.passes)": (
             config.updates_per_step
         ),
@@ -85,7 +82,13 @@ def what_is_compared(config: Config) -> dict[str, Any]:
 
 def same_run(one: Config, other: Config) -> bool:
     """Whether two configurations compute the same, wherever they write and however they are scheduled."""
-    return one.model_dump(exclude=_PLACES) == other.model_dump(exclude=_PLACES)
+    what = set(Decides) - {Decides.PLACE}
+    return _settings(one, *what) == _settings(other, *what)
+
+
+def _settings(config: Config, *what: Decides) -> dict[str, Any]:
+    """The settings that decide this, by their dotted names."""
+    return {key: value for key, value in flat(config.model_dump(mode="json")).items() if decides(key) in what}
 
 
 def check_finished(run: PlannedRun) -> bool:
@@ -103,7 +106,7 @@ def check_finished(run: PlannedRun) -> bool:
 def _config(study: Study, cell: Cell, seed: int, overrides: Mapping[str, Any]) -> Config:
     where = f"cell {cell.name!r}"
     settings = dict(_flat(study.settings, "[settings]")) | dict(_flat(cell.settings, where))
-    method = {"method.name": cell.method, **dict(_dotted(cell.params, "method.params."))}
+    method = {"method.name": cell.method, **flat(cell.params, "method.params.")}
     try:
         config = load_config(study.recipe, settings | method | dict(overrides))
     except ConfigError as error:
@@ -127,17 +130,9 @@ def _config(study: Study, cell: Cell, seed: int, overrides: Mapping[str, Any]) -
 
 
 def _flat(settings: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[tuple[str, Any]]:
-    for key, value in _dotted(settings):
+    for key, value in flat(settings).items():
         _refuse_grid_key(key, where)
         yield key, value
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _refuse_grid_key(key: str, where: str) -> None:

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 LOOK = 64  # questions after which a first evaluation ends if none is well-formed: 3 in 10,000 where 12 % of all are
 ENOUGH_GROUPS = 32  # fewer well-formed ones may all be alike by chance
-_WARM_START = Path(__file__).parents[2] / "workflows" / "warm_start.py"  # beside this package, also where installed
 _GOLD_ROWS = 100  # questions among which gold sub-queries are looked for
 
 
@@ -93,7 +92,7 @@ def teach(recipe: Sequence[str], *, model: str, questions: Path, corpus: Path, o
     `recipe`: `--config FILE` and overrides, whose search, prompt and limits the demonstrations get.
     """
     gold = any(row.to_question().sub_queries for row in islice(read_question_rows(questions), _GOLD_ROWS))
-    python = shlex.join([_near(Path(sys.executable)), _near(_WARM_START), "gold"])
+    python = shlex.join([_near(Path(sys.executable)), "-m", "workflows.warm_start", "gold"])
     arguments = shlex.join([*recipe, "--model", model, "--corpus", _near(corpus), "--out", _near(out)])
     shown_questions = shlex.quote(_near(questions)) if gold else "QUESTIONS"
     lacking = (

@@ -383,7 +383,7 @@ def test_a_policy_that_cannot_write_the_format_is_warned_of_with_the_command_tha
     given = replace(subject(tmp_path, f"--model.path={untaught(tmp_path)}"), given=("--config", "mine.toml"))
     (finding,) = looked(format_check.well_formed, given)
     assert (finding.state, finding.said.startswith("0 of 1 rollouts of test questions")) == (WARN, True), finding
-    assert "warm_start.py gold --config mine.toml" in finding.remedy
+    assert "warm_start gold --config mine.toml" in finding.remedy
     assert "which train.jsonl has not" in finding.remedy  # no gold sub-queries
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.config import Config, load_config, to_toml
-from calibadv.evaluation.models import RECIPES, find_models
+from calibadv.config import load_config, to_toml
+from calibadv.evaluation.models import DIALOGUE, find_models
 from calibadv.pocket import policy_path
 from tests.build import overrides_of
+from workflows.shipped import RECIPES
 
 POCKET_RECIPE = RECIPES / "pocket.toml"
 
@@ -64,7 +65,7 @@ def test_a_model_of_no_run_needs_a_recipe_and_is_asked_by_it(tmp_path: Path) -> 
 
 
 def test_the_pocket_policy_needs_nothing() -> None:
-    (model,) = find_models(["pocket"], None, {})
+    (model,) = find_models(["pocket"], None, {}, POCKET_RECIPE)
     assert (model.name, model.folder, model.config) == ("pocket", policy_path(), load_config(POCKET_RECIPE))
 
 
@@ -96,7 +97,6 @@ def test_an_unknown_setting_is_refused_as_everywhere(run: Path) -> None:
         find_models([str(run)], None, {"rollout.max_turn": 1})
 
 
-def test_every_setting_of_the_dialogue_exists() -> None:
-    from calibadv.evaluation.models import DIALOGUE
-
-    assert set(DIALOGUE) <= set(type(Config().rollout).model_fields)
+def test_a_model_is_asked_with_the_prompt_and_the_limits_of_its_run() -> None:
+    assert {"template", "system", "date", "max_turns", "max_tokens", "on_void_turn"} <= set(DIALOGUE)
+    assert not {"engine", "engines", "samples", "temperature"} & set(DIALOGUE)

@@ -16,7 +16,7 @@ from calibadv.config import load_config
 from calibadv.data.errors import DataError
 from calibadv.evaluation.asking import ROUNDS, Ask, ask_in_rounds, rows_of, waiting_questions
 from calibadv.evaluation.identity import check_comparable, identity, keep_identity
-from calibadv.evaluation.models import RECIPES, EvaluatedModel
+from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan, QuestionSet, make_plan
 from calibadv.evaluation.prediction import Prediction, predict, prediction_writer, read_predictions
 from calibadv.evaluation.results import PREDICTIONS
@@ -24,6 +24,7 @@ from calibadv.pocket import policy_path
 from calibadv.types import Phase, Question
 from tests.build import overrides_of, trajectory
 from workflows.evaluation_options import parse_command
+from workflows.shipped import RECIPES
 
 QUESTIONS = tuple(Question(f"nq/{i}", f"who is {i}?", ("Ada",)) for i in range(4))
 ASKS = [Ask("nq", question) for question in QUESTIONS]

@@ -60,8 +60,8 @@ def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(tmp_path: Pa
     assert code == one_run.ENDS[Unready], output
     (said,) = [line for line in output.splitlines() if "Teach it first: " in line]
     assert "0 of 64 rollouts are well-formed" in said
-    _, script, *taught = shlex.split(said.partition("Teach it first: ")[2].partition("; then train")[0])
-    assert Path(script) == ROOT / "workflows" / "warm_start.py"
+    _, option, module, *taught = shlex.split(said.partition("Teach it first: ")[2].partition("; then train")[0])
+    assert (option, module) == ("-m", "workflows.warm_start")
     known, overrides = parse(warm_start._parser(), taught)
     assert (known.questions, known.corpus, overrides) == (Path("train.jsonl"), Path("corpus.jsonl"), {})
     assert (tmp_path / known.config).is_file()

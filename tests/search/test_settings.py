@@ -6,10 +6,10 @@ import argparse
 
 import pytest
 
-from calibadv.checkpoints.identity import MAY_CHANGE
 from calibadv.config import load_config
 from calibadv.search.reading import add_search_flags, flagged_search, parse_flags, read_search
-from calibadv.search.settings import SEARCH_WAYS, SearchConfig
+from calibadv.search.settings import SearchConfig
+from calibadv.section import Decides
 from serve.builder import SearchArgs
 
 
@@ -107,6 +107,6 @@ def test_a_misspelt_flag_names_the_nearest_right_one(capsys: pytest.CaptureFixtu
 
 
 def test_what_only_says_where_and_how_fast_may_change_in_a_resumed_run() -> None:
-    assert set(SearchConfig.model_fields) >= SEARCH_WAYS
-    assert {"search.replicas", "search.num_gpus", "search.threads"} <= set(MAY_CHANGE)
-    assert not {"search.retriever", "search.top_k", "search.ivf_probes", "search.max_query_chars"} & set(MAY_CHANGE)
+    means = set(SearchConfig.deciding(Decides.MEANS))
+    assert {"replicas", "num_gpus", "threads"} <= means
+    assert not {"retriever", "top_k", "ivf_probes", "max_query_chars", "url"} & means

@@ -85,8 +85,9 @@ def test_the_command_is_one_that_the_warm_start_accepts_as_it_stands(
         out=Path("runs/a-warm"),
     )
     command, then = said.removeprefix("Teach it first: ").split("; ")
-    python, script, *arguments = shlex.split(command)
-    assert (python, Path(script).name) == (".venv/bin/python", "warm_start.py")
+    python, *words = shlex.split(command)
+    arguments = words[2:]
+    assert (python, words[:2]) == (".venv/bin/python", ["-m", "workflows.warm_start"])
     known, overrides = warm_start._parser().parse_known_args(arguments)
     assert (known.questions, known.corpus, known.out) == (
         Path("my questions.jsonl"),

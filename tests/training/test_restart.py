@@ -312,7 +312,7 @@ def test_a_policy_that_cannot_learn_ends_with_an_exit_code_of_its_own_and_is_not
     assert run("mute", {("evaluate", 0): answers(MUTE)}) == one_run.ENDS[Unready] == 5
     assert run.anew == 0
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert "warm_start.py gold" in said
+    assert "warm_start gold" in said
     assert not (tmp_path / "mute" / "summary.json").exists()
 
 

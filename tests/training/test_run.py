@@ -295,7 +295,7 @@ def test_a_policy_that_never_writes_the_format_is_stopped_by_the_first_answers(a
         attempt("a", {("evaluate", 0): answers(*greedy(numbered(MUTE, 70)))})
     assert "\n" not in str(caught.value)
     assert "one began with 'As an AI'. Teach it first: " in str(caught.value)
-    assert "warm_start.py gold --config runs/calibadv-seed0/config.toml" in str(caught.value)
+    assert "warm_start gold --config runs/calibadv-seed0/config.toml" in str(caught.value)
     assert attempt.saved == []
     assert not (tmp_path / "a" / "metrics.jsonl").exists()  # so that the same command with another model may use it
     assert len(lines(tmp_path / "a", "predictions.jsonl")) == 64
