@@ -28,11 +28,11 @@ from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHE
 from calibadv.rllib.learner_state import random_state, set_random_state
 from calibadv.rllib.lora import lora_of
 from calibadv.rllib.lr_schedule import critic_rate, policy_rate
-from calibadv.rllib.module import CausalLMModule, save_pretrained
+from calibadv.rllib.model_folder import write_model_folder
+from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.objective import Divisors, count, loss_terms, to_tensors, total
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
-from calibadv.rllib.sharded_model import write_sharded
 from calibadv.rllib.totals import UpdateTotals
 from calibadv.rllib.update_progress import UpdateProgress, to_coordinator
 from calibadv.rllib.updater import PlainUpdater, Updater
@@ -200,11 +200,8 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
         dtype = getattr(torch, self.config.calibadv.model.dtype)
         source, model, path = self.config.model_folder, self.policy.language_model, Path(folder)
-        if self._shares or self._settings.lora_rank:
-            weights = self._checkpoint_weights()
-            on_rank_zero(self.rank, weights, lambda given: write_sharded(given, model, source, path, dtype))
-        elif self.rank == 0:
-            save_pretrained(model, source, path, dtype)
+        weights = self._checkpoint_weights()
+        on_rank_zero(self.rank, weights, lambda given: write_model_folder(given, model, source, path, dtype))
 
     def shared_state(self) -> Tree:
         """What every learner holds alike: the place in the learning rate's schedule, and what it holds in full."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from calibadv.losses import TokenStats, token_stats
 from calibadv.rllib.head import check_own_logits, head_of
 from calibadv.rllib.lora import Lora, adapters_off, add_adapters
-from calibadv.rllib.sharded_model import share_weights
 
 
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
@@ -143,24 +141,3 @@ def action_hidden(trunk: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def action_stats(model: PreTrainedModel, hidden_NH: Tensor, batch: dict[str, Tensor]) -> TokenStats:
     """Log-probs and entropies [N] of a micro-batch's action tokens under the model's head."""
     return token_stats(hidden_NH, head_of(model), batch["ids_BT"][batch["action_BT"]])
-
-
-def save_pretrained(model: PreTrainedModel, source: str, folder: Path, dtype: torch.dtype) -> None:
-    """Writes a folder that `from_pretrained` and vLLM open: weights in `dtype`, config, the tokenizer of `source`."""
-    # A tied weight has two names and is written under the first: converting each would make two of it.
-    tensors = model.state_dict()
-    first_name = {(tensor.data_ptr(), tensor.shape): name for name, tensor in reversed(tensors.items())}
-    state = {
-        name: tensor.detach().to(dtype).contiguous()
-        for name, tensor in tensors.items()
-        if first_name[tensor.data_ptr(), tensor.shape] == name
-    }
-    config = copy.deepcopy(model.config)
-    config.dtype = dtype
-    original, model.config = model.config, config
-    try:
-        model.save_pretrained(folder, state_dict=state)
-    finally:
-        model.config = original
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    share_weights(folder)

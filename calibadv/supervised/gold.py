@@ -28,7 +28,9 @@ from calibadv.data.questions import load_questions
 from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
 from calibadv.files import whole_folder
-from calibadv.rllib.module import load_causal_lm, save_pretrained
+from calibadv.rllib.checkpoint_names import as_in_checkpoint
+from calibadv.rllib.model_folder import write_model_folder
+from calibadv.rllib.module import load_causal_lm
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
 from calibadv.search.remote import http_search
@@ -106,7 +108,8 @@ def warm_start_gold(request: GoldRequest) -> History:
 
 def write_model(model: Any, source: Path, folder: Path, dtype: torch.dtype) -> None:
     """Writes the model in `dtype` as safetensors; tokenizer and generation settings are the files of `source`."""
-    save_pretrained(model, str(source), folder, dtype)
+    weights = as_in_checkpoint(model, model.named_parameters())
+    write_model_folder(weights, model, str(source), folder, dtype)
     for pattern in (*_AS_THEY_WERE, "generation_config.json"):
         for path in source.glob(pattern):
             if path.is_file():

@@ -10,8 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from calibadv.rllib.module import save_pretrained
-from calibadv.rllib.sharded_model import write_sharded
+from calibadv.rllib.model_folder import write_model_folder
 
 
 def model_of(folder: Path) -> Any:
@@ -28,8 +27,10 @@ def assert_same(one: Any, other: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_opens_as_what_save_pretrained_writes(model_folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    save_pretrained(model, str(model_folder), tmp_path / "whole", dtype)
-    write_sharded(model.named_parameters(), model, str(model_folder), tmp_path / "parts", dtype, max_file_bytes=50_000)
+    AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).save_pretrained(tmp_path / "whole")
+    write_model_folder(
+        model.named_parameters(), model, str(model_folder), tmp_path / "parts", dtype, max_file_bytes=50_000
+    )
     assert_same(*(AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=dtype) for name in ("parts", "whole")))
     assert model_of(tmp_path / "parts").dtype == dtype  # as its config says, by itself
     ours, theirs = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("parts", "whole"))
@@ -40,7 +41,9 @@ def test_it_opens_as_what_save_pretrained_writes(model_folder: Path, tmp_path: P
 
 def test_no_file_is_larger_than_asked_unless_a_weight_is(model_folder: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    write_sharded(model.named_parameters(), model, str(model_folder), tmp_path, torch.float32, max_file_bytes=50_000)
+    write_model_folder(
+        model.named_parameters(), model, str(model_folder), tmp_path, torch.float32, max_file_bytes=50_000
+    )
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     weights = dict(model.named_parameters())
     assert list(index["weight_map"]) == list(weights)
@@ -53,8 +56,15 @@ def test_no_file_is_larger_than_asked_unless_a_weight_is(model_folder: Path, tmp
     assert {path.name for path in tmp_path.glob("*.safetensors")} == set(held)
 
 
+def test_a_model_of_one_file_has_the_usual_name_and_no_index(model_folder: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    write_model_folder(model.named_parameters(), model, str(model_folder), tmp_path, torch.float32)
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+    assert_same(model_of(tmp_path), model)
+
+
 def test_a_head_of_its_own_is_written(model_folder: Path, tmp_path: Path) -> None:
     config = Qwen2Config.from_pretrained(model_folder, tie_word_embeddings=False)
     model = Qwen2ForCausalLM(config)
-    write_sharded(model.named_parameters(), model, str(model_folder), tmp_path, torch.float32)
+    write_model_folder(model.named_parameters(), model, str(model_folder), tmp_path, torch.float32)
     assert torch.equal(model_of(tmp_path).lm_head.weight, model.lm_head.weight)

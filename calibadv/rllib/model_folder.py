@@ -1,10 +1,13 @@
-"""A policy written weight by weight, as `from_pretrained` and vLLM open it: no more of it in memory than one file."""
+"""A policy written weight by weight, as `from_pretrained` and vLLM open it: no more of it in memory than one file.
+
+transformers' own `save_pretrained` writes the same, but takes a whole state and imports DeepSpeed, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from calibadv.checkpoints.state_files import MAX_FILE_BYTES
 
 
-def write_sharded(
+def write_model_folder(
     weights: Iterator[tuple[str, Tensor]],
     model: PreTrainedModel,
     source: str,
@@ -32,15 +35,12 @@ def write_sharded(
     folder.mkdir(parents=True, exist_ok=True)
     saved = model.state_dict(keep_vars=True).items()
     buffers = ((name, tensor) for name, tensor in saved if not isinstance(tensor, nn.Parameter))
-    file_of: dict[str, str] = {}
-    total = 0
-    for number, part in enumerate(_parts(chain(weights, buffers), dtype, max_file_bytes), start=1):
-        file = f"model-{number:05}.safetensors"
-        save_file(part, folder / file, metadata={"format": "pt"})
-        file_of |= dict.fromkeys(part, file)
-        total += sum(tensor.nbytes for tensor in part.values())
-    index = {"metadata": {"total_size": total}, "weight_map": file_of}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    files = _parts(chain(weights, buffers), dtype, max_file_bytes)
+    first, second = next(files, {}), next(files, None)
+    if second is None:
+        save_file(first, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        _write_files(chain((first, second), files), folder)
     config = copy.deepcopy(model.config)
     config.dtype, config.architectures = dtype, [type(model).__name__]
     config.save_pretrained(folder)
@@ -48,6 +48,19 @@ def write_sharded(
         model.generation_config.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     share_weights(folder)
+
+
+def _write_files(parts: Iterable[dict[str, Tensor]], folder: Path) -> None:
+    """Writes a file a part, and the index that says which weight is where."""
+    file_of: dict[str, str] = {}
+    total = 0
+    for number, part in enumerate(parts, start=1):
+        file = f"model-{number:05}.safetensors"
+        save_file(part, folder / file, metadata={"format": "pt"})
+        file_of |= dict.fromkeys(part, file)
+        total += sum(tensor.nbytes for tensor in part.values())
+    index = {"metadata": {"total_size": total}, "weight_map": file_of}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def share_weights(folder: Path) -> None:
