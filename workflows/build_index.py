@@ -94,7 +94,6 @@ def _link(link: Path, folder: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="build_index.py",
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,5 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
+    return run_command(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli())

@@ -25,7 +25,6 @@ from workflows.shipped import study_file
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every run is done. 1: some run failed. 2: the study was refused, nothing was started. 130: interrupted."""
     parser = argparse.ArgumentParser(
-        prog="compare.py",
         description=__doc__,
         epilog=KEYS_TOO,
         allow_abbrev=False,
@@ -49,5 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return one_study.report(plan) if known.report else one_study.compare(plan, known.study)
 
 
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
+    return run_command(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli())

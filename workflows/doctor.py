@@ -6,7 +6,7 @@ only, or joined where `cluster.address` names a cluster.
 
 from __future__ import annotations
 
-from calibadv.tracking.starting import say_starting
+from calibadv.tracking.starting import loading, say_starting
 
 if __name__ == "__main__":
     say_starting("doctor")  # before what takes seconds to import
@@ -17,19 +17,17 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from huggingface_hub.utils.tqdm import disable_progress_bars
-from rich.console import Console
-
-from calibadv.cluster.nodes import Cluster, about_cluster
 from calibadv.config import Config, command_line, load_config
-from calibadv.doctor.checks import Means, checks
-from calibadv.doctor.examine import Check
-from calibadv.doctor.finding import exit_code
-from calibadv.doctor.report import report
-from calibadv.doctor.subject import Subject
 from workflows.command import run_command
 from workflows.shipped import RECIPES, recipe_file
+
+if TYPE_CHECKING:
+    from calibadv.cluster.nodes import Cluster
+    from calibadv.doctor.checks import Means
+    from calibadv.doctor.examine import Check
+    from calibadv.doctor.subject import Subject
 
 
 def main(arguments: Sequence[str] | None = None, looks: Sequence[Check] | None = None) -> int:
@@ -38,6 +36,13 @@ def main(arguments: Sequence[str] | None = None, looks: Sequence[Check] | None =
     `looks` take the place of all checks.
     """
     subject = parse(arguments)
+    with loading():
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+        from rich.console import Console
+
+        from calibadv.doctor.checks import checks
+        from calibadv.doctor.finding import exit_code
+        from calibadv.doctor.report import report
     for chatty in ("calibadv", "serve", "workflows", "ray"):
         logging.getLogger(chatty).setLevel(logging.ERROR)  # what matters is a line of the report
     disable_progress_bars()  # of downloads: they would tear the report
@@ -47,6 +52,7 @@ def main(arguments: Sequence[str] | None = None, looks: Sequence[Check] | None =
 
 def means() -> Means:
     """What the checks use of a run: its Ray."""
+    from calibadv.doctor.checks import Means
     from workflows.session import wanted_cpus
 
     return Means(joined, wanted_cpus)
@@ -57,6 +63,7 @@ def joined(config: Config) -> Iterator[Cluster]:
     """What the run's cluster says; one that is started here ends with it."""
     import ray
 
+    from calibadv.cluster.nodes import about_cluster
     from workflows.session import init_ray, wanted_cpus
 
     started = not ray.is_initialized()
@@ -71,21 +78,22 @@ def joined(config: Config) -> Iterator[Cluster]:
 
 def parse(arguments: Sequence[str] | None = None) -> Subject:
     """The recipe of the command line, and whether to look deep."""
-    parser = argparse.ArgumentParser(
-        prog="doctor.py", description=__doc__, epilog=command_line.KEYS_TOO, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(description=__doc__, epilog=command_line.KEYS_TOO, allow_abbrev=False)
     parser.add_argument(
         "--config", type=recipe_file, default=RECIPES / "pocket.toml", help="a recipe (default: pocket.toml)"
     )
     parser.add_argument("--deep", action="store_true", help="start Ray too, read all data, and try a model of any size")
     known, overrides = command_line.parse(parser, arguments)
+    with loading():
+        from calibadv.doctor.subject import Subject
     given = ("--config", str(known.config), *command_line.flags(overrides))
     return Subject(load_config(known.config, overrides), known.deep, given)
 
 
-def _cli() -> int:
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
     return run_command(main)
 
 
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(cli())

@@ -26,7 +26,6 @@ _COLUMNS = ("model", "mean")
 def parse_command(arguments: Sequence[str], description: str | None = None) -> Command:
     """The command of the arguments. ValueError for a set or an override that cannot be; argparse exits for the rest."""
     parser = argparse.ArgumentParser(
-        prog="evaluate.py",
         description=description,
         epilog=KEYS_TOO,
         allow_abbrev=False,

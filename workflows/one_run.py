@@ -6,6 +6,8 @@ import logging
 import os
 from collections.abc import Mapping
 
+import ray
+
 from calibadv.config import Config
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.training.opening import opened_run
@@ -69,14 +71,15 @@ def train(
 def train_run(
     config: Config, view: TerminalView, *, tags: Mapping[str, str] | None = None, parts: Parts = PARTS
 ) -> RunSummary:
-    """One run inside a Ray that is up and stays up (a Tune trial's), into its run folder and MLflow.
+    """The whole of one run, into its run folder and MLflow, for whoever calls from Python.
 
-    `tags` are set on the MLflow run beside its own. A run that loses a learner or a node is begun again here; the last
-    loss is raised when that has happened too often. ValueError as of `opened_run`.
+    `tags` are set on the MLflow run beside its own. Inside a Ray that is up (a Tune trial's) a run that loses a learner
+    or a node is begun again here, and the last loss is raised when that has happened too often; elsewhere the first
+    one is. ValueError as of `opened_run`.
     """
 
     def attempt(restart: Restart) -> RunSummary:
         with opened_run(config, view, Interruption(), parts, restart=restart, tags=tags) as run:
             return run.execute()
 
-    return with_restarts(attempt, max_restarts=config.checkpoint.max_restarts)
+    return with_restarts(attempt, max_restarts=config.checkpoint.max_restarts if ray.is_initialized() else 0)

@@ -89,7 +89,6 @@ def show(asked: Command) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="train.py",
         description=__doc__,
         epilog=command_line.keys_help(shutil.get_terminal_size().columns - 2),
         allow_abbrev=False,
@@ -109,9 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _cli() -> int:
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
     return run_command(lambda: main(starts_again=True))
 
 
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(cli())

@@ -10,7 +10,7 @@ rollouts will be.
 
 from __future__ import annotations
 
-from calibadv.tracking.starting import say_starting
+from calibadv.tracking.starting import loading, say_starting
 
 if __name__ == "__main__":
     say_starting("warm_start")  # before what takes seconds to import
@@ -24,7 +24,6 @@ from typing import Any
 
 from calibadv.config import POCKET, load_config
 from calibadv.config.command_line import KEYS_TOO, parse
-from calibadv.pocket.supervised import WarmStart, warm_start_pocket
 from workflows.command import run_command
 from workflows.shipped import RECIPES, recipe_file
 
@@ -36,16 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if known.command == "pocket":
         if overrides:
             parser.error(f"unrecognized arguments: {', '.join(overrides)}")
-        warm_start_pocket(known.out, WarmStart(seed=known.seed, steps=known.steps), known.threads)
+        _pocket(known)
     else:
         _gold(known, overrides)
     return 0
 
 
-def _gold(known: argparse.Namespace, overrides: Mapping[str, Any]) -> None:
-    from calibadv.supervised.gold import GoldRequest, warm_start_gold  # Ray's modules take seconds to import
-    from calibadv.supervised.training import GoldRecipe
+def _pocket(known: argparse.Namespace) -> None:
+    with loading():
+        from calibadv.pocket.supervised import WarmStart, warm_start_pocket
+    steps = {} if known.steps is None else {"steps": known.steps}
+    warm_start_pocket(known.out, WarmStart(seed=known.seed, **steps), known.threads)
 
+
+def _gold(known: argparse.Namespace, overrides: Mapping[str, Any]) -> None:
+    with loading():
+        from calibadv.supervised.gold import GoldRequest, warm_start_gold
+        from calibadv.supervised.training import GoldRecipe
     top_k = {} if known.top_k is None else {"search.top_k": known.top_k}
     file = known.config or (RECIPES / "pocket.toml" if known.model == POCKET else None)
     config = load_config(file, top_k | dict(overrides))
@@ -57,7 +63,6 @@ def _gold(known: argparse.Namespace, overrides: Mapping[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="warm_start.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -67,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     pocket = commands.add_parser("pocket", help="the pocket policy, from nothing", allow_abbrev=False)
     pocket.add_argument("--out", type=Path, required=True, help="the folder to write")
     pocket.add_argument("--seed", type=int, default=0)
-    pocket.add_argument("--steps", type=int, default=WarmStart().steps, help="fewer than the recipe's: a quick look")
+    pocket.add_argument("--steps", type=int, help="fewer than the recipe's: a quick look")
     pocket.add_argument("--threads", type=int, default=1)
 
     gold = commands.add_parser(
@@ -95,5 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
+    return run_command(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(cli())

@@ -47,7 +47,7 @@ def command_line(folder: Path) -> str:
     (a study's) called for it."""
     script = _script()
     if script:
-        return shlex.join(["python", script, *sys.argv[1:]])
+        return shlex.join([*(script.split() if " " in script else ("python", script)), *sys.argv[1:]])
     return shlex.join(["python", "workflows/train.py", "--config", str(folder / "config.toml")])
 
 
@@ -71,8 +71,10 @@ def _row(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> 
 
 
 def _script() -> str:
-    """One of our commands, as seen from the repository; "" where another program runs our code."""
+    """One of our commands, as seen from the repository or installed; "" where another program runs our code."""
     path = Path(sys.argv[0]).absolute()
+    if path.name.startswith("calibadv "):
+        return path.name
     return f"workflows/{path.name}" if path.parent == ROOT / "workflows" else ""
 
 

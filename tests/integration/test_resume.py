@@ -41,7 +41,7 @@ import os, signal, sys
 from pathlib import Path
 import calibadv.rllib.config
 from calibadv.rllib.learner import PolicyLearner
-from workflows.train import _cli
+from workflows.train import cli
 
 KILLED = Path(sys.argv.pop(1))
 
@@ -53,7 +53,7 @@ class Dies(PolicyLearner):
         super()._update_minibatch(*arguments, **options)
 
 calibadv.rllib.config.PolicyLearner = Dies
-sys.exit(_cli())
+sys.exit(cli())
 """
 
 

@@ -239,11 +239,16 @@ def test_without_a_checkpoint_it_begins_anew_as_the_same_run(
     assert "made again: steps 1 to 3 and what of a step was under way, from the start" in caplog.text
 
 
-def test_inside_a_ray_that_stays_up_it_is_begun_again_where_it_is(run: Any, tmp_path: Path) -> None:
+def test_inside_a_ray_that_stays_up_it_is_begun_again_where_it_is(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def trial(name: str, *scripts: Script) -> int:
         config = settings(tmp_path, name, "--checkpoint.max_restarts=1")
         return one_run.train_run(config, PlainView(STEPS), parts=scripted(tmp_path, scripts, Told())).steps
 
+    with pytest.raises(LearnersLost):
+        trial("elsewhere", {("learn", 3): lose})
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     assert trial("hurt", {("learn", 3): lose}) == STEPS
     with pytest.raises(LearnersLost, match="learner 0 was lost") as caught:
         trial("again", {("learn", 3): lose}, {("learn", 3): lose})
