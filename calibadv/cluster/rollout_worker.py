@@ -158,6 +158,7 @@ class RolloutWorker:
                     await self._coordinator.wake.remote(self._name)
                     await self._within(asyncio.to_thread(self._engine.wake), "waking up")
                     self._asleep = False
+                    self._version = None  # its weights may not have survived
                 if self._version is None or newest > self._version:  # else another row did it while this one waited
                     await self._take_weights()
             except EngineDied as death:

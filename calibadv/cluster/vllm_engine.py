@@ -111,8 +111,9 @@ class VllmEngine:
         self._version = version
 
     def sleep(self) -> None:
-        """Weights to the CPU's memory, the KV cache away (vLLM's level 1). Raises RuntimeError while requests run.
+        """Weights and KV cache away (vLLM's level 2), so that `wake` is followed by `load_weights`.
 
+        Raises RuntimeError while requests run.
         Without vLLM's sleep mode, as on a CPU, it only forgets cached prefixes.
         """
         self._call(self._fall_asleep)
@@ -224,7 +225,7 @@ class VllmEngine:
     def _fall_asleep(self, engine: Any) -> None:
         self._reset(engine)
         if self._sleep_mode:
-            engine.sleep(level=1)
+            engine.sleep(level=2)  # level 1 would copy weights to the CPU and back, which the next version replaces
 
     def _wake_up(self, engine: Any, memory: Callable[[], tuple[int, int]] = torch.cuda.mem_get_info) -> None:
         if not self._sleep_mode:
@@ -245,12 +246,16 @@ class VllmEngine:
     def _load(self, engine: Any, named_tensors: NamedTensors) -> None:
         self._reset(engine)
         self._half_loaded = True
-        written: set[str] = set()
+        missing = [set(names) for names in engine.collective_rpc("parameter_names")]  # of each tensor-parallel rank
         for batch in _batches(named_tensors):
-            written.update(engine.collective_rpc("receive_weights", args=(batch,))[0])
-        missing = sorted(set(engine.collective_rpc("parameter_names")[0]) - written)
-        if missing:
-            raise ValueError(f"the weights leave {len(missing)} of the model's parameters as they were: {missing[:5]}")
+            for left, written in zip(missing, engine.collective_rpc("receive_weights", args=(batch,)), strict=True):
+                left.difference_update(written)
+        for rank, left in enumerate(missing):
+            if left:
+                raise ValueError(
+                    f"the weights leave {len(left)} of the model's parameters as they were on rank {rank} of the "
+                    f"engine: {sorted(left)[:5]}"
+                )
         self._half_loaded = False
 
 

@@ -27,6 +27,7 @@ _FIXED = (
     ("trust_remote_code", "a model's own code is never run"),
     ("logprobs_mode", "the learner needs log-probs of the whole distribution"),
     ("worker_extension_cls", "new weights come through it"),
+    ("quantization", "weights of a new version could not be loaded into its layers"),
     ("distributed_executor_backend", "it follows from rollout.tensor_parallel"),
 )
 VLLM_MEANS = ("vllm.enforce_eager", "vllm.max_num_batched_tokens")  # of `RolloutConfig.vllm`: as `Means`

@@ -131,6 +131,7 @@ def load_replica_state(state: Tree, module: nn.Module, optimizers: Mapping[str, 
         for name, tensor in weights.items():
             tensor.copy_(state["weights"][name])
     for name, optimizer in optimizers.items():
+        optimizer.state.clear()  # or a GPU would have to hold two optimizers' moments for a moment
         optimizer.load_state_dict(state["optimizers"][name])
 
 

@@ -107,6 +107,7 @@ class ZeroUpdater:
         with torch.no_grad():
             for flat, weights, moments in zip(self._flat(), own["weights"], own["moments"], strict=True):
                 flat.copy_(weights)
+                optimizer.optimizer.state.pop(flat, None)  # before its successor is made: there may be no room for both
                 optimizer.optimizer.state[flat] = {
                     name: tensor.to(flat.device if tensor.dim() else "cpu", copy=True)
                     for name, tensor in moments.items()

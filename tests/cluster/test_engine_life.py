@@ -210,6 +210,21 @@ async def test_engines_sleep_while_the_learner_learns_and_wake_for_the_next_vers
         assert all(r.rolled["weights"] == [version + 1] * 3 for r in done)
 
 
+async def test_an_engine_that_wakes_for_the_version_that_it_had_loads_it_again(
+    make: Make, coordinator: LocalCoordinator
+) -> None:
+    events: list[str] = []
+    engine = FakeEngine(events=events)
+    worker = await make(engine, colocated=True)
+    await coordinator.publish_number(0)
+    await worker.roll(row(0))
+    await coordinator.actor.sleep_all()
+    engine.weight = -1  # what was on the GPU is gone
+    await coordinator.actor.wake_all()
+    assert (await worker.roll(row(0, 1))).rolled["weights"] == [0, 0, 0]
+    assert events == ["sleep", "wake", "load 0", "sleep", "wake", "load 0"]
+
+
 async def test_a_row_that_comes_while_engines_sleep_waits_until_they_may_wake(
     make: Make, coordinator: LocalCoordinator
 ) -> None:

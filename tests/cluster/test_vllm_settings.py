@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from calibadv.cluster.vllm_engine import VllmEngine
 from calibadv.cluster.vllm_settings import VllmSettings, check_arguments, engine_arguments
 from calibadv.config import load_config
 from calibadv.memory.items import batched_tokens
@@ -50,3 +52,23 @@ def test_all_that_we_tell_is_known_to_the_installed_vllm() -> None:
     for cuda in (True, False):
         for name in arguments(cuda=cuda):
             assert f"\n    {name}: " in fields, name
+
+
+def test_a_rank_whose_part_of_the_weights_did_not_come_is_named() -> None:
+    class Ranks:
+        """Two tensor-parallel ranks; the second does not know `b`."""
+
+        def reset_prefix_cache(self) -> bool:
+            return True
+
+        def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[list[str]]:
+            if method == "parameter_names":
+                return [["a", "b"], ["a", "b"]]
+            given = [name for name, _ in args[0]]
+            return [given, [name for name in given if name != "b"]]
+
+    engine = VllmEngine.__new__(VllmEngine)
+    engine._waiting = {}
+    with pytest.raises(ValueError, match=r"leave 1 .* on rank 1 of the engine: \['b'\]"):
+        engine._load(Ranks(), [("a", torch.ones(1)), ("b", torch.ones(1))])
+    assert engine._half_loaded

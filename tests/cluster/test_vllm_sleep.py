@@ -38,7 +38,7 @@ def test_weights_wake_before_the_cache_and_without_sleep_mode_prefixes_alone_are
     engine._waiting, engine._sleep_mode = {}, sleep_mode
     engine._fall_asleep(calls)
     engine._wake_up(calls, lambda: (8, 10))
-    assert calls == (["reset", "sleep 1", "wake weights", "wake kv_cache"] if sleep_mode else ["reset"])
+    assert calls == (["reset", "sleep 2", "wake weights", "wake kv_cache"] if sleep_mode else ["reset"])
 
 
 @pytest.mark.parametrize("said", ["CUDA Error: out of memory at cumem_allocator.cpp:62", "CUDA out of memory. Tried"])

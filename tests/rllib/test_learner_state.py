@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
+import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from calibadv.checkpoints.folders import Stored
@@ -25,6 +29,7 @@ from calibadv.rllib.learner_state import (
     save_learners,
     set_random_state,
 )
+from calibadv.rllib.updater import load_replica_state, replica_state
 from tests.rllib.conftest import settings
 from tests.rllib.test_learner import GROUPS, make_learner, train, weights
 
@@ -186,3 +191,32 @@ def test_every_generator_goes_on_where_it_was() -> None:
     expected = [drawn(), drawn()]
     set_random_state(state)
     assert [drawn(), drawn()] == expected
+
+
+class MomentsAlive(TorchDispatchMode):
+    """How many of the watched tensors are there each time that a tensor is cast, which makes another one."""
+
+    def __init__(self, watched: list[weakref.ref[torch.Tensor]]) -> None:
+        super().__init__()
+        self.watched, self.alive = watched, Counter[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name == "aten::_to_copy":
+            self.alive[sum(tensor() is not None for tensor in self.watched)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_old_moments_are_gone_before_those_of_a_snapshot_are_made() -> None:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    snapshot = copy.deepcopy(replica_state(module, {"policy": optimizer}))
+    for moments in snapshot["optimizers"]["policy"]["state"].values():  # in another dtype, as on another device
+        moments |= {name: moments[name].double() for name in ("exp_avg", "exp_avg_sq")}
+    old = [weakref.ref(moments[name]) for moments in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    with MomentsAlive(old) as seen:
+        load_replica_state(snapshot, module, {"policy": optimizer})
+    assert seen.alive == {0: 4}  # two of the weight and two of the bias
+    for parameter, moments in zip(module.parameters(), snapshot["optimizers"]["policy"]["state"].values(), strict=True):
+        assert torch.equal(optimizer.state[parameter]["exp_avg"], moments["exp_avg"].float())
