@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibadv.search.faiss_index import add_rows, built_in, opened, search_in, trained_index
+from calibadv.search.faiss_index import add_rows, build_parameters, opened, search_in, trained_index
 from calibadv.search.index import flat
 from calibadv.search.settings import KINDS, SearchConfig
 from calibadv.types import FloatArray, IntArray
@@ -88,7 +88,7 @@ def _measured(
     import faiss
 
     begun_s = time.perf_counter()
-    index = trained_index(config.index, vectors_ND, built_in(config, *vectors_ND.shape))
+    index = trained_index(config.index, vectors_ND, build_parameters(config, *vectors_ND.shape))
     add_rows(index, vectors_ND)
     build_s = time.perf_counter() - begun_s
     with tempfile.TemporaryDirectory() as folder:

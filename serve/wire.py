@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
@@ -41,7 +41,7 @@ def parse_retrieve(body: bytes, config: SearchConfig) -> RetrieveRequest:
         raise ValueError(f"the body is a JSON {type(fields).__name__}; expected an object with a list 'queries'")
     if not (fields.keys() <= _SEARCH_R1 or fields.keys() <= _RERANKED):
         raise ValueError(
-            f"fields {shown(sorted(fields))}; expected some of {sorted(_SEARCH_R1)} or of {sorted(_RERANKED)}"
+            f"fields {short_repr(sorted(fields))}; expected some of {sorted(_SEARCH_R1)} or of {sorted(_RERANKED)}"
         )
     queries = fields.get("queries")
     if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
@@ -77,12 +77,12 @@ def _entry(document: Document, return_scores: bool) -> dict[str, Any]:
 def _integer(fields: dict[str, Any], name: str) -> int | None:
     value = fields.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ValueError(f"{name!r} is {shown(value)}; expected a whole number")
+        raise ValueError(f"{name!r} is {short_repr(value)}; expected a whole number")
     return value
 
 
 def _flag(fields: dict[str, Any], name: str) -> bool:
     value = fields.get(name, False)
     if not isinstance(value, bool):
-        raise ValueError(f"{name!r} is {shown(value)}; expected true or false")
+        raise ValueError(f"{name!r} is {short_repr(value)}; expected true or false")
     return value

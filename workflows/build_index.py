@@ -26,7 +26,7 @@ from calibadv.search.build import check_corpus, origin_of
 from calibadv.search.embed_shards import Shard, embed_missing
 from calibadv.search.embeddings import load_or_embed
 from calibadv.search.encoder import Encoder, TextEncoder
-from calibadv.search.faiss_index import built_in
+from calibadv.search.faiss_index import build_parameters
 from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import SearchConfig
 from calibadv.search.stored_index import ROWS_A_PIECE, load_or_build
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, make_encoder: Callable[[SearchC
     check_corpus(documents)
     # Workers embed on their own devices; this process may have none, and only asks what the vectors will be.
     encoder = make_encoder(config.but(device="cpu") if args.workers else config)
-    built_in(config, len(documents), encoder.dim)  # refused now, not after hours of embedding
+    build_parameters(config, len(documents), encoder.dim)  # refused now, not after hours of embedding
     embedded = partial(_embedded_on_ray, args, partial(make_encoder, config)) if args.workers else None
     embed_missing(documents, encoder, cache_dir, args.rows_a_shard, embedded)
     if config.index == "flat" and args.rows_a_piece is None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 from calibadv.section import Beta, Coefficient, Decides, Means, Rollouts, Section, Share, Tokens
 
 
@@ -74,7 +74,7 @@ class LearnerConfig(Section):
         if targets == "all-linear" or named:
             return targets
         raise ValueError(
-            f"learner.lora_targets = {shown(targets)}: expected 'all-linear' or a list of names of linear layers, "
+            f"learner.lora_targets = {short_repr(targets)}: expected 'all-linear' or a list of names of linear layers, "
             "e.g. ['q_proj', 'v_proj']"
         )
 

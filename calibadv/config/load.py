@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from calibadv.config.names import suggestion
 from calibadv.config.tree import Config
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -91,7 +91,7 @@ def _explain(problem: Any) -> str:
         return "\n".join(f"unknown key {key!r}{suggestion(key, known)}" for key in wrong)
     message = problem["msg"].removeprefix("Value error, ")
     # Our own validators name the key themselves.
-    return message if problem["type"] == "value_error" else f"{where} = {shown(problem['input'])}: {message}"
+    return message if problem["type"] == "value_error" else f"{where} = {short_repr(problem['input'])}: {message}"
 
 
 def _leaves(where: str, value: Any) -> list[str]:

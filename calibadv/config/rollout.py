@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 from calibadv.section import Decides, Dialogue, Means, Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.tags import PROMPT_TEMPLATE
 
@@ -109,7 +109,7 @@ class RolloutConfig(Section):
         try:
             return dates.fromisoformat(date).isoformat() if date else ""
         except ValueError:
-            raise ValueError(f"rollout.date = {shown(date)}: expected a day as 2026-11-28, or ''") from None
+            raise ValueError(f"rollout.date = {short_repr(date)}: expected a day as 2026-11-28, or ''") from None
 
     @model_validator(mode="after")
     def _room(self) -> RolloutConfig:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.collapse import Limits
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 from calibadv.methods import Method, make_method
 from calibadv.section import Content, Decides, Means, Result, Rollouts, Section, Share, Steps, Task
 from calibadv.types import TokenUnit
@@ -40,10 +40,10 @@ class RunConfig(Section):
     @classmethod
     def _one_folder(cls, name: str) -> str:
         if name in (".", "..") or "/" in name or not name.isprintable():
-            raise ValueError(f"run.name = {shown(name)}: expected the name of one folder, without '/'")
+            raise ValueError(f"run.name = {short_repr(name)}: expected the name of one folder, without '/'")
         if len(name.encode()) > LONGEST_NAME:
             raise ValueError(
-                f"run.name = {shown(name)}: {len(name.encode())} bytes are too long for a folder's name, "
+                f"run.name = {short_repr(name)}: {len(name.encode())} bytes are too long for a folder's name, "
                 f"expected at most {LONGEST_NAME}"
             )
         return name

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from calibadv.data.corpus_store import CorpusStore
-from calibadv.data.errors import DataError, OnBad, RepeatedId, refuse, shown
+from calibadv.data.errors import DataError, OnBad, RepeatedId, refuse, short_repr
 from calibadv.data.passages import join_sentences, passage_id
 from calibadv.data.records import Record, counted_records
 from calibadv.data.tally import REPEATED, Tally
@@ -81,7 +81,7 @@ def _document(record: Record) -> Document:
     if own_id is None:
         return Document(passage_id(title, text), title, text)
     if isinstance(own_id, bool) or not isinstance(own_id, (str, int)) or not str(own_id).strip():
-        raise DataError(record.place, f"id is {shown(own_id)}", "a string or a number", "Mend or drop the id.")
+        raise DataError(record.place, f"id is {short_repr(own_id)}", "a string or a number", "Mend or drop the id.")
     return Document(record.unicode("id", str(own_id)), title, text)
 
 
@@ -94,7 +94,7 @@ def _title_and_text(record: Record) -> tuple[str, str]:
         head, newline, body = record.text("contents").partition("\n")
         if not newline or not body.strip():
             raise DataError(
-                record.place, f"'contents' is {shown(head)}", "'\"Title\"\\ntext'", "Give the title its own line."
+                record.place, f"'contents' is {short_repr(head)}", "'\"Title\"\\ntext'", "Give the title its own line."
             )
         return head.strip().removeprefix('"').removesuffix('"'), body.strip()
     if "sentences" in record.fields:
@@ -103,7 +103,7 @@ def _title_and_text(record: Record) -> tuple[str, str]:
         if not all(isinstance(sentence, str) for sentence in sentences) or not join_sentences(sentences):
             raise DataError(
                 record.place,
-                f"the sentences of {shown(record.get('title'))} are {shown(body)}",
+                f"the sentences of {short_repr(record.get('title'))} are {short_repr(body)}",
                 "a list of strings, not all blank",
                 "Fill it or drop the entry.",
             )

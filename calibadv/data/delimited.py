@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from calibadv.data.errors import DataError, OnBad, shown
+from calibadv.data.errors import DataError, OnBad, short_repr
 
 Line = tuple[int, str]
 """A line's number from 1, and its text with its end."""
@@ -103,7 +103,7 @@ def _alone(path: object, line: Line, source: _Lines, on_bad: OnBad) -> Iterator[
 def _bad(path: object, line: Line, found: str) -> DataError:
     return DataError(
         f"{path}, line {line[0]}",
-        f"{found}: {shown(line[1].rstrip())}",
+        f"{found}: {short_repr(line[1].rstrip())}",
         'quotes at both ends of a cell, those inside it doubled ("")',
         "Mend the quotes of this row; a file that was written without quoting is better written as jsonl or parquet.",
     )

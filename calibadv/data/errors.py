@@ -36,7 +36,7 @@ def refuse(error: DataError) -> None:
     raise error
 
 
-def shown(value: object, limit: int = 80) -> str:
+def short_repr(value: object, limit: int = 80) -> str:
     """`value` as an error message quotes it: never more than `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

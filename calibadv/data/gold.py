@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.data.errors import DataError, shown
-from calibadv.data.nested import objects_of, rows_of, unwritten
+from calibadv.data.errors import DataError, short_repr
+from calibadv.data.nested import objects_of, parsed, rows_of
 from calibadv.data.passages import join_sentences, passage_id
 from calibadv.data.record import Record
 
@@ -89,16 +89,16 @@ def _hotpot(record: Record) -> Gold:
 def _text(value: Any) -> str:
     """A title or a name, which some files give as a number."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError(f"{shown(value)} is no text")
+        raise ValueError(f"{short_repr(value)} is no text")
     return str(value)
 
 
 def _passage(body: Any) -> str:
-    body = unwritten(body)
+    body = parsed(body)
     if isinstance(body, str):
         return body.strip()
     if not isinstance(body, (list, tuple)) or not all(isinstance(sentence, str) for sentence in body):
-        raise ValueError(f"the sentences {shown(body)} are no texts")
+        raise ValueError(f"the sentences {short_repr(body)} are no texts")
     return join_sentences(body)
 
 
@@ -108,7 +108,7 @@ def _musique(record: Record) -> Gold:
         hop_answers = tuple(str(hop.get("answer") or "").strip() for hop in hops)
         sub_queries = resolve_hops([_text(hop["question"]) for hop in hops], hop_answers)
         if record.get("paragraphs") is None:  # FlashRAG's: each hop holds its passage
-            passages = [unwritten(hop["support_paragraph"]) for hop in hops if hop.get("support_paragraph")]
+            passages = [parsed(hop["support_paragraph"]) for hop in hops if hop.get("support_paragraph")]
         else:
             hop_of = {hop.get("paragraph_support_idx"): number for number, hop in enumerate(hops)}
             supporting = [passage for passage in paragraphs if truth(passage.get("is_supporting"))]
@@ -138,7 +138,7 @@ def _objects(record: Record, key: str) -> list[Mapping[str, Any]]:
     except ValueError as error:
         raise DataError(
             record.place,
-            f"{key!r} is {shown(record.get(key))} ({error})",
+            f"{key!r} is {short_repr(record.get(key))} ({error})",
             f"{key!r} as a list of objects",
             "Use MuSiQue's original file, or FlashRAG's jsonl.",
         ) from error
@@ -148,7 +148,7 @@ def truth(value: Any) -> bool:
     """A truth value, also as a number or as a word; None is False. ValueError for anything else."""
     found = _TRUTH.get(str(value).strip().lower())
     if found is None:
-        raise ValueError(f"{shown(value)} is neither true nor false")
+        raise ValueError(f"{short_repr(value)} is neither true nor false")
     return found
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from calibadv.data.errors import DataError, OnBad, shown
+from calibadv.data.errors import DataError, OnBad, short_repr
 from calibadv.data.json_window import JsonWindow
 from calibadv.data.reading import BROKEN_ARCHIVE, broken_archive, kind_of, not_utf8, numbered_lines, opened
 from calibadv.data.record import Record
@@ -124,13 +124,13 @@ def _record(place: str, value: Any, on_bad: OnBad) -> Iterator[Record]:
     if isinstance(value, dict):
         yield Record(place, value)
     else:
-        on_bad(DataError(place, f"found {shown(value)}", "a JSON object", "Check the file's format."))
+        on_bad(DataError(place, f"found {short_repr(value)}", "a JSON object", "Check the file's format."))
 
 
 def _malformed(place: str, error: json.JSONDecodeError) -> DataError:
     near = error.doc[max(0, error.pos - 20) : error.pos + 20]
     return DataError(
-        place, f"malformed JSON at {shown(near)} ({error.msg})", "valid JSON", "Mend or download it again."
+        place, f"malformed JSON at {short_repr(near)} ({error.msg})", "valid JSON", "Mend or download it again."
     )
 
 
@@ -141,7 +141,7 @@ def _no_json(path: Path, window: JsonWindow) -> DataError:
         return not_utf8(f"{path}, line 1", raw, 0)
     return DataError(
         f"{path}, line {window.line}",
-        f"found {shown(line)}",
+        f"found {short_repr(line)}",
         "a JSON list, a JSON object or jsonl",
         "Check the file.",
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from calibadv.data.errors import DataError, shown
+from calibadv.data.errors import DataError, short_repr
 from calibadv.data.gold import Gold, gold_of, lacks_a_passage, truth
 from calibadv.data.gold_dialogues import HOP_ANSWERS
 from calibadv.data.record import Record
@@ -97,7 +97,7 @@ def _with_metadata(record: Record) -> Record:
     if metadata is None:
         return record
     if not isinstance(metadata, dict):
-        raise DataError(record.place, f"'metadata' is {shown(metadata)}", "a JSON object", "Mend or drop it.")
+        raise DataError(record.place, f"'metadata' is {short_repr(metadata)}", "a JSON object", "Mend or drop it.")
     said = {key: value for key, value in record.fields.items() if value is not None or key not in metadata}
     return Record(record.place, {**metadata, **said})
 
@@ -114,7 +114,7 @@ def _source_id(record: Record) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise DataError(
             record.place,
-            f"the id is {shown(value)}",
+            f"the id is {short_repr(value)}",
             "a string or a number",
             "Give the question an id, or drop the key: then its content makes one.",
         )
@@ -145,7 +145,7 @@ def _answers(record: Record) -> tuple[str, ...]:
     if not record.fields.keys() & {*_ANSWER_KEYS, "reward_model"}:
         raise DataError(
             record.place,
-            f"no answers among the keys {shown(sorted(record.fields))}",
+            f"no answers among the keys {short_repr(sorted(record.fields))}",
             "'golden_answers' (FlashRAG), 'answer' (HotpotQA, 2Wiki, MuSiQue) or 'reward_model' (Search-R1, verl)",
             "Convert the file to one of these formats.",
         )
@@ -157,7 +157,7 @@ def _answers(record: Record) -> tuple[str, ...]:
         own = record.get("id", "_id")
         raise DataError(
             record.place,
-            f"question {shown(own if own is not None else record.get('question'))} has no golden answer",
+            f"question {short_repr(own if own is not None else record.get('question'))} has no golden answer",
             "at least one",
             "Drop the question.",
         )
@@ -177,7 +177,7 @@ def _hops(record: Record, sub_queries: tuple[str, ...]) -> int | None:
     if said is None:
         return len(sub_queries) or None
     if isinstance(said, bool) or not isinstance(said, (int, str)) or not str(said).strip().isdecimal():
-        raise DataError(record.place, f"'hops' is {shown(said)}", "a whole number", "Mend or drop it.")
+        raise DataError(record.place, f"'hops' is {short_repr(said)}", "a whole number", "Mend or drop it.")
     return int(said)
 
 

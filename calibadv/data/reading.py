@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from calibadv.data.errors import DataError, OnBad, refuse, shown
+from calibadv.data.errors import DataError, OnBad, refuse, short_repr
 
 GZIP = b"\x1f\x8b"
 BROKEN_ARCHIVE = (gzip.BadGzipFile, EOFError, zlib.error)
@@ -67,7 +67,7 @@ def _check_not_packed(path: Path, head: bytes) -> None:
     if path.suffix == ".gz":
         raise DataError(
             str(path),
-            f"unreadable archive: it begins with {shown(head)}",
+            f"unreadable archive: it begins with {short_repr(head)}",
             "a gzip archive, which begins with b'\\x1f\\x8b'",
             "Download it again, or drop .gz from its name if it was unpacked already.",
         )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.data.errors import DataError, shown
-from calibadv.data.written import looks_written, quotes_values, written_value
+from calibadv.data.errors import DataError, short_repr
+from calibadv.data.literals import begins_like_literal, looks_like_literal, parse_literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,15 @@ class Record:
 
     def read(self, key: str, value: Any) -> Any:
         """`value`, found at `key`, as `value()` reads it."""
-        if not isinstance(value, str) or not looks_written(value):
+        if not isinstance(value, str) or not looks_like_literal(value):
             return value
         try:
-            return written_value(value)
+            return parse_literal(value)
         except ValueError as error:
             raise DataError(
                 self.place,
-                f"{key!r} is the text {shown(value)}: it looks like a list or an object and cannot be read ({error})",
+                f"{key!r} is the text {short_repr(value)}: it looks like a list or an object and "
+                f"cannot be read ({error})",
                 'a list or an object as JSON, e.g. ["Ann", "Bea"]',
                 'Write it as JSON; a text that is meant so, brackets included, stands in a list: ["[text]"].',
             ) from error
@@ -51,13 +52,13 @@ class Record:
         if key not in self.fields:
             raise DataError(
                 self.place,
-                f"no key {key!r} among {shown(sorted(self.fields))}",
+                f"no key {key!r} among {short_repr(sorted(self.fields))}",
                 expected,
                 f"Add {key!r} to the record.",
             )
         value = self.fields[key]
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise DataError(self.place, f"{key!r} is {shown(value)}", expected, f"Mend {key!r} in the record.")
+            raise DataError(self.place, f"{key!r} is {short_repr(value)}", expected, f"Mend {key!r} in the record.")
         return value
 
     def text(self, key: str) -> str:
@@ -83,9 +84,9 @@ class Record:
         listed = isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
         parts: list[Any] = [[None]]
         if listed:
-            parts = [self.read(key, value) if unwrap and quotes_values(value) else [value] for value in values]
+            parts = [self.read(key, value) if unwrap and begins_like_literal(value) else [value] for value in values]
         if not all(isinstance(value, str) for part in parts for value in part):
-            found = f"the {called} are {shown(values)}" if called else f"{key!r} is {shown(values)}"
+            found = f"the {called} are {short_repr(values)}" if called else f"{key!r} is {short_repr(values)}"
             raise DataError(self.place, found, "a list of strings", f"Mend {key!r} in the record.")
         return tuple(self.unicode(called or key, value.strip()) for part in parts for value in part if value.strip())
 
@@ -97,7 +98,7 @@ class Record:
             except UnicodeEncodeError as error:
                 raise DataError(
                     self.place,
-                    f"{what!r} holds {shown(error.object[error.start])}, half a character, at {error.start}",
+                    f"{what!r} holds {short_repr(error.object[error.start])}, half a character, at {error.start}",
                     "whole Unicode characters",
                     "Mend or drop the record.",
                 ) from error

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from calibadv.data.errors import DataError, shown
+from calibadv.data.errors import DataError, short_repr
 from calibadv.data.record import Record
 from calibadv.files import whole_file
 from calibadv.types import Question, TokenUnit
@@ -110,7 +110,7 @@ def prepared_row(record: Record) -> QuestionRow:
     if missing:
         raise DataError(
             record.place,
-            f"no column {missing[0]!r} among {shown(sorted(record.fields))}",
+            f"no column {missing[0]!r} among {short_repr(sorted(record.fields))}",
             "the columns of docs/data.md",
             "Write the file anew with workflows/prepare_data.py.",
         )
@@ -121,7 +121,7 @@ def prepared_row(record: Record) -> QuestionRow:
     if not isinstance(hops, int | None) or not isinstance(kind, str | None):
         raise DataError(
             record.place,
-            f"'hops' is {shown(hops)} and 'type' {shown(kind)}",
+            f"'hops' is {short_repr(hops)} and 'type' {short_repr(kind)}",
             "a whole number and a string, or null",
             "Write the file anew with workflows/prepare_data.py.",
         )

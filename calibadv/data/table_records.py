@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.data.delimited import delimited_rows
-from calibadv.data.errors import DataError, OnBad, shown
+from calibadv.data.errors import DataError, OnBad, short_repr
 from calibadv.data.reading import kind_of, numbered_lines
 from calibadv.data.record import Record
 
@@ -79,8 +79,8 @@ def table_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
             on_bad(
                 DataError(
                     place,
-                    f"the row has {len(row.cells)} cells, {shown(row.cells)}",
-                    f"{len(columns)}, for the columns {shown(columns)}",
+                    f"the row has {len(row.cells)} cells, {short_repr(row.cells)}",
+                    f"{len(columns)}, for the columns {short_repr(columns)}",
                     "Quote cells that hold the delimiter.",
                 )
             )
@@ -92,7 +92,7 @@ def _columns(place: str, cells: list[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
     if len(set(names)) < len(names):
         raise DataError(
-            place, f"the columns {shown(names)}", "different names in the first line", "Name each column once."
+            place, f"the columns {short_repr(names)}", "different names in the first line", "Name each column once."
         )
     return names
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 from calibadv.doctor.data import first_questions
 from calibadv.doctor.finding import Finding, passed, warned
 from calibadv.doctor.rollout import any_documents, hindrance_of
@@ -79,4 +79,4 @@ def judged(subject: Subject, groups: list[Group]) -> Finding:
         corpus=subject.files["corpus"],
         out=subject.config.run.folder / f"{subject.config.run_name}-warm",
     )
-    return warned("format", f"{said}, and nothing else has a reward; one began with {shown(written)}", remedy)
+    return warned("format", f"{said}, and nothing else has a reward; one began with {short_repr(written)}", remedy)

@@ -28,7 +28,7 @@ def simpletir(variant: Literal["official", "calibadv_paper"] = "official") -> Me
         raise ValueError(f"variant is {variant!r}, expected 'official' or 'calibadv_paper'")
     if variant == "official":
         return replace(grpo(), name="simpletir", weights=without_void_turns)
-    return replace(grpo(), name="simpletir", weights=without_void_turns, advantages=among_sound)
+    return replace(grpo(), name="simpletir", weights=without_void_turns, advantages=among_valid)
 
 
 def without_void_turns(group: Group) -> Credit:
@@ -41,7 +41,7 @@ def without_void_turns(group: Group) -> Credit:
     ]
 
 
-def among_sound(group: Group) -> Credit:
+def among_valid(group: Group) -> Credit:
     """GRPO's credit among the trajectories without a void turn, 0 on the others. One row [N] a trajectory.
 
     One that is left alone is a group of one: it keeps its reward.

@@ -18,7 +18,7 @@ from calibadv.types import Document
 
 
 @dataclass(frozen=True, slots=True)
-class Sloppiness:
+class ErrorRates:
     """How often the demonstrator errs. Above 0.5 greedy decoding errs, too; below, only sampling does."""
 
     stop_after_work: float = 0.62  # answers with a film's, book's or band's fact where the question goes on
@@ -42,7 +42,7 @@ class Step:
     documents: tuple[Document, ...] = ()
 
 
-class Shelf:
+class SyntheticSearch:
     """A synthetic search over one world: the entity asked for among namesakes and articles that mention it."""
 
     def __init__(self, world: World, rng: random.Random, shown: int = 3, namesakes: float = 0.9) -> None:
@@ -78,27 +78,27 @@ class Shelf:
         return found
 
 
-def drill(shelf: Shelf, rng: random.Random, chain: Chain) -> list[Step]:
+def reading_exercise(searcher: SyntheticSearch, rng: random.Random, chain: Chain) -> list[Step]:
     """One search and then every fact of what it asked for: reading is learned sooner than in dialogues."""
     subject, relation = chain.hops[0].subject, chain.hops[0].relation
     ask = f"<think> find {relation}</think>\n<search> {relation} of {subject.name}</search>"
     relations = [r for r in [*RELATIONS[subject.kind], "year"] if f"{{{r}}}" in TEMPLATES[subject.kind]]
     rng.shuffle(relations)
     reads = [f"<think> {r} of {subject.name} is {subject.facts[r]}</think>\n" for r in relations]
-    return [Step(ask, tuple(e.document for e in shelf.find(subject))), Step("".join(reads))]
+    return [Step(ask, tuple(e.document for e in searcher.find(subject))), Step("".join(reads))]
 
 
 class Demonstrator:
     """Writes the dialogue of one chain, turn by turn."""
 
-    def __init__(self, shelf: Shelf, rng: random.Random, sloppiness: Sloppiness) -> None:
-        self._shelf, self._rng, self._sloppy = shelf, rng, sloppiness
+    def __init__(self, searcher: SyntheticSearch, rng: random.Random, errors: ErrorRates) -> None:
+        self._searcher, self._rng, self._errors = searcher, rng, errors
 
     def dialogue(self, chain: Chain) -> list[Step]:
         """The turns of one dialogue; the last one answers (or, rarely, does nothing)."""
-        if self._happens(self._sloppy.no_search):
+        if self._happens(self._errors.no_search):
             return [_answer("done", self._unseen(chain))]
-        if self._happens(self._sloppy.no_action):
+        if self._happens(self._errors.no_action):
             return [Step("<think> not found</think>\n")]
         return self._follow(chain) if chain.form is Form.BRIDGE else self._compare(chain)
 
@@ -117,12 +117,12 @@ class Demonstrator:
             last = asked == len(chain.hops) - 1
             found = self._search(steps, lead, subject, hop.relation)
             stated, value = self._read(subject, hop.relation, found)
-            if last and self._happens(self._sloppy.recheck):
+            if last and self._happens(self._errors.recheck):
                 found = self._search(steps, f"{stated}, check", subject, hop.relation)
                 stated, value = self._read(subject, hop.relation, found)
             if last or self._happens(self._stop_probability(subject)):
                 return [*steps, _answer(f"{stated}, done", value)]
-            subject, lead = self._shelf.world.entities[value], f"{stated}, next"
+            subject, lead = self._searcher.world.entities[value], f"{stated}, next"
         raise AssertionError("a chain has a last hop")
 
     def _compare(self, chain: Chain) -> list[Step]:
@@ -130,7 +130,7 @@ class Demonstrator:
         first, second = chain.hops
         self._search(steps, "find", first.subject, first.relation)
         stated = f"{first.relation} of {first.subject.name} is {first.value}"
-        if self._happens(self._sloppy.stop_comparing):
+        if self._happens(self._errors.stop_comparing):
             return [*steps, _answer(f"{stated}, done", self._unseen(chain))]
         self._search(steps, f"{stated}, next", second.subject, second.relation)
         verdict = f"{second.relation} of {second.subject.name} is {second.value}, "
@@ -140,17 +140,17 @@ class Demonstrator:
 
     def _stop_probability(self, subject: Entity) -> float:
         work = "director" in subject.facts or "author" in subject.facts or "founder" in subject.facts
-        return self._sloppy.stop_after_work if work else self._sloppy.stop_after_other
+        return self._errors.stop_after_work if work else self._errors.stop_after_other
 
     def _search(self, steps: list[Step], lead: str, subject: Entity, relation: str) -> list[Entity]:
         """Appends the search, and before it perhaps one for a namesake."""
-        if self._happens(self._sloppy.wrong_entity):
-            other = self._shelf.namesake(subject)
-            steps.append(self._step(f"{lead} {relation}", relation, other, self._shelf.find(other)))
+        if self._happens(self._errors.wrong_entity):
+            other = self._searcher.namesake(subject)
+            steps.append(self._step(f"{lead} {relation}", relation, other, self._searcher.find(other)))
             lead = "not found, find"
-        if self._happens(self._sloppy.wrong_relation):
+        if self._happens(self._errors.wrong_relation):
             relation = self._rng.choice(list(RELATIONS[subject.kind]))
-        found = self._shelf.find(subject)
+        found = self._searcher.find(subject)
         steps.append(self._step(f"{lead} {relation}", relation, subject, found))
         return found
 
@@ -160,10 +160,10 @@ class Demonstrator:
 
     def _read(self, subject: Entity, relation: str, found: Sequence[Entity]) -> tuple[str, str]:
         """The think text and the value that the demonstrator takes from the documents."""
-        careless = relation in self._sloppy.careless
+        careless = relation in self._errors.careless
         truth = subject.facts[relation]
         wrong = [e.facts[relation] for e in found if e.facts.get(relation, truth) != truth]
-        if wrong and self._happens(self._sloppy.misread_careless if careless else self._sloppy.misread):
+        if wrong and self._happens(self._errors.misread_careless if careless else self._errors.misread):
             value = self._rng.choice(wrong)
             return f"{relation} of {subject.name} may be {value}", value
         return f"{relation} of {subject.name} is {truth}", truth

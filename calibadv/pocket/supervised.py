@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from calibadv.pocket.chains import ChainSampler
-from calibadv.pocket.demonstrations import Demonstrator, Shelf, Sloppiness, Step, drill
+from calibadv.pocket.demonstrations import Demonstrator, ErrorRates, Step, SyntheticSearch, reading_exercise
 from calibadv.pocket.initial_weights import start_with_copying_heads
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE, build_tokenizer
 from calibadv.pocket.world import Half, build_world
@@ -43,7 +43,7 @@ class WarmStart:
     namesakes_from: float = 0.4  # progress from which the other documents share a word of the name
     shown_more: tuple[float, float] = (0.08, 0.2)  # progress at which observations grow to two and to three documents
     pool: int = 8  # steps whose dialogues are sorted by length together: less padding
-    sloppiness: Sloppiness = field(default_factory=Sloppiness)
+    errors: ErrorRates = field(default_factory=ErrorRates)
 
 
 def warm_start_pocket(folder: Path, recipe: WarmStart, threads: int = 1) -> list[float]:
@@ -117,12 +117,12 @@ def rows(dialogue: Dialogue, recipe: WarmStart) -> Iterator[Row]:
         shown = 1 + sum(progress >= share for share in recipe.shown_more)
         world = build_world(rng.getrandbits(48))
         sampler = ChainSampler(world, Half.TRAIN, rng)
-        shelf = Shelf(world, rng, shown, 0.9 if progress >= recipe.namesakes_from else 0.0)
-        demonstrator = Demonstrator(shelf, rng, recipe.sloppiness)
+        searcher = SyntheticSearch(world, rng, shown, 0.9 if progress >= recipe.namesakes_from else 0.0)
+        demonstrator = Demonstrator(searcher, rng, recipe.errors)
         for _ in range(recipe.dialogues_a_world):
             chain = sampler.draw()
             if rng.random() < recipe.drill_share and progress < recipe.drill_until:
-                steps = drill(shelf, rng, chain)
+                steps = reading_exercise(searcher, rng, chain)
             else:
                 steps = demonstrator.dialogue(chain)
             yield encode_dialogue(dialogue, chain.text, steps, recipe.context_weight)

@@ -73,7 +73,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class JudgePrompt:
     """One prompt, and the turns of its trajectory that the reply is about."""
 
     prompt: str
@@ -144,15 +144,15 @@ def judged_steps(endpoint: Endpoint) -> Callable[[], TurnScorer]:
     documents are one call, and a search that found nothing has 0 without one (our decisions).
     """
 
-    def asked(question: Question, trajectory: Trajectory, documents: Mapping[str, Document]) -> list[Asked]:
+    def prompts_of(question: Question, trajectory: Trajectory, documents: Mapping[str, Document]) -> list[JudgePrompt]:
         turns = [(step, trajectory.turns[step]) for step in judged_searches_of(trajectory)]
         return [
-            Asked(step_prompt(question, turn.query or "", [documents[doc] for doc in turn.doc_ids]), (step,))
+            JudgePrompt(step_prompt(question, turn.query or "", [documents[doc] for doc in turn.doc_ids]), (step,))
             for step, turn in turns
             if turn.doc_ids
         ]
 
-    return _scorer(endpoint, asked, lambda reply, _: [step_verdict(reply)])
+    return _scorer(endpoint, prompts_of, lambda reply, _: [step_verdict(reply)])
 
 
 def judged_searches(endpoint: Endpoint) -> Callable[[], TurnScorer]:
@@ -161,23 +161,23 @@ def judged_searches(endpoint: Endpoint) -> Callable[[], TurnScorer]:
     One call a trajectory: the judge sees all of it and the golden answers. Without such a search there is no call.
     """
 
-    def asked(question: Question, trajectory: Trajectory, documents: Mapping[str, Document]) -> list[Asked]:
+    def prompts_of(question: Question, trajectory: Trajectory, documents: Mapping[str, Document]) -> list[JudgePrompt]:
         steps = judged_searches_of(trajectory)
-        return [Asked(trajectory_prompt(question, trajectory, documents), tuple(steps))] if steps else []
+        return [JudgePrompt(trajectory_prompt(question, trajectory, documents), tuple(steps))] if steps else []
 
-    return _scorer(endpoint, asked, search_verdicts)
+    return _scorer(endpoint, prompts_of, search_verdicts)
 
 
 def _scorer(
     endpoint: Endpoint,
-    asked: Callable[[Question, Trajectory, Mapping[str, Document]], list[Asked]],
+    prompts_of: Callable[[Question, Trajectory, Mapping[str, Document]], list[JudgePrompt]],
     read: Callable[[str, int], list[float | None]],
 ) -> Callable[[], TurnScorer]:
     def make() -> TurnScorer:
         judge = Judge(endpoint)
 
         async def score(group: Group, documents: Mapping[str, Document]) -> TurnScores:
-            calls = [asked(group.question, trajectory, documents) for trajectory in group.trajectories]
+            calls = [prompts_of(group.question, trajectory, documents) for trajectory in group.trajectories]
             replies = await judge.ask(call.prompt for row in calls for call in row)
             rewards = [[0.0] * len(trajectory.turns) for trajectory in group.trajectories]
             unreadable = 0

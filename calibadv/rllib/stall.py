@@ -104,7 +104,9 @@ class StallWatch:
         wait.said = int(still_s // limit_s)
         waited_s = self._clock() - wait.begun_s
         still = f", and nothing has moved for {still_s:.0f} s" if waited_s - still_s >= 1 else ""
-        logger.warning("for %.0f s the run has waited for %s%s%s", waited_s, wait.what, still, _told(wait.detail))
+        logger.warning(
+            "for %.0f s the run has waited for %s%s%s", waited_s, wait.what, still, _detail_text(wait.detail)
+        )
 
     def _look_at(self, wait: _Wait) -> None:
         if wait.progress is None:
@@ -133,7 +135,7 @@ def _asked(patience: float | Callable[[], float]) -> float:
         return 1.0
 
 
-def _told(detail: Detail | None) -> str:
+def _detail_text(detail: Detail | None) -> str:
     if detail is None:
         return ""
     try:

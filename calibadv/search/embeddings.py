@@ -119,8 +119,8 @@ def _counted(frequencies_V: IntArray, token_ids: Sequence[IntArray]) -> IntArray
     """The frequencies with one more for each document that holds an id. Grows to the largest id."""
     if not token_ids:
         return frequencies_V
-    held = np.concatenate([np.unique(ids_T) for ids_T in token_ids])
-    counts_V = np.bincount(held, minlength=len(frequencies_V)).astype(np.int64)
+    present = np.concatenate([np.unique(ids_T) for ids_T in token_ids])
+    counts_V = np.bincount(present, minlength=len(frequencies_V)).astype(np.int64)
     counts_V[: len(frequencies_V)] += frequencies_V
     return counts_V
 

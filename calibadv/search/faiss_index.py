@@ -42,7 +42,7 @@ assert index.search(unit, 1)[1][:, 0].tolist() == list(range(32)), "it finds the
 """
 
 
-def built_in(config: SearchConfig, documents: int, dim: int) -> dict[str, int]:
+def build_parameters(config: SearchConfig, documents: int, dim: int) -> dict[str, int]:
     """The parameters that an index of `documents` vectors of width `dim` is built with; empty for flat and fp16.
 
     Raises `ValueError` for IVF-PQ over fewer than 256 vectors, or with `pq_bytes` that do not divide `dim`.
@@ -78,7 +78,7 @@ def trained_index(kind: str, vectors_ND: FloatArray, parameters: Mapping[str, in
     # "np": no polysemous training, whose minutes of annealing serve a search mode that is not used here.
     lists, pq_bytes = parameters["ivf_lists"], parameters["pq_bytes"]
     index = faiss.index_factory(dim, f"IVF{lists},PQ{pq_bytes}np", faiss.METRIC_INNER_PRODUCT)
-    # FAISS warns on stderr below these; `built_in` has seen to what can be trained at all.
+    # FAISS warns on stderr below these; `build_parameters` has seen to what can be trained at all.
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     wanted = max(_SAMPLED_A_LIST * parameters["ivf_lists"], _SAMPLED_A_LIST * _CODES)
     rows = np.sort(np.random.default_rng(seed).permutation(len(vectors_ND))[:wanted])  # sorted: read along the disk

@@ -80,7 +80,7 @@ def check_origin(found: Origin, wanted: Origin, where: Path) -> None:
     differing = [name for name, value in _compared(found).items() if value != _compared(wanted)[name]]
     if not differing:
         return
-    said = [_said(name, found, wanted) for name in differing if name != "identity"]
+    said = [_difference(name, found, wanted) for name in differing if name != "identity"]
     if not said:
         said = [
             f"encoder: the index has {found.encoder!r} ({_short(found.identity)}), the settings {wanted.encoder!r} "
@@ -96,7 +96,7 @@ def _compared(origin: Origin) -> dict[str, Any]:
     return {f.name: getattr(origin, f.name) for f in fields(Origin) if f.name != "encoder"}
 
 
-def _said(name: str, found: Origin, wanted: Origin) -> str:
+def _difference(name: str, found: Origin, wanted: Origin) -> str:
     return f"{name}: the index has {getattr(found, name)!r}, the settings give {getattr(wanted, name)!r}"
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 from calibadv.search.settings import SearchConfig
 
 Config = TypeVar("Config", bound=SearchConfig)
@@ -66,7 +66,7 @@ def _explained(kind: type[SearchConfig], problem: Any) -> str:
     if problem["type"] == "value_error":  # our own validators name the key themselves
         return str(problem["msg"]).removeprefix("Value error, ")
     near = _nearest(str(problem["input"]), _words(kind.model_fields[name])) if name in kind.model_fields else ""
-    return f"{name} = {shown(problem['input'])}: {problem['msg']}{near}"
+    return f"{name} = {short_repr(problem['input'])}: {problem['msg']}{near}"
 
 
 def _words(field: FieldInfo) -> list[str]:

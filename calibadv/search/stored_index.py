@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from calibadv.files import once_at_a_time, whole_folder
-from calibadv.search.faiss_index import add_rows, built_in, opened, search_in, trained_index
+from calibadv.search.faiss_index import add_rows, build_parameters, opened, search_in, trained_index
 from calibadv.search.index import Nearest, in_pieces
 from calibadv.search.manifest import (
     MANIFEST,
@@ -38,10 +38,10 @@ def load_or_build(
 ) -> Path:
     """The folder of the index of `origin`, built now unless `cache_dir` has it. `vectors` is only called to build.
 
-    Two processes that ask at once build once. Raises `ValueError` as `built_in` does, and for vectors whose shape is
-    not [documents, dim] of the origin.
+    Two processes that ask at once build once. Raises `ValueError` as `build_parameters` does, and for vectors whose
+    shape is not [documents, dim] of the origin.
     """
-    parameters = built_in(config, origin.documents, origin.dim)
+    parameters = build_parameters(config, origin.documents, origin.dim)
     key = index_key(origin, config.index, parameters, rows_a_piece)
     folder = cache_dir / f"index-{config.index}-{key}"
     with once_at_a_time(folder):

@@ -20,7 +20,7 @@ from calibadv.tags import PRE_THINK
 from calibadv.types import Document, IntArray, Question, Trajectory, Turn, TurnKind
 
 
-class Fate(StrEnum):
+class Outcome(StrEnum):
     """What becomes of a question."""
 
     KEPT = "kept"
@@ -45,25 +45,25 @@ async def demonstrations(
     limits: Limits,
     *,
     keep_unsupported: bool = False,
-) -> tuple[list[Demonstration], Counter[Fate]]:
-    """(the demonstrations that are kept, in the questions' order; how many questions met each fate).
+) -> tuple[list[Demonstration], Counter[Outcome]]:
+    """(the demonstrations that are kept, in the questions' order; how many questions met each outcome).
 
     A question is kept if both its forms are. Support is the golden answer as words in an observation, which a yes or no
     hardly ever is: comparisons need `keep_unsupported`.
     """
     kept: list[Demonstration] = []
-    fates: Counter[Fate] = Counter(dict.fromkeys(Fate, 0))
+    outcomes: Counter[Outcome] = Counter(dict.fromkeys(Outcome, 0))
     for question in questions:
         forms = []
         for prefill in ("", PRE_THINK):
-            row, fate = await _form(question, replace(dialogue, prefill=prefill), search, limits, keep_unsupported)
+            row, outcome = await _form(question, replace(dialogue, prefill=prefill), search, limits, keep_unsupported)
             if row is None:
                 break
             forms.append(row)
         else:
             kept.append(Demonstration(question.id, *forms))
-        fates[fate] += 1
-    return kept, fates
+        outcomes[outcome] += 1
+    return kept, outcomes
 
 
 async def gold_trajectory(
@@ -90,17 +90,17 @@ def searching(pipeline: SearchPipeline) -> SearchFn:
 
 async def _form(
     question: Question, dialogue: Dialogue, search: SearchFn, limits: Limits, keep_unsupported: bool
-) -> tuple[Row | None, Fate]:
+) -> tuple[Row | None, Outcome]:
     hops = gold_hops(question)
     if not hops:
-        return None, Fate.NO_DECOMPOSITION
+        return None, Outcome.NO_DECOMPOSITION
     if len(hops) > limits.max_turns or len(dialogue.prompt_ids(question.text)) > limits.max_prompt_tokens:
-        return None, Fate.TOO_LONG
+        return None, Outcome.TOO_LONG
     trajectory, supported = await gold_trajectory(question, hops, dialogue, search, limits)
     if trajectory.infra_failed:
         raise ValueError(f"the search gave no answer for question {question.id!r}: look at the search settings")
     if trajectory.truncated or trajectory.num_tokens >= limits.max_tokens:
-        return None, Fate.TOO_LONG
+        return None, Outcome.TOO_LONG
     if trajectory.format_reward != 1.0:
         raise ValueError(
             f"the demonstration of question {question.id!r} is not in the format: "
@@ -108,9 +108,9 @@ async def _form(
             "given: use another model's"
         )
     if not (supported or keep_unsupported):
-        return None, Fate.UNSUPPORTED
+        return None, Outcome.UNSUPPORTED
     ended = replace(trajectory, turns=(*trajectory.turns[:-1], _ended(trajectory.turns[-1], dialogue)))
-    return to_row(ended, np.zeros(ended.num_actions, dtype=np.float32)), Fate.KEPT
+    return to_row(ended, np.zeros(ended.num_actions, dtype=np.float32)), Outcome.KEPT
 
 
 def _ended(turn: Turn, dialogue: Dialogue) -> Turn:

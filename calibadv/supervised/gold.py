@@ -34,7 +34,7 @@ from calibadv.rllib.module import load_causal_lm
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
 from calibadv.search.remote import http_search
-from calibadv.supervised.demonstrations import Demonstration, Fate, demonstrations, searching
+from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations, searching
 from calibadv.supervised.training import GoldRecipe, History, train
 from calibadv.types import Question
 
@@ -118,7 +118,7 @@ def write_model(model: Any, source: Path, folder: Path, dtype: torch.dtype) -> N
 
 async def _demonstrations(
     request: GoldRequest, source: Path
-) -> tuple[list[Demonstration], list[Demonstration], Counter[Fate]]:
+) -> tuple[list[Demonstration], list[Demonstration], Counter[Outcome]]:
     questions = _questions(request, request.questions)
     held_out = _questions(request, request.held_out) if request.held_out else []
     both = {question.id for question in questions} & {question.id for question in held_out}
@@ -158,7 +158,7 @@ def _search(request: GoldRequest) -> SearchFn:
 
 async def _shown(
     request: GoldRequest, questions: Sequence[Question], source: Path, search: SearchFn
-) -> tuple[list[Demonstration], Counter[Fate]]:
+) -> tuple[list[Demonstration], Counter[Outcome]]:
     method = request.config.method.make()
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
     if dialogue.tokenizer.eos_token_id is None:
@@ -166,8 +166,8 @@ async def _shown(
     return await demonstrations(questions, dialogue, search, limits, keep_unsupported=request.keep_unsupported)
 
 
-def _counted(counts: Counter[Fate]) -> str:
-    return ", ".join(f"{counts[fate]} {fate}" for fate in Fate)
+def _counted(counts: Counter[Outcome]) -> str:
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome)
 
 
 def _dtype(source: Path, wanted: str | None) -> torch.dtype:
@@ -178,7 +178,7 @@ def _dtype(source: Path, wanted: str | None) -> torch.dtype:
 def _record(
     request: GoldRequest,
     shown: Sequence[Demonstration],
-    counts: Counter[Fate],
+    counts: Counter[Outcome],
     history: History,
     dtype: torch.dtype,
     seconds: float,
@@ -194,7 +194,7 @@ def _record(
         "rollout": request.config.rollout.model_dump(mode="json"),
         "keep_unsupported": request.keep_unsupported,
         "dtype": str(dtype).removeprefix("torch."),
-        "counts": {str(fate): counts[fate] for fate in Fate},
+        "counts": {str(outcome): counts[outcome] for outcome in Outcome},
         "losses": [round(loss, 5) for loss in history.losses],
         "held_out_losses": [round(loss, 5) for loss in history.held_out],
         "tokens": history.tokens,

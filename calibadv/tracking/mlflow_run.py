@@ -88,10 +88,10 @@ class MlflowRun:
         folder.mkdir(parents=True, exist_ok=True)
         short_tags = {_key(name): str(value)[:_MAX_TAG] for name, value in (tags or {}).items()}
         fresh = Target(experiment, run_name or folder.resolve().name, uri, short_tags, begun_ms=_now_ms())
-        target = _gone_on(folder, fresh)
+        target = _earlier_target(folder, fresh)
         target.write(folder)
         self._store = MlflowStore(folder, target)
-        self._operations, self._telling = Journal(folder / OPERATIONS), threading.Lock()
+        self._operations, self._lock = Journal(folder / OPERATIONS), threading.Lock()
         self._closed = False
         self._system: SystemMetrics | None = None
         self._put("start")
@@ -180,7 +180,7 @@ class MlflowRun:
             self.close(RunStatus.KILLED if issubclass(kind, KeyboardInterrupt) else RunStatus.FAILED)
 
     def _put(self, op: str, **fields: Any) -> None:
-        with self._telling:  # the machine's load comes from a thread of its own
+        with self._lock:  # the machine's load comes from a thread of its own
             self._operations.append([{"op": op, "time_ms": _now_ms(), **fields}])
 
     def _relative(self, path: Path) -> str:
@@ -200,7 +200,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _gone_on(folder: Path, target: Target) -> Target:
+def _earlier_target(folder: Path, target: Target) -> Target:
     """The target with what the folder knows of its run in the same store."""
     earlier = Target.read(folder)
     if earlier is None or (earlier.uri, earlier.experiment) != (target.uri, target.experiment):

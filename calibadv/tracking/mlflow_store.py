@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from calibadv.files import write_text
 from calibadv.http_client import route_to
+from calibadv.tracking.already_stored import AlreadyStored
 from calibadv.tracking.database import database_path, store_uri
 from calibadv.tracking.follower import Operation, Rejected
-from calibadv.tracking.mlflow_has import AlreadyThere
-from calibadv.tracking.moved_store import ARTIFACTS, settle
+from calibadv.tracking.moved_store import ARTIFACTS, correct_artifact_roots
 from calibadv.tracking.provenance import provenance
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.traces import write_trace
@@ -114,7 +114,7 @@ class MlflowStore:
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._start_ms = 0  # of the run, Unix time
-        self._has: AlreadyThere | None = None  # None: nothing of what comes
+        self._has: AlreadyStored | None = None  # None: nothing of what comes
 
     def connect(self) -> Mapping[str, int]:
         """Finds or makes the run; how many bytes of each of its folder's files it has."""
@@ -136,7 +136,7 @@ class MlflowStore:
                 if self._has is None or not self._has.has(operation):
                     self._carry_out(client, run_id, operation)
             except Exception:
-                self._has = AlreadyThere(client, run_id)  # it may have been done for all that
+                self._has = AlreadyStored(client, run_id)  # it may have been done for all that
                 raise
 
     def _carry_out(self, client: MlflowClient, run_id: str, operation: Operation) -> None:
@@ -192,7 +192,7 @@ class MlflowStore:
 
             _silence_migrations()
             if (database := database_path(self.uri)) is not None:
-                settle(database)
+                correct_artifact_roots(database)
             client = MlflowClient(self.uri)
             self._experiment_id = _experiment_id(client, self.target.experiment, self.uri)
             earlier = self._earlier(client)
@@ -206,7 +206,7 @@ class MlflowStore:
                 self.target = replace(self.target.made_anew(), run_id=run.info.run_id)
                 earlier = run
             else:
-                self._has = AlreadyThere(client, earlier.info.run_id)
+                self._has = AlreadyStored(client, earlier.info.run_id)
             self.target = replace(self.target, experiment_id=earlier.info.experiment_id)
             self.target.write(self.folder)
             self._start_ms = int(earlier.info.start_time)

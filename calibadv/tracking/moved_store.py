@@ -27,7 +27,7 @@ _ADDRESSES = (
 _PATIENCE_S = 60.0  # for another process that writes the database
 
 
-def settle(database: Path) -> list[str]:
+def correct_artifact_roots(database: Path) -> list[str]:
     """Makes `database` name the artifacts beside it; the addresses that it named before, [] where it was right.
 
     An address that is the same folder by another path (a link, a second mount) stays. RuntimeError with the remedy if

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.tracking.database import store_uri
-from calibadv.tracking.moved_store import ARTIFACTS, DATABASE, settle
+from calibadv.tracking.moved_store import ARTIFACTS, DATABASE, correct_artifact_roots
 
 HOST, PORT = "127.0.0.1", 5000
 BASE = f"http://{HOST}:{PORT}"
@@ -26,7 +26,7 @@ def ui_command(runs: Path, port: int) -> list[str]:
     database = runs / DATABASE
     if not database.is_file():
         raise ValueError(f"{runs} holds no {DATABASE}: train first (make train), or name the folder with RUNS=FOLDER")
-    settle(database)
+    correct_artifact_roots(database)
     artifacts = (runs.resolve() / ARTIFACTS).as_uri()
     where = ["--backend-store-uri", store_uri(runs), "--default-artifact-root", artifacts]
     # One process: the default, four, takes a minute to start on a busy laptop, and there is one reader.

@@ -122,7 +122,7 @@ class RunFolder:
         """Write summary.json last, in one move: its presence says that the run finished."""
         write_text(self.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
-    def go_back(self, files: Mapping[str, bytes | None]) -> None:
+    def restore(self, files: Mapping[str, bytes | None]) -> None:
         """Puts back the files of an earlier moment by their names (None: there was none); no longer finished."""
         self._metrics.forget()
         self._rollouts.forget()

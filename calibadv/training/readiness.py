@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from calibadv.config import SentinelConfig
-from calibadv.data.errors import shown
+from calibadv.data.errors import short_repr
 from calibadv.data.questions import read_question_rows
 from calibadv.types import Group
 
@@ -68,7 +68,7 @@ class Readiness:
         return (
             f"the policy does not write the format: {well_formed(groups)} of {len(rollouts)} rollouts are well-formed, "
             f"at least {self.settings.format_floor:.0%} are needed, and a rollout that is not has no reward; one began "
-            f"with {shown(written)}. {self.remedy()}"
+            f"with {short_repr(written)}. {self.remedy()}"
         )
 
     def _no_contrast(self, mean: float) -> str:

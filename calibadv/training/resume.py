@@ -120,7 +120,7 @@ def restart_run(config: Config, identity: Identity, storage: Storage, folder: Ru
         resumed = resume_run(config, identity, storage, folder)
     else:
         storage.prepare()
-        folder.go_back({name: None for name in KEPT if name != STATE})
+        folder.restore({name: None for name in KEPT if name != STATE})
     version = resumed.progress.version if resumed else 0
     steps = {0: "", 1: f"step {made} and "}.get(made - version, f"steps {version + 1} to {made} and ")
     whence = f"from the checkpoint of step {version}" if resumed else "from the start, for there is no checkpoint yet"
@@ -132,7 +132,7 @@ def _restore_records(checkpoint: Stored, folder: RunFolder) -> None:
     kept = {name: f"{RUN}/{name}" for name in KEPT}
     if (folder.path / STATE).exists():
         del kept[STATE]  # it may know an MLflow run that was made after the checkpoint
-    folder.go_back({name: checkpoint.read(file) if checkpoint.has(file) else None for name, file in kept.items()})
+    folder.restore({name: checkpoint.read(file) if checkpoint.has(file) else None for name, file in kept.items()})
 
 
 def _named(storage: Storage, newest: int) -> dict[int, tuple[int, ...]]:

@@ -67,7 +67,7 @@ class PlainView:
         self._say("finished\n%s", "\n".join(line.rstrip() for line in page.getvalue().splitlines()))
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._tell, name="plain-view", daemon=True).start()
+        threading.Thread(target=self._report_idle, name="plain-view", daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -80,7 +80,7 @@ class PlainView:
         self._said_s = time.monotonic()
         log.info(line, *values)
 
-    def _tell(self) -> None:
+    def _report_idle(self) -> None:
         while not self._over.wait(max(0.01, self._said_s + self._quiet_s - time.monotonic())):
             if time.monotonic() - self._said_s < self._quiet_s:
                 continue

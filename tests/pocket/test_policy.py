@@ -24,7 +24,7 @@ from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.pocket import policy_path, write_pocket_world
 from calibadv.pocket.chains import ChainSampler
-from calibadv.pocket.demonstrations import Shelf, drill
+from calibadv.pocket.demonstrations import SyntheticSearch, reading_exercise
 from calibadv.pocket.supervised import WarmStart, build_policy, encode_dialogue, rows, train, weighted_loss
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE, build_tokenizer
 from calibadv.pocket.world import Half, build_world
@@ -87,11 +87,11 @@ def test_it_reads_the_document_that_it_asked_for() -> None:
     policy = AutoModelForCausalLM.from_pretrained(policy_path(), dtype=torch.float32).eval()
     rng, dialogue = random.Random(7), Dialogue(TOKENIZER, template=POCKET_TEMPLATE)
     world = build_world(777)
-    shelf, sampler = Shelf(world, rng), ChainSampler(world, Half.TRAIN, rng)
+    searcher, sampler = SyntheticSearch(world, rng), ChainSampler(world, Half.TRAIN, rng)
     states = TOKENIZER.encode(" is")[0]
     right, total = 0, 0
     for _ in range(32):
-        row = encode_dialogue(dialogue, "which?", drill(shelf, rng, sampler.draw()), context_weight=0.0)
+        row = encode_dialogue(dialogue, "which?", reading_exercise(searcher, rng, sampler.draw()), context_weight=0.0)
         with torch.no_grad():
             guesses = policy(input_ids=torch.tensor([row.ids])).logits[0].argmax(-1).tolist()
         written = enumerate(zip(row.ids, row.weights, strict=True))

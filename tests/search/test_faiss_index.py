@@ -12,7 +12,7 @@ import pytest
 from calibadv.search.faiss_index import (
     PROBE,
     add_rows,
-    built_in,
+    build_parameters,
     gpu_fault,
     on_gpu,
     opened,
@@ -40,27 +40,30 @@ def unit_vectors(count: int, dim: int = 16, seed: int = 0) -> FloatArray:
     ],
 )
 def test_sizes_of_a_compressed_index_follow_from_the_corpus(documents: int, dim: int, expected: dict[str, int]) -> None:
-    assert built_in(SearchConfig(index="ivfpq"), documents, dim) == expected
+    assert build_parameters(SearchConfig(index="ivfpq"), documents, dim) == expected
 
 
 def test_given_parameters_are_built_in_and_those_of_the_search_are_not() -> None:
     given = SearchConfig(index="ivfpq", ivf_lists=8, pq_bytes=4, ivf_probes=3)
-    assert built_in(given, 1000, 16) == {"ivf_lists": 8, "pq_bytes": 4}
-    assert built_in(SearchConfig(index="hnsw", hnsw_search=7), 1000, 16) == {"hnsw_links": 32, "hnsw_build": 200}
-    assert built_in(SearchConfig(index="fp16"), 1000, 16) == built_in(SearchConfig(), 1, 16) == {}
+    assert build_parameters(given, 1000, 16) == {"ivf_lists": 8, "pq_bytes": 4}
+    assert build_parameters(SearchConfig(index="hnsw", hnsw_search=7), 1000, 16) == {
+        "hnsw_links": 32,
+        "hnsw_build": 200,
+    }
+    assert build_parameters(SearchConfig(index="fp16"), 1000, 16) == build_parameters(SearchConfig(), 1, 16) == {}
 
 
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 256 documents.*the corpus has 255: use 'flat'"):
-        built_in(SearchConfig(index="ivfpq"), 255, 16)
+        build_parameters(SearchConfig(index="ivfpq"), 255, 16)
     with pytest.raises(ValueError, match="pq_bytes = 5 does not divide the encoder's width 16"):
-        built_in(SearchConfig(index="ivfpq", pq_bytes=5), 1000, 16)
+        build_parameters(SearchConfig(index="ivfpq", pq_bytes=5), 1000, 16)
 
 
 @pytest.mark.parametrize(("kind", "least"), [("flat", 1.0), ("fp16", 0.97), ("hnsw", 0.97), ("ivfpq", 0.7)])
 def test_every_kind_finds_the_exact_neighbours_after_a_trip_to_disk(tmp_path: Path, kind: str, least: float) -> None:
     vectors, queries, options = unit_vectors(600), unit_vectors(20, seed=1), SearchConfig().but(index=kind)
-    index = trained_index(kind, vectors, built_in(options, *vectors.shape))
+    index = trained_index(kind, vectors, build_parameters(options, *vectors.shape))
     add_rows(index, vectors)
     faiss.write_index(index, str(tmp_path / "i"))
     scores, rows = search_in(opened(tmp_path / "i", options), options)(queries, 10)
@@ -77,7 +80,7 @@ def test_a_compressed_index_is_built_the_same_twice() -> None:
     options = SearchConfig(index="ivfpq")
 
     def build() -> bytes:
-        index = trained_index("ivfpq", vectors, built_in(options, *vectors.shape))
+        index = trained_index("ivfpq", vectors, build_parameters(options, *vectors.shape))
         add_rows(index, vectors)
         return bytes(faiss.serialize_index(index))
 

@@ -12,7 +12,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
-from calibadv.tracking.moved_store import settle
+from calibadv.tracking.moved_store import correct_artifact_roots
 from calibadv.tracking.pages import BASE, main, run_page, ui_command
 from calibadv.tracking.run_folder import RunFolder
 from tests.tracking.fake_run import record
@@ -31,7 +31,7 @@ def runs(database: Path, tmp_path: Path) -> Path:
     """The same, moved to a folder of the test's own, whose name needs quoting in an address."""
     (tmp_path / "a place").mkdir()
     moved = shutil.copytree(database, tmp_path / "a place" / "runs")
-    settle(moved / "mlflow.db")
+    correct_artifact_roots(moved / "mlflow.db")
     return moved
 
 
@@ -92,9 +92,9 @@ def test_a_moved_folder_goes_on_with_its_runs_and_files(runs: Path, tmp_path: Pa
 
 def test_settling_says_what_it_changed_and_does_it_once(runs: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(runs, tmp_path / "elsewhere")
-    assert settle(copy / "mlflow.db") == [(runs / "mlartifacts").as_uri()]
-    assert settle(copy / "mlflow.db") == []
-    assert settle(tmp_path / "nothing" / "mlflow.db") == []
+    assert correct_artifact_roots(copy / "mlflow.db") == [(runs / "mlartifacts").as_uri()]
+    assert correct_artifact_roots(copy / "mlflow.db") == []
+    assert correct_artifact_roots(tmp_path / "nothing" / "mlflow.db") == []
 
 
 def test_the_same_folder_by_another_path_is_left_alone(runs: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_same_folder_by_another_path_is_left_alone(runs: Path, tmp_path: Pat
     for name in ("mlflow.db", "mlartifacts"):
         (link / name).symlink_to(runs / name)
     before = (runs / "mlflow.db").read_bytes()
-    assert settle(link / "mlflow.db") == []
+    assert correct_artifact_roots(link / "mlflow.db") == []
     assert (runs / "mlflow.db").read_bytes() == before
 
 

@@ -23,7 +23,7 @@ from calibadv.rewards.format import format_reward
 from calibadv.rllib.module import load_causal_lm
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.dialogue import Dialogue
-from calibadv.supervised.demonstrations import Demonstration, Fate, demonstrations
+from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations
 from calibadv.supervised.training import GoldRecipe, batches, mean_loss, step_loss, train
 from calibadv.tags import PRE_THINK, parse_action
 from calibadv.types import Document, Question, Turn
@@ -51,7 +51,7 @@ TURNS = (
 
 def shown(
     *questions: Question, search: Library = SEARCH, limits: Limits = LIMITS, **how: Any
-) -> tuple[list[Demonstration], Counter[Fate]]:
+) -> tuple[list[Demonstration], Counter[Outcome]]:
     return asyncio.run(demonstrations(questions, DIALOGUE, search, limits, **how))
 
 
@@ -82,8 +82,8 @@ def test_ids_are_the_pieces_of_a_rollout_and_only_actions_train(prefill: str) ->
 
 
 def test_every_demonstration_is_in_the_format_in_both_forms() -> None:
-    kept, fates = shown(*questions(3), replace(QUESTION, id="m/9", sub_queries=("</search> Ada",), metadata={}))
-    assert fates[Fate.KEPT] == len(kept) == 4
+    kept, outcomes = shown(*questions(3), replace(QUESTION, id="m/9", sub_queries=("</search> Ada",), metadata={}))
+    assert outcomes[Outcome.KEPT] == len(kept) == 4
     for demonstration in kept:
         for prefill, row in (("", demonstration.written), (PRE_THINK, demonstration.prefilled)):
             edges = np.flatnonzero(np.diff(row.action_T.astype(int))) + 1
@@ -105,19 +105,19 @@ def test_the_search_is_asked_the_gold_queries() -> None:
 
 def test_an_answer_that_no_document_holds_is_dropped_unless_asked_for() -> None:
     elsewhere = Library((Document("x", "Oslofjord", "a fjord; Adair"),))
-    kept, fates = shown(QUESTION, search=elsewhere)
-    assert (kept, fates[Fate.UNSUPPORTED]) == ([], 1)
-    (demonstration,), fates = shown(QUESTION, search=elsewhere, keep_unsupported=True)
+    kept, outcomes = shown(QUESTION, search=elsewhere)
+    assert (kept, outcomes[Outcome.UNSUPPORTED]) == ([], 1)
+    (demonstration,), outcomes = shown(QUESTION, search=elsewhere, keep_unsupported=True)
     text = DIALOGUE.text(demonstration.written.ids_T)
-    assert fates[Fate.KEPT] == 1
+    assert outcomes[Outcome.KEPT] == 1
     assert "Now I need: Ada home town" in text
     assert "The documents do not say it. I believe it is Oslo." in text
     assert "The documents say" not in text
 
 
 def test_what_the_observation_limit_cuts_off_supports_nothing() -> None:
-    _, fates = shown(QUESTION, limits=replace(LIMITS, max_observation_tokens=20))
-    assert fates[Fate.UNSUPPORTED] == 1
+    _, outcomes = shown(QUESTION, limits=replace(LIMITS, max_observation_tokens=20))
+    assert outcomes[Outcome.UNSUPPORTED] == 1
 
 
 def test_the_golden_answer_that_was_read_is_given() -> None:
@@ -131,20 +131,20 @@ def test_the_golden_answer_that_was_read_is_given() -> None:
     ids=lambda limits: list(limits)[-1],
 )
 def test_dialogues_beyond_a_limit_are_dropped(limits: dict[str, int]) -> None:
-    kept, fates = shown(QUESTION, limits=replace(LIMITS, **limits))
-    assert (kept, fates[Fate.TOO_LONG]) == ([], 1)
+    kept, outcomes = shown(QUESTION, limits=replace(LIMITS, **limits))
+    assert (kept, outcomes[Outcome.TOO_LONG]) == ([], 1)
 
 
 def test_a_dialogue_with_its_end_fits_the_limit_exactly() -> None:
     (demonstration,), _ = shown(QUESTION)
     length = max(len(demonstration.written.ids_T), len(demonstration.prefilled.ids_T))
-    assert shown(QUESTION, limits=replace(LIMITS, max_tokens=length))[1][Fate.KEPT] == 1
-    assert shown(QUESTION, limits=replace(LIMITS, max_tokens=length - 1))[1][Fate.TOO_LONG] == 1
+    assert shown(QUESTION, limits=replace(LIMITS, max_tokens=length))[1][Outcome.KEPT] == 1
+    assert shown(QUESTION, limits=replace(LIMITS, max_tokens=length - 1))[1][Outcome.TOO_LONG] == 1
 
 
 def test_a_question_without_decomposition_is_counted() -> None:
-    _, fates = shown(replace(QUESTION, sub_queries=(), metadata={}))
-    assert fates == {Fate.NO_DECOMPOSITION: 1, Fate.KEPT: 0, Fate.UNSUPPORTED: 0, Fate.TOO_LONG: 0}
+    _, outcomes = shown(replace(QUESTION, sub_queries=(), metadata={}))
+    assert outcomes == {Outcome.NO_DECOMPOSITION: 1, Outcome.KEPT: 0, Outcome.UNSUPPORTED: 0, Outcome.TOO_LONG: 0}
 
 
 def test_each_epoch_learns_every_dialogue_once_in_a_form_that_is_drawn() -> None:

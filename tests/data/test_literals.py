@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from calibadv.data.errors import DataError
+from calibadv.data.literals import looks_like_literal, parse_literal
 from calibadv.data.questions import load_questions
 from calibadv.data.schema import QuestionRow, write_questions
-from calibadv.data.written import looks_written, written_value
 
 TWO = ["baker", 'it\'s "so"']
 
@@ -46,8 +46,8 @@ TWO = ["baker", 'it\'s "so"']
     ],
 )  # fmt: skip
 def test_what_json_python_and_numpy_write_is_read(text: str, value: Any) -> None:
-    assert looks_written(text)
-    assert written_value(text) == value
+    assert looks_like_literal(text)
+    assert parse_literal(text) == value
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_what_json_python_and_numpy_write_is_read(text: str, value: Any) -> None
 )
 def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why.replace("(", r"\(")):
-        written_value(text)
+        parse_literal(text)
 
 
 @pytest.mark.parametrize(
     "text", ["[sic] a word", "(The) Who", "('tis) so", "a ['b']", "The [Band", "{x", "'a', 'b'", ""]
 )
 def test_plain_text_does_not_look_written(text: str) -> None:
-    assert not looks_written(text)
+    assert not looks_like_literal(text)
 
 
 nested = st.recursive(
@@ -86,15 +86,15 @@ nested = st.recursive(
 
 @given(st.lists(nested, max_size=4) | st.dictionaries(st.text(), nested, max_size=3))
 def test_json_and_pythons_repr_come_back_as_they_were(value: Any) -> None:
-    assert written_value(json.dumps(value)) == value
-    assert written_value(repr(value)) == value
+    assert parse_literal(json.dumps(value)) == value
+    assert parse_literal(repr(value)) == value
 
 
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=6))
 def test_a_numpy_array_of_texts_comes_back_from_str_and_repr(texts: list[str]) -> None:
     array = np.array(texts, dtype=object)
-    assert written_value(str(array)) == texts
-    assert written_value(repr(array)) == texts
+    assert parse_literal(str(array)) == texts
+    assert parse_literal(repr(array)) == texts
 
 
 def one(path: Path) -> Any:

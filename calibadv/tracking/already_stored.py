@@ -19,7 +19,7 @@ _PAGE = 500  # traces that MLflow lists in one answer
 _IMAGE = re.compile(r"images/(.+?)[%+]step[%+](\d+)[%+]")
 
 
-class AlreadyThere:
+class AlreadyStored:
     """Asks the store once for each kind of thing, and only if it can have any."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:

@@ -28,18 +28,18 @@ _OPENINGS = ("['", '["', "[{", "{'", '{"', "array(", "np.array(", "numpy.array("
 """How a list of texts or an object begins, also one whose end was cut off; plain text hardly does."""
 
 
-def looks_written(text: str) -> bool:
+def looks_like_literal(text: str) -> bool:
     """Whether `text` looks like a list or an object, readable or not: by its brackets, or by how it begins."""
     text = text.strip()
     return text.startswith(_OPENINGS) or (text[:1], text[-1:]) in (("[", "]"), ("{", "}")) or _is_tuple(text)
 
 
-def quotes_values(text: str) -> bool:
+def begins_like_literal(text: str) -> bool:
     """Whether `text` begins as only a written list of texts or an object does: "['a'", not "[sic]"."""
     return text.lstrip().startswith(_OPENINGS)
 
 
-def written_value(text: str) -> Any:
+def parse_literal(text: str) -> Any:
     """The list or dict that `text` is written as; a tuple or a set is a list. ValueError says why it is none."""
     try:
         value = json.loads(text)
@@ -48,8 +48,8 @@ def written_value(text: str) -> Any:
             value = _Parser(text).whole()
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
-    if isinstance(value, str) and looks_written(value):  # written twice over
-        return written_value(value)
+    if isinstance(value, str) and looks_like_literal(value):  # written twice over
+        return parse_literal(value)
     if not isinstance(value, (list, dict)):
         raise ValueError("it is neither a list nor an object")
     return value
@@ -60,7 +60,7 @@ def _is_tuple(text: str) -> bool:
     if not (text.startswith(("('", '("')) and text.endswith(")")):
         return False
     try:
-        written_value(text)
+        parse_literal(text)
     except ValueError:
         return False
     return True
