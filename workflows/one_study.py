@@ -10,12 +10,12 @@ from pathlib import Path
 
 from calibadv.studies.dry_run import check_files
 from calibadv.studies.grid import Plan, PlannedRun, check_finished
-from calibadv.studies.live import open_progress
 from calibadv.studies.results import State, read_run
 from calibadv.studies.tables import Report, write_report
 from calibadv.studies.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.views.study import open_study_view
 
 log = logging.getLogger("workflows.compare")
 
@@ -46,21 +46,21 @@ def compare(plan: Plan, study: Path) -> int:
 def _run(plan: Plan, waiting: Sequence[PlannedRun], finished: set[str], parent: MlflowRun) -> int:
     from workflows.trials import run_trials  # Tune and RLlib: seconds that a finished study need not wait
 
-    with open_progress(plan, finished) as progress:
-        progress.stage("MLflow: the study's run")
+    with open_study_view(plan.runs, finished) as view:
+        view.stage("MLflow: the study's run")
         if not parent.wait_connected(CONNECT_TIMEOUT_S):
             log.warning("MLflow does not answer: the study goes on, its runs are tracked without a common parent")
         parent_id = parent.run_id
-        progress.stage("Ray and the search app, then the first runs' engines")
+        view.stage("Ray and the search app, then the first runs' engines")
 
         def ended(run: PlannedRun, failure: str) -> None:
             if failure:
                 close_unfinished(run, RunStatus.FAILED, child_tags(plan, run, parent_id))
-            progress.ended(run, failure)
+            view.ended(run, failure)
             write_report(plan, run.cell.group)
 
         try:
-            run_trials(plan, waiting, parent_id, progress.started, ended)
+            run_trials(plan, waiting, parent_id, view.started, ended)
         except KeyboardInterrupt:
             for run in waiting:
                 if read_run(plan.folder, run).state is State.UNFINISHED:

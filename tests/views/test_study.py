@@ -1,4 +1,4 @@
-"""A running study on the terminal, live and plain, and what a trial asks Ray for."""
+"""A running study on the terminal, live and plain."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from calibadv.config import load_config
 from calibadv.json_lines import Tail
 from calibadv.studies.grid import PlannedRun
-from calibadv.studies.live import LiveProgress, Newest, PlainProgress, open_progress
-from tests.build import overrides_of
+from calibadv.views.study import LiveStudy, Newest, PlainStudy, open_study_view
 from tests.studies.plan import make_plan
-from workflows.trials import shares_search, study_cpus, trial_request
 
 
 def log_step(run: PlannedRun, **metrics: float) -> None:
@@ -29,7 +26,7 @@ def terminal(height: int = 30) -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=110, height=height)
 
 
-def drawn(view: LiveProgress) -> list[list[str]]:
+def drawn(view: LiveStudy) -> list[list[str]]:
     page = Console(file=io.StringIO(), width=110, no_color=True)
     page.print(view.draw())
     assert isinstance(page.file, io.StringIO)
@@ -56,7 +53,7 @@ def test_a_tail_reads_whole_lines_as_they_come_and_begins_again_with_its_file(tm
 def test_the_live_table_shows_each_run_with_its_newest_numbers_and_state(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     first, second, third, *_ = plan.runs
-    view = LiveProgress(plan, {first.name}, terminal())
+    view = LiveStudy(plan.runs, {first.name}, terminal())
     view.stage("Ray and the search app")
     assert drawn(view)[-1][-5:] == ["Ray", "and", "the", "search", "app"]
     view.started(second)
@@ -74,7 +71,7 @@ def test_the_live_table_shows_each_run_with_its_newest_numbers_and_state(tmp_pat
 
 def test_a_small_terminal_shows_what_runs(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
-    view = LiveProgress(plan, set(), terminal(height=8))  # room for three rows
+    view = LiveStudy(plan.runs, set(), terminal(height=8))  # room for three rows
     view.started(plan.runs[-1])
     assert [line[0] for line in drawn(view)[1:4]] == ["grpo", "grpo", "calibadv-half"]
 
@@ -83,7 +80,7 @@ def test_log_lines_pass_through_the_live_table_and_logging_is_restored(tmp_path:
     console, root, own = terminal(), logging.getLogger(), logging.StreamHandler(io.StringIO())
     root.addHandler(own)
     try:
-        with LiveProgress(make_plan(tmp_path), set(), console):
+        with LiveStudy(make_plan(tmp_path).runs, set(), console):
             assert own not in root.handlers
             logging.getLogger("workflows.somewhere").warning("MLflow does not answer")
         assert own in root.handlers
@@ -99,7 +96,7 @@ def test_plain_progress_is_a_line_for_begin_step_and_end(tmp_path: Path, caplog:
     caplog.set_level(logging.INFO)
     plan = make_plan(tmp_path)
     one, two, *_ = plan.runs
-    view = PlainProgress(plan)
+    view = PlainStudy()
     view.started(one)
     view.started(two)
     view.say_steps()
@@ -122,57 +119,7 @@ def test_the_live_table_is_for_terminals_alone(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     plan = make_plan(tmp_path)
-    assert isinstance(open_progress(plan, set(), Console(file=io.StringIO())), PlainProgress)
-    assert isinstance(open_progress(plan, set(), terminal()), LiveProgress)
+    assert isinstance(open_study_view(plan.runs, set(), Console(file=io.StringIO())), PlainStudy)
+    assert isinstance(open_study_view(plan.runs, set(), terminal()), LiveStudy)
     monkeypatch.setenv("CI", "1")
-    assert isinstance(open_progress(plan, set(), terminal()), PlainProgress)
-
-
-def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
-    def request(*overrides: str) -> list[dict[str, float]]:
-        bundles: list[dict[str, float]] = trial_request(load_config(None, overrides_of(*overrides))).bundles
-        return bundles
-
-    two_engines, on_cpus = "--rollout.engines=2", "--cluster.gpus_per_engine=0"
-    # All on CPUs, the learner in the trial's process; then a learner with a GPU.
-    assert request(two_engines, on_cpus) == [{"CPU": 1}] * 3
-    assert request("--learner.learners=1", "--learner.gpus_per_learner=1", two_engines, on_cpus) == [
-        {"CPU": 1},
-        {"CPU": 1, "GPU": 1},
-        {"CPU": 1},
-        {"CPU": 1},
-    ]
-    # Two learners and two engines of two ranks each.
-    apart = ["--learner.learners=2", "--learner.gpus_per_learner=1", "--rollout.tensor_parallel=2", two_engines]
-    assert request(*apart, "--cluster.cpus_per_engine=4") == [
-        {"CPU": 1},
-        *[{"CPU": 1, "GPU": 1}] * 2,
-        *[{"CPU": 4, "GPU": 2}] * 2,
-    ]
-    # Roles are asked for as well, and an engine that asks for nothing has no bundle.
-    roles = ["--cluster.address=auto", "--cluster.engines_on=engine", "--cluster.learners_on=learner"]
-    assert request(*apart, *roles) == [
-        {"CPU": 1},
-        *[{"CPU": 1, "GPU": 1, "learner": 0.001}] * 2,
-        *[{"CPU": 1, "GPU": 2, "engine": 0.001}] * 2,
-    ]
-    assert request(two_engines, on_cpus, "--cluster.cpus_per_engine=0") == [{"CPU": 1}]
-    # On one GPU, each learner with its engine.
-    shares = ["--learner.gpus_per_learner=0.4", "--cluster.gpus_per_engine=0.6", "--learner.learners=2"]
-    pair = {"CPU": 2, "GPU": 1}
-    assert request("--rollout.placement=colocated", two_engines, *shares) == [{"CPU": 1}, pair, pair]
-
-
-def test_a_cluster_has_room_for_the_largest_runs_at_once() -> None:
-    # Engines, half a CPU for search, learners, 2 for Serve and Ray Data, 1 for the trial.
-    small, large = (load_config(None, {"rollout.engines": n, "learner.learners": 1}) for n in (1, 4))
-    assert study_cpus([small, large, small], concurrent=1) == 4 + 0.5 + 1 + 2 + 1
-    assert study_cpus([small, large, small], concurrent=2) == 8.5 + 5.5
-    assert study_cpus([small], concurrent=3) == 5.5
-
-
-def test_runs_share_the_search_app_when_they_search_alike() -> None:
-    shared = load_config(None, {})
-    assert shares_search(load_config(None, {"method.name": "grpo", "run.seed": 3}), shared)
-    assert not shares_search(load_config(None, {"search.top_k": 5}), shared)
-    assert not shares_search(load_config(None, {"data.corpus": "other.jsonl"}), shared)
+    assert isinstance(open_study_view(plan.runs, set(), terminal()), PlainStudy)
