@@ -7,7 +7,7 @@ a pool actor puts dies with that actor. Where a learner keeps a copy on its GPU 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import ray
@@ -22,6 +22,13 @@ logger = logging.getLogger(__name__)
 DEFAULT_CHUNK_BYTES = 256 * 2**20
 
 
+def put_chunk(chunk: torch.Tensor, source: torch.device) -> ray.ObjectRef:
+    """The bytes in the object store, once what was copied from `source` is there."""
+    if source.type == "cuda":
+        torch.cuda.synchronize(source)
+    return ray.put(chunk.numpy())
+
+
 def chunk_state(
     named_tensors: Iterable[tuple[str, torch.Tensor]],
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
@@ -29,6 +36,7 @@ def chunk_state(
     copy: DeviceCopy | None = None,
     *,
     store: bool = True,
+    put: Callable[[torch.Tensor, torch.device], ray.ObjectRef] = put_chunk,
 ) -> PackedWeights:
     """The tensors in the object store, owned by the caller, at most one chunk in memory at a time.
 
@@ -40,12 +48,14 @@ def chunk_state(
         raise ValueError(f"chunk_bytes must be at least 1, got {chunk_bytes}")
     chunks: list[ray.ObjectRef] = []
     manifest: list[TensorSpec] = []
-    parts: list[torch.Tensor] = []
+    parts: list[torch.Tensor] = []  # of the chunk, for `copy`
+    buffer = torch.empty(0, dtype=torch.uint8)  # the chunk, for the store; the next one is written over it
+    source = torch.device("cpu")
     number = filled = 0
 
     def close() -> None:
         if store:
-            chunks.append(ray.put(np.concatenate([part.cpu().numpy() for part in parts])))
+            chunks.append(put(buffer[:filled], source))
         if copy is not None:
             copy.add(parts)
 
@@ -53,19 +63,28 @@ def chunk_state(
         copy.begin()
     for name, given in named_tensors:
         kept = dtype if dtype is not None and given.is_floating_point() else given.dtype
-        # Copied: a tensor may be there only until the next is asked for.
-        tensor = given.detach().to(given.device if copy is not None else "cpu", kept, copy=True).contiguous()
-        part = tensor.reshape(-1).view(torch.uint8)
-        if parts and filled + part.nbytes > chunk_bytes:
+        # Cast where it lies: on its way to main memory, one thread of the CPU would cast after all bytes had come.
+        # A tensor may be there only until the next is asked for.
+        tensor = given.detach().to(given.device, kept, copy=copy is not None).contiguous()
+        part, source = tensor.reshape(-1).view(torch.uint8), tensor.device
+        if filled and filled + part.nbytes > chunk_bytes:
             close()
             parts, number, filled = [], number + 1, 0
+        if store and len(buffer) < filled + part.nbytes:
+            # Pinned, so that a GPU writes into it by itself; a chunk that is longer than others is one tensor.
+            assert filled == 0, "what is added fits in the chunk"
+            size = max(chunk_bytes, part.nbytes)
+            buffer = torch.empty(size, dtype=torch.uint8, pin_memory=source.type == "cuda")
+        if store:
+            buffer[filled : filled + part.nbytes].copy_(part, non_blocking=True)
+        if copy is not None:
+            parts.append(part)
         spec = TensorSpec(
             name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), number, filled, part.nbytes
         )
         manifest.append(spec)
-        parts.append(part)
         filled += part.nbytes
-    if parts:
+    if manifest:
         close()
     shared = copy.finish() if copy is not None else None
     return PackedWeights(tuple(chunks), tuple(manifest), (shared,) if shared is not None else ())
