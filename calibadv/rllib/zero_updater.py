@@ -25,7 +25,8 @@ from calibadv.config import LearnerConfig
 from calibadv.losses import TokenStats, token_stats
 from calibadv.rllib.head import head_of
 from calibadv.rllib.lora import merged
-from calibadv.rllib.module import CausalLMModule, action_hidden
+from calibadv.rllib.module import CausalLMModule
+from calibadv.rllib.policy import action_hidden
 from calibadv.rllib.ranks import most_of_ranks
 from calibadv.rllib.updater import Update
 from calibadv.rllib.zero import check_layout, deepspeed_config, layer_groups, layout

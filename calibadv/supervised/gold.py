@@ -30,7 +30,7 @@ from calibadv.data.tally import Tally
 from calibadv.files import whole_folder
 from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.model_folder import write_model_folder
-from calibadv.rllib.module import load_causal_lm
+from calibadv.rllib.policy import load_causal_lm
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
 from calibadv.search.remote import http_search

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from calibadv.batching import Row, micro_batches
-from calibadv.rllib.module import action_hidden, action_stats
 from calibadv.rllib.objective import to_tensors
+from calibadv.rllib.policy import action_hidden, action_stats
 from calibadv.supervised.demonstrations import Demonstration
 
 log = logging.getLogger(__name__)

@@ -151,7 +151,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     kept: dict[Any, Any] = {}
 
     def put(value: Any) -> Any:
-        kept[reference := f"ref {len(kept)}"] = value
+        kept[reference := f"ref {len(kept)}"] = value.copy()  # as Ray does
         return reference
 
     monkeypatch.setattr(ray, "put", put)

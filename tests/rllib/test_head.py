@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from calibadv.rllib.head import Steps, check_architecture, check_own_logits, head_of, measured
-from calibadv.rllib.module import load_causal_lm, policy_pass
+from calibadv.rllib.policy import load_causal_lm, policy_pass
 
 TINY = {
     "vocab_size": 90,

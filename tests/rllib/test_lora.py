@@ -18,7 +18,7 @@ from calibadv.config import ConfigError, load_config
 from calibadv.rllib.learner import PolicyLearner
 from calibadv.rllib.learner_state import load_learners, save_learners
 from calibadv.rllib.lora import Lora, add_adapters, merged, target_layers
-from calibadv.rllib.module import load_causal_lm
+from calibadv.rllib.policy import load_causal_lm
 from calibadv.rllib.totals import step_metrics
 from calibadv.types import Group
 from tests.build import group, overrides_of, trajectory

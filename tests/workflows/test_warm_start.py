@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from calibadv.pocket import policy_path
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE
 from calibadv.rewards.format import format_reward
-from calibadv.rllib.module import load_causal_lm
+from calibadv.rllib.policy import load_causal_lm
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations

@@ -1,0 +1,71 @@
+"""A Hugging Face causal language model as a policy: loaded, and its pass over a micro-batch. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from calibadv.losses import TokenStats, token_stats
+from calibadv.rllib.head import check_own_logits, head_of
+
+
+def load_causal_lm(path: str) -> PreTrainedModel:
+    """The causal LM in `path` (a folder or a hub name) in fp32, without dropout and router noise.
+
+    ValueError for a missing one, and for one whose own log-probs are not those of `policy_pass`.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        _without_noise(config)
+        model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+        check_own_logits(model, lambda batch: policy_pass(model, batch)[1].logprobs_N)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot train the model at {path!r}: {error}") from None
+    return model
+
+
+def _without_noise(config: PreTrainedConfig) -> None:
+    """Sets every dropout and jitter to 0, in place: the ratio compares with an engine that has none."""
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            _without_noise(value)
+        elif isinstance(value, float) and ("drop" in name or "jitter" in name):
+            setattr(config, name, 0.0)
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that never trains."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def value_head(hidden_size: int) -> nn.Linear:
+    """A linear map to one value, which says 0 everywhere until it is trained."""
+    head = nn.Linear(hidden_size, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def policy_pass(model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, TokenStats]:
+    """Hidden states [N, H] of a micro-batch's action tokens, and their log-probs and entropies."""
+    hidden_NH = action_hidden(model.base_model, batch)
+    return hidden_NH, action_stats(model, hidden_NH, batch)
+
+
+def action_hidden(trunk: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Hidden states [N, H] that predict a micro-batch's action tokens, row by row: the only ones a head needs."""
+    # Rows are padded on the right and the model is causal: no real token attends to padding, and without a mask the
+    # attention kernel is the fast one.
+    hidden_BTH: Tensor = trunk(input_ids=batch["ids_BT"], use_cache=False).last_hidden_state
+    action_BT = batch["action_BT"]
+    predicts_BT = torch.zeros_like(action_BT)
+    predicts_BT[:, :-1] = action_BT[:, 1:]
+    return hidden_BTH[predicts_BT]
+
+
+def action_stats(model: PreTrainedModel, hidden_NH: Tensor, batch: dict[str, Tensor]) -> TokenStats:
+    """Log-probs and entropies [N] of a micro-batch's action tokens under the model's head."""
+    return token_stats(hidden_NH, head_of(model), batch["ids_BT"][batch["action_BT"]])
