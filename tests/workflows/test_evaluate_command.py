@@ -57,7 +57,7 @@ def test_what_is_missing_ends_the_command(arguments: list[str], capsys: pytest.C
     with pytest.raises(SystemExit) as exit_of:
         parse_command(arguments)
     assert exit_of.value.code == 2
-    assert "usage: evaluate.py" in capsys.readouterr().err
+    assert "the following arguments are required" in capsys.readouterr().err
 
 
 def test_settings_that_speed_things_up_are_overrides_like_any_other() -> None:
