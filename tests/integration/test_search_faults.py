@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -23,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
-from calibadv.cluster.local_ray import init_local_ray
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup
 from calibadv.rollout.plans import chains
@@ -255,17 +251,12 @@ def faulty_corpus(control: str) -> list[Document]:
 
 
 @pytest.fixture(scope="module")
-def faults() -> Iterator[Faults]:
-    # Socket paths are limited to 107 characters: pytest's own temporary folders are too long for Ray.
-    folder = Path(tempfile.mkdtemp(prefix="sf", dir="/tmp"))
-    faults = Faults(folder / "fault.json")
+def faults(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:  # noqa: ARG001
+    faults = Faults(tmp_path_factory.mktemp("faults") / "fault.json")
     faults.set()
-    init_local_ray(num_cpus=4, log_to_driver=False, _temp_dir=str(folder / "r"))
     start(faults)
     yield faults
     stop_search("faults")
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def start(faults: Faults) -> None:

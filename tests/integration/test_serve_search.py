@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import shutil
 import socket
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +17,6 @@ from typing import Any
 import pytest
 import ray
 
-from calibadv.cluster.local_ray import init_local_ray
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.client import RetryPolicy
@@ -52,17 +49,11 @@ class Reply:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Path]:
-    # Socket paths are limited to 107 characters: pytest's own temporary folders are too long for Ray.
-    folder = Path(tempfile.mkdtemp(prefix="rs", dir="/tmp"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
-        init_local_ray(num_cpus=4, _temp_dir=str(folder / "r"))
-        yield folder
-        stop_search("search")
-        stop_search("lexical")
-        ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+def cluster(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:  # noqa: ARG001
+    """A folder for the apps on the Ray that runs."""
+    yield tmp_path_factory.mktemp("serve")
+    stop_search("search")
+    stop_search("lexical")
 
 
 @pytest.fixture(scope="module")
