@@ -1,9 +1,9 @@
-"""The laboratory: `python workflows/lab.py STUDY.toml [--jobs 2] [--report]`.
+"""The laboratory: `python workflows/lab.py STUDY.toml [STUDY.toml …] [--jobs 2] [--report]`.
 
-Makes every run of the study that is not finished yet, on the CPU, minutes each; called again it goes on where it
-stopped. Finished runs join the study's table in `--results`, and what stands there is not made again. `--report` makes
-no run: it writes table and figure of what there is. What a study file holds: `calibadv/lab/study.py`; examples:
-`workflows/studies/lab-*.toml`.
+Makes every run of the studies, one study after the other, that is not finished yet, on the CPU, minutes each; called
+again it goes on where it stopped. Finished runs join a study's table in `--results`, and what stands there is not made
+again. `--report` makes no run: it writes table and figure of what there is. What a study file holds:
+`calibadv/lab/study.py`; examples: `workflows/studies/lab-*.toml`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lab.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", type=Path, nargs="?", help="the study's TOML file")
+    parser.add_argument("study", type=Path, nargs="*", help="TOML files of studies, made one after the other")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each (default 2)")
     parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="where runs are made (default runs/lab)")
     parser.add_argument(
@@ -49,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.drift:
         log.info("%s", write_drift(given.results))
         return 0
-    if given.study is None:
+    if not given.study:
         parser.error("a study file is needed, e.g. workflows/studies/lab-mismatch.toml")
-    study = load_study(given.study)
-    failed = 0 if given.report else make(study, given.folder / study.name, given.results, given.jobs)
-    log.info("%s", write_report(study, given.folder / study.name, given.results))
+    failed = 0
+    for study in [load_study(path) for path in given.study]:  # all are checked before the first is made
+        folder = given.folder / study.name
+        failed += 0 if given.report else make(study, folder, given.results, given.jobs)
+        log.info("%s", write_report(study, folder, given.results))
     return 1 if failed else 0
 
 

@@ -100,10 +100,15 @@ class Laboratory:
         }
 
     def _roll(self, questions: Sequence[Question], roll: Callable[..., Any], step: int) -> list[Group]:
-        async def all_of_them() -> list[RolledGroup]:
-            return list(await asyncio.gather(*(roll(q, self._sampler, step=step, version=step) for q in questions)))
+        rolled: list[RolledGroup] = []
 
-        groups = [rolled.group for rolled in asyncio.run(all_of_them())]
+        async def all_of_them() -> (
+            None
+        ):  # returns nothing: asyncio.run would spell out, array by array, what it returns
+            rolled.extend(await asyncio.gather(*(roll(q, self._sampler, step=step, version=step) for q in questions)))
+
+        asyncio.run(all_of_them())
+        groups = [one.group for one in rolled]
         assert all(groups), "the laboratory's search does not fail"
         return [group for group in groups if group]
 

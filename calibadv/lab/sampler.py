@@ -174,7 +174,8 @@ def drawn(p_BV: Tensor, chance_B: Tensor, top_p: float) -> Tensor:
         p_BV = torch.where(p_BV >= torch.from_numpy(least_B), p_BV, 0.0)
     mass_BV = p_BV.cumsum(-1)
     picked_B = torch.searchsorted(mass_BV, chance_B[:, None] * mass_BV[:, -1:], right=True)[:, 0]
-    return torch.minimum(picked_B, last_possible(p_BV))
+    # Where rounding puts `chance` at or above the whole mass no word passes it.
+    return picked_B if int(picked_B.max()) < p_BV.shape[1] else torch.minimum(picked_B, last_possible(p_BV))
 
 
 def last_possible(p_BV: Tensor) -> Tensor:
