@@ -228,8 +228,13 @@ def group_metrics(
 
 
 def reward_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
-    """Mean reward and its two parts; exact match needs the question, so it is in `group_metrics`."""
+    """Mean reward, F1 and format, and the parts of a reward that has some; exact match is in `group_metrics`."""
+    parts = sorted({name for t in trajectories for name in t.reward_parts})
     return {
+        **{
+            f"reward/part_{name}": _mean(t.reward_parts[name] for t in trajectories if name in t.reward_parts)
+            for name in parts
+        },
         "reward/mean": _mean(t.reward for t in trajectories),
         "reward/f1": _mean(t.answer_reward for t in trajectories),
         "reward/format": _mean(t.format_reward for t in trajectories),

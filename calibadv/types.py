@@ -97,12 +97,13 @@ class Trajectory:
     answer: str | None
     answer_reward: float  # F1 in [0, 1]
     format_reward: float  # 0 or 1
-    reward: float  # answer_reward * format_reward
+    reward: float  # what `reward.outcome` gives; F1 gated by format unless it says otherwise
     policy_version: int = 0
     tree: int = 0  # trajectories of one tree branched off one first chain; chains by themselves: all 0
     truncated: bool = False  # a token limit (of the turn or of the whole) cut it
     forced_final: bool = False  # wrote a search where only an answer was left
     infra_failed: bool = False  # the environment failed, not the policy: never train on or score it
+    reward_parts: Mapping[str, float] = field(default_factory=dict)  # that the reward is the sum of, if it is
 
     @property
     def num_actions(self) -> int:

@@ -17,6 +17,7 @@ from calibadv.rollout.protocols import SearchFn
 from calibadv.search.client import RetryingSearch, RetryPolicy
 from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchConfig
+from calibadv.search.tool import load_tool, tool_search
 from calibadv.types import Document
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ RENEW_EVERY_S = 2.0
 
 
 def search_factory(config: SearchConfig, app: str) -> Callable[[], SearchFn]:
-    """What makes the search tool inside an engine: of the server at `config.url`, or of the app of this name."""
+    """What makes the search tool inside an engine: of the user's function, of a server, or of the app of this name."""
+    if config.tool:
+        return partial(tool_search, config, load_tool(config))
     if config.url:
         return partial(http_search, config)
     return partial(serve_search, app, RetryPolicy(config.timeout_s, config.patience_s))

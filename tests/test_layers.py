@@ -38,7 +38,7 @@ data pocket                   questions and documents; a small world with its po
 rollout                       one trajectory, and the groups of a question
 advantages rewards            pure functions of what was rolled out
 tags batching losses collapse
-types section files tables json_lines http_client model_source unspaced
+types section files tables json_lines http_client model_source unspaced user_code
 """
 LEVEL = {
     unit if unit in PACKAGES else f"calibadv.{unit}": level

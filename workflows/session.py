@@ -93,8 +93,8 @@ def started(
 
 
 def open_search(config: Config, corpus: Path, name: str) -> None:
-    """Starts the search app `name` over the corpus and returns when it answers; nothing where `search.url` is asked."""
-    if not config.search.url:
+    """Starts the search app `name` over the corpus and returns when it answers; none where another is asked."""
+    if not config.search.elsewhere:
         on = role(config.cluster.search_on)
         start_search(config.search, corpus, config.run.cache / "search", name, resources=on)
 

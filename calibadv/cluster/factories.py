@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
+from ray.cloudpickle import register_pickle_by_value
 from transformers import AutoTokenizer
 
 from calibadv.cluster.engine import Engine
 from calibadv.cluster.rows import RolloutRow
 from calibadv.config import Config
 from calibadv.methods import Method
+from calibadv.rewards.outcome import Outcome, make_outcome
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.chat_template import problems
 from calibadv.rollout.dialogue import Dialogue
@@ -19,6 +21,7 @@ from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.protocols import GenerateFn, SearchFn
 from calibadv.rollout.tally import Tally
 from calibadv.types import Phase
+from calibadv.user_code import loaded_modules
 
 
 def make_engine(config: Config, model_folder: str) -> Engine:
@@ -83,9 +86,14 @@ def make_limits(config: Config) -> Limits:
 
 
 def make_roller(
-    config: Config, method: Method, model_folder: str, search: SearchFn, tally: Tally | None = None
+    config: Config,
+    method: Method,
+    model_folder: str,
+    search: SearchFn,
+    tally: Tally | None = None,
+    outcome: Outcome | None = None,
 ) -> GroupRoller:
-    """Rolls out groups as configured."""
+    """Rolls out groups as configured. `outcome`: the configured reward, where it has been looked up already."""
     return GroupRoller(
         dialogue=make_dialogue(config, method, model_folder),
         search=search,
@@ -97,24 +105,47 @@ def make_roller(
         require_search=config.rollout.require_search,
         on_void_turn=config.rollout.on_void_turn,
         infra_retries=config.rollout.infra_retries,
+        outcome=outcome or outcome_of(config),
         score_turns=method.score_turns() if method.score_turns else None,
         tally=tally or Tally(),
     )
+
+
+def outcome_of(config: Config) -> Outcome:
+    """The configured outcome reward; a failing one is tried as often again as a failing rollout."""
+    return make_outcome(config.reward.outcome, config.rollout.infra_retries)
+
+
+def roll_group(
+    config: Config, method: Method, model_folder: str, search_factory: Callable[[], SearchFn]
+) -> Callable[[], RollGroup]:
+    """What an engine's process makes its rollout function of. The user's code goes along, by value."""
+    outcome = outcome_of(config)
+    for module in loaded_modules():  # no other process could import a file by its path, or knows where it lies
+        register_pickle_by_value(module)
+    return partial(RollGroup, config, method, model_folder, search_factory, outcome)
 
 
 class RollGroup:
     """The worker's rollout function, with a tally of what it has done."""
 
     def __init__(
-        self, config: Config, method: Method, model_folder: str, search_factory: Callable[[], SearchFn]
+        self,
+        config: Config,
+        method: Method,
+        model_folder: str,
+        search_factory: Callable[[], SearchFn],
+        outcome: Outcome,
     ) -> None:
         self._config, self._method, self._model_folder = config, method, model_folder
-        self._search_factory = search_factory
+        self._search_factory, self._outcome = search_factory, outcome
         self.tally = Tally()
 
     @cached_property
     def _roller(self) -> GroupRoller:  # at the first rollout: the search app may start while engines do
-        return make_roller(self._config, self._method, self._model_folder, self._search_factory(), self.tally)
+        return make_roller(
+            self._config, self._method, self._model_folder, self._search_factory(), self.tally, self._outcome
+        )
 
     async def __call__(self, row: RolloutRow, generate: GenerateFn, version: int) -> RolledGroup:
         roll = self._roller.train if row.phase is Phase.TRAIN else self._roller.evaluate

@@ -84,7 +84,7 @@ def ask_nodes(config: Config) -> tuple[list[Node], list[str]]:
 def paths_of(config: Config) -> tuple[str, ...]:
     """The absolute paths that every node must see; those of the pocket world are written where they are needed."""
     given = [config.model.path, config.search.faiss_index]
-    if not config.search.url:
+    if not config.search.elsewhere:
         given.append(config.data.corpus)
     return tuple(path for path in given if path != POCKET and path.startswith("/"))
 

@@ -10,8 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from calibadv.collapse import Limits
 from calibadv.data.errors import short_repr
 from calibadv.methods import Method, make_method
+from calibadv.rewards.outcome import make_outcome
 from calibadv.section import Content, Decides, Means, Result, Rollouts, Section, Share, Steps, Task
 from calibadv.types import TokenUnit
+from calibadv.user_code import names_code
 
 LONGEST_NAME = 200  # bytes of a run's: file systems allow 255, and drafts of it have longer ones
 POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
@@ -86,6 +88,15 @@ class RewardConfig(Section):
 
     tokens: TokenUnit = TokenUnit.WORDS
     """Of answers; "unspaced" for Chinese, Japanese, Thai, … (docs/evaluation.md)."""
+    outcome: str = "f1"
+    """Of a whole rollout: f1 (gated by format), f1_ungated, em, cover_em, format_bonus, or a function of your own as
+    file.py:name or package.module:name (docs/extend.md)."""
+
+    @model_validator(mode="after")
+    def _known(self) -> RewardConfig:
+        if not names_code(self.outcome):
+            make_outcome(self.outcome)
+        return self
 
 
 class MethodConfig(Section):
@@ -94,7 +105,8 @@ class MethodConfig(Section):
     decides: ClassVar[Decides] = Decides.RESULT
 
     name: str = "calibadv"
-    """A method of the README's index, e.g. calibadv or grpo."""
+    """A method of the README's index, e.g. calibadv or grpo, or a function of your own that returns a `Method`, as file.py:name
+    or package.module:name (docs/extend.md)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The method's own parameters, e.g. --method.params.lam 2.0; the README lists those of each."""
 

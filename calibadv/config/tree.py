@@ -144,7 +144,7 @@ class Config(Section):
 
     @property
     def run_name(self) -> str:
-        return self.run.name or f"{self.method.name}-seed{self.run.seed}"
+        return self.run.name or f"{self.method.name.rpartition(':')[2]}-seed{self.run.seed}"
 
     @property
     def rollouts_per_step(self) -> int:

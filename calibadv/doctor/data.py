@@ -21,7 +21,7 @@ def data(subject: Subject) -> Iterator[Finding]:
     files = subject.files
     for name in ("train", "test"):
         yield readable_questions(f"{name} questions", files[name])
-    if subject.config.search.url:
+    if subject.config.search.elsewhere:
         yield passed("corpus", "search.url is asked, so that nothing is searched here")
     else:
         yield readable_corpus(files["corpus"])

@@ -123,7 +123,7 @@ def ram_bytes(config: Config, sizes: ModelSizes) -> float:
     cache = config.rollout.kv_cache_gb * GIB
     engine = PROCESS_BYTES + (0 if config.cluster.gpus_per_engine else sizes.weights_bytes + cache)
     learner = PROCESS_BYTES + (0 if config.learner.gpus_per_learner else sizes.learner_bytes)
-    retrievers = 0 if config.search.url else config.search.replicas * PROCESS_BYTES
+    retrievers = 0 if config.search.elsewhere else config.search.replicas * PROCESS_BYTES
     published = 2 * sizes.weights_bytes  # the version that is read and the one that is written
     processes = config.rollout.engines * engine + max(config.learner.learners, 1) * learner + retrievers
     return processes + published + BASE_BYTES

@@ -127,7 +127,7 @@ def learned(metrics: dict[str, Any]) -> Finding:
 
 def any_documents(subject: Subject) -> list[Document]:
     """What a search of a trial finds: the corpus's first passages."""
-    if subject.config.search.url:  # its corpus need not be here
+    if subject.config.search.elsewhere:  # its corpus need not be here
         return [Document("doctor", "Oslo", "Oslo is the capital of Norway.")]
     return first_documents(subject.files["corpus"], subject.config.search.top_k)
 

@@ -100,13 +100,13 @@ def ask_model(
     asks: Sequence[Ask], model: EvaluatedModel, search_factory: Callable[[], SearchFn], roll: Rollouts
 ) -> Iterator[tuple[Ask, Prediction]]:
     """Asks each question once, greedily: an `AskOnce` of the model. Its engines live as long as the iterator."""
-    from calibadv.cluster.factories import RollGroup, make_engine
+    from calibadv.cluster.factories import make_engine, roll_group
     from calibadv.cluster.rollout_worker import WorkerSettings
 
     method = model.config.method.make()
     worker = WorkerSettings(
         engine_factory=partial(make_engine, model.config, str(model.folder)),
-        rollout_factory=partial(RollGroup, model.config, method, str(model.folder), search_factory),
+        rollout_factory=roll_group(model.config, method, str(model.folder), search_factory),
         coordinator=f"evaluation-{model.name}-{uuid.uuid4().hex[:8]}",
         weights="own",
         engine_timeout_s=model.config.rollout.engine_timeout_s,

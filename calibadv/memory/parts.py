@@ -133,7 +133,7 @@ def weight_bytes(config: Config) -> int:
 def search_parts(config: Config) -> Iterator[Part]:
     """The search app's GPUs, and those of its index where that is spread over shards of its own."""
     search = config.search
-    if search.url or not search.device.startswith("cuda"):
+    if search.elsewhere or not search.device.startswith("cuda"):
         return
     items: list[Item] = []
     index: tuple[Item, ...] = ()
@@ -183,7 +183,7 @@ def _colocated(config: Config) -> bool:
 def _search_gpus(config: Config) -> float:
     """GPUs of the search app; a server that is up has its own."""
     search = config.search
-    if search.url:
+    if search.elsewhere:
         return 0.0
     shards = search.shards * search.shard_replicas if search.shards > 1 else 0
     return search.replicas * search.num_gpus + shards * search.shard_gpus

@@ -21,6 +21,7 @@ from calibadv.methods.ppo import ppo
 from calibadv.methods.simpletir import simpletir
 from calibadv.methods.stepsearch import stepsearch
 from calibadv.methods.tree_grpo import tree_grpo
+from calibadv.user_code import load, names_code
 
 METHODS: dict[str, Callable[..., Method]] = {
     "calibadv": calibadv,
@@ -37,10 +38,9 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 
 def make_method(name: str, params: dict[str, Any], methods: Mapping[str, Callable[..., Method]] = METHODS) -> Method:
-    """`methods[name](**params)`; ValueError with the nearest right name for an unknown one, or with a wrong value."""
-    if name not in methods:
-        raise ValueError(f"unknown method {name!r}{_nearest(name, list(methods))}; methods: {', '.join(methods)}")
-    known = list(inspect.signature(methods[name]).parameters)
+    """`methods[name](**params)`, or the user's; ValueError with the nearest right name for an unknown one, or with a wrong value."""
+    function = _function(name, methods)
+    known = list(inspect.signature(function).parameters)
     for param in params:
         if param not in known:
             raise ValueError(
@@ -51,16 +51,31 @@ def make_method(name: str, params: dict[str, Any], methods: Mapping[str, Callabl
             raise ValueError(f"method {name!r}: {param} is {params[param]}: expected a finite number")
     try:
         # Checked and converted by their annotations: `--method.params.pre_think False` is the text "False", and true.
-        return validate_call(methods[name])(**params)
+        method = validate_call(function)(**params)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise ValueError(f"method {name!r}: {where} is {problem['input']!r}: {problem['msg']}") from None
+    if not isinstance(method, Method):
+        raise ValueError(f"method {name!r} returned {type(method).__name__}, expected a calibadv.methods.Method")
+    return method
 
 
 def all_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter of a known method, `params` over its defaults: what a run is told apart by."""
-    return {known.name: known.default for known in inspect.signature(METHODS[name]).parameters.values()} | dict(params)
+    return {
+        known.name: known.default for known in inspect.signature(_function(name, METHODS)).parameters.values()
+    } | dict(params)
+
+
+def _function(name: str, methods: Mapping[str, Callable[..., Method]]) -> Callable[..., Method]:
+    """Of ours by its name, or the user's as file.py:name or package.module:name."""
+    if names_code(name):
+        function: Callable[..., Method] = load(name, "method.name")
+        return function
+    if name not in methods:
+        raise ValueError(f"unknown method {name!r}{_nearest(name, list(methods))}; methods: {', '.join(methods)}")
+    return methods[name]
 
 
 def _nearest(word: str, known: list[str]) -> str:

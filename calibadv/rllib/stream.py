@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.checkpoints.folders import Stored
-from calibadv.cluster.factories import RollGroup, make_engine
+from calibadv.cluster.factories import make_engine, roll_group
 from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
@@ -55,7 +55,7 @@ class RolloutStream:
         rows = schedule(config, self.train, self.test, start=first, evaluated=evaluated)
         worker = WorkerSettings(
             engine_factory=partial(make_engine, config, model),
-            rollout_factory=partial(RollGroup, config, self.method, model, self.search_factory),
+            rollout_factory=roll_group(config, self.method, model, self.search_factory),
             coordinator=self.coordinator,
             placeholder_weights=partial(
                 placeholder_weights, model, config.model.dtype, config.rollout.engine == "vllm"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from calibadv.rewards.outcome import Outcome, RewardFailed
 from calibadv.rewards.turns import TurnScorer, with_turn_rewards
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
 from calibadv.rollout.plans import Plan, Prefix, chains
@@ -12,6 +14,8 @@ from calibadv.rollout.protocols import DialogueFormat, GenerateFn, Generation, S
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.rollout.tally import Tally
 from calibadv.types import Document, Group, IntArray, Phase, Question, Trajectory
+
+logger = logging.getLogger(__name__)
 
 PLAN_STREAM = -1  # in place of a sample's index: the plan's own draws
 
@@ -40,6 +44,7 @@ class GroupRoller:
     require_search: bool = True
     on_void_turn: OnVoidTurn = "stop"
     infra_retries: int = 2
+    outcome: Outcome = Outcome()  # the reward of each rollout
     score_turns: TurnScorer | None = None  # of training groups
     tally: Tally = field(default_factory=Tally, compare=False)  # told of everything that is done
 
@@ -50,7 +55,9 @@ class GroupRoller:
             return rolled
         assert rolled.documents is not None
         scores = await self.score_turns(rolled.group, rolled.documents)
-        return replace(rolled, group=with_turn_rewards(rolled.group, scores.rewards), counts=scores.counts)
+        return replace(
+            rolled, group=with_turn_rewards(rolled.group, scores.rewards), counts={**rolled.counts, **scores.counts}
+        )
 
     async def evaluate(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
         """One greedy rollout."""
@@ -67,7 +74,7 @@ class GroupRoller:
         version: int,
     ) -> RolledGroup:
         seen: dict[str, Document] = {}
-        failures = 0
+        failures = unscored = 0
 
         async def search(query: str) -> tuple[Document, ...]:
             documents = await self.search(query)
@@ -83,7 +90,7 @@ class GroupRoller:
         agent = Agent(self.dialogue, counted, search, self.limits, self.require_search, self.on_void_turn)
 
         async def roll(sample: int, prefix: Prefix = ()) -> Trajectory:
-            nonlocal failures
+            nonlocal failures, unscored
             for attempt in range(self.infra_retries + 1):
                 trajectory = await agent.roll(
                     question,
@@ -94,6 +101,12 @@ class GroupRoller:
                     prefix=prefix,
                 )
                 if not trajectory.infra_failed:
+                    try:
+                        trajectory = await self.outcome(question, trajectory)
+                    except RewardFailed as error:  # to sample again would not help
+                        logger.warning("%s; the question is left out", error)
+                        unscored += 1
+                        trajectory = replace(trajectory, infra_failed=True)
                     break
                 failures += 1
             self.tally.add((phase, step), rollouts=1)
@@ -101,7 +114,8 @@ class GroupRoller:
 
         trajectories = await plan(roll, sampling_seed(self.run_seed, step, question.id, PLAN_STREAM))
         complete = not any(trajectory.infra_failed for trajectory in trajectories)
-        return RolledGroup(Group(question, trajectories) if complete else None, failures, seen)
+        counts = {"reward/failed_count": float(unscored)} if unscored else {}
+        return RolledGroup(Group(question, trajectories) if complete else None, failures, seen, counts)
 
     def _seeds(self, question: Question, step: int, sample: int, attempt: int) -> Callable[[int], int]:
         # A retried rollout samples anew: its first attempt's tokens led to the failure's query.

@@ -127,6 +127,9 @@ class SearchConfig(Section):
     """A retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started."""
     url_shape: Literal["search_r1", "calibadv"] = "search_r1"
     """Shape of the requests to `url`."""
+    tool: str = ""
+    """A search function of your own instead, as file.py:name or package.module:name: it is given a query and `top_k`, and
+    returns documents with id, title and text, best first (docs/extend.md)."""
     token_env: Means[str] = ""
     """Environment variable with the bearer token: of `url`, or of those who ask the app by HTTP."""
     timeout_s: Means[Seconds] = 30.0
@@ -143,7 +146,14 @@ class SearchConfig(Section):
                 f"or a hub name owner/model. Did you mean {near!r}?"
             )
         self.check_top_k(self.top_k_retrieve, self.top_k)
+        if self.url and self.tool:
+            raise ValueError(f"url = {self.url!r} and tool = {self.tool!r}: a search asks one of them, leave one out")
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a server or a function of the user's is asked, so that no app is started."""
+        return bool(self.url or self.tool)
 
     def but(self, **changes: object) -> Self:
         """These settings with some changed, validated."""

@@ -34,6 +34,7 @@ from calibadv.rllib.policy import load_causal_lm
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
 from calibadv.search.remote import http_search
+from calibadv.search.tool import load_tool, tool_search
 from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations, searching
 from calibadv.supervised.training import GoldRecipe, History, train
 from calibadv.types import Question
@@ -151,6 +152,8 @@ def _questions(request: GoldRequest, path: Path) -> list[Question]:
 def _search(request: GoldRequest) -> SearchFn:
     """The search that the rollouts will ask: the server that `search.url` names, or the recipe's in this process."""
     config = request.config
+    if config.search.tool:
+        return tool_search(config.search, load_tool(config.search))
     if config.search.url:
         return http_search(config.search)
     return searching(build_pipeline(load_corpus(request.corpus), config.search, config.run.cache / "search"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from calibadv.diagnostics import turn_rows
@@ -57,6 +57,7 @@ class RolloutRecord:
     policy_version: int
     truncated: bool
     turns: tuple[TurnRecord, ...]
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values; `from_dict` is its inverse."""
@@ -127,6 +128,7 @@ def record_rollout(
         policy_version=trajectory.policy_version,
         truncated=trajectory.truncated,
         turns=turns,
+        reward_parts=dict(trajectory.reward_parts),
     )
 
 

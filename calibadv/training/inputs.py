@@ -32,6 +32,7 @@ from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Start
 from calibadv.rollout.torch_engine import check_folder
 from calibadv.tracking.run_folder import check_free
+from calibadv.training.user_functions import try_user_code
 from calibadv.types import Document, Question, TokenUnit
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers
     method = config.method.make()
     trained = training_questions(train, corpus, method.gold, file=files["train"])
     _check_overlap(train, test)
+    try_user_code(config, train[0])
     if model is not None:
         check_architecture(str(model))
         if config.rollout.engine == "torch":

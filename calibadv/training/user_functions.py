@@ -1,0 +1,57 @@
+"""The user's reward and search functions, tried before a run: each is called once with a sample."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from calibadv.cluster.factories import outcome_of
+from calibadv.config import Config
+from calibadv.rewards.outcome import RewardFailed
+from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.tool import load_tool, tool_search
+from calibadv.types import Question, Trajectory, Turn, TurnKind
+from calibadv.user_code import names_code
+
+logger = logging.getLogger(__name__)
+
+
+def try_user_code(config: Config, question: Question) -> None:
+    """Says what the configured functions give for a right answer to `question`, and for a search of its words.
+
+    ValueError where one cannot be loaded, fails, or gives something else than it should.
+    """
+    if names_code(config.reward.outcome):
+        outcome = replace(outcome_of(config), retries=0)
+        try:
+            scored = asyncio.run(outcome(question, right_answer(question)))
+        except RewardFailed as error:
+            raise ValueError(f"reward.outcome = {config.reward.outcome!r}: {error}") from error
+        parts = "".join(f", {name} {value + 0.0:g}" for name, value in scored.reward_parts.items())
+        logger.info(
+            "reward.outcome %s: %g for a right answer to %s%s", config.reward.outcome, scored.reward, question.id, parts
+        )
+    if config.search.tool:
+        search = tool_search(config.search.but(patience_s=0.0), load_tool(config.search))
+        try:
+            found = asyncio.run(search(question.text))
+        except SearchFailed as error:
+            raise ValueError(f"search.tool = {config.search.tool!r}: {error.__cause__ or error}") from error
+        titles = ", ".join(repr(document.title) for document in found[:3])
+        logger.info("search.tool %s: %d documents for %r: %s", config.search.tool, len(found), question.text, titles)
+
+
+def right_answer(question: Question) -> Trajectory:
+    """A rollout of one search and the first golden answer, without tokens."""
+    ids, logprobs, answer = np.zeros(0, np.int64), np.zeros(0, np.float32), question.golden_answers[0]
+    texts = (
+        (TurnKind.SEARCH, f"<think>I look it up.</think><search>{question.text}</search>"),
+        (TurnKind.ANSWER, f"<think>It says so.</think><answer>{answer}</answer>"),
+    )
+    turns = tuple(
+        Turn(kind, ids, logprobs, ids, text, question.text if kind is TurnKind.SEARCH else None) for kind, text in texts
+    )
+    return Trajectory(ids, turns, answer, answer_reward=1.0, format_reward=1.0, reward=1.0)

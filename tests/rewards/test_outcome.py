@@ -1,0 +1,92 @@
+"""The outcome reward: ours by hand, the user's with its parts, and a failing one that is never a score."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from calibadv.rewards import outcome as outcomes
+from calibadv.rewards.outcome import OUTCOMES, Outcome, OutcomeFn, RewardFailed, make_outcome
+from calibadv.types import Question, Trajectory
+from tests.build import trajectory
+
+QUESTION = Question("q", "who?", ("Ada Lovelace",))
+# F1 of "countess Ada Lovelace" and "Ada Lovelace": precision 2/3, recall 1, so 0.8.
+RIGHT = replace(trajectory(0.8, [2], format_reward=1.0), answer="countess Ada Lovelace", answer_reward=0.8)
+UNFORMED = replace(RIGHT, format_reward=0.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "RETRY_AFTER_S", 0.0)
+
+
+def scored(function: OutcomeFn, rollout: Trajectory = RIGHT, retries: int = 0) -> Trajectory:
+    return asyncio.run(Outcome(function, retries)(QUESTION, rollout))
+
+
+@pytest.mark.parametrize(
+    ("name", "well_formed", "unformed"),
+    [("f1", 0.8, 0.0), ("f1_ungated", 0.8, 0.8), ("em", 0.0, 0.0), ("cover_em", 1.0, 0.0), ("format_bonus", 0.84, 0.0)],
+)
+def test_ours_by_hand(name: str, well_formed: float, unformed: float) -> None:
+    assert scored(OUTCOMES[name]).reward == pytest.approx(well_formed)  # format_bonus: 0.8 * 0.8 + 0.2
+    assert scored(OUTCOMES[name], UNFORMED).reward == pytest.approx(unformed)
+
+
+def test_an_exact_answer_is_one_for_em_unless_it_is_not_well_formed() -> None:
+    exact = replace(RIGHT, answer="ada lovelace!")
+    assert scored(OUTCOMES["em"], exact).reward == 1.0
+    assert scored(OUTCOMES["em"], replace(exact, format_reward=0.0)).reward == 0.0
+
+
+def test_the_default_is_the_agents_own_score() -> None:
+    assert asyncio.run(make_outcome("f1")(QUESTION, RIGHT)) == RIGHT
+
+
+def test_parts_add_up_and_are_kept() -> None:
+    given = scored(lambda _, t: {"answer": t.answer_reward, "brevity": -0.25})
+    assert given.reward == pytest.approx(0.55)
+    assert given.reward_parts == {"answer": 0.8, "brevity": -0.25}
+    assert given.answer_reward == 0.8
+
+
+def test_an_asynchronous_function_is_awaited() -> None:
+    async def slow(_: Question, rollout: Trajectory) -> float:
+        await asyncio.sleep(0)
+        return rollout.answer_reward / 2
+
+    assert scored(slow).reward == 0.4
+
+
+def test_one_that_fails_now_and_then_is_tried_again() -> None:
+    calls: list[int] = []
+
+    def flaky(_: Question, __: Trajectory) -> float:
+        calls.append(1)
+        if len(calls) < 3:
+            raise TimeoutError("the judge is away")
+        return 1.0
+
+    assert scored(flaky, retries=2).reward == 1.0
+    calls.clear()
+    with pytest.raises(
+        RewardFailed, match=r"no reward for a rollout of question 'q' \(TimeoutError: the judge is away"
+    ):
+        scored(flaky, retries=1)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), None, "good", {}, {"answer": float("nan")}])
+def test_what_is_no_number_is_a_failure_and_not_a_score(wrong: float | Mapping[str, float]) -> None:
+    with pytest.raises(RewardFailed, match="question 'q'"):
+        scored(lambda _, __: wrong)
+
+
+def test_a_name_that_there_is_not_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"reward\.outcome = 'f1_gated' is not known \(did you mean 'f1_ungated'\?\)"):
+        make_outcome("f1_gated")
+    with pytest.raises(ValueError, match=r"is no function: it is"):
+        make_outcome("calibadv.rewards.outcome:FORMAT_BONUS")

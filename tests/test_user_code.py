@@ -1,0 +1,46 @@
+"""Code of the user's that a setting names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibadv.user_code import load, loaded_modules, names_code
+
+
+def test_what_has_a_colon_names_code() -> None:
+    assert names_code("reward.py:reward")
+    assert not names_code("f1")
+
+
+def test_a_file_is_loaded_once_and_its_module_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("CALLS = []\nCALLS.append(1)\ndef reward(q, t):\n    return len(CALLS)\n")
+    monkeypatch.chdir(tmp_path)
+    reward = load("mine.py:reward", "reward.outcome")
+    assert reward is load(f"{tmp_path}/mine.py:reward", "search.tool")
+    assert reward(None, None) == 1
+    assert Path(str(loaded_modules()[-1].__file__)) == tmp_path / "mine.py"
+
+
+def test_a_module_is_imported_by_its_name() -> None:
+    assert load("calibadv.rewards.answer:exact_match", "reward.outcome")("a", "A") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "said"),
+    [
+        ("", "gone.py:reward", r"reward\.outcome = 'gone\.py:reward': there is no file /.*/gone\.py"),
+        ("def rewards(): ...", "mine.py:reward", r"there is no 'reward' in mine\.py \(did you mean 'rewards'\?\)"),
+        ("import nowhere", "mine.py:reward", r"cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ("", "mine.py:", r"expected package\.module:name or path/file\.py:name, e\.g\. reward\.py:reward"),
+        ("", "no_such_package:reward", r"cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reference: str, said: str
+) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        load(reference, "reward.outcome")
