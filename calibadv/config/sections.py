@@ -105,8 +105,8 @@ class MethodConfig(Section):
     decides: ClassVar[Decides] = Decides.RESULT
 
     name: str = "calibadv"
-    """A method of the README's index, e.g. calibadv or grpo, or a function of your own that returns a `Method`, as file.py:name
-    or package.module:name (docs/extend.md)."""
+    """A method of the README's index, e.g. calibadv or grpo, or a function of your own as file.py:name or
+    package.module:name, which returns a `Method` (docs/extend.md)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The method's own parameters, e.g. --method.params.lam 2.0; the README lists those of each."""
 

@@ -38,7 +38,10 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 
 def make_method(name: str, params: dict[str, Any], methods: Mapping[str, Callable[..., Method]] = METHODS) -> Method:
-    """`methods[name](**params)`, or the user's; ValueError with the nearest right name for an unknown one, or with a wrong value."""
+    """`methods[name](**params)`, or that of the user's function.
+
+    ValueError with the nearest right name for an unknown one, or with a wrong value.
+    """
     function = _function(name, methods)
     known = list(inspect.signature(function).parameters)
     for param in params:

@@ -128,7 +128,7 @@ class SearchConfig(Section):
     url_shape: Literal["search_r1", "calibadv"] = "search_r1"
     """Shape of the requests to `url`."""
     tool: str = ""
-    """A search function of your own instead, as file.py:name or package.module:name: it is given a query and `top_k`, and
+    """A search function of your own instead, as file.py:name or package.module:name: given a query and `top_k` it
     returns documents with id, title and text, best first (docs/extend.md)."""
     token_env: Means[str] = ""
     """Environment variable with the bearer token: of `url`, or of those who ask the app by HTTP."""
