@@ -44,7 +44,7 @@ class GroupRoller:
     require_search: bool = True
     on_void_turn: OnVoidTurn = "stop"
     infra_retries: int = 2
-    outcome: Outcome = Outcome()  # the reward of each rollout
+    outcome: Outcome = field(default_factory=Outcome)  # the reward of each rollout
     score_turns: TurnScorer | None = None  # of training groups
     tally: Tally = field(default_factory=Tally, compare=False)  # told of everything that is done
 
