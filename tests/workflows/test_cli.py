@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from calibadv.tracking.provenance import command_line
+from calibadv.tracking.starting import said_starting
 from workflows import cli
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _ends_what_it_says(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command's process ends with its help; here its Ctrl-C handler, which ends the process, must not stay."""
+    monkeypatch.setattr("sys.argv", list(sys.argv))
+    yield
+    said_starting()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -38,8 +50,7 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("calibadv 0.")
 
 
-def test_help_is_the_commands_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", list(sys.argv))
+def test_help_is_the_commands_own(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["compare", "--help"])
     assert end.value.code == 0
