@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from calibadv.nearest import did_you_mean
 
 _loaded: dict[str, ModuleType] = {}  # by what stands before the colon; a file's by its whole path
 
@@ -30,9 +31,7 @@ def load(reference: str, key: str) -> Any:
         )
     module = _module(place, reference, key)
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, dir(module), n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{key} = {reference!r}: there is no {name!r} in {place}{meant}")
+        raise ValueError(f"{key} = {reference!r}: there is no {name!r} in {place}{did_you_mean(name, dir(module))}")
     return getattr(module, name)
 
 

@@ -39,6 +39,7 @@ rollout                       one trajectory, and the groups of a question
 advantages rewards            pure functions of what was rolled out
 tags batching losses collapse
 types section files tables json_lines http_client model_source unspaced user_code
+nearest                       the word that was meant
 """
 LEVEL = {
     unit if unit in PACKAGES else f"calibadv.{unit}": level

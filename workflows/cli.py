@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
+from calibadv.nearest import did_you_mean
 from calibadv.tracking.starting import say_starting
 
 
@@ -46,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(usage())  # noqa: T201
         return 0
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    print(f"error: there is no command {name!r}{meant}; there are {', '.join(COMMANDS)}", file=sys.stderr)  # noqa: T201
+    said = f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; there are {', '.join(COMMANDS)}"
+    print(f"error: {said}", file=sys.stderr)  # noqa: T201
     return 2
 
 

@@ -6,7 +6,6 @@ check come before the import.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 from calibadv.memory.items import batched_tokens
+from calibadv.nearest import did_you_mean
 
 LONGEST_TEMP = 60  # characters; a socket's path has 107 bytes, and vLLM adds 37
 WORKER_EXTENSION = "calibadv.cluster.vllm_worker.WeightReceiver"
@@ -121,9 +121,7 @@ def check_arguments(arguments: Iterable[str], known: Collection[str]) -> None:
     """ValueError, with the nearest right one, for an argument that vLLM's `EngineArgs` does not know."""
     for name in arguments:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"rollout.vllm.{name} is no argument of this vLLM's engine{meant}")
+            raise ValueError(f"rollout.vllm.{name} is no argument of this vLLM's engine{did_you_mean(name, known)}")
 
 
 def cuda_available() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from calibadv.methods.ppo import ppo
 from calibadv.methods.simpletir import simpletir
 from calibadv.methods.stepsearch import stepsearch
 from calibadv.methods.tree_grpo import tree_grpo
+from calibadv.nearest import did_you_mean
 from calibadv.user_code import load, names_code
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -47,7 +47,7 @@ def make_method(name: str, params: dict[str, Any], methods: Mapping[str, Callabl
     for param in params:
         if param not in known:
             raise ValueError(
-                f"method {name!r} has no parameter {param!r}{_nearest(param, known)}; "
+                f"method {name!r} has no parameter {param!r}{did_you_mean(param, known)}; "
                 f"parameters: {', '.join(known) or 'none'}"
             )
         if isinstance(params[param], float) and not math.isfinite(params[param]):
@@ -77,13 +77,8 @@ def _function(name: str, methods: Mapping[str, Callable[..., Method]]) -> Callab
         function: Callable[..., Method] = load(name, "method.name")
         return function
     if name not in methods:
-        raise ValueError(f"unknown method {name!r}{_nearest(name, list(methods))}; methods: {', '.join(methods)}")
+        raise ValueError(f"unknown method {name!r}{did_you_mean(name, methods)}; methods: {', '.join(methods)}")
     return methods[name]
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 __all__ = ["METHODS", "Method", "all_params", "make_method"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
+from calibadv.nearest import did_you_mean
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
 from calibadv.types import Question, Trajectory
 from calibadv.user_code import load, names_code
@@ -101,11 +101,9 @@ def make_outcome(name: str, retries: int = 2) -> Outcome:
             raise ValueError(f"reward.outcome = {name!r} is no function: it is {function!r}")
         return Outcome(function, retries)
     if name not in OUTCOMES:
-        near = difflib.get_close_matches(name, OUTCOMES, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"reward.outcome = {name!r} is not known{meant}; expected one of {', '.join(OUTCOMES)}, or a function as "
-            "file.py:name or package.module:name"
+            f"reward.outcome = {name!r} is not known{did_you_mean(name, OUTCOMES)}; expected one of "
+            f"{', '.join(OUTCOMES)}, or a function as file.py:name or package.module:name"
         )
     return Outcome(OUTCOMES[name], retries)
 

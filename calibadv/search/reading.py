@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar, get_args
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from calibadv.data.errors import short_repr
+from calibadv.nearest import did_you_mean
 from calibadv.search.settings import SearchConfig
 
 Config = TypeVar("Config", bound=SearchConfig)
@@ -46,7 +46,9 @@ def parse_flags(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         flags = [f"--{name.replace('_', '-')}" for name in SearchConfig.model_fields]
-        parser.error(f"unknown argument {unknown[0]}{_nearest(unknown[0].partition('=')[0], flags)}; see --help")
+        parser.error(
+            f"unknown argument {unknown[0]}{did_you_mean(unknown[0].partition('=')[0], flags, 0.4)}; see --help"
+        )
     return args
 
 
@@ -62,10 +64,12 @@ def flagged_search(args: argparse.Namespace) -> SearchConfig:
 def _explained(kind: type[SearchConfig], problem: Any) -> str:
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {name!r}{_nearest(name, list(kind.model_fields))}"
+        return f"unknown key {name!r}{did_you_mean(name, kind.model_fields, 0.4)}"
     if problem["type"] == "value_error":  # our own validators name the key themselves
         return str(problem["msg"]).removeprefix("Value error, ")
-    near = _nearest(str(problem["input"]), _words(kind.model_fields[name])) if name in kind.model_fields else ""
+    near = (
+        did_you_mean(str(problem["input"]), _words(kind.model_fields[name]), 0.4) if name in kind.model_fields else ""
+    )
     return f"{name} = {short_repr(problem['input'])}: {problem['msg']}{near}"
 
 
@@ -74,8 +78,3 @@ def _words(field: FieldInfo) -> list[str]:
     if isinstance(field.annotation, type) and issubclass(field.annotation, Enum):
         return [str(word.value) for word in field.annotation]
     return [word for word in get_args(field.annotation) if isinstance(word, str)]
-
-
-def _nearest(wrong: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from calibadv.config import ConfigError, read_toml
+from calibadv.nearest import did_you_mean
 from calibadv.section import Section
 
 GroupName = Literal["table", "ladder", "lambda", "stress"]
@@ -76,8 +76,8 @@ def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         keys = Cell.model_fields if problem["loc"][0] == "cell" else Study.model_fields
-        close = difflib.get_close_matches(str(problem["loc"][-1]), keys, n=1, cutoff=0.5)
-        return f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else f"; keys: {', '.join(keys)}")
+        near = did_you_mean(str(problem["loc"][-1]), keys, 0.5)
+        return f"unknown key {where!r}{near or '; keys: ' + ', '.join(keys)}"
     message = problem["msg"].removeprefix("Value error, ")
     return message if problem["type"] == "value_error" else f"{where} = {problem['input']!r}: {message}"
 
