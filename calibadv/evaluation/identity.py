@@ -21,7 +21,7 @@ Identity = dict[str, dict[str, Any]]
 
 # Left out at their defaults, so that answers of an earlier release can be gone on with.
 _SINCE = (
-    *("tokens", "max_tokens", "max_query_chars"),
+    *("tokens", "max_tokens", "max_query_chars", "tool"),
     *("hnsw_links", "hnsw_build", "hnsw_search", "ivf_lists", "ivf_probes", "pq_bytes"),
 )
 _REMEDY = "give another --out, or delete that folder to ask anew"

@@ -71,6 +71,11 @@ def test_digests_of_what_is_scored_as_ever_stay_and_others_differ() -> None:
     assert config.search.tokens == "unspaced"
 
 
+def test_a_search_function_is_part_of_an_evaluation_only_where_there_is_one() -> None:
+    assert "tool" not in search_identity(Config())  # answers of a release without it can be gone on with
+    assert search_identity(load_config(None, {"search.tool": "mine.py:search"}))["tool"] == "mine.py:search"
+
+
 def test_a_run_does_not_go_on_with_another_way_of_scoring() -> None:
     defaults = flat(Config().model_dump(mode="json"))
     other = Identity({**defaults, "reward.tokens": "unspaced"}, {})
