@@ -32,9 +32,9 @@ def find_models(
     """The models of the command line, each `MODEL` or `NAME=MODEL`; a hub model is downloaded (and cached) now.
 
     A run's own config.toml says how its model is asked and scored; with a recipe, method, dialogue and scoring are
-    still the run's, all else is the recipe's; overrides win over both. `pocket`
-    is the recipe of the model "pocket" where none is given. ValueError for what is no model, a name that is
-    used twice, and a model of no run without a recipe.
+    still the run's, all else is the recipe's; overrides win over both. `pocket` is the recipe of the model "pocket"
+    where none is given. ValueError for what is no model, a name that is used twice, and a model of no run without a
+    recipe.
     """
     models = [_find(text, recipe, overrides, pocket) for text in given]
     for index, model in enumerate(models):

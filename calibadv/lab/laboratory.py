@@ -102,9 +102,8 @@ class Laboratory:
     def _roll(self, questions: Sequence[Question], roll: Callable[..., Any], step: int) -> list[Group]:
         rolled: list[RolledGroup] = []
 
-        async def all_of_them() -> (
-            None
-        ):  # returns nothing: asyncio.run would spell out, array by array, what it returns
+        # It returns nothing: asyncio.run would spell out, array by array, what it returns.
+        async def all_of_them() -> None:
             rolled.extend(await asyncio.gather(*(roll(q, self._sampler, step=step, version=step) for q in questions)))
 
         asyncio.run(all_of_them())

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from mlflow import MlflowClient
 
-from calibadv.cluster.coordinator import create_coordinator
-from calibadv.cluster.rollout_worker import WorkerSettings
-from calibadv.cluster.stream import PoolSettings, stream_rollouts
-from tests.cluster.fake_engine import FakeEngine, rollouts, row
 from tests.integration.commands import ROOT, ended, ray_folder, start
 
 pytestmark = pytest.mark.integration
@@ -102,16 +96,3 @@ def test_a_finished_evaluation_starts_nothing(base: Path, sockets: Path) -> None
     output = evaluate(base, sockets)
     assert "engines start" not in output
     assert "| pocket |" in output
-
-
-@pytest.mark.usefixtures("local_ray")
-def test_engines_with_their_own_weights_wait_for_no_publication() -> None:
-    coordinator = create_coordinator("nothing-is-published")
-    worker = WorkerSettings(FakeEngine, partial(rollouts), "nothing-is-published", weights="own")
-    rows = [row(0, i, version=0) for i in range(5)]
-    got = list(stream_rollouts(rows, worker, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5)))
-    assert sorted(finished.index for finished in got) == [0, 1, 2, 3, 4]
-    assert {finished.rolled["version"] for finished in got} == {0}
-    # The engine's first weight, never replaced.
-    assert {weight for finished in got for weight in finished.rolled["weights"]} == {-1}
-    assert ray.get(coordinator.engines.remote()).serving == {}
