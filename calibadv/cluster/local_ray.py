@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +22,7 @@ from calibadv.cluster.ray_place import RayStartFailed, prepare, token_file
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 2
+PORTS = range(20_000, 32_768)  # above those of Ray's workers, below those that Linux and macOS give out by themselves
 
 
 def init_local_ray(**options: Any) -> None:
@@ -87,12 +90,24 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on, all different."""
+    """Ports of this machine that nobody listens on, all different.
+
+    None that the system gives to whoever asks for any, which every connection does: what is free now would be taken
+    when an agent comes to bind it, seconds later, and a node whose agent cannot is lost.
+    """
+    ports = random.SystemRandom().sample(PORTS, len(PORTS))
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        probes = filter(None, (_bound(port, stack) for port in ports))
+        return [probe.getsockname()[1] for probe in itertools.islice(probes, count)]
+
+
+def _bound(port: int, stack: ExitStack) -> socket.socket | None:
+    probe = stack.enter_context(socket.socket())
+    try:
+        probe.bind(("", port))
+    except OSError:
+        return None
+    return probe
 
 
 def _go_on(attempt: int, error: Exception) -> None:

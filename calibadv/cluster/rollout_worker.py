@@ -104,6 +104,7 @@ class RolloutWorker:
             context.get(self._coordinator.asleep.remote(self._name))
         self._roll_group = settings.rollout_factory()
         self._lock = ReadWriteLock()  # rollouts read, whatever changes the engine writes
+        self._preparing = asyncio.Lock()  # one row does it, the others wait for that row and not for one another
         self._last_answer = LastAnswer()
         self._sleeper: asyncio.Task[None] | None = None
         # Of published weights; there the engine's own start does not count.
@@ -126,8 +127,7 @@ class RolloutWorker:
         needed = stalest if row.version is None else row.version
         newest = await self._coordinator.wait.remote(needed) if self._settings.weights == "published" else 0
         while True:
-            if self._asleep or self._version is None or newest > self._version:
-                await self._prepare(newest)
+            await self._prepare(newest)
             async with self._lock.read():
                 if self._asleep:
                     continue  # asked to sleep between the two
@@ -152,17 +152,23 @@ class RolloutWorker:
 
     async def _prepare(self, newest: int) -> None:
         """Awake, and with the newest weights if those that it has are older than `newest`."""
-        async with self._lock.write():
-            try:
-                if self._asleep:
-                    await self._coordinator.wake.remote(self._name)
-                    await self._within(asyncio.to_thread(self._engine.wake), "waking up")
-                    self._asleep = False
-                    self._version = None  # its weights may not have survived
-                if self._version is None or newest > self._version:  # else another row did it while this one waited
-                    await self._take_weights()
-            except EngineDied as death:
-                await self._give_up(death)
+        async with self._preparing:
+            if not (self._asleep or self._older_than(newest)):
+                return
+            async with self._lock.write():
+                try:
+                    if self._asleep:
+                        await self._coordinator.wake.remote(self._name)
+                        await self._within(asyncio.to_thread(self._engine.wake), "waking up")
+                        self._asleep = False
+                        self._version = None  # its weights may not have survived
+                    if self._older_than(newest):
+                        await self._take_weights()
+                except EngineDied as death:
+                    await self._give_up(death)
+
+    def _older_than(self, version: int) -> bool:
+        return self._version is None or self._version < version
 
     async def _take_weights(self) -> None:
         published: Published = await self._coordinator.latest.remote()

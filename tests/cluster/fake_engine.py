@@ -77,14 +77,28 @@ def row(step: int, index: int = 0, version: int | None = None) -> RolloutRow:
     return RolloutRow(Phase.TRAIN, step, index, question, version=version)
 
 
-def rollouts(die_once: Path | None = None, bug_at: int | None = None) -> RollGroupFn:
+async def meet(row: RolloutRow, folder: Path, rows: int) -> None:
+    """Waits until so many rows of its step are under way at the same time; a minute at most."""
+    (folder / f"{row.step}-{row.index}").touch()
+    for _ in range(3000):
+        if len([name for name in os.listdir(folder) if name.startswith(f"{row.step}-")]) >= rows:
+            return
+        await asyncio.sleep(0.02)
+
+
+def rollouts(
+    die_once: Path | None = None, bug_at: int | None = None, together: tuple[Path, int] | None = None
+) -> RollGroupFn:
     """Three turns a row, of which it gives the weights, the version and the question.
 
-    `die_once` ends the process at row 5 of step 2 unless that file is there.
+    `die_once` ends the process at row 5 of step 2 unless that file is there. With `together`, a folder and a number,
+    no row ends before so many of its step have begun; rows of their own version are left out.
     """
 
     async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:
         prompt = np.array([row.step, row.index])
+        if together is not None and row.version is None:
+            await meet(row, *together)
         weights = [int((await generate(prompt, Sampling(4))).ids[0]) for _ in range(3)]
         if die_once is not None and (row.step, row.index) == (2, 5):
             exit_once(die_once)

@@ -152,6 +152,27 @@ async def test_a_cancelled_rollout_takes_its_request_out_of_the_engine() -> None
 # ---- staleness ----------------------------------------------------------------------------------------------------
 
 
+async def test_rows_that_wait_for_the_same_weights_are_rolled_out_side_by_side(
+    make: Make, coordinator: LocalCoordinator
+) -> None:
+    """Whichever of them took the weights: the others waited for that alone, not for its rollout."""
+    rolling, all_roll = [], asyncio.Event()
+
+    async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:  # noqa: ARG001
+        rolling.append(row.index)
+        if len(rolling) == 4:
+            all_roll.set()
+        await asyncio.wait_for(all_roll.wait(), 10)
+        return None
+
+    engine = FakeEngine()
+    worker = await make(engine, rollout=roll)
+    await coordinator.publish_number(0)
+    await asyncio.gather(*(worker.roll(row(0, i)) for i in range(4)))
+    assert sorted(rolling) == [0, 1, 2, 3]
+    assert engine.events == ["load 0"]
+
+
 @pytest.mark.parametrize("max_staleness", [0, 1])
 async def test_only_with_staleness_one_a_row_starts_before_its_version(
     make: Make, coordinator: LocalCoordinator, max_staleness: int
