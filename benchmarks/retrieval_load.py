@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from calibadv.cluster.local_ray import free_ports
 from calibadv.search.client import RetryPolicy, SearchCall
 from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchConfig
@@ -38,9 +38,7 @@ def load_rows(
     Each caller asks, waits for the answer, and asks again for `seconds`. Turn the query cache off in `config`: a
     repeated query would measure the cache. Ray must be running.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     served = config.but(http_port=port, url=f"http://127.0.0.1:{port}/retrieve")
     start_search(served, corpus, cache_dir, APP)
     try:

@@ -295,9 +295,10 @@ class StepModel:
     def publish(self, layout: Layout) -> Phase:
         """New weights reach every engine through Ray's object store; colocated engines also sleep and wake.
 
-        Packing copies each chunk twice (joining its tensors, and into the store), loading once; engines of one node
-        share what arrived there and load side by side. Sending is counted as if the learner's node sent to each other
-        one. An engine beside a learner copies from there instead, in its own memory; packing is done all the same.
+        Packing copies each chunk once, into the store, from the buffer that its tensors were copied to; loading once
+        more; engines of one node share what arrived there and load side by side. Sending is counted as if the
+        learner's node sent to each other one. An engine beside a learner copies from there instead, in its own
+        memory; packing is done all the same.
         `time/sync_s` of a run is the packing alone: engines load when they next have work, in `time/rollout_s`.
         """
         gpu, assumed, n = self.gpu, self.assumed, layout.learners
@@ -307,7 +308,7 @@ class StepModel:
         inside_s = 2 * size / (gpu.hbm_tb_s * TERA * assumed.bandwidth)
         parts = {
             "gathering": gathered / (gpu.bus_bytes_per_s(n) * assumed.links),
-            "packing": size / pcie + 2 * size / store,
+            "packing": size / pcie + size / store,
             "sending to other nodes": layout.remote_nodes * size / (assumed.transfer_gb_s * GIGA),
             "loading": inside_s if layout.colocated else size / store + size / pcie,
             "sleep and wake": 2 * size / pcie if layout.colocated else 0.0,

@@ -189,7 +189,7 @@ class Coordinator:
             before_s = self._clock()
             await asyncio.sleep(self._every.silence_s)
             if self._clock() - before_s > self._every.late * self._every.silence_s:
-                self._registry.excuse_silence(self._clock())  # heartbeats were sent meanwhile, and wait to be heard
+                self._registry.restart_silence(self._clock())  # heartbeats were sent meanwhile, and wait to be heard
             for process in self._registry.silent(self._clock()):
                 await self._lose(process.name, f"silent for {process.timeout_s:g} s")
                 self._start(self._end_silent(process))

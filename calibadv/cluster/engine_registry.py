@@ -94,7 +94,7 @@ class EngineRegistry:
             total = total.plus(engine.counts.get(step, Counts()))
         return total
 
-    def excuse_silence(self, now_s: float) -> None:
+    def restart_silence(self, now_s: float) -> None:
         """No silence so far counts: the listener itself stood still."""
         for engine in self._engines.values():
             engine.heard_s = None if engine.heard_s is None else now_s

@@ -38,11 +38,11 @@ def init_local_ray(**options: Any) -> None:
             _start(options)
             break
         except (ConnectionError, TimeoutError) as error:  # OSErrors too, but of a machine that may be quicker next time
-            _go_on(attempt, error)
+            _retry_or_raise(attempt, error)
         except (ValueError, TypeError, OSError):
             raise
         except Exception as error:  # Ray raises a bare one where a node's start takes longer than 30 s
-            _go_on(attempt, error)
+            _retry_or_raise(attempt, error)
     path = None if os.environ.get("RAY_AUTH_TOKEN_PATH") else token_file(os.environ)
     if path is not None:
         hide(path)
@@ -110,7 +110,7 @@ def _bound(port: int, stack: ExitStack) -> socket.socket | None:
     return probe
 
 
-def _go_on(attempt: int, error: Exception) -> None:
+def _retry_or_raise(attempt: int, error: Exception) -> None:
     """Takes away what a failed start left behind. Raises `RayStartFailed` after the last one."""
     ray.shutdown()
     said = " ".join(str(error).split())[:300] or type(error).__name__

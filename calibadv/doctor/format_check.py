@@ -13,7 +13,7 @@ from typing import Any
 from calibadv.data.errors import short_repr
 from calibadv.doctor.data import first_questions
 from calibadv.doctor.finding import Finding, passed, warned
-from calibadv.doctor.rollout import any_documents, hindrance_of
+from calibadv.doctor.rollout import any_documents, why_not_tried
 from calibadv.doctor.subject import Subject
 from calibadv.rollout.group import RolledGroup
 from calibadv.training.readiness import teach
@@ -26,8 +26,8 @@ PATIENCE_S = 1200.0
 
 def well_formed(subject: Subject, patience_s: float = PATIENCE_S) -> Iterator[Finding]:
     """The share of well-formed rollouts, unless the model is too large for a mere look."""
-    if (hindrance := hindrance_of(subject, "format", updates=False)) is not None:
-        yield hindrance
+    if (untried := why_not_tried(subject, "format", updates=False)) is not None:
+        yield untried
         return
     try:
         yield judged(subject, answered(subject, patience_s))

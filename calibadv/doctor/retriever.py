@@ -12,6 +12,7 @@ from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.model_source import cached_folder
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.encoder import needed_models
 from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
@@ -57,8 +58,7 @@ def lacks(config: SearchConfig) -> str:
     """What the pipeline needs and this machine lacks: models that the run will fetch, GPUs elsewhere."""
     import torch
 
-    wanted = [config.encoder] if config.retriever != "bm25" or config.reranker == "late" else []
-    wanted += [config.cross_encoder] if config.reranker == "cross" else []
+    wanted = needed_models(config).values()
     missing = [f"the model {name}, which the run will fetch" for name in wanted if not _here(name)]
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         missing.append(f"the device {config.device}")

@@ -25,8 +25,8 @@ _SAME = 1e-2  # nats: the engine here and the learner both compute in fp32 or be
 
 def rollout(subject: Subject) -> Iterator[Finding]:
     """The rollouts of a question and one update with them, unless the model is too large for a mere look."""
-    if (hindrance := hindrance_of(subject, updates=True)) is not None:
-        yield hindrance
+    if (untried := why_not_tried(subject, updates=True)) is not None:
+        yield untried
         return
     from calibadv.rllib.trial import one_update
 
@@ -35,7 +35,7 @@ def rollout(subject: Subject) -> Iterator[Finding]:
     yield learned(one_update(subject.config, subject.model.path, [rewarded(group)]))
 
 
-def hindrance_of(subject: Subject, name: str = "rollout", *, updates: bool) -> Finding | None:
+def why_not_tried(subject: Subject, name: str = "rollout", *, updates: bool) -> Finding | None:
     """Why the model is not tried here: without weights, too large for a mere look, or for this machine's memory."""
     model = subject.model
     sizes = subject.sizes

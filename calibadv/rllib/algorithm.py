@@ -63,7 +63,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         with self.waiting("engines and learners to start", self._engines, patience=self._patience):
             super().setup(config)
         self.version = 0  # training steps made, and the policy version that they led to
-        self.whole = True  # the learners stand between two steps: their state is that of `version`
+        self.between_steps = True  # the learners stand between two steps: their state is that of `version`
         if (start := self.config.stream.start) is not None:
             with self.waiting("the learners to load the checkpoint"):
                 load_learners(self.learner_group, start.checkpoint)
@@ -98,11 +98,11 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         with self.timed("sync"):
             self.sleep_engines()  # until the new version is published
         with self.uninterrupted():
-            self.whole = False
+            self.between_steps = False
             metrics = self.learn()
             self.inspect(metrics)
             self.version += 1
-            self.whole = True
+            self.between_steps = True
         with self.timed("sync"):
             self.publish()
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibadv.model_source import loadable
+from calibadv.model_source import cached_folder, hub_cache, is_hub_name, loadable, offline
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, FloatArray, IntArray
 
@@ -184,6 +184,29 @@ def default_prefixes(name: str) -> tuple[str, str]:
     if _E5.search(model) and "instruct" not in model:
         return "query: ", "passage: "
     return "", ""
+
+
+def needed_models(config: SearchConfig) -> dict[str, str]:
+    """The models that retriever and reranker load, by their keys; none where search is done elsewhere."""
+    encoder = config.retriever != "bm25" or config.reranker == "late"
+    needed = {"search.encoder": encoder, "search.cross_encoder": config.reranker == "cross"}
+    names = {"search.encoder": config.encoder, "search.cross_encoder": config.cross_encoder}
+    return {} if config.elsewhere else {key: names[key] for key, is_needed in needed.items() if is_needed}
+
+
+def check_models(config: SearchConfig) -> None:
+    """ValueError for a model that is neither installed, nor a folder, nor in the hub's cache, nor may be fetched."""
+    for key, name in needed_models(config).items():
+        source = resolve_model(name)
+        if Path(source).is_dir() or cached_folder(source) is not None:
+            continue
+        if not is_hub_name(source):
+            raise ValueError(f"{key} = {name!r} is neither a folder nor a hub name like intfloat/e5-base-v2")
+        if switch := offline():
+            raise ValueError(
+                f"{key} = {name!r} is no folder here and not in the hub's cache {hub_cache()}, and {switch} forbids to "
+                f"fetch it: fetch it where there is a network (`hf download {name}`), or give a folder"
+            )
 
 
 def resolve_model(name: str) -> str:

@@ -29,7 +29,7 @@ class TimeLeft:
         """A step has ended, which took so long without its evaluation."""
         self._step_s.append(seconds)
 
-    def after(self, version: int) -> float | None:
+    def seconds_from(self, version: int) -> float | None:
         """Seconds from the end of step `version`, its evaluation made; None before the first step of this process."""
         if not self._step_s:
             return None

@@ -31,6 +31,7 @@ from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
 from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Start
 from calibadv.rollout.torch_engine import check_folder
+from calibadv.search.encoder import check_models
 from calibadv.tracking.run_folder import check_free
 from calibadv.training.user_functions import try_user_code
 from calibadv.types import Document, Question, TokenUnit
@@ -75,6 +76,7 @@ def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
     check_routes(config)
     check_job(config)
     _check_data_of_job(config)
+    check_models(config.search)
     model = model_folder(config.model.path)
     check_gpus(config, model, cards_here())
     inputs = _read(config, _files(config, config.run.cache), model, readers)
@@ -94,6 +96,7 @@ def check_inputs(config: Config, *, resume: bool = False) -> None:
     check_routes(config)
     check_job(config)
     _check_data_of_job(config)
+    check_models(config.search)
     check_free(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=resume)
     name = config.model.path
     model = None if to_fetch(name) else model_folder(name)

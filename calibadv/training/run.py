@@ -142,7 +142,7 @@ class TrainingRun:
         metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
         rollouts = sampled_records(algorithm.sample, self.inputs.method, algorithm.credit, step)
         self.time_left.stepped(metrics["time/step_s"] - metrics["time/eval_s"])
-        self.records.step(algorithm.version, metrics, rollouts, self.time_left.after(algorithm.version))
+        self.records.step(algorithm.version, metrics, rollouts, self.time_left.seconds_from(algorithm.version))
         example = most_changed(rollouts)
         example_row = None if example is None else example.to_dict()
         self.progress = self.progress.stepped(algorithm.version, algorithm.clipped, example_row)
@@ -164,8 +164,8 @@ class TrainingRun:
         version, checkpoints = algorithm.version, self.checkpoints
         if not checkpoints.settings.every or version == 0 or isinstance(error, Unready):
             return
-        whole = algorithm.whole and not isinstance(error, LearnersLost)
-        if whole and self.progress.version == version > checkpoints.saved and not self.interruption.forced:
+        between_steps = algorithm.between_steps and not isinstance(error, LearnersLost)
+        if between_steps and self.progress.version == version > checkpoints.saved and not self.interruption.forced:
             try:
                 self._checkpoint(algorithm)
             except Exception as failure:  # what ended the run may have taken the learners with it

@@ -180,7 +180,7 @@ def test_publication_by_hand() -> None:
     assert phase.parts == pytest.approx(
         {
             "gathering": 3e-6,  # 4 x 1000 x 3/4
-            "packing": 6e-6,
+            "packing": 4e-6,  # over PCIe, and into the store
             "sending to other nodes": 0,
             "loading": 4e-6,
             "sleep and wake": 0,
@@ -201,7 +201,7 @@ def test_an_engine_beside_a_learner_sleeps_wakes_and_copies_within_its_gpu() -> 
     phase = SMALL.publish(Layout(64, 64, colocated=True))
     assert phase.parts["sleep and wake"] == pytest.approx(4e-6)
     assert phase.parts["loading"] == pytest.approx(2 * 2000 / 1e12)
-    assert phase.parts["packing"] == pytest.approx(6e-6)
+    assert phase.parts["packing"] == pytest.approx(4e-6)
 
 
 def test_a_collective_beyond_a_node_goes_over_all_its_network_links() -> None:

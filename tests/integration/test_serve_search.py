@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import ray
 
+from calibadv.cluster.local_ray import free_ports
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.client import RetryPolicy
@@ -58,9 +59,7 @@ def cluster(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def url(cluster: Path) -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     # Few places, so that a test can fill them.
     config = SearchConfig(http_port=port, max_ongoing_requests=4, max_queued_requests=4)
     start_search(config, load, cluster / "cache")

@@ -73,6 +73,28 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"search.reranker": "cross", "search.cross_encoder": "/no/such"},
+            "search.cross_encoder = '/no/such' is neither",
+        ),
+        (
+            {"search.reranker": "cross"},
+            "search.cross_encoder = 'cross-encoder/ms-marco-MiniLM-L12-v2' is no folder here",
+        ),
+        ({"search.encoder": "acme/e5"}, "search.encoder = 'acme/e5' is no folder here and not in the hub's cache"),
+    ],
+)
+def test_search_models_that_are_not_to_be_had_are_refused(
+    run: Run, files: dict[str, str], given: dict[str, str], said: str, flags: tuple[str, ...]
+) -> None:
+    code, words = run(files | given, *flags)
+    assert (code, said in words) == (2, True), words
+
+
 def test_right_input_is_resolved_to_checked_files(files: dict[str, str], tmp_path: Path) -> None:
     inputs = resolve_inputs(load_config(None, files))
     assert (inputs.train, inputs.corpus) == (tmp_path / "train.jsonl", tmp_path / "corpus.jsonl")

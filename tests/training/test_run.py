@@ -47,7 +47,7 @@ class Scripted(FakeAlgorithm):
 
     def __init__(self, version: int, script: Script) -> None:
         super().__init__(version)
-        self.script, self.whole = script, True
+        self.script, self.between_steps = script, True
         self.sample = StepSample(groups=[GROUP], sampled=[0], engine_rows=Counter({"e": 1}))
         self.answers = [GROUP]
         self.credit = {GROUP.question.id: METHOD.advantages(GROUP)}
@@ -62,12 +62,12 @@ class Scripted(FakeAlgorithm):
     def train(self) -> None:
         self.at("rollout")
         with self.uninterrupted():
-            self.whole = False
+            self.between_steps = False
             self.at("learn")
             self.weights = self.version + 1
             self.inspect(LEARNED)
             self.version += 1
-            self.whole = True
+            self.between_steps = True
         self.at("publish")
 
     def evaluate_greedy(self, first: int = 0, look: Callable[[StepSample], None] = lambda _: None) -> StepSample:
