@@ -13,6 +13,7 @@ from calibadv.doctor.disk import disks
 from calibadv.doctor.examine import Check
 from calibadv.doctor.format_check import well_formed
 from calibadv.doctor.hardware import gpu_memory, gpus, ram
+from calibadv.doctor.nucleus import nucleus
 from calibadv.doctor.retriever import retriever
 from calibadv.doctor.rollout import rollout
 from calibadv.doctor.servers import servers
@@ -35,6 +36,7 @@ def checks(means: Means) -> tuple[Check, ...]:
     return (
         Check("versions", versions),
         Check("tokens", tokens),
+        Check("top_p", nucleus),
         Check("servers", servers, 60),
         Check("model", model, 300),
         Check("GPUs", gpus, 60),

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from calibadv.cluster.nodes import Node, about_here, paths_of
 from calibadv.config import load_config
-from calibadv.doctor import cluster, data, format_check, retriever, rollout, tokenizer, tokens
+from calibadv.doctor import cluster, data, format_check, nucleus, retriever, rollout, tokenizer, tokens
 from calibadv.doctor.examine import Check, examine
 from calibadv.doctor.finding import Finding, State
 from calibadv.doctor.subject import Subject
@@ -61,6 +61,17 @@ def subject(folder: Path, *overrides: str, deep: bool = False) -> Subject:
 
 def looked(look: Any, given: Subject) -> list[Finding]:
     return list(examine([Check("check", look)], given))
+
+
+# ---- top_p -------------------------------------------------------------------------------------------------------
+
+
+def test_a_truncated_sampler_beside_whole_log_probs_is_warned_of(tmp_path: Path) -> None:
+    for old_logprobs in ("sampler", "recompute"):
+        given = subject(tmp_path, "--rollout.top_p=0.95", f"--learner.old_logprobs={old_logprobs}")
+        (finding,) = looked(nucleus.nucleus, given)
+        assert (finding.state, "top_p 0.95" in finding.said, "rollout.top_p 1" in finding.remedy) == (WARN, True, True)
+    assert looked(nucleus.nucleus, subject(tmp_path)) == []
 
 
 # ---- data --------------------------------------------------------------------------------------------------------
