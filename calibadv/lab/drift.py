@@ -1,8 +1,9 @@
 """Which way does each credit push a frozen policy? One summed step of each, and what it does to fresh rollouts.
 
-No training, hence no luck of a run. For samples of a distribution μ the expected gradient of a constant advantage A is
-A E_μ[∇ log π] = -A ∇ KL(μ || π): zero where μ = π, and towards or away from μ elsewhere, by its sign. A sampler that
-cuts the distribution off (top_p < 1) while the log-probs are of all of it is such a μ.
+At first order, hence whatever the step's length; no training, hence no luck of a run. For samples of a distribution μ
+the expected gradient of a constant advantage A is A E_μ[∇ log π] = -A ∇ KL(μ || π): zero where μ = π, and towards or
+away from μ elsewhere, by its sign. A sampler that cuts the distribution off (top_p < 1) while the log-probs are of all
+of it is such a μ.
 
 M mini-batches of the summed step.
 """
@@ -10,10 +11,10 @@ M mini-batches of the summed step.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -34,15 +35,16 @@ ADAM_EPSILON = 1e-8
 MINIBATCHES = 16
 
 Step = list[Tensor]  # a change of every parameter
+T = TypeVar("T")
 
 
-class Fresh(NamedTuple):
-    """Means over fresh rollouts of the policy that was frozen, under a policy that may have moved."""
+class Fresh(NamedTuple, Generic[T]):
+    """Means over fresh rollouts of the policy that was frozen, or the same of each one's slope."""
 
-    log_tail_mass: float  # of the log of the probability of all words that nobody uses
-    entropy: float  # nats
-    logprob_right: float  # of the tokens of right rollouts, nats
-    logprob_wrong: float
+    log_tail_mass: T  # of the log of the probability of all words that nobody uses
+    entropy: T  # nats
+    logprob_right: T  # of the tokens of right rollouts, nats
+    logprob_wrong: T
 
 
 def frozen_credits() -> dict[str, Method]:
@@ -79,23 +81,28 @@ def drift(
     """A row a credit and optimizer: N / P, the gradient's norm, and the change of every figure of `Fresh`.
 
     "adam": the mini-batches' summed gradient over the root of their mean square, times `lr`. "sgd": the plain sum,
-    scaled to the length of the first credit's Adam step, so that directions are compared. `tail`: id of its first word.
+    scaled to the length of the first credit's Adam step, so that directions are compared. A change is first-order: the
+    figure's derivative along the step. `t of tail`: over the mini-batches, its mean over its standard error, the
+    optimizer's scale held fixed. `tail`: id of its first word.
     """
-    before = measured(policy, fresh, tail)
+    slope = slopes(policy, fresh, tail)
     rows, length = [], 0.0
     for name, method in credits.items():
         gradients = minibatch_gradients(policy, train, method)
         total = [torch.stack(parts).sum(0) for parts in zip(*gradients, strict=True)]
-        square = [torch.stack(parts).square().mean(0) for parts in zip(*gradients, strict=True)]
-        adam = [lr * g / (v.sqrt() + ADAM_EPSILON) for g, v in zip(total, square, strict=True)]
-        length = length or norm(adam)
-        sgd = [g * (length / max(norm(total), ADAM_EPSILON)) for g in total]
+        adam_scale = [
+            lr / (torch.stack(p).square().mean(0).sqrt() + ADAM_EPSILON) for p in zip(*gradients, strict=True)
+        ]
+        length = length or norm(times(total, adam_scale))
+        sgd_scale = [torch.tensor(length / max(norm(total), ADAM_EPSILON))] * len(total)
         positive, negative = masses([row_N for group in train for row_N in method.advantages(group)])
-        for optimizer, step in (("adam", adam), ("sgd", sgd)):
-            after = measured(moved(policy, step), fresh, tail)
-            change = {name: a - b for name, a, b in zip(Fresh._fields, after, before, strict=True)}
-            ratio = negative / positive if positive else float("inf")
-            rows.append({"credit": name, "optimizer": optimizer, "N/P": ratio, "gradient norm": norm(total), **change})
+        ratio = negative / positive if positive else float("inf")
+        for optimizer, scale in (("adam", adam_scale), ("sgd", sgd_scale)):
+            change = {name: -dot(slope_of, times(total, scale)) for name, slope_of in slope._asdict().items()}
+            tail_M = np.array([-dot(slope.log_tail_mass, times(gradient, scale)) for gradient in gradients])
+            t = tail_M.mean() / (tail_M.std(ddof=1) / np.sqrt(len(tail_M)))
+            told = {"credit": name, "optimizer": optimizer, "N/P": ratio, "gradient norm": norm(total)}
+            rows.append({**told, **change, "t of tail": float(t)})
     return pd.DataFrame(rows)
 
 
@@ -130,31 +137,51 @@ def moved(policy: Policy, step: Step) -> Policy:
 
 
 @torch.no_grad()
-def measured(policy: Policy, groups: Sequence[Group], tail: int) -> Fresh:
+def measured(policy: Policy, groups: Sequence[Group], tail: int) -> Fresh[float]:
     """The figures of the policy over the groups' action tokens."""
-    sums = dict.fromkeys(("tail", "entropy", "right", "wrong"), 0.0)
-    counts = dict.fromkeys(("all", "right", "wrong"), 0)
+    parts = [[float(figure) for figure in figures] for figures in _figures(policy, groups, tail)]
+    return Fresh(*(sum(figure) for figure in zip(*parts, strict=True)))
+
+
+def slopes(policy: Policy, groups: Sequence[Group], tail: int) -> Fresh[Step]:
+    """Gradients of the figures: what a small step changes in each is the product with it."""
+    parameters = list(policy.parameters())
+    slope = Fresh(*([torch.zeros_like(p) for p in parameters] for _ in Fresh._fields))
+    for figures in _figures(policy, groups, tail):
+        for so_far, figure in zip(slope, figures, strict=True):
+            for total, part in zip(so_far, torch.autograd.grad(figure, parameters, retain_graph=True), strict=True):
+                total += part
+    return slope
+
+
+def _figures(policy: Policy, groups: Sequence[Group], tail: int) -> Iterator[Fresh[Tensor]]:
+    """The figures in parts, one a micro-batch, that sum to them."""
     rows = [
         to_row(t, np.full(t.num_actions, float(t.reward >= RIGHT), np.float32)) for g in groups for t in g.trajectories
     ]
+    count = sum(len(row.advantages_N) for row in rows)
+    rights = sum(int(row.advantages_N.sum()) for row in rows)
     for micro in micro_batches(rows, TOKEN_BUDGET):
         batch = to_tensors(micro, CPU)
         logp_NV = torch.log_softmax(action_hidden(policy, batch) @ policy.embed.weight.T, dim=-1)
         logp_N = logp_NV.gather(1, batch["ids_BT"][batch["action_BT"]][:, None])[:, 0]
-        right_N = batch["advantages_N"] > 0
-        sums["tail"] += float(torch.logsumexp(logp_NV[:, tail:], dim=-1).sum())
-        sums["entropy"] -= float((logp_NV.exp() * logp_NV).sum())
-        sums["right"] += float(logp_N[right_N].sum())
-        sums["wrong"] += float(logp_N[~right_N].sum())
-        counts["all"] += len(logp_N)
-        counts["right"] += int(right_N.sum())
-        counts["wrong"] += int((~right_N).sum())
-    return Fresh(
-        sums["tail"] / counts["all"],
-        sums["entropy"] / counts["all"],
-        sums["right"] / max(counts["right"], 1),
-        sums["wrong"] / max(counts["wrong"], 1),
-    )
+        right_N = batch["advantages_N"]
+        yield Fresh(
+            torch.logsumexp(logp_NV[:, tail:], dim=-1).double().sum() / count,
+            -(logp_NV.exp() * logp_NV).double().sum() / count,
+            (logp_N * right_N).double().sum() / max(rights, 1),
+            (logp_N * (1 - right_N)).double().sum() / max(count - rights, 1),
+        )
+
+
+def times(step: Step, scale: Step) -> Step:
+    """The step, each part of it scaled."""
+    return [change * factor for change, factor in zip(step, scale, strict=True)]
+
+
+def dot(step: Step, other: Step) -> float:
+    """The product of two steps, summed over all parameters."""
+    return float(sum((a.double() * b).sum() for a, b in zip(step, other, strict=True)))
 
 
 def norm(step: Step) -> float:

@@ -52,7 +52,7 @@ def write_report(study: Study, folder: Path, results: Path) -> str:
     return text
 
 
-def write_drift(results: Path, questions: int = 96, lr: float = 2e-4) -> str:
+def write_drift(results: Path, questions: int = 64, lr: float = 2e-4) -> str:
     """The table of what one summed step of each credit does to the start, with and without a truncated sampler.
 
     Writes drift.csv and drift.md.

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from calibadv.lab.drift import constant, drift, frozen_credits, measured, minibatch_gradients, moved, norm
+from calibadv.lab.drift import (
+    Fresh,
+    constant,
+    dot,
+    drift,
+    frozen_credits,
+    measured,
+    minibatch_gradients,
+    moved,
+    norm,
+    slopes,
+    times,
+)
 from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.language import language
 from calibadv.lab.settings import LabRun
@@ -16,7 +29,7 @@ TAIL = language().first_tail
 
 @pytest.fixture(scope="module")
 def lab() -> Laboratory:
-    return Laboratory(LabRun(evaluation_questions=1, samples=3))
+    return Laboratory(LabRun(evaluation_questions=1, samples=2))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +63,24 @@ def test_a_step_of_nothing_changes_nothing_and_the_policy_itself_never_moves(
     assert measured(moved(lab.policy, still), groups, TAIL) == before
     moved(lab.policy, [torch.ones_like(p) for p in lab.policy.parameters()])
     assert measured(lab.policy, groups, TAIL) == before
+
+
+def test_slopes_are_what_a_small_step_either_way_shows(lab: Laboratory, groups: list[Group]) -> None:
+    gradient = minibatch_gradients(lab.policy, groups, constant(1.0))[0]
+    slope = slopes(lab.policy, groups, TAIL)
+
+    def at(length: float) -> np.ndarray:
+        step = times(gradient, [torch.tensor(length / norm(gradient))] * len(gradient))
+        return np.array(measured(moved(lab.policy, step), groups, TAIL))
+
+    told = [-0.02 * dot(slope_of, gradient) / norm(gradient) for slope_of in slope]
+    assert (at(0.02) - at(-0.02)) / 2 == pytest.approx(told, rel=0.03)
+
+
+def test_half_the_step_is_half_the_change(lab: Laboratory, groups: list[Group]) -> None:
+    whole, half = (drift(lab.policy, groups, groups, {"up": constant(1.0)}, lr=lr, tail=TAIL) for lr in (1e-5, 5e-6))
+    for name in Fresh._fields:
+        assert half[name].tolist() == pytest.approx((whole[name] / 2).tolist())
 
 
 def test_every_credit_that_is_compared_credits_the_same_rollouts() -> None:
