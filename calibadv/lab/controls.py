@@ -96,8 +96,10 @@ def shuffled(*, ratio: float = 1.0) -> Method:
 
 def masses(credit: Credit) -> tuple[float, float]:
     """P and N of a group's credit, over its tokens."""
-    positive = sum(float(np.maximum(row_N, 0.0).sum(dtype=np.float64)) for row_N in credit)
-    return positive, -sum(float(np.minimum(row_N, 0.0).sum(dtype=np.float64)) for row_N in credit)
+    positive, negative = (
+        sum(float(np.maximum(sign * row_N, 0.0).sum(dtype=np.float64)) for row_N in credit) for sign in (1, -1)
+    )
+    return positive, negative
 
 
 def scale(credit: Credit, negative: float = 1.0, positive: float = 1.0) -> Credit:

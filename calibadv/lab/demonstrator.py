@@ -10,12 +10,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from calibadv.lab.language import QUERY_WORDS, Language, observed, query_word
+from calibadv.lab.language import PASSAGE_END, QUERY_WORDS, Language, observed, query_word
+from calibadv.lab.tasks import PLAIN, Task
 from calibadv.lab.world import Chain, World
 
-MAX_SEARCHES = 4
 TAKES_FORM = (0.22, 0.26, 0.26, 0.26)  # how often it takes a relation's query word, best first: it hardly knows
-CALM, LOST, GUESSING = 3.0, 20.0, 60.0  # mean words of a ramble: on the way, after a miss, before a guess
 MISREADS = 0.03  # takes another passage's value though the right one is there
 MISREADS_ABSENT = 0.12  # takes a value though the right passage is not there
 VAGUE = 0.25  # when lost: leaves a word of the name out of the query
@@ -32,15 +31,16 @@ class Segment:
 class Demonstrator:
     """Plays dialogues in one world; `rng` decides everything that is left to chance."""
 
-    def __init__(self, world: World, lang: Language, rng: random.Random) -> None:
-        self._world, self._lang, self._rng = world, lang, rng
+    def __init__(self, world: World, lang: Language, rng: random.Random, task: Task = PLAIN) -> None:
+        self._world, self._lang, self._rng, self._task = world, lang, rng, task
 
     def dialogue(self, chain: Chain) -> Iterator[Segment]:
         """The question as the first segment, then actions and what they were answered with."""
-        rng, names = self._rng, self._world.names
-        subject, hop, searches, lost, seen = names[chain.path[0]], 0, 0, False, list[tuple[str, str]]()
+        rng, names, task = self._rng, self._world.names, self._task
+        subject, hop, searches, lost = names[chain.path[0]], 0, 0, False
+        seen = list[tuple[int, int, int]]()
         yield Segment(tuple(chain.question.text.split()), action=False)
-        think = [*self._ramble(CALM), "find", *subject, f"rel{chain.relations[0]}"]
+        think = [*self._ramble(task.calm), "find", *subject, f"rel{chain.relations[0]}"]
         while True:
             relation = chain.relations[hop]
             query = self._query(relation, subject, vague=lost and rng.random() < VAGUE)
@@ -49,28 +49,28 @@ class Demonstrator:
             searches += 1
             passages = [self._world.passages[int(document.id)] for document in found]
             yield Segment(observed(found), action=False)
-            seen += [names[value] for _, _, value in passages]
+            seen += passages
             value = self._read(passages, subject, relation)
             lost = value is None
-            last = searches == MAX_SEARCHES
+            last = searches == task.searches
             if value is None:
                 looked_for = ["so", *subject, f"rel{relation}", "no"]
                 if last:
-                    value = rng.choice(seen)
-                    think = [*looked_for, *self._ramble(GUESSING), "guess", *value]
+                    value = names[rng.choice(seen)[2]]
+                    think = [*looked_for, *self._despair(seen), "guess", *value]
                     break
-                think = [*looked_for, *self._ramble(LOST), "again", "find", *subject, f"rel{relation}"]
+                think = [*looked_for, *self._ramble(task.lost), "again", "find", *subject, f"rel{relation}"]
                 continue
             stated = ["so", *subject, f"rel{relation}", *value]
             hop += 1
             if hop == len(chain.relations):
-                think = [*stated, *self._ramble(CALM), "done"]
+                think = [*stated, *self._ramble(task.calm), "done"]
                 break
             if last:
-                think = [*stated, *self._ramble(GUESSING), "guess", *value]
+                think = [*stated, *self._despair(seen), "guess", *value]
                 break
             subject = value  # one that was misread may have no such relation: the next search will tell
-            think = [*stated, *self._ramble(CALM), "then", "find", *subject, f"rel{chain.relations[hop]}"]
+            think = [*stated, *self._ramble(task.calm), "then", "find", *subject, f"rel{chain.relations[hop]}"]
         yield Segment(("<think>", *think, "</think>", "<answer>", *value, "</answer>"), action=True)
 
     def _query(self, relation: int, subject: tuple[str, str], *, vague: bool) -> list[str]:
@@ -90,6 +90,14 @@ class Demonstrator:
         if right or rng.random() < MISREADS_ABSENT:
             return names[rng.choice(passages)[2]]
         return None
+
+    def _despair(self, seen: list[tuple[int, int, int]]) -> list[str]:
+        """What comes before a guess: a long ramble, or passages found, picked at random over and over."""
+        said = self._ramble(self._task.guessing)
+        if most := self._task.recited[1]:
+            for passage in self._rng.choices(seen, k=self._rng.randint(self._task.recited[0], most)):
+                said += [*self._world.words(passage), PASSAGE_END]
+        return said
 
     def _ramble(self, mean: float) -> list[str]:
         return self._lang.ramble(self._rng, mean)

@@ -18,6 +18,7 @@ from calibadv.lab.learner import LabLearner
 from calibadv.lab.policy import Policy
 from calibadv.lab.sampler import Measures, Sampler
 from calibadv.lab.settings import LabRun
+from calibadv.lab.tasks import TASKS
 from calibadv.lab.warm_start import load_start
 from calibadv.lab.world import World
 from calibadv.rollout.agent import Limits
@@ -34,9 +35,10 @@ class Laboratory:
     def __init__(self, run: LabRun, start: Policy | None = None) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(run.seed)
-        self._run, self._lang, self._world = run, language(), World(run.world)
+        task = TASKS[run.task]
+        self._run, self._lang, self._world = run, language(), World(run.world, task.hops)
         self._method = run.make_method()
-        policy = start or load_start()
+        policy = start or load_start(task.start)
         self._learner = LabLearner(policy, self._method, run.learner())
         self._sampling = Policy()  # what the engine holds: weights that may be older, or rounded
         self._versions: deque[dict[str, torch.Tensor]] = deque(maxlen=run.staleness + 1)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from calibadv.config import LearnerConfig
 from calibadv.lab.controls import lab_method
+from calibadv.lab.tasks import PLAIN, TASKS, TaskName
 from calibadv.methods.method import Method
 
 
@@ -20,6 +21,7 @@ class LabRun(BaseModel):
     params: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(0, ge=0)
     world: int = Field(7, ge=0)
+    task: TaskName = "plain"
     steps: int = Field(200, ge=1)
     questions: int = Field(12, ge=1)  # a step
     samples: int = Field(5, ge=1)  # rollouts a question
@@ -35,12 +37,20 @@ class LabRun(BaseModel):
     old_logprobs: Literal["sampler", "recompute"] = "sampler"
     importance_cap: float | None = Field(None, gt=0)  # needs recompute
     staleness: int = Field(0, ge=0, le=4)  # how many steps older than the learner's the weights are that sample
-    max_searches: int = Field(4, ge=1)
-    max_turn_tokens: int = Field(110, ge=8)
+    max_searches: int = Field(PLAIN.searches, ge=1)  # the task's, unless given
+    max_turn_tokens: int = Field(PLAIN.turn_tokens, ge=8)  # as well
     max_tokens: int = Field(500, ge=64)  # of a whole rollout
     evaluate_every: int = Field(100, ge=1)  # steps; the last one is evaluated too
     evaluation_questions: int = Field(300, ge=1)  # held out, the same for all runs of a world
     stop_after_zeros: int = Field(15, ge=1)  # steps without any reward: nothing is left to learn from
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_task(cls, given: Any) -> Any:
+        """The task's limits where none are given."""
+        if isinstance(given, dict) and (task := TASKS.get(given.get("task", "plain"))):
+            return {"max_searches": task.searches, "max_turn_tokens": task.turn_tokens, **given}
+        return given
 
     @model_validator(mode="after")
     def _exists(self) -> LabRun:

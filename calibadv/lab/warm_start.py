@@ -20,9 +20,9 @@ from torch.nn.functional import cross_entropy
 from calibadv.lab.demonstrator import Demonstrator
 from calibadv.lab.language import EOS, FIRST_NAMES, LAST_NAMES, PAD, PASSAGE_END, RELATIONS_A_KIND, Language, language
 from calibadv.lab.policy import Policy
+from calibadv.lab.tasks import PLAIN, Task
 from calibadv.lab.world import World
 
-START = Path(__file__).with_name("start.safetensors")  # what `make_start()` made: losses in start.json
 UPDATES = 1500
 TOLD = 25  # updates whose mean loss is written down
 FIRST_WORLD, WORLDS = 1000, 24  # training worlds; a laboratory run has one of its own
@@ -37,14 +37,14 @@ RATE, RATE_OTHER = 0.01, 0.002  # peaks, of Muon for matrices and of AdamW for t
 Example = tuple[list[int], list[float]]  # ids, and each one's weight as a target
 
 
-def load_start(path: Path = START) -> Policy:
-    """The shipped policy, or another that `warm_start` wrote."""
+def load_start(path: Path = PLAIN.start) -> Policy:
+    """The shipped policy of the plain task, or another that `make_start` wrote."""
     policy = Policy()
     policy.load_state_dict(load_file(path))
     return policy
 
 
-def warm_start(policy: Policy, updates: int = UPDATES, seed: int = 0) -> Iterator[float]:
+def warm_start(policy: Policy, updates: int = UPDATES, seed: int = 0, task: Task = PLAIN) -> Iterator[float]:
     """Trains `policy` an update at a time; yields its loss, nats a token that the agent writes.
 
     After the last one it has the dialogue's form, reads fairly well and searches badly. Equal calls
@@ -58,7 +58,7 @@ def warm_start(policy: Policy, updates: int = UPDATES, seed: int = 0) -> Iterato
         RATE_OTHER: torch.optim.AdamW(others, lr=RATE_OTHER, betas=(0.9, 0.98), weight_decay=0.0),
     }
     pad = lang.id_of[PAD]
-    for update, batch in zip(range(updates), batches(lang, seed), strict=False):
+    for update, batch in zip(range(updates), batches(lang, seed, task), strict=False):
         for peak, optimizer in optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = peak * min(1.0, (update + 1) / WARM_UP, 1.5 * (1 - update / updates))
@@ -78,11 +78,11 @@ def new_policy(seed: int = 0) -> Policy:
     return Policy()
 
 
-def make_start(path: Path = START, tell: Callable[[int, float], None] = lambda *_: None) -> None:
-    """The whole recipe, about eight CPU-minutes: writes the start, and beside it its losses, means of 25 updates."""
+def make_start(path: Path, task: Task = PLAIN, tell: Callable[[int, float], None] = lambda *_: None) -> None:
+    """The whole recipe, eight CPU-minutes: writes the task's start, and its losses beside it, means of 25 updates."""
     torch.set_num_threads(1)
     policy, losses = new_policy(), list[float]()
-    for update, loss in enumerate(warm_start(policy), start=1):
+    for update, loss in enumerate(warm_start(policy, task=task), start=1):
         losses.append(loss)
         if update % TOLD == 0:
             tell(update, fmean(losses[-TOLD:]))
@@ -110,11 +110,11 @@ def padded(batch: list[Example], pad: int) -> tuple[Tensor, Tensor]:
     return ids_BT, torch.tensor([weights + [0.0] * (width - len(weights)) for _, weights in batch])
 
 
-def batches(lang: Language, seed: int) -> Iterator[list[Example]]:
+def batches(lang: Language, seed: int, task: Task = PLAIN) -> Iterator[list[Example]]:
     """Batches of rows of about equal length, without end: drills of growing difficulty, then dialogues and drills."""
     rng = random.Random(f"batches {seed}")
     hardness = [0.0]
-    drilled, played = drills(lang, seed, lambda: hardness[0]), dialogues(lang, seed)
+    drilled, played = drills(lang, seed, lambda: hardness[0]), dialogues(lang, seed, task)
     update = 0
     while True:
         only_drills = update < DRILL_UPDATES
@@ -128,11 +128,11 @@ def batches(lang: Language, seed: int) -> Iterator[list[Example]]:
         update += len(chunks)
 
 
-def dialogues(lang: Language, seed: int) -> Iterator[Example]:
+def dialogues(lang: Language, seed: int, task: Task = PLAIN) -> Iterator[Example]:
     """The demonstrator's dialogues, each in one of the training worlds, and a few rows of words of the tail."""
     rng = random.Random(f"dialogues {seed}")
-    worlds = [World(FIRST_WORLD + index) for index in range(WORLDS)]
-    players = [Demonstrator(world, lang, rng) for world in worlds]
+    worlds = [World(FIRST_WORLD + index, task.hops) for index in range(WORLDS)]
+    players = [Demonstrator(world, lang, rng, task) for world in worlds]
     while True:
         if rng.random() < FOREIGN:
             ids = lang.ids(rng.choices(lang.tail, k=rng.randrange(20, 60)))

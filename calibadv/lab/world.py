@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibadv.lab.language import FIRST_NAMES, KINDS, LAST_NAMES, QUERY_WORDS, RELATIONS_A_KIND, query_word
+from calibadv.lab.tasks import PLAIN
 from calibadv.types import Document, Question
 
 ENTITIES = 400
 MISSING = 0.12  # share of facts without a passage: a quarter of the questions cannot be answered by reading
-HOPS = {1: 0.15, 2: 0.6, 3: 0.25}  # of a question, and how often
 TOP_K = 3
 TITLE, MENTION, RELATION_WORD = 1.0, 0.55, 0.3  # what a word of the query is worth to a passage that has it
 WORTH = (1.2, 0.3, -0.3, -0.9)  # of a query word for its relation's passages
@@ -43,6 +44,7 @@ class World:
     """Entities, facts, passages and the search engine over them, all made from `seed`."""
 
     seed: int
+    hops: Mapping[int, float] = field(default_factory=lambda: PLAIN.hops)  # of a question, and how often
     names: list[Name] = field(init=False)
     facts: list[dict[int, int]] = field(init=False)  # of each entity: relation -> entity
     passages: list[tuple[int, int, int]] = field(init=False)  # (entity, relation, entity) in the corpus
@@ -63,9 +65,14 @@ class World:
     def documents(self) -> list[Document]:
         """The passages as documents; the title is whom a passage is about."""
         return [
-            Document(str(index), " ".join(self.names[e]), " ".join((*self.names[e], f"rel{r}", *self.names[v])))
-            for index, (e, r, v) in enumerate(self.passages)
+            Document(str(index), " ".join(self.names[passage[0]]), " ".join(self.words(passage)))
+            for index, passage in enumerate(self.passages)
         ]
+
+    def words(self, passage: tuple[int, int, int]) -> tuple[str, ...]:
+        """What the passage says: whom it is about, the relation, and to whom."""
+        entity, relation, value = passage
+        return (*self.names[entity], f"rel{relation}", *self.names[value])
 
     @cached_property
     def _scores_of(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -111,9 +118,9 @@ class World:
         return tuple(self.documents[index] for index in best[np.argsort(-score[best], kind="stable")])
 
     def chain(self, rng: random.Random, id: str) -> Chain:
-        """A question of `HOPS` hops over distinct entities, with what methods that read gold labels want to know."""
+        """A question over distinct entities, with what methods that read gold labels want to know."""
         while True:
-            (hops,) = rng.choices(list(HOPS), list(HOPS.values()))
+            (hops,) = rng.choices(list(self.hops), list(self.hops.values()))
             path, relations = [rng.randrange(ENTITIES)], list[int]()
             for _ in range(hops):
                 relations.append(rng.choice(list(self.facts[path[-1]])))

@@ -10,6 +10,7 @@ import pytest
 
 from calibadv.lab.demonstrator import Demonstrator
 from calibadv.lab.language import LabDialogue, language
+from calibadv.lab.tasks import TASKS, TaskName
 from calibadv.lab.world import World, best_form, worth
 from calibadv.rewards.format import format_reward
 from calibadv.tags import parse_action
@@ -81,13 +82,15 @@ def test_streams_of_questions_avoid_what_is_held_out() -> None:
     assert [q.id for q in WORLD.questions(2, "train 0 2")] == ["lab/train 0 2/0", "lab/train 0 2/1"]
 
 
-def test_the_demonstrator_is_always_well_formed_and_longer_where_it_fails() -> None:
-    rng = random.Random(1)
-    player = Demonstrator(WORLD, LANG, rng)
+@pytest.mark.parametrize(("name", "ratio"), [("plain", 1.6), ("long-failures", 2.4)])
+def test_the_demonstrator_is_always_well_formed_and_longer_where_it_fails(name: TaskName, ratio: float) -> None:
+    rng, task = random.Random(1), TASKS[name]
+    world = World(7, task.hops)
+    player = Demonstrator(world, LANG, rng, task)
     empty = np.zeros(0, np.int64)
     lengths: dict[bool, list[int]] = {True: [], False: []}
     for number in range(300):
-        chain = WORLD.chain(rng, str(number))
+        chain = world.chain(rng, str(number))
         actions = [" ".join(segment.words) for segment in player.dialogue(chain) if segment.action]
         parsed = [parse_action(text) for text in actions]
         turns = [
@@ -95,9 +98,9 @@ def test_the_demonstrator_is_always_well_formed_and_longer_where_it_fails() -> N
             for action, text in zip(parsed, actions, strict=True)
         ]
         assert parsed[-1].kind is TurnKind.ANSWER
-        assert len(turns) <= 5
+        assert len(turns) <= task.searches + 1
         assert format_reward(turns) == 1
         right = parsed[-1].answer == chain.question.golden_answers[0]
         lengths[right].append(sum(len(text.split()) for text in actions))
     assert len(lengths[True]) > 30
-    assert np.mean(lengths[False]) > 1.6 * np.mean(lengths[True])
+    assert np.mean(lengths[False]) > ratio * np.mean(lengths[True])

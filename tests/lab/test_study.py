@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.lab.settings import LabRun
 from calibadv.lab.study import load_study, run_study
 
 ROOT = Path(__file__).parents[2]
@@ -47,12 +48,21 @@ def test_cells_vary_and_seeds_come_first(tmp_path: Path) -> None:
     assert study.runs[3].folder == "neg-negative=2.0-top_p=0.9-s1"
 
 
+def test_a_task_brings_its_limits_unless_they_are_given() -> None:
+    assert (LabRun().max_searches, LabRun().max_turn_tokens) == (4, 110)
+    long = LabRun(task="long-failures", max_searches=2)
+    assert (long.max_searches, long.max_turn_tokens) == (2, 200)
+    assert LabRun.model_validate_json(long.model_dump_json()) == long
+    assert LabRun.model_validate_json("{}") == LabRun()  # what was written before there were tasks
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("name = 'x'\nseeds = []\n[[cell]]\nname = 'a'", "seeds"),
         ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\nmethod = 'grpoo'", "cell 'a'.*did you mean 'grpo'"),
         ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\nlearning = 1", "learning"),
+        ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\ntask = 'longer'", "'plain' or 'long-failures'"),
         ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\n[[cell]]\nname = 'a'", "two runs are called 'a-s0'"),
         ("name = '../x'\nseeds = [0]\n[[cell]]\nname = 'a'", "name"),
         ("name = ", "study.toml"),

@@ -10,9 +10,21 @@ import pytest
 import torch
 
 from calibadv.lab.language import language
-from calibadv.lab.warm_start import START, TOLD, drills, load_start, new_policy, padded, warm_start
+from calibadv.lab.policy import Policy
+from calibadv.lab.tasks import TASKS, TaskName
+from calibadv.lab.warm_start import TOLD, Example, dialogues, drills, load_start, new_policy, padded, warm_start
 
-RECORD = json.loads(START.with_suffix(".json").read_text("utf-8"))
+RECORDS = {name: json.loads(task.start.with_suffix(".json").read_text("utf-8")) for name, task in TASKS.items()}
+RECORD = RECORDS["plain"]
+
+
+def loss(policy: Policy, batch: list[Example]) -> float:
+    """Nats a token that the agent writes."""
+    ids_BT, weights_BT = padded(batch, 0)
+    counted = weights_BT[:, 1:] == 1
+    with torch.no_grad():
+        logits_NV = policy(ids_BT)[:, :-1][counted] @ policy.embed.weight.T
+        return float(torch.nn.functional.cross_entropy(logits_NV, ids_BT[:, 1:][counted]))
 
 
 def test_the_recipe_begins_as_it_did_when_it_made_the_start() -> None:
@@ -22,18 +34,18 @@ def test_the_recipe_begins_as_it_did_when_it_made_the_start() -> None:
 
 def test_the_shipped_start_continues_the_recipe_s_end() -> None:
     """Its loss on fresh drills is that of a policy that reads; an untrained one knows nothing of them."""
-    lang = language()
-    batch = list(islice(drills(lang, 99, lambda: 1.0), 48))
-    ids_BT, weights_BT = padded(batch, 0)
-    counted = weights_BT[:, 1:] > 0
+    batch = list(islice(drills(language(), 99, lambda: 1.0), 48))
+    assert all(loss(load_start(task.start), batch) < 0.7 for task in TASKS.values())
+    assert loss(new_policy(), batch) > 4
 
-    def loss(policy: torch.nn.Module) -> float:
-        with torch.no_grad():
-            logits_NV = policy(ids_BT)[:, :-1][counted] @ policy.embed.weight.T
-            return float(torch.nn.functional.cross_entropy(logits_NV, ids_BT[:, 1:][counted]))
 
-    assert loss(load_start()) < 0.7
-    assert loss(new_policy()) > 4
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_s_start_is_what_its_own_demonstrator_taught(name: TaskName) -> None:
+    batch = list(islice(dialogues(language(), 99, TASKS[name]), 24))
+    losses = {other: loss(load_start(task.start), batch) for other, task in TASKS.items()}
+    # A quarter of what its record's last updates saw were drills, which it finds easy.
+    assert losses[name] == pytest.approx(fmean(RECORDS[name]["mean_loss_of_25"][-4:]), abs=0.25)
+    assert losses[name] < 0.8 * min(losses[other] for other in losses if other != name)
 
 
 def test_drills_state_what_stands_there() -> None:
