@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from mlflow import MlflowClient
 
 from tests.integration.commands import ROOT, ended, ray_folder, start
+from workflows.command import run_command
+from workflows.evaluate import main
 
 pytestmark = pytest.mark.integration
 
 QUESTIONS = 10
 
 
-def evaluate(base: Path, sockets: Path) -> str:
-    """The output of one call, which must end well."""
+def arguments(base: Path) -> list[str]:
     settings = {
         "run.folder": str(base / "runs"),
         "run.cache": str(base / "cache"),
@@ -34,7 +36,12 @@ def evaluate(base: Path, sockets: Path) -> str:
     }
     asked = ["pocket", "--set", "pocket=pocket", "--corpus", "pocket", "--questions", str(QUESTIONS)]
     given = [part for key, value in settings.items() for part in (f"--{key}", value)]
-    code, output = ended(start(ROOT / "workflows" / "evaluate.py", *asked, *given, cwd=base, ray=sockets))
+    return [*asked, *given]
+
+
+def evaluate(base: Path, sockets: Path) -> str:
+    """The output of one call, which must end well."""
+    code, output = ended(start(ROOT / "workflows" / "evaluate.py", *arguments(base), cwd=base, ray=sockets))
     assert code == 0, output
     return output
 
@@ -92,7 +99,9 @@ def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, socket
     assert {path.name: path.read_bytes() for path in (answers, out / "table.md", out / "table.csv")} == whole
 
 
-def test_a_finished_evaluation_starts_nothing(base: Path, sockets: Path) -> None:
-    output = evaluate(base, sockets)
+def test_a_finished_evaluation_starts_nothing(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(lambda: main(arguments(base))) == 0
+    output = "".join(capsys.readouterr())
     assert "engines start" not in output
     assert "| pocket |" in output
+    assert not ray.is_initialized()

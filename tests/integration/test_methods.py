@@ -1,80 +1,79 @@
-"""Every method trains: ten steps each on the pocket world with the torch engine, as one small study on one Ray."""
+"""Every method trains: some steps each on the pocket world with the torch engine, one after another on one Ray."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
+from calibadv.config import load_config
 from calibadv.methods import METHODS
-from tests.integration.commands import ROOT, ended, ray_folder, start
+from calibadv.training.inputs import corpus_file
+from calibadv.training.parts import Parts
+from calibadv.views.open import open_view
+from serve.app import stop_search
+from tests.integration.commands import ROOT
+from workflows.one_run import train_run
+from workflows.session import open_search, started
 
 pytestmark = pytest.mark.integration
 
-TIMEOUT_S = 1200
-STEPS, UPDATES = 10, 2
-PARAMS = {"mt_grpo": 'form = "tree"'}  # the form that needs a plan of its own
-
-STUDY = """
-name = "every-method"
-recipe = "{recipe}"
-concurrent = 2
-
-[settings.run]
-steps = {steps}
-[settings.data]
-questions_per_step = 4
-test_questions = 4
-[settings.search]
-retriever = "bm25"
-reranker = "none"
-[settings.rollout]
-engine = "torch"
-torch_dtype = "float32"
-engines = 1
-samples = 3
-[settings.learner]
-minibatch_rollouts = 6
-[settings.evaluation]
-every = "none"
-[settings.tracking]
-sampled_rollouts = 1
-"""
-CELL = """
-[[cell]]
-name = "{name}"
-method = "{name}"
-params = {{ {params} }}
-"""
+STEPS, UPDATES = 6, 2
+PARAMS = {"mt_grpo": {"method.params.form": "tree"}}  # the form that needs a plan of its own
+SMALL = {
+    "run.steps": STEPS,
+    "data.questions_per_step": 4,
+    "data.test_questions": 4,
+    "search.retriever": "bm25",
+    "search.reranker": "none",
+    "rollout.engine": "torch",
+    "rollout.torch_dtype": "float32",
+    "rollout.engines": 1,
+    "rollout.samples": 3,
+    "learner.minibatch_rollouts": 6,
+    "evaluation.every": "none",
+    "tracking.sampled_rollouts": 1,
+    "checkpoint.every": 0,
+}
+APP = "search-methods"
 
 Row = dict[str, float]
+RunOf = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the finished study, a run a method."""
+def run_of(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunOf]:  # noqa: ARG001
+    """The folder of a method's finished run, which is trained when it is first asked for; all ask one search app."""
     base = tmp_path_factory.mktemp("methods")
-    study = base / "study.toml"
-    recipe = ROOT / "workflows" / "recipes" / "pocket.toml"
-    cells = [CELL.format(name=name, params=PARAMS.get(name, "")) for name in METHODS]
-    study.write_text(STUDY.format(recipe=recipe, steps=STEPS) + "".join(cells))
-    with ray_folder() as ray:
-        code, output = ended(start(ROOT / "workflows" / "compare.py", str(study), cwd=base, ray=ray), TIMEOUT_S)
-    assert code == 0, output
-    return base / "runs" / "every-method"
+    places = {"run.folder": base / "runs", "run.cache": base / "cache"}
+
+    @cache
+    def trained(name: str) -> Path:
+        given = {"run.name": name, "method.name": name, **PARAMS.get(name, {})}
+        config = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", {**SMALL, **places, **given})
+        with open_view(STEPS, plain=True) as view:
+            train_run(config, view, parts=Parts(partial(started, search_app=APP)))
+        return base / "runs" / name
+
+    config = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", {**SMALL, **places})
+    open_search(config, corpus_file(config), APP)
+    yield trained
+    stop_search(APP)
 
 
-def steps_of(runs: Path, name: str) -> list[Row]:
+def steps_of(run: Path) -> list[Row]:
     """The run's training steps, without the evaluation before them."""
-    lines = (runs / f"{name}-seed0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [row for row in map(json.loads, lines) if row["step"] > 0]
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_method_trains_for_ten_steps(runs: Path, name: str) -> None:
-    rows = steps_of(runs, name)
+def test_a_method_trains(run_of: RunOf, name: str) -> None:
+    rows = steps_of(run_of(name))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert sum(row["learner/updates"] for row in rows) == STEPS * UPDATES
     assert sum(row["learner/skipped_updates"] for row in rows) == 0
@@ -82,13 +81,13 @@ def test_a_method_trains_for_ten_steps(runs: Path, name: str) -> None:
     # Engine and learner hold the same weights at the start of every step.
     assert max(row["sync/logprob_diff_max"] for row in rows) < 1e-3
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    summary = json.loads((runs / f"{name}-seed0" / "summary.json").read_text())
+    summary = json.loads((run_of(name) / "summary.json").read_text())
     assert (summary["method"], summary["infra_failed"]) == (name, 0)
 
 
 @pytest.mark.parametrize("name", ["ppo", "stepsearch"])
-def test_critics_are_trained_on_what_their_method_rewards(runs: Path, name: str) -> None:
-    rows = steps_of(runs, name)
+def test_critics_are_trained_on_what_their_method_rewards(run_of: RunOf, name: str) -> None:
+    rows = steps_of(run_of(name))
     # A critic that says 0 has nothing to learn of a step without any reward.
     assert all(row["learner/critic_grad_norm"] > 0 for row in rows if row["critic/return_mean"] != 0)
     assert len({row["critic/return_mean"] for row in rows}) > 1
@@ -99,18 +98,18 @@ def test_critics_are_trained_on_what_their_method_rewards(runs: Path, name: str)
 
 
 @pytest.mark.parametrize("name", ["tree_grpo", "mt_grpo"])
-def test_branches_reuse_what_their_trunk_sampled(runs: Path, name: str) -> None:
-    rows = steps_of(runs, name)
+def test_branches_reuse_what_their_trunk_sampled(run_of: RunOf, name: str) -> None:
+    rows = steps_of(run_of(name))
     assert sum(row["rollout/tokens_reused"] for row in rows) > 0
-    assert all(row["rollout/tokens_reused"] == 0 for row in steps_of(runs, "grpo"))
+    assert all(row["rollout/tokens_reused"] == 0 for row in steps_of(run_of("grpo")))
 
 
-def test_llds_own_term_is_reported(runs: Path) -> None:
-    assert any(row["learner/extra_loss"] > 0 for row in steps_of(runs, "lld"))
-    assert all("learner/extra_loss" not in row for row in steps_of(runs, "grpo"))
+def test_llds_own_term_is_reported(run_of: RunOf) -> None:
+    assert any(row["learner/extra_loss"] > 0 for row in steps_of(run_of("lld")))
+    assert all("learner/extra_loss" not in row for row in steps_of(run_of("grpo")))
 
 
-def test_methods_of_one_plan_sample_alike_at_first_and_learn_differently(runs: Path) -> None:
-    rows = {name: steps_of(runs, name) for name in ("grpo", "ppo", "gigpo", "criticsearch", "stepsearch")}
+def test_methods_of_one_plan_sample_alike_at_first_and_learn_differently(run_of: RunOf) -> None:
+    rows = {name: steps_of(run_of(name)) for name in ("grpo", "ppo", "gigpo", "criticsearch", "stepsearch")}
     assert len({(steps[0]["learner/tokens"], steps[0]["reward/mean"]) for steps in rows.values()}) == 1
     assert len({tuple(step["learner/grad_norm"] for step in steps) for steps in rows.values()}) == len(rows)
