@@ -115,7 +115,7 @@ def test_peaks_are_those_of_learners_below_the_process_alone(monkeypatch: pytest
     learner, other = subprocess.Popen([*sleeping, "ray::_WrappedExecutable.apply"]), subprocess.Popen(sleeping)
     try:
         with learner_peaks(os.getpid()) as peaks:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 300
             while not peaks and time.monotonic() < deadline:
                 time.sleep(0.05)
     finally:

@@ -97,7 +97,7 @@ def test_rows_run_under_their_versions_a_step_spreads_evenly_and_closing_ends_th
     assert serving.keys() == engines[STEPS - 1].keys()
     assert set(serving.values()) <= {STEPS - 1, STEPS}
     stream.close()
-    deadline = time.time() + 60
+    deadline = time.time() + 300
     while time.time() < deadline and ray.available_resources().get("CPU", 0) < 4:
         time.sleep(0.2)
     assert ray.available_resources()["CPU"] == 4

@@ -208,5 +208,5 @@ def processes_of_ray(laptop: Laptop, host: Host) -> list[str]:
     key = yaml.safe_load(laptop.file.read_text())["auth"]["ssh_private_key"]
     options = ["-i", key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
     command = ["ssh", *options, f"root@{host.address}", "ps -e -o args="]
-    lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
     return [line for line in lines if "gcs_server" in line or "raylet" in line]

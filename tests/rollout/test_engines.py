@@ -254,7 +254,7 @@ async def test_a_closed_or_broken_engine_answers_with_an_error_and_never_hangs(f
     engine = TorchEngine.from_folder(folder)
     engine._model = None
     with pytest.raises(RuntimeError, match="engine is gone"):
-        await asyncio.wait_for(engine(prompt(0), Sampling(4)), timeout=20)
+        await asyncio.wait_for(engine(prompt(0), Sampling(4)), timeout=120)
     with pytest.raises(RuntimeError, match="engine is gone"):
         await engine(prompt(0), Sampling(4))
     engine.close()

@@ -67,7 +67,7 @@ def test_only_the_standard_library_is_imported_before_the_first_line(command: Pa
     assert others == set()
 
 
-def read_until(terminal: int, wanted: bytes, timeout_s: float = 60.0) -> bytes:
+def read_until(terminal: int, wanted: bytes, timeout_s: float = 300.0) -> bytes:
     seen, deadline = b"", time.monotonic() + timeout_s
     while wanted not in seen:
         left_s = deadline - time.monotonic()
