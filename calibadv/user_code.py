@@ -5,13 +5,26 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from dataclasses import dataclass
+from importlib.abc import InspectLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from calibadv.nearest import did_you_mean
 
-_loaded: dict[str, ModuleType] = {}  # by what stands before the colon; a file's by its whole path
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of the user's as it was imported."""
+
+    module: str  # the name that it was given
+    file: str
+    text: str
+
+
+_files: dict[str, Source] = {}  # by the file's whole path
+_given: dict[str, Any] = {}  # what was handed in, by its reference
 
 
 def names_code(text: str) -> bool:
@@ -24,47 +37,74 @@ def load(reference: str, key: str) -> Any:
 
     What the user's module raises while it is imported comes with its own words.
     """
+    if reference in _given:
+        return _given[reference]
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
         raise ValueError(
             f"{key} = {reference!r}: expected package.module:name or path/file.py:name, e.g. reward.py:reward"
         )
-    module = _module(place, reference, key)
-    if not hasattr(module, name):
-        raise ValueError(f"{key} = {reference!r}: there is no {name!r} in {place}{did_you_mean(name, dir(module))}")
-    return getattr(module, name)
-
-
-def loaded_modules() -> tuple[ModuleType, ...]:
-    """The modules that were loaded here: other processes know none of them."""
-    return tuple(_loaded.values())
-
-
-def _module(place: str, reference: str, key: str) -> ModuleType:
     file = Path(place).absolute() if place.endswith(".py") else None
-    known = str(file) if file else place
-    if known in _loaded:
-        return _loaded[known]
     if file and not file.is_file():
         raise ValueError(f"{key} = {reference!r}: there is no file {file}")
     try:
         module = importlib.import_module(place) if file is None else _from_file(file)
     except Exception as error:
         raise ValueError(f"{key} = {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
-    _loaded[known] = module
-    return module
+    if not hasattr(module, name):
+        raise ValueError(f"{key} = {reference!r}: there is no {name!r} in {place}{did_you_mean(name, dir(module))}")
+    return getattr(module, name)
+
+
+def hand_in(thing: Any) -> str:
+    """The reference under which `load` gives `thing` in this process: for a function that is at hand."""
+    reference = f"{getattr(thing, '__module__', '')}:{getattr(thing, '__name__', type(thing).__name__)}"
+    _given[reference] = thing
+    return reference
+
+
+def sources() -> tuple[Source, ...]:
+    """The files that were imported here by their paths: no other process could import them by a name."""
+    return tuple(_files.values())
+
+
+def install(files: tuple[Source, ...]) -> None:
+    """Imports files that another process has imported, under the same names and from their text."""
+    for source in files:
+        if source.module not in sys.modules:
+            _run(source)
 
 
 def _from_file(file: Path) -> ModuleType:
-    name = f"_calibadv_user_{file.stem}_{len(_loaded)}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    known = _files.get(str(file))
+    if known is None:
+        source = Source(f"_calibadv_user_{file.stem}_{len(_files)}", str(file), file.read_text(encoding="utf-8"))
+        _run(source)
+        _files[str(file)] = known = source
+    return sys.modules[known.module]
+
+
+def _run(source: Source) -> None:
+    spec = importlib.util.spec_from_loader(source.module, _FromText(source), origin=source.file)
     assert spec is not None
-    assert spec.loader is not None
+    spec.has_location = True  # the module has a `__file__`
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look a module up there
+    sys.modules[source.module] = module  # dataclasses and pickle look a module up there
     try:
-        spec.loader.exec_module(module)
+        _FromText(source).exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[source.module]
         raise
-    return module
+
+
+class _FromText(InspectLoader):
+    """Imports a module of its text as it was read: where this runs, the file may not be there, or be another by now."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def get_source(self, fullname: str) -> str:
+        return self._source.text
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._source.text, self._source.file)  # tracebacks name the file

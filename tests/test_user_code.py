@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from calibadv.user_code import load, loaded_modules, names_code
+from calibadv.cluster.shipped import Shipped
+from calibadv.user_code import load, names_code, sources
 
 
 def test_what_has_a_colon_names_code() -> None:
@@ -20,7 +24,7 @@ def test_a_file_is_loaded_once_and_its_module_is_known(tmp_path: Path, monkeypat
     reward = load("mine.py:reward", "reward.outcome")
     assert reward is load(f"{tmp_path}/mine.py:reward", "search.tool")
     assert reward(None, None) == 1
-    assert Path(str(loaded_modules()[-1].__file__)) == tmp_path / "mine.py"
+    assert Path(sources()[-1].file) == tmp_path / "mine.py"
 
 
 def test_a_module_is_imported_by_its_name() -> None:
@@ -44,3 +48,39 @@ def test_what_cannot_be_loaded_is_refused_with_its_setting(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=said):
         load(reference, "reward.outcome")
+
+
+MINE = """
+import threading
+from functools import cache
+from pathlib import Path
+
+LOCK = threading.Lock()  # as an open client has
+HERE = Path(__file__).name
+
+@cache
+def table():
+    return {"oslo": 1.0}
+
+def reward(question, trajectory):
+    with LOCK:
+        return table()[question]
+
+def made(scale):
+    def inner(question):
+        return scale * reward(question, None)
+    return inner
+"""
+
+
+def test_it_runs_in_a_process_that_knows_no_such_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    reward, made = (load(f"{tmp_path}/mine.py:{name}", "reward.outcome") for name in ("reward", "made"))
+    (tmp_path / "sent").write_bytes(pickle.dumps(Shipped((reward, made(0.5)))))
+    (tmp_path / "mine.py").unlink()
+    code = (
+        "import pickle, sys; reward, inner = pickle.load(open(sys.argv[1], 'rb')).value; "
+        "print(reward('oslo', None), inner('oslo'), sys.modules[reward.__module__].HERE)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "sent")], capture_output=True, text=True)
+    assert done.stdout.split() == ["1.0", "0.5", "mine.py"], done.stderr

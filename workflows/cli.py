@@ -20,6 +20,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "init": Command("init", "write a folder of your own that trains at once: recipe, data, reward, search"),
     "train": Command("train", "train a search agent; without arguments the pocket world on this machine"),
     "compare": Command("compare", "train several methods over several seeds, and write tables and figures"),
     "evaluate": Command("evaluate", "answer question sets with one or more models, and write a table"),

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import cached_property, partial
 
 import torch
-from ray.cloudpickle import register_pickle_by_value
 from transformers import AutoTokenizer
 
 from calibadv.cluster.engine import Engine
 from calibadv.cluster.rows import RolloutRow
+from calibadv.cluster.shipped import shipped_factory
 from calibadv.config import Config
 from calibadv.methods import Method
 from calibadv.rewards.outcome import Outcome, make_outcome
@@ -21,7 +21,6 @@ from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.protocols import GenerateFn, SearchFn
 from calibadv.rollout.tally import Tally
 from calibadv.types import Phase
-from calibadv.user_code import loaded_modules
 
 
 def make_engine(config: Config, model_folder: str) -> Engine:
@@ -119,11 +118,8 @@ def outcome_of(config: Config) -> Outcome:
 def roll_group(
     config: Config, method: Method, model_folder: str, search_factory: Callable[[], SearchFn]
 ) -> Callable[[], RollGroup]:
-    """What an engine's process makes its rollout function of. The user's code goes along, by value."""
-    outcome = outcome_of(config)
-    for module in loaded_modules():  # no other process could import a file by its path, or knows where it lies
-        register_pickle_by_value(module)
-    return partial(RollGroup, config, method, model_folder, search_factory, outcome)
+    """What an engine's process makes its rollout function of. The user's code goes along."""
+    return shipped_factory(partial(RollGroup, config, method, model_folder, search_factory, outcome_of(config)))
 
 
 class RollGroup:

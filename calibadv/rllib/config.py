@@ -9,6 +9,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from calibadv.cluster.shipped import Shipped
 from calibadv.config import Config, role
 from calibadv.methods import Method
 from calibadv.rllib.connectors import AddAdvantages, CriticAdvantages, PackMinibatches, RecomputeLogprobs
@@ -25,7 +26,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)
         self.calibadv = Config()
-        self.method: Method | None = None
+        self.method: Shipped[Method] | None = None
         self.model_folder = ""
         self.coordinator: str | None = None  # its name; None: a learner by itself
         self.stream: RolloutStream | None = None
@@ -41,7 +42,8 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
     ) -> CalibAdvConfig:
         """This config, set up for learners that train the model in `model_folder` by `method`."""
         learner = config.learner
-        self.calibadv, self.method, self.model_folder, self.coordinator = config, method, model_folder, coordinator
+        self.calibadv, self.model_folder, self.coordinator = config, model_folder, coordinator
+        self.method = Shipped(method)
         self.debugging(seed=config.run.seed, log_level="ERROR")
         self.learners(
             num_learners=learner.learners,
@@ -60,8 +62,8 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         return self.of_learners(stream.config, stream.method, str(stream.model), stream.coordinator)
 
     def _learner_connectors(self, *_: Any) -> list[Any]:
-        learner, method = self.calibadv.learner, self.method
-        assert method is not None, "of_learners comes first"
+        assert self.method is not None, "of_learners comes first"
+        learner, method = self.calibadv.learner, self.method.value
         connectors: list[Any] = [AddAdvantages(method)]
         if learner.old_logprobs == "recompute":
             connectors.append(RecomputeLogprobs(learner.token_budget))
@@ -81,7 +83,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The causal language model of the run."""
         assert self.method is not None, "of_learners comes first"
-        learner, critic = self.calibadv.learner, self.method.critic
+        learner, critic = self.calibadv.learner, self.method.value.critic
         return RLModuleSpec(
             module_class=CausalLMModule,
             observation_space=NO_SPACE,

@@ -45,7 +45,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
 
     def build(self) -> None:
         self._settings: LearnerConfig = self.config.calibadv.learner
-        self._method: Method = self.config.method
+        self._method: Method = self.config.method.value
         self._updates_done = 0
         self._lr_scale = 1.0
         critic = self._method.critic

@@ -1,4 +1,4 @@
-"""docs/extend.md is true: its three examples, in one file of the user's, train through every real process."""
+"""docs/extend.md and examples/ are true: they train through every real process."""
 
 from __future__ import annotations
 
@@ -52,3 +52,14 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own(tmp_path: Path) -
     assert found <= {"oslo", "ada"}
     assert all(set(row["reward_parts"]) == {"answer", "thrift"} for row in rollouts)
     assert json.loads((folder / "summary.json").read_text())["params"]["scale"] == 0.25
+
+
+def test_the_example_of_the_python_api_trains_with_its_own_reward(tmp_path: Path) -> None:
+    with ray_folder() as ray:
+        code, output = ended(start(ROOT / "examples" / "ten_lines.py", cwd=tmp_path, ray=ray))
+    assert code == 0, output
+    _, *steps = lines(tmp_path / "runs" / "ten-lines" / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 2]
+    assert all("reward/part_thrift" in step for step in steps)
+    assert "reward/part_thrift" in output
+    assert str(Path("runs") / "ten-lines" / "model") in output

@@ -33,7 +33,7 @@ def test_learners_know_model_method_and_coordinator_and_carry_no_stream(model_fo
     assert config.copy().stream is stream  # not copied: it holds the run's questions
     learners = config.build_learner_group().config
     assert learners.stream is None
-    assert (learners.model_folder, learners.coordinator, learners.method.name) == (
+    assert (learners.model_folder, learners.coordinator, learners.method.value.name) == (
         str(model_folder),
         "coordinator",
         "calibadv",

@@ -42,7 +42,10 @@ def test_every_command_is_a_file_beside_it_with_a_way_in() -> None:
 
 def test_a_command_that_there_is_not_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
-    assert "there is no command 'trian' (did you mean 'train'?); there are train, compare," in capsys.readouterr().err
+    assert (
+        "there is no command 'trian' (did you mean 'train'?); there are init, train, compare,"
+        in capsys.readouterr().err
+    )
 
 
 def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
