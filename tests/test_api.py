@@ -51,6 +51,17 @@ def test_sections_go_over_a_recipe_and_over_a_configuration(tmp_path: Path) -> N
     assert (again.run.steps, again.run.seed, again.reward.outcome) == (2, 4, "em")
 
 
+def test_a_section_may_hold_a_function_as_well() -> None:
+    def find(query: str, k: int) -> list[dict[str, str]]:
+        return [{"id": query, "title": query, "text": query}][:k]
+
+    alone = api._settings({"search": find, "run": {"steps": 2}})
+    among = api._settings({"search": {"tool": find, "top_k": 5}})
+    assert alone == {"search.tool": "tests.test_api:find", "run.steps": 2}
+    assert among == {"search.tool": "tests.test_api:find", "search.top_k": 5}
+    assert load("tests.test_api:find", "search.tool") is find
+
+
 def test_bad_input_is_a_value_error_before_anything_starts() -> None:
     with pytest.raises(ValueError, match=r"reward\.outcome = 'f2' is not known"):
         calibadv.train("pocket", reward="f2")

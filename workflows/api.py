@@ -29,21 +29,21 @@ __all__ = ["Config", "Run", "evaluate", "load_config", "train"]
 def train(
     recipe: str | Path | Config = "pocket",
     *,
-    reward: str | OutcomeFn | None = None,
-    search: str | ToolFn | None = None,
-    method: str | Callable[..., Method] | None = None,
+    reward: str | OutcomeFn | Mapping[str, Any] | None = None,
+    search: str | ToolFn | Mapping[str, Any] | None = None,
+    method: str | Callable[..., Method] | Mapping[str, Any] | None = None,
     **sections: Mapping[str, Any],
 ) -> Run:
     """Trains a search agent and returns its run, which is in `run.folder` and in MLflow as any other.
 
     `recipe`: a name of ours, a TOML file, or a configuration; `sections` go over it: `run={"steps": 2}`. `reward`,
-    `search` and `method` are names, references (`file.py:name`) or functions, as docs/extend.md has them. Raises
-    ValueError for input that is refused, before anything starts, and whatever ends the run early. A local Ray is
-    started and ended; inside one that is up that one is used.
+    `search` and `method` are names, references (`file.py:name`) or functions, as docs/extend.md has them; or the
+    section of that name, in which a function may stand too: `search={"tool": find, "top_k": 5}`. Raises ValueError for
+    input that is refused, before anything starts, and whatever ends the run early. A local Ray is started and ended;
+    inside one that is up that one is used.
     """
-    given = {"reward.outcome": reward, "search.tool": search, "method.name": method}
-    named = {key: value if isinstance(value, str) else hand_in(value) for key, value in given.items() if value}
-    config = _config(recipe, {**sections, **named})
+    given = {"reward": reward, "search": search, "method": method}
+    config = _config(recipe, _settings({**sections, **{name: value for name, value in given.items() if value}}))
     with open_view(config.run.steps) as view:
         train_run(config, view)
     return Run(config.run.folder / config.run_name)
@@ -85,6 +85,21 @@ def evaluate(
         for name, result in model.sets.items()
     ]
     return pd.json_normalize(rows)
+
+
+_NAMED_BY = {"reward": "outcome", "search": "tool", "method": "name"}  # the key that takes a function
+
+
+def _settings(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections with references in place of functions."""
+    whole = {
+        name: values if isinstance(values, Mapping) else {_NAMED_BY[name]: values} for name, values in sections.items()
+    }
+    return {
+        f"{name}.{key}": hand_in(value) if callable(value) else value
+        for name, values in whole.items()
+        for key, value in values.items()
+    }
 
 
 def _config(recipe: str | Path | Config, settings: Mapping[str, Any]) -> Config:
