@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from dataclasses import dataclass
 from importlib.abc import InspectLoader
@@ -63,6 +65,18 @@ def hand_in(thing: Any) -> str:
     return reference
 
 
+def digest(reference: str, key: str) -> str:
+    """A digest of the file or module in which `load` found something, as it was imported; "" of one without a text."""
+    load(reference, key)
+    place = reference.rpartition(":")[0]
+    known = _files.get(str(Path(place).absolute()))
+    try:
+        text = known.text if known else inspect.getsource(sys.modules[place])
+    except (KeyError, OSError, TypeError):  # a notebook's cell, an extension module
+        return ""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def sources() -> tuple[Source, ...]:
     """The files that were imported here by their paths: no other process could import them by a name."""
     return tuple(_files.values())
@@ -103,8 +117,8 @@ class _FromText(InspectLoader):
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    def get_source(self, fullname: str) -> str:
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002
         return self._source.text
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
         return self.source_to_code(self._source.text, self._source.file)  # tracebacks name the file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import re
 import shlex
@@ -11,12 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from calibadv.config import Config, load_config
+import calibadv
+from calibadv.config import Config, load_config, to_toml
 from calibadv.data.preparation.paper import TESTS
 from calibadv.methods import METHODS
+from calibadv.pocket import policy_path
+from calibadv.tracking.finished_run import Run
+from workflows import api
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -227,28 +234,46 @@ def test_the_settings_of_every_training_command_are_accepted(command: Command, m
     parse(command.arguments)
 
 
-@pytest.mark.parametrize("block", range(2))
-def test_what_is_done_from_python_can_be_done(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's code, over a run that is made at once: names, arguments and what is read of the answer."""
-    import pandas
-    import transformers
+class OnPaper:
+    """`calibadv` for the page's code: what is given is checked as its functions check it, and nothing is started."""
 
-    from calibadv.views.summary import RunSummary
-    from workflows import one_run
+    def __init__(self, run: Run) -> None:
+        self.run, self.called = run, list[str]()
 
-    def at_once(config: Config, _view: object) -> RunSummary:
-        assert (config.run.name, config.run.steps) == ("from-python", 2)
-        return RunSummary({"f1": 0.1}, {"f1": 0.2}, steps=2, seconds=1.0, folder=tmp_path)
+    def train(self, recipe: str, **given: Any) -> Run:
+        inspect.signature(api.train).bind(recipe, **given)
+        config = api._config(recipe, api._settings(given))
+        assert (config.run_name, config.run.steps) == ("from-python", 2)
+        self.called.append("train")
+        return self.run
 
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(one_run, "train_run", at_once)
-    monkeypatch.setattr(pandas, "read_json", lambda path, lines: (path, lines))
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda folder: folder)
-    blocks = re.findall(r"```python\n(.*?)```", read(ROOT / "docs" / "python.md"), flags=re.DOTALL)
-    assert len(blocks) == 2
-    scope: dict[str, object] = {}
-    exec(blocks[block], scope)
-    assert {"summary", "policy"} & scope.keys()
+    def evaluate(self, *args: Any, **given: Any) -> pd.DataFrame:
+        values = inspect.signature(api.evaluate).bind(*args, **given)
+        values.apply_defaults()
+        plan = api._plan(**values.arguments)
+        self.called.append("evaluate")
+        return pd.DataFrame({"model": [model.name for model in plan.models]})
+
+
+def test_what_is_done_from_python_can_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's code over a run that is there: names, arguments and what is read of the answers."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "from-python"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(to_toml(load_config(ROOT / "workflows" / "recipes" / "pocket.toml")))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5, "eval/f1": 0.25}\n')
+    (folder / "model").symlink_to(policy_path())
+    page, paper = read(ROOT / "docs" / "python.md"), OnPaper(Run(folder))
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    scope: dict[str, Any] = {"calibadv": paper}
+    for block in blocks:
+        exec(block.removeprefix("import calibadv\n"), scope)
+    assert paper.called == ["train", "evaluate"]
+    assert scope["figures"]["model"].tolist() == ["pocket", "from-python"]
+    assert set(re.findall(r"`calibadv\.(\w+)", page)) <= set(calibadv.__all__)
+    named = set(re.findall(r"`run\.(\w+)`", page))
+    assert len(named) == 6
+    assert all(isinstance(getattr(Run, name), property) for name in named)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

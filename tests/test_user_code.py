@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.cluster.shipped import Shipped
-from calibadv.user_code import load, names_code, sources
+from calibadv.user_code import digest, load, names_code, sources
 
 
 def test_what_has_a_colon_names_code() -> None:
@@ -25,6 +25,25 @@ def test_a_file_is_loaded_once_and_its_module_is_known(tmp_path: Path, monkeypat
     assert reward is load(f"{tmp_path}/mine.py:reward", "search.tool")
     assert reward(None, None) == 1
     assert Path(sources()[-1].file) == tmp_path / "mine.py"
+
+
+def test_the_digest_is_that_of_the_text_as_it_was_imported(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text("def reward(q, t):\n    return 1\n")
+    second.write_text("def reward(q, t):\n    return 2\n")
+    before = digest(f"{first}:reward", "reward.outcome")
+    first.write_text(second.read_text())
+    assert digest(f"{first}:reward", "reward.outcome") == before
+    assert digest(f"{second}:reward", "reward.outcome") != before
+    assert len(digest("calibadv.rewards.answer:exact_match", "reward.outcome")) == len(before) == 32
+
+
+def test_a_traceback_names_the_users_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def reward(q, t):\n    raise KeyError('served')\n")
+    with pytest.raises(KeyError, match="served") as raised:
+        load(f"{tmp_path}/mine.py:reward", "reward.outcome")(None, None)
+    assert str(raised.traceback[-1].path) == f"{tmp_path}/mine.py"
+    assert raised.traceback[-1].lineno == 1  # counted from 0
 
 
 def test_a_module_is_imported_by_its_name() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from calibadv.config import Config, load_config
 from calibadv.evaluation.asking import cluster_rollouts
-from calibadv.evaluation.plan import Command, make_plan
+from calibadv.evaluation.plan import Command, Plan, make_plan
 from calibadv.evaluation.results import read_results
 from calibadv.evaluation.tracked import open_run
 from calibadv.methods import Method
@@ -64,8 +64,28 @@ def evaluate(
     `models`: runs, folders, hub names or "pocket". What was answered before into the same `out` is kept. Raises
     ValueError for what cannot be evaluated, and RuntimeError where the search failed for some questions.
     """
+    plan = _plan(models, sets, corpus, recipe, out, questions, sections)
+    if evaluation.evaluate(plan, evaluation.searching, cluster_rollouts, open_run):
+        raise RuntimeError(f"the search failed for some questions: call again to ask them anew ({plan.out})")
+    rows = [
+        {"model": model.name, "set": name, **result.figures.to_dict()}
+        for model in read_results(plan.out, [model.name for model in plan.models])
+        for name, result in model.sets.items()
+    ]
+    return pd.json_normalize(rows)
+
+
+def _plan(
+    models: str | Path | Run | Sequence[str | Path | Run],
+    sets: Mapping[str, str | Path],
+    corpus: str | Path,
+    recipe: str | Path | None,
+    out: str | Path | None,
+    questions: int | None,
+    sections: Mapping[str, Mapping[str, Any]],
+) -> Plan:
     several = [models] if isinstance(models, str | Path | Run) else models
-    plan = make_plan(
+    return make_plan(
         Command(
             models=tuple(str(model.folder if isinstance(model, Run) else model) for model in several),
             sets=tuple((name, str(file)) for name, file in sets.items()),
@@ -77,14 +97,6 @@ def evaluate(
             pocket=RECIPES / "pocket.toml",
         )
     )
-    if evaluation.evaluate(plan, evaluation.searching, cluster_rollouts, open_run):
-        raise RuntimeError(f"the search failed for some questions: call again to ask them anew ({plan.out})")
-    rows = [
-        {"model": model.name, "set": name, **result.figures.to_dict()}
-        for model in read_results(plan.out, [model.name for model in plan.models])
-        for name, result in model.sets.items()
-    ]
-    return pd.json_normalize(rows)
 
 
 _NAMED_BY = {"reward": "outcome", "search": "tool", "method": "name"}  # the key that takes a function

@@ -18,7 +18,7 @@ class Identity:
     """A run's settings under dotted keys, and digests of the files that they name."""
 
     settings: Mapping[str, Any]
-    digests: Mapping[str, str]  # train, test, corpus, model
+    digests: Mapping[str, str]  # train, test, corpus, model, and settings that name the user's code
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""

@@ -14,6 +14,7 @@ from calibadv.files import write_text
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides
 from calibadv.types import Question
+from calibadv.user_code import digest
 
 MANIFEST = "manifest.json"
 Identity = dict[str, dict[str, Any]]
@@ -34,7 +35,7 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
         "model": {"files": model_digest},
         "set": {"questions": len(questions), "content": questions_digest(questions)},
         "corpus": {"content": corpus_digest},
-        "search": search_identity(config),
+        "search": search_identity(config) | _code(config.search.tool),
         "dialogue": {
             "prefill": config.method.make().prefill,
             **{
@@ -55,6 +56,10 @@ def search_identity(config: Config) -> dict[str, Any]:
     values: dict[str, Any] = config.search.model_dump(mode="json", exclude=set(SearchConfig.deciding(Decides.MEANS)))
     defaults = SearchConfig().model_dump(mode="json")
     return {name: value for name, value in values.items() if name not in _SINCE or value != defaults[name]}
+
+
+def _code(tool: str) -> dict[str, str]:
+    return {"code": digest(tool, "search.tool")} if tool else {}
 
 
 def keep_identity(folder: Path, wanted: Identity, about: Mapping[str, str]) -> None:

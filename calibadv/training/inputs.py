@@ -33,7 +33,7 @@ from calibadv.rllib.stream import Start
 from calibadv.rollout.torch_engine import check_folder
 from calibadv.search.encoder import check_models
 from calibadv.tracking.run_folder import check_free
-from calibadv.training.user_functions import try_user_code
+from calibadv.training.user_functions import code_digests, try_user_code
 from calibadv.types import Document, Question, TokenUnit
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Inputs:
     method: Method
     train_questions: Sequence[Question]  # with the gold that the method needs
     test_questions: Sequence[Question]  # those that are asked
-    digests: Mapping[str, str]  # of "train", "test", "corpus", "model", whole as the files have them
+    digests: Mapping[str, str]  # of "train", "test", "corpus", "model", whole as the files have them, and of user code
     start: Start | None = None
 
 
@@ -157,7 +157,8 @@ def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers
         digests={
             name: questions_digest(scored_by(TokenUnit.WORDS, questions))  # whatever the run scores by
             for name, questions in (("train", train), ("test", test))
-        },
+        }
+        | code_digests(config),
     )
 
 

@@ -14,7 +14,7 @@ from calibadv.rewards.outcome import RewardFailed
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.tool import load_tool, tool_search
 from calibadv.types import Question, Trajectory, Turn, TurnKind
-from calibadv.user_code import names_code
+from calibadv.user_code import digest, names_code
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,16 @@ def try_user_code(config: Config, question: Question) -> None:
             raise ValueError(f"search.tool = {config.search.tool!r}: {error.__cause__ or error}") from error
         titles = ", ".join(repr(document.title) for document in found[:3])
         logger.info("search.tool %s: %d documents for %r: %s", config.search.tool, len(found), question.text, titles)
+
+
+def code_digests(config: Config) -> dict[str, str]:
+    """A digest of each file of the user's that a setting names, by the setting."""
+    named = {
+        "reward.outcome": config.reward.outcome,
+        "search.tool": config.search.tool,
+        "method.name": config.method.name,
+    }
+    return {key: digest(value, key) for key, value in named.items() if names_code(value)}
 
 
 def right_answer(question: Question) -> Trajectory:

@@ -21,6 +21,7 @@ SOURCES = {
 PICKLE_WITHIN_RAY = {
     "calibadv/cluster/device_copy.py",
     "calibadv/cluster/rollout_worker.py",
+    "calibadv/cluster/shipped.py",
     "calibadv/cluster/stream.py",
 }
 UNSAFE_MODULES = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "_pickle", "cPickle"}

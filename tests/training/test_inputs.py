@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from calibadv.cluster.model_folder import model_folder
+from calibadv.checkpoints.identity import Identity, differences
 from calibadv.config import load_config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.digests import corpus_digest, model_digest, questions_digest
@@ -132,6 +133,22 @@ def test_digests_of_questions_do_not_depend_on_how_they_are_scored(files: dict[s
     )
     assert by_words.digests == by_characters.digests
     assert by_words.train_questions != by_characters.train_questions
+
+
+def test_another_reward_under_the_same_name_is_another_run(files: dict[str, str], tmp_path: Path) -> None:
+    def resolved(text: str, folder: str) -> Identity:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(text)
+        config = load_config(None, files | {"reward.outcome": f"{tmp_path}/{folder}/mine.py:reward"})
+        return Identity({}, resolve_inputs(config).digests)
+
+    text = "def reward(question, trajectory):\n    return 1.0\n"
+    first, same, other = (
+        resolved(given, folder) for given, folder in ((text, "a"), (text, "b"), (text.replace("1.0", "2.0"), "c"))
+    )
+    assert differences(first, same, {}) == []
+    (words,) = differences(first, other, {})
+    assert words.startswith("the reward.outcome files hold something else than before (digest ")
 
 
 def test_pocket_names_the_embedded_world_and_policy(tmp_path: Path) -> None:

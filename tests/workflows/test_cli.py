@@ -94,3 +94,7 @@ def test_a_wheel_holds_all_that_the_command_needs(tmp_path: Path) -> None:
     said = run(str(tmp_path / "site" / "bin" / "calibadv"), "train", "--dry-run", cwd=tmp_path / "empty")
     assert "[learner]" in said
     assert list((tmp_path / "empty").iterdir()) == []
+    run(str(tmp_path / "site" / "bin" / "calibadv"), "init", "mine", cwd=tmp_path / "empty")
+    here = tmp_path / "empty" / "mine"
+    said = run(str(tmp_path / "site" / "bin" / "calibadv"), "train", "--config", "recipe.toml", "--dry-run", cwd=here)
+    assert "reward.outcome reward.py:reward: 1 for a right answer to" in said
