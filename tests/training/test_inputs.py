@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import ray
 
-from calibadv.cluster.model_folder import model_folder
 from calibadv.checkpoints.identity import Identity, differences
+from calibadv.cluster.model_folder import model_folder
 from calibadv.config import load_config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.digests import corpus_digest, model_digest, questions_digest
