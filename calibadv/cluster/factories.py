@@ -112,7 +112,7 @@ def make_roller(
 
 def outcome_of(config: Config) -> Outcome:
     """The configured outcome reward; a failing one is tried as often again as a failing rollout."""
-    return make_outcome(config.reward.outcome, config.rollout.infra_retries)
+    return make_outcome(config.reward.outcome, config.rollout.infra_retries, config.reward.judge)
 
 
 def roll_group(

@@ -31,12 +31,14 @@ class Server:
 
 def servers_of(config: Config) -> list[Server]:
     """The search server, MLflow's and the judge, as far as the configuration names them."""
-    search, judge = config.search, config.method.params.get("judge_url", "")
+    search, turn_judge = config.search, config.method.params.get("judge_url", "")
+    judge = config.reward.judge_url if config.reward.judge else ""
     tracked = any(os.environ.get(name) for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"))
     named = (
         Server("search server", search.url, bool(search.token_env)),
         Server("MLflow server", config.tracking.mlflow_uri, tracked, socks="socks"),
-        Server("judge", judge, bool(os.environ.get("JUDGE_API_KEY"))),
+        Server("judge", turn_judge, bool(os.environ.get("JUDGE_API_KEY"))),
+        Server("judge of answers", judge, bool(os.environ.get("JUDGE_API_KEY"))),
     )
     return [server for server in named if server.url.startswith(("http://", "https://"))]
 

@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from calibadv.collapse import Limits
 from calibadv.data.errors import short_repr
 from calibadv.methods import Method, make_method
-from calibadv.rewards.outcome import make_outcome
-from calibadv.section import Content, Decides, Means, Result, Rollouts, Section, Share, Steps, Task
+from calibadv.rewards.judge import Endpoint
+from calibadv.rewards.outcome import JUDGE, make_outcome
+from calibadv.section import Content, Decides, Means, Result, Rollouts, Seconds, Section, Share, Steps, Task
 from calibadv.types import TokenUnit
 from calibadv.user_code import names_code
 
@@ -89,14 +90,34 @@ class RewardConfig(Section):
     tokens: TokenUnit = TokenUnit.WORDS
     """Of answers; "unspaced" for Chinese, Japanese, Thai, … (docs/evaluation.md)."""
     outcome: str = "f1"
-    """Of a whole rollout: f1 (gated by format), f1_ungated, em, cover_em, format_bonus, or a function of your own as
-    file.py:name or package.module:name (docs/extend.md)."""
+    """Of a whole rollout: f1 (gated by format), f1_ungated, em, cover_em, format_bonus, judge (a model says whether the
+    answer is right), or a function of your own as file.py:name or package.module:name (docs/extend.md)."""
+    judge_url: Means[str] = ""
+    """Address of the judge, an OpenAI-compatible API with its path, e.g. http://127.0.0.1:8000/v1; its key is
+    $JUDGE_API_KEY of the engines."""
+    judge_model: str = ""
+    """Name under which it serves the judge."""
+    judge_concurrency: Means[Rollouts] = 16
+    """Calls in flight from one engine."""
+    judge_timeout_s: Means[Seconds] = 30.0
+    """Seconds of one attempt."""
+    judge_retries: Means[int] = Field(2, ge=0, le=100)
+    """Attempts after one that failed; then the rollout's question is left out of the step."""
 
     @model_validator(mode="after")
     def _known(self) -> RewardConfig:
         if not names_code(self.outcome):
-            make_outcome(self.outcome)
+            make_outcome(self.outcome, judge=self.judge)
         return self
+
+    @property
+    def judge(self) -> Endpoint | None:
+        """The judge of answers, where there is one. ValueError for what cannot be one."""
+        if self.outcome != JUDGE:
+            return None
+        return Endpoint(
+            self.judge_url, self.judge_model, self.judge_concurrency, self.judge_timeout_s, self.judge_retries
+        )
 
 
 class MethodConfig(Section):

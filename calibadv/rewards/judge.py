@@ -83,10 +83,11 @@ class JudgePrompt:
 class Judge:
     """Asks one endpoint, at most `concurrency` prompts at a time, and never raises for what the endpoint does."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, failed: str = "such calls count 0, see judge/failed") -> None:
+        """`failed`: what becomes of calls that fail, in words."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        self._endpoint = endpoint
+        self._endpoint, self._failed = endpoint, failed
         key = os.environ.get(endpoint.api_key_env, "").strip()
         self._places = asyncio.Semaphore(endpoint.concurrency)
         self._warned = False
@@ -128,12 +129,13 @@ class Judge:
         if not self._warned:
             self._warned = True
             log.warning(
-                "the judge %s at %s%s failed (%s: %.200s); such calls count 0, see judge/failed",
+                "the judge %s at %s%s failed (%s: %.200s); %s",
                 self._endpoint.model,
                 self._endpoint.url,
                 self._route,
                 type(error).__name__,
                 error,
+                self._failed,
             )
 
 

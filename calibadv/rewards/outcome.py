@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from calibadv.nearest import did_you_mean
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
+from calibadv.rewards.judge import Endpoint
+from calibadv.rewards.judged_answer import JudgedAnswer
 from calibadv.types import Question, Trajectory
 from calibadv.user_code import load, names_code
 
@@ -60,6 +62,7 @@ OUTCOMES: dict[str, OutcomeFn] = {
     "cover_em": cover,
     "format_bonus": format_bonus,
 }
+JUDGE = "judge"
 
 
 class RewardFailed(Exception):
@@ -93,8 +96,13 @@ class Outcome:
         return await given if isinstance(given, Awaitable) else given
 
 
-def make_outcome(name: str, retries: int = 2) -> Outcome:
-    """The reward of this name, or of the function that it names. ValueError with the nearest right name."""
+def make_outcome(name: str, retries: int = 2, judge: Endpoint | None = None) -> Outcome:
+    """The reward of this name, or of the function that it names. ValueError with the nearest right name.
+
+    `judge` has retries of its own.
+    """
+    if name == JUDGE and judge:
+        return Outcome(JudgedAnswer(judge).reward, retries=0)
     if names_code(name):
         function = load(name, "reward.outcome")
         if not callable(function):
@@ -102,8 +110,8 @@ def make_outcome(name: str, retries: int = 2) -> Outcome:
         return Outcome(function, retries)
     if name not in OUTCOMES:
         raise ValueError(
-            f"reward.outcome = {name!r} is not known{did_you_mean(name, OUTCOMES)}; expected one of "
-            f"{', '.join(OUTCOMES)}, or a function as file.py:name or package.module:name"
+            f"reward.outcome = {name!r} is not known{did_you_mean(name, [*OUTCOMES, JUDGE])}; expected one of "
+            f"{', '.join([*OUTCOMES, JUDGE])}, or a function as file.py:name or package.module:name"
         )
     return Outcome(OUTCOMES[name], retries)
 

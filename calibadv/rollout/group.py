@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from calibadv.rewards.judged_answer import UnreadableVerdict
 from calibadv.rewards.outcome import Outcome, RewardFailed
 from calibadv.rewards.turns import TurnScorer, with_turn_rewards
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
@@ -74,7 +75,7 @@ class GroupRoller:
         version: int,
     ) -> RolledGroup:
         seen: dict[str, Document] = {}
-        failures = unscored = 0
+        failures = unscored = unreadable = 0
 
         async def search(query: str) -> tuple[Document, ...]:
             documents = await self.search(query)
@@ -90,7 +91,7 @@ class GroupRoller:
         agent = Agent(self.dialogue, counted, search, self.limits, self.require_search, self.on_void_turn)
 
         async def roll(sample: int, prefix: Prefix = ()) -> Trajectory:
-            nonlocal failures, unscored
+            nonlocal failures, unscored, unreadable
             for attempt in range(self.infra_retries + 1):
                 trajectory = await agent.roll(
                     question,
@@ -106,6 +107,7 @@ class GroupRoller:
                     except RewardFailed as error:  # to sample again would not help
                         logger.warning("%s; the question is left out", error)
                         unscored += 1
+                        unreadable += isinstance(error.__cause__, UnreadableVerdict)
                         trajectory = replace(trajectory, infra_failed=True)
                     break
                 failures += 1
@@ -114,7 +116,8 @@ class GroupRoller:
 
         trajectories = await plan(roll, sampling_seed(self.run_seed, step, question.id, PLAN_STREAM))
         complete = not any(trajectory.infra_failed for trajectory in trajectories)
-        counts = {"reward/failed_count": float(unscored)} if unscored else {}
+        of_reward = {"reward/failed_count": float(unscored), "reward/unreadable_count": float(unreadable)}
+        counts = {name: count for name, count in of_reward.items() if count}
         return RolledGroup(Group(question, trajectories) if complete else None, failures, seen, counts)
 
     def _seeds(self, question: Question, step: int, sample: int, attempt: int) -> Callable[[int], int]:

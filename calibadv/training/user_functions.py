@@ -1,4 +1,4 @@
-"""The user's reward and search functions, tried before a run: each is called once with a sample."""
+"""The user's reward and search functions and the judge of answers, tried before a run: each is asked once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from calibadv.cluster.factories import outcome_of
 from calibadv.config import Config
+from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.tool import load_tool, tool_search
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def try_user_code(config: Config, question: Question) -> None:
-    """Says what the configured functions give for a right answer to `question`, and for a search of its words.
+    """Says what the user's functions and the judge give for a right answer to `question` and a search of its words.
 
     ValueError where one cannot be loaded, fails, or gives something else than it should.
     """
@@ -34,6 +35,13 @@ def try_user_code(config: Config, question: Question) -> None:
         logger.info(
             "reward.outcome %s: %g for a right answer to %s%s", config.reward.outcome, scored.reward, question.id, parts
         )
+    if config.reward.judge:
+        sample = f"It is {question.golden_answers[0]}, I think."
+        try:
+            verdict = asyncio.run(JudgedAnswer(config.reward.judge).verdict(question, sample))
+        except (ConnectionError, UnreadableVerdict) as error:
+            raise ValueError(f"reward.outcome = 'judge': {error}") from error
+        logger.info("reward.outcome judge: %g for the answer %r to %s", verdict, sample, question.id)
     if config.search.tool:
         search = tool_search(config.search.but(patience_s=0.0), load_tool(config.search))
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from calibadv.rewards.judged_answer import UnreadableVerdict
+from calibadv.rewards.outcome import Outcome
 from calibadv.rollout.dialogue import Dialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.plans import chains
 from calibadv.rollout.seeds import sampling_seed
-from calibadv.types import Document, Question
+from calibadv.types import Document, Question, Trajectory
 from tests.rollout.scripted import ADA, TOKENIZER, Library, Script
 
 QUESTION = Question("test/q", "Where was Ada born?", ("Oslo",))
@@ -79,6 +81,20 @@ async def test_one_lost_rollout_drops_the_whole_group() -> None:
     # Two rollouts, no retry: the first search fails, the second is answered.
     rolled = await roll(Script([SEARCH, SEARCH, ANSWER]), Library(failures=1), 2, infra_retries=0)
     assert (rolled.group, rolled.infra_failed) == (None, 1)
+
+
+async def test_a_rollout_without_a_verdict_drops_the_group_and_is_counted() -> None:
+    said = iter([1.0, UnreadableVerdict("Maybe."), ConnectionError("no reply")])
+
+    async def judge(_question: Question, _trajectory: Trajectory) -> float:
+        verdict = next(said)
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    rolled = await roll(Script([ANSWER] * 3), Library(), 3, outcome=Outcome(judge, retries=0))
+    assert (rolled.group, rolled.infra_failed) == (None, 0)
+    assert rolled.counts == {"reward/failed_count": 2.0, "reward/unreadable_count": 1.0}
 
 
 async def test_evaluation_is_one_greedy_rollout() -> None:
