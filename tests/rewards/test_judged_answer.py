@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,12 @@ async def test_the_verdict_is_the_reward(server: JudgeServer, verdict: str, scor
     assert (scored.reward, scored.answer_reward) == (score, 0.5)
     assert server.prompts == [answer_prompt(QUESTION, "the countess Lovelace")]
     assert "Golden answers: Ada Lovelace | Lovelace\nAnswer: the countess Lovelace" in server.prompts[0]
+
+
+async def test_it_goes_to_another_process_before_it_has_asked(server: JudgeServer) -> None:
+    sent = pickle.loads(pickle.dumps(judged(server)))
+    assert (await sent(QUESTION, ROLLOUT)).reward == 1.0
+    assert server.keys == ["Bearer none"]
 
 
 async def test_what_needs_no_judge_is_no_call(server: JudgeServer) -> None:
