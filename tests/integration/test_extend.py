@@ -10,7 +10,7 @@ import pytest
 
 from calibadv.pocket import policy_path
 from tests.integration.commands import ROOT, ended, ray_folder, start
-from tests.integration.test_training import SMALL, lines
+from tests.integration.runs import SMALL, lines
 
 pytestmark = pytest.mark.integration
 
