@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
+from functools import cache
+from statistics import fmean
 from typing import Literal
 
+import numpy as np
+
+from calibadv.dealing import deal
 from calibadv.memory.items import card_bytes, engine_items, kv_token_bytes, state_items, sum_bytes
 from calibadv.memory.parts import NODE_GPUS
 from calibadv.memory.shape import ModelShape
@@ -111,6 +115,7 @@ class Assumptions:
     searches_per_s: float = 200.0  # that one retriever answers
     store_gb_s: float = 4.0  # copies into and out of Ray's object store, by one process
     transfer_gb_s: float = 2.0  # an object between two nodes
+    length_spread: float = 0.5  # standard deviation of rollouts' lengths over their mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +277,7 @@ class StepModel:
         # Forward 1, backward 2, and 1 again with checkpointing: 8 P a token (Kaplan et al. 2020); the head, which works
         # on action tokens alone, computes its logits again in its own backward pass.
         trained_s = 4 * (layers + head) / rate
-        slowest = slowest_share(n, work.rollouts, work.updates)
+        slowest = slowest_share(n, work.questions, work.samples, work.updates, self.assumed.length_spread)
         micro = math.ceil(tokens / (n * work.updates) * slowest / TOKEN_BUDGET)
         # M is what a reduce-scatter or a gathering of fp32 numbers moves. Stage 0 sums once, which is 2 M; stage 3
         # gathers weights for forward and backward and scatters gradients in each micro-batch, and gathers for each
@@ -323,18 +328,26 @@ class StepModel:
         return Phase(parts, _longest(parts, bounds))
 
 
-def slowest_share(learners: int, rollouts: int, updates: int) -> float:
+@cache
+def slowest_share(learners: int, questions: int, samples: int, updates: int, spread: float) -> float:
     """How much more than its even share of a mini-batch the learner with most of it has, in the mean; 1 for one.
 
-    A rollout's mini-batch is drawn before rollouts are dealt to learners (calibadv/batching.py), so that a learner's
-    number in one is hypergeometric: mean k = rollouts / (learners updates), variance about k (1 - 1/learners)
-    (1 - 1/updates). The largest of n normal numbers is in the mean the quantile (n - 0.375) / (n + 0.25) (Blom 1958).
+    By the project's own dealing (calibadv/dealing.py) of two steps whose rollouts' lengths are log-normal, `spread`
+    their standard deviation over their mean.
     """
     if learners == 1:
         return 1.0
-    mean = rollouts / (learners * updates)
-    deviation = math.sqrt(mean * (1 - 1 / learners) * (1 - 1 / updates))
-    return 1 + NormalDist().inv_cdf((learners - 0.375) / (learners + 0.25)) * deviation / mean
+    sigma, rollouts = math.sqrt(math.log1p(spread**2)), questions * samples
+    shares = []
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        tokens_GM = np.zeros((questions, updates))
+        minibatch_R = random.permutation(rollouts) * updates // rollouts
+        np.add.at(tokens_GM, (np.arange(rollouts) // samples, minibatch_R), random.lognormal(0, sigma, rollouts))
+        owner_G = deal(tokens_GM, learners)
+        loads_LM = np.stack([tokens_GM[owner_G == learner].sum(axis=0) for learner in range(learners)])
+        shares.append(float((loads_LM.max(axis=0) / loads_LM.mean(axis=0)).mean()))
+    return fmean(shares)
 
 
 def _longest(parts: dict[str, float], bounds: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.dealing import deal
 from calibadv.types import FloatArray, Group, IntArray, Trajectory
 
 PAD_ID = 0  # masked everywhere; any id of the vocabulary will do
@@ -74,11 +75,11 @@ class MicroBatch:
 def shard_groups(
     groups: Sequence[Group], *, num_minibatches: int, num_shards: int, seed: int, passes: int = 1
 ) -> list[list[GroupShard]]:
-    """Whole groups dealt to `num_shards` learners, balanced by tokens, with a mini-batch drawn for each rollout.
+    """Whole groups dealt to `num_shards` learners, so that each has as many tokens of every mini-batch (`deal`).
 
-    The draw depends on `seed` and the number of rollouts alone, and mini-batches differ by one rollout at most. Each of
-    the `passes` draws anew; pass p has mini-batches p * num_minibatches and on. A shard may be empty: its learner still
-    takes part in every update, with no rows.
+    Each rollout's mini-batch is drawn before, from `seed` and the number of rollouts alone; mini-batches differ by one
+    rollout at most. Each of the `passes` draws anew; pass p has mini-batches p * num_minibatches and on. A shard may be
+    empty: its learner still takes part in every update, with no rows.
     """
     total = sum(len(group.trajectories) for group in groups)
     random = np.random.default_rng(seed)
@@ -91,12 +92,15 @@ def shard_groups(
     for group, start in zip(groups, starts[:-1], strict=True):
         first, *later = map(tuple, drawn[:, start : start + len(group.trajectories)].tolist())
         items.append(GroupShard(group, first, tuple(later)))
+    tokens_GM = np.zeros((len(items), num_minibatches * passes))
+    for item, tokens_M in zip(items, tokens_GM, strict=True):
+        sizes = [trajectory.num_tokens for trajectory in item.group.trajectories]
+        for minibatch_G in (item.minibatch_G, *item.later_PG):
+            np.add.at(tokens_M, list(minibatch_G), sizes)
     shards: list[list[GroupShard]] = [[] for _ in range(num_shards)]
-    loads = [0] * num_shards
-    for item in sorted(items, key=len, reverse=True):
-        lightest = loads.index(min(loads))
-        shards[lightest].append(item)
-        loads[lightest] += len(item)
+    owners = deal(tokens_GM, num_shards)
+    for index in sorted(range(len(items)), key=lambda i: len(items[i]), reverse=True):
+        shards[owners[index]].append(items[index])
     return shards
 
 

@@ -38,6 +38,7 @@ data pocket                   questions and documents; a small world with its po
 rollout                       one trajectory, and the groups of a question
 advantages rewards            pure functions of what was rolled out
 tags batching losses collapse
+dealing                       which learner trains what
 types section files tables json_lines http_client model_source unspaced user_code
 nearest                       the word that was meant
 """

@@ -151,25 +151,24 @@ def test_learners_that_share_their_state_step_a_part_each() -> None:
     assert SMALL.learn(Layout(1, 4, zero=0)).parts["AdamW"] == pytest.approx(28 * 1000 / 1e12)
 
 
-@pytest.mark.parametrize("learners", [2, 8])
-def test_the_slowest_learners_share_is_that_of_the_real_draw(learners: int) -> None:
-    updates = 4
+def test_the_slowest_learners_share_is_that_of_the_real_dealing() -> None:
+    work = Work(questions=64, samples=5, updates=4)
     groups = [
         group(*(trajectory(0.0, [1]) for _ in range(5)), question=replace(QUESTION, id=f"test/{index}"))
-        for index in range(64)
+        for index in range(work.questions)
     ]
-    even = 64 * 5 / (learners * updates)
+    even = work.rollouts / (8 * work.updates)
     largest = []
-    for seed in range(40):
-        shards = shard_groups(groups, num_minibatches=updates, num_shards=learners, seed=seed)
+    for seed in range(20):
+        shards = shard_groups(groups, num_minibatches=work.updates, num_shards=8, seed=seed)
         counts = [Counter(index for item in shard for index in item.minibatch_G) for shard in shards]
-        largest += [max(count[update] for count in counts) / even for update in range(updates)]
-    assert slowest_share(learners, 64 * 5, updates) == pytest.approx(fmean(largest), rel=0.04)
+        largest += [max(count[update] for count in counts) / even for update in range(work.updates)]
+    assert slowest_share(8, 64, 5, work.updates, 0.0) == pytest.approx(fmean(largest), rel=0.04)
 
 
 def test_one_learner_waits_for_nobody() -> None:
-    assert slowest_share(1, 2560, 10) == 1
-    assert slowest_share(64, 2560, 10) > slowest_share(8, 2560, 10) > 1
+    assert slowest_share(1, 512, 5, 10, 0.5) == 1
+    assert slowest_share(64, 512, 5, 10, 0.5) > slowest_share(8, 512, 5, 10, 0.5) > 1
 
 
 # ---- publication and the whole step ------------------------------------------------------------------------------
