@@ -10,13 +10,16 @@ G groups, M mini-batches.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from calibadv.types import FloatArray, IntArray
+from calibadv.types import IntArray
+
+Tokens = NDArray[np.float64]
 
 SWAPPING_ROUNDS = 3  # over all groups; further ones change little
 
 
-def deal(tokens_GM: FloatArray, learners: int) -> IntArray:
+def deal(tokens_GM: Tokens, learners: int) -> IntArray:
     """The learner of each group [G], from the tokens that the group has in each mini-batch.
 
     Largest first, each to the learner whose mini-batches it fills least; then pairs are swapped while that makes the
@@ -38,7 +41,7 @@ def deal(tokens_GM: FloatArray, learners: int) -> IntArray:
     return owner_G
 
 
-def _swap(tokens_GM: FloatArray, owner_G: IntArray, loads_LM: FloatArray) -> bool:
+def _swap(tokens_GM: Tokens, owner_G: IntArray, loads_LM: Tokens) -> bool:
     """Gives each group the best of all swaps with a group of another learner, in place; whether there was any."""
     swapped = False
     for g, own in enumerate(owner_G.tolist()):

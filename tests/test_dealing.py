@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.dealing import deal
-from calibadv.types import FloatArray, IntArray
+from calibadv.dealing import Tokens, deal
+from calibadv.types import IntArray
 
 
-def loads(tokens_GM: FloatArray, owner_G: IntArray, learners: int) -> FloatArray:
+def loads(tokens_GM: Tokens, owner_G: IntArray, learners: int) -> Tokens:
     """Tokens of each learner in each mini-batch."""
     return np.stack([tokens_GM[owner_G == learner].sum(axis=0) for learner in range(learners)])
 
