@@ -6,6 +6,7 @@ prompt, seed and weights, so that a row that was rolled out again must be the sa
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -36,28 +37,47 @@ logger = logging.getLogger(__name__)
 
 STEPS, ROWS, TURNS = 3, 8, 4
 TIMEOUT_S = 10.0  # of a silent engine; heartbeats come every 2.5 s
+SIGNALS = {1: signal.SIGKILL, 2: signal.SIGSTOP}  # by step
 POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
 
 
-def turns() -> RollGroupFn:
-    """Some turns a row, each after the tokens of the one before."""
+def turns(gate: Path | None = None) -> RollGroupFn:
+    """Some turns a row, each after the tokens of the one before.
+
+    With a `gate`, a folder, each step's first row ends once all of the step are under way, and the others only once the
+    step's engine is lost: that one is in the middle of its share, however quick it is.
+    """
 
     async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:
         ids = prompt(100 * row.step + row.index)
         for turn in range(TURNS):
             generation = await generate(ids, Sampling(32, seed=1000 * version + turn, stop=()))
             ids = np.concatenate([ids, generation.ids])
+            if turn == 0 and gate is not None and row.step in SIGNALS:
+                (gate / f"begun-{row.step}-{row.index}").touch()
+                await opened(gate, row)
         return version, ids.tolist()
 
     return roll
 
 
+async def opened(gate: Path, row: RolloutRow) -> None:
+    """Returns when the row may go on; after ten minutes at the latest."""
+    wanted, prefix = (ROWS, f"begun-{row.step}-") if row.index == 0 else (1, f"lost-{row.step}")
+    for _ in range(30_000):
+        if sum(name.startswith(prefix) for name in os.listdir(gate)) >= wanted:
+            return
+        await asyncio.sleep(0.02)
+
+
 class Run:
     """A stream of steps, each with a policy of its own, that is read as a trainer reads it."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, gate: Path | None = None) -> None:
         self.coordinator = create_coordinator(name)
-        self.worker = WorkerSettings(partial(TorchEngine.from_folder, folder), turns, name, engine_timeout_s=TIMEOUT_S)
+        self.worker = WorkerSettings(
+            partial(TorchEngine.from_folder, folder), partial(turns, gate), name, engine_timeout_s=TIMEOUT_S
+        )
         base = AutoModelForCausalLM.from_pretrained(folder).float()
         self.policies = [base, *(perturbed(folder, seed=step) for step in range(1, STEPS))]
         self.rows: list[FinishedRow] = []
@@ -93,19 +113,21 @@ class Run:
 def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path)
     undisturbed = Run(folder, "undisturbed").read()
-    run = Run(folder, "disturbed")
-    signals = {1: signal.SIGKILL, 2: signal.SIGSTOP}
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    run = Run(folder, "disturbed", gate)
     engines: dict[int, set[str]] = {step: set() for step in range(STEPS)}
     lost: dict[int, tuple[str, float]] = {}
 
     def lose_one(row: FinishedRow) -> None:
-        """At the first row of a step the engine that did not send it, which is in the middle of its share."""
+        """At the first row of a step the engine that did not send it."""
         step = row.step
         engines[step].add(row.engine)
-        if step in signals and step not in lost:
+        if step in SIGNALS and step not in lost:
             other = run.other_engine(row.engine)
             lost[step] = other, time.time()
-            os.kill(int(other.partition("-")[2]), signals[step])
+            os.kill(int(other.partition("-")[2]), SIGNALS[step])
+            (gate / f"lost-{step}").touch()
 
     assert run.read(lose_one) == undisturbed
     deaths = ray.get(run.coordinator.engines.remote()).deaths
@@ -118,6 +140,6 @@ def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: P
         begun = min(row.started_s for row in replaced) - lost_s
         ended = min(row.finished_s for row in replaced) - lost_s
         logger.info(
-            "%s: the next engine's first row began after %.1f s, ended after %.1f s", signals[step], begun, ended
+            "%s: the next engine's first row began after %.1f s, ended after %.1f s", SIGNALS[step], begun, ended
         )
     assert f"{lost[2][0]}: silent for {TIMEOUT_S:g} s" in deaths
