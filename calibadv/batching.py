@@ -99,7 +99,7 @@ def shard_groups(
             np.add.at(tokens_M, list(minibatch_G), sizes)
     shards: list[list[GroupShard]] = [[] for _ in range(num_shards)]
     owners = deal(tokens_GM, num_shards)
-    for index in sorted(range(len(items)), key=lambda i: len(items[i]), reverse=True):
+    for index in np.argsort(-tokens_GM.sum(axis=1), kind="stable"):  # largest first
         shards[owners[index]].append(items[index])
     return shards
 

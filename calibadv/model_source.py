@@ -39,12 +39,9 @@ def find_model(name: str, files: Sequence[str] = ALL_FILES) -> ModelFolder:
     if Path(name).is_dir():
         assert cached is not None
         return ModelFolder(cached, has_weights(cached))
-    if switch := offline():
-        if cached is None:
-            raise ValueError(
-                f"model.path = {name!r} is no folder here and not in the hub's cache {hub_cache()}, and {switch} "
-                f"forbids to fetch it: fetch it where there is a network (`hf download {name}`), or give a folder"
-            )
+    if cached is None:
+        check_fetchable(name, "model.path")
+    elif offline():
         return ModelFolder(cached, has_weights(cached))
     return _fetched(name, files, cached)
 
@@ -58,9 +55,23 @@ def local_folder(name: str, key: str) -> Path | None:
         if not (Path(name) / "config.json").is_file():
             raise ValueError(f"{key} = {name!r} holds no config.json: it is no folder of save_pretrained")
         return Path(name).absolute()
+    check_name(name, key)
+    return cached_folder(name)
+
+
+def check_name(name: str, key: str) -> None:
+    """ValueError, naming the `key`, for what is no folder and cannot be a hub name either."""
     if not is_hub_name(name):
         raise ValueError(f"{key} = {name!r} is neither a folder nor a hub name like Qwen/Qwen2.5-7B-Instruct")
-    return cached_folder(name)
+
+
+def check_fetchable(name: str, key: str) -> None:
+    """ValueError, naming the `key`, where a hub model that is not in the cache may not be fetched either."""
+    if switch := offline():
+        raise ValueError(
+            f"{key} = {name!r} is no folder here and not in the hub's cache {hub_cache()}, and {switch} "
+            f"forbids to fetch it: fetch it where there is a network (`hf download {name}`), or give a folder"
+        )
 
 
 def to_fetch(name: str) -> bool:

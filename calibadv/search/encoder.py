@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibadv.model_source import cached_folder, hub_cache, is_hub_name, loadable, offline
+from calibadv.model_source import cached_folder, check_fetchable, check_name, loadable
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, FloatArray, IntArray
 
@@ -187,26 +187,24 @@ def default_prefixes(name: str) -> tuple[str, str]:
 
 
 def needed_models(config: SearchConfig) -> dict[str, str]:
-    """The models that retriever and reranker load, by their keys; none where search is done elsewhere."""
+    """The models that retriever and reranker load, by their keys."""
     encoder = config.retriever != "bm25" or config.reranker == "late"
-    needed = {"search.encoder": encoder, "search.cross_encoder": config.reranker == "cross"}
-    names = {"search.encoder": config.encoder, "search.cross_encoder": config.cross_encoder}
-    return {} if config.elsewhere else {key: names[key] for key, is_needed in needed.items() if is_needed}
+    models = {"search.encoder": config.encoder} if encoder else {}
+    return models | ({"search.cross_encoder": config.cross_encoder} if config.reranker == "cross" else {})
 
 
 def check_models(config: SearchConfig) -> None:
-    """ValueError for a model that is neither installed, nor a folder, nor in the hub's cache, nor may be fetched."""
-    for key, name in needed_models(config).items():
+    """ValueError for a model that is neither installed, nor a folder, nor in the hub's cache, nor may be fetched.
+
+    Nothing to check where search is done elsewhere.
+    """
+    for key, name in ({} if config.elsewhere else needed_models(config)).items():
         source = resolve_model(name)
-        if Path(source).is_dir() or cached_folder(source) is not None:
+        if Path(source).is_dir():
             continue
-        if not is_hub_name(source):
-            raise ValueError(f"{key} = {name!r} is neither a folder nor a hub name like intfloat/e5-base-v2")
-        if switch := offline():
-            raise ValueError(
-                f"{key} = {name!r} is no folder here and not in the hub's cache {hub_cache()}, and {switch} forbids to "
-                f"fetch it: fetch it where there is a network (`hf download {name}`), or give a folder"
-            )
+        check_name(source, key)
+        if cached_folder(source) is None:
+            check_fetchable(source, key)
 
 
 def resolve_model(name: str) -> str:

@@ -77,11 +77,10 @@ def row(step: int, index: int = 0, version: int | None = None) -> RolloutRow:
     return RolloutRow(Phase.TRAIN, step, index, question, version=version)
 
 
-async def meet(row: RolloutRow, folder: Path, rows: int) -> None:
-    """Waits until so many rows of its step are under way at the same time; a minute at most."""
-    (folder / f"{row.step}-{row.index}").touch()
-    for _ in range(3000):
-        if len([name for name in os.listdir(folder) if name.startswith(f"{row.step}-")]) >= rows:
+async def until_there(folder: Path, prefix: str, count: int) -> None:
+    """Waits until so many files of the folder have names with the prefix; ten minutes at most."""
+    for _ in range(30_000):
+        if sum(name.startswith(prefix) for name in os.listdir(folder)) >= count:
             return
         await asyncio.sleep(0.02)
 
@@ -98,7 +97,9 @@ def rollouts(
     async def roll(row: RolloutRow, generate: GenerateFn, version: int) -> Any:
         prompt = np.array([row.step, row.index])
         if together is not None and row.version is None:
-            await meet(row, *together)
+            folder, rows = together
+            (folder / f"{row.step}-{row.index}").touch()
+            await until_there(folder, f"{row.step}-", rows)
         weights = [int((await generate(prompt, Sampling(4))).ids[0]) for _ in range(3)]
         if die_once is not None and (row.step, row.index) == (2, 5):
             exit_once(die_once)

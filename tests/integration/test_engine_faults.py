@@ -6,7 +6,6 @@ prompt, seed and weights, so that a row that was rolled out again must be the sa
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -29,7 +28,7 @@ from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.cluster.weights import chunk_state
 from calibadv.rollout.protocols import GenerateFn, Sampling
 from calibadv.rollout.torch_engine import TorchEngine
-from tests.cluster.fake_engine import row
+from tests.cluster.fake_engine import row, until_there
 from tests.rollout.engine_suite import perturbed, prompt, save_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -55,19 +54,11 @@ def turns(gate: Path | None = None) -> RollGroupFn:
             ids = np.concatenate([ids, generation.ids])
             if turn == 0 and gate is not None and row.step in SIGNALS:
                 (gate / f"begun-{row.step}-{row.index}").touch()
-                await opened(gate, row)
+                first = row.index == 0
+                await until_there(gate, *((f"begun-{row.step}-", ROWS) if first else (f"lost-{row.step}", 1)))
         return version, ids.tolist()
 
     return roll
-
-
-async def opened(gate: Path, row: RolloutRow) -> None:
-    """Returns when the row may go on; after ten minutes at the latest."""
-    wanted, prefix = (ROWS, f"begun-{row.step}-") if row.index == 0 else (1, f"lost-{row.step}")
-    for _ in range(30_000):
-        if sum(name.startswith(prefix) for name in os.listdir(gate)) >= wanted:
-            return
-        await asyncio.sleep(0.02)
 
 
 class Run:
