@@ -16,7 +16,7 @@ from calibadv.methods import Method
 from calibadv.rewards.outcome import Outcome, make_outcome
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.chat_template import problems
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.protocols import GenerateFn, SearchFn
 from calibadv.rollout.tally import Tally
@@ -50,7 +50,7 @@ def make_engine(config: Config, model_folder: str) -> Engine:
     )
 
 
-def make_dialogue(config: Config, method: Method, model_folder: str) -> Dialogue:
+def make_dialogue(config: Config, method: Method, model_folder: str) -> TagsDialogue:
     """The dialogue of the method in the model's own chat template.
 
     ValueError, with what to do, for a template in which no rollout could be right; see `chat_template.problems`.
@@ -62,14 +62,14 @@ def make_dialogue(config: Config, method: Method, model_folder: str) -> Dialogue
     return dialogue
 
 
-def open_dialogue(config: Config, method: Method, model_folder: str) -> Dialogue:
+def open_dialogue(config: Config, method: Method, model_folder: str) -> TagsDialogue:
     """The same dialogue, whatever the chat template's problems are. ValueError if there is no tokenizer or template."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{model_folder} holds no tokenizer that can be opened: {error}") from error
     rollout = config.rollout
-    return Dialogue(tokenizer, method.prefill, rollout.template, rollout.system, rollout.date)
+    return TagsDialogue(tokenizer, method.prefill, rollout.template, rollout.system, rollout.date)
 
 
 def make_limits(config: Config) -> Limits:

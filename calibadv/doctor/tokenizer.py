@@ -14,7 +14,7 @@ from calibadv.doctor.data import first_questions
 from calibadv.doctor.finding import Finding, State, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.rollout.chat_template import messages_of, problems, rendered, writes_date
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.tags import TAGS
 from calibadv.types import Document
 
@@ -60,7 +60,7 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
     yield prompts(dialogue, questions, config.rollout.max_prompt_tokens)
 
 
-def chat_template(dialogue: Dialogue) -> list[Finding]:
+def chat_template(dialogue: TagsDialogue) -> list[Finding]:
     """What train and evaluate refuse or warn of in the chat template; if that is nothing, how it opens the answer."""
     name, given = "chat template", dialogue.tokenizer
     found = problems(given, system=dialogue.system, prefill=dialogue.prefill)
@@ -74,7 +74,7 @@ def chat_template(dialogue: Dialogue) -> list[Finding]:
     return [passed(name, said + dated)]
 
 
-def beginning(dialogue: Dialogue) -> Finding:
+def beginning(dialogue: TagsDialogue) -> Finding:
     """A beginning-of-sequence token must stand once, in front, if the model knows one."""
     name, bos = "beginning of sequence", dialogue.tokenizer.bos_token_id
     ids = dialogue.prompt_ids(WORD)
@@ -91,7 +91,7 @@ def beginning(dialogue: Dialogue) -> Finding:
     return failed(name, said, "take {{ bos_token }} out of the chat template where it stands twice")
 
 
-def pieces(dialogue: Dialogue) -> Finding:
+def pieces(dialogue: TagsDialogue) -> Finding:
     """Prompt, action and observation are encoded apart; together they must read as they were written."""
     name, decode = "pieces", dialogue.text
     document = Document("1", "Ada", f"Born in {WORD}. No tag here.")
@@ -114,7 +114,7 @@ def pieces(dialogue: Dialogue) -> Finding:
     return failed(name, f"encoded apart, a tag is lost or made: {said}", "use another tokenizer")
 
 
-def tags(dialogue: Dialogue) -> Finding:
+def tags(dialogue: TagsDialogue) -> Finding:
     """Every tag must come back as it is, alone and between words, without an unknown token."""
     tokenizer, counts = dialogue.tokenizer, []
     for tag in _ALL_TAGS:
@@ -130,7 +130,7 @@ def tags(dialogue: Dialogue) -> Finding:
     return passed("tags", f"each is {said}, alone and between words")
 
 
-def lookalikes(dialogue: Dialogue) -> Finding:
+def lookalikes(dialogue: TagsDialogue) -> Finding:
     """No document and no question may open or close a tag, however its characters are normalised."""
     hostile = (*LOOKALIKES, *(token.translate(_WIDE) for token in dialogue.tokenizer.all_special_tokens))
     harmless = _structure(dialogue, WORD)
@@ -141,7 +141,7 @@ def lookalikes(dialogue: Dialogue) -> Finding:
     return passed("hostile text", f"{len(hostile)} lookalikes of tags and control tokens stay text")
 
 
-def ends_of(dialogue: Dialogue, folder: Path) -> set[int]:
+def ends_of(dialogue: TagsDialogue, folder: Path) -> set[int]:
     """The ids that end a generation: of tokenizer, generation_config.json and config.json."""
     ends = {dialogue.tokenizer.eos_token_id}
     for file in ("generation_config.json", "config.json"):
@@ -151,7 +151,7 @@ def ends_of(dialogue: Dialogue, folder: Path) -> set[int]:
     return {end for end in ends if end is not None}
 
 
-def end_of_turn(dialogue: Dialogue, ends: Iterable[int]) -> Finding:
+def end_of_turn(dialogue: TagsDialogue, ends: Iterable[int]) -> Finding:
     """The token with which the template ends an assistant's message should end a generation too."""
     name, ends = "end of turn", set(ends)
     remedy = "set eos_token_id in generation_config.json to the template's own end of turn"
@@ -170,7 +170,7 @@ def end_of_turn(dialogue: Dialogue, ends: Iterable[int]) -> Finding:
     return warned(name, said, remedy)
 
 
-def vocabulary(dialogue: Dialogue, about: dict[str, Any]) -> Finding:
+def vocabulary(dialogue: TagsDialogue, about: dict[str, Any]) -> Finding:
     """Every id that the tokenizer can give needs its row in the embedding."""
     largest, rows = max(dialogue.tokenizer.get_vocab().values()), about.get("vocab_size")
     if rows is None:
@@ -190,7 +190,7 @@ def length(max_tokens: int, about: dict[str, Any]) -> Finding:
     return failed("length", said, f"lower it to {room} at most")
 
 
-def prompts(dialogue: Dialogue, questions: list[str], budget: int) -> Finding:
+def prompts(dialogue: TagsDialogue, questions: list[str], budget: int) -> Finding:
     """The longest prompt of the questions at hand against the budget."""
     longest = max(len(dialogue.prompt_ids(text)) for text in questions)
     said = f"the longest of {len(questions)} has {longest} tokens, the budget is {budget}"
@@ -199,7 +199,7 @@ def prompts(dialogue: Dialogue, questions: list[str], budget: int) -> Finding:
     return failed("prompts", said, "raise rollout.max_prompt_tokens, or drop such questions")
 
 
-def _structure(dialogue: Dialogue, text: str) -> list[tuple[list[str], list[int]]]:
+def _structure(dialogue: TagsDialogue, text: str) -> list[tuple[list[str], list[int]]]:
     """Tags and control tokens of an observation with such a document, and of the prompt with such a question."""
     special = set(dialogue.tokenizer.all_special_ids)
     both = dialogue.observation_ids([Document("1", text, text)], _ROOM), dialogue.prompt_ids(text)

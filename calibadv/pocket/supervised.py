@@ -21,7 +21,7 @@ from calibadv.pocket.demonstrations import Demonstrator, ErrorRates, Step, Synth
 from calibadv.pocket.initial_weights import start_with_copying_heads
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE, build_tokenizer
 from calibadv.pocket.world import Half, build_world
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def warm_start_pocket(folder: Path, recipe: WarmStart, threads: int = 1) -> list
     policy = build_policy(tokenizer, recipe.seed)
     log.info("%.2f M parameters, %d words, %d steps", policy.num_parameters() / 1e6, len(tokenizer), recipe.steps)
     start = time.perf_counter()
-    losses = train(policy, Dialogue(tokenizer, template=POCKET_TEMPLATE), recipe)
+    losses = train(policy, TagsDialogue(tokenizer, template=POCKET_TEMPLATE), recipe)
     folder.mkdir(parents=True, exist_ok=True)
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -96,7 +96,7 @@ class Row:
     weights: list[float]
 
 
-def encode_dialogue(dialogue: Dialogue, question: str, steps: list[Step], context_weight: float) -> Row:
+def encode_dialogue(dialogue: TagsDialogue, question: str, steps: list[Step], context_weight: float) -> Row:
     """Ids exactly as a rollout strings them together: prompt, action and observation of each turn, then the end."""
     ids = dialogue.prompt_ids(question).tolist()
     weights = [context_weight] * len(ids)
@@ -108,7 +108,7 @@ def encode_dialogue(dialogue: Dialogue, question: str, steps: list[Step], contex
     return Row([*ids, dialogue.tokenizer.eos_token_id], [*weights, 1.0])
 
 
-def rows(dialogue: Dialogue, recipe: WarmStart) -> Iterator[Row]:
+def rows(dialogue: TagsDialogue, recipe: WarmStart) -> Iterator[Row]:
     """Endless demonstrations, from one fresh world after another."""
     rng = random.Random(f"warm start {recipe.seed}")
     for first in itertools.count(step=recipe.dialogues_a_world):
@@ -155,7 +155,7 @@ def weighted_loss(model: Qwen2ForCausalLM, ids: Tensor, weights: Tensor) -> Tens
 
 def train(
     model: Qwen2ForCausalLM,
-    dialogue: Dialogue,
+    dialogue: TagsDialogue,
     recipe: WarmStart,
     steps: int | None = None,
     each_step: Callable[[int, Qwen2ForCausalLM], None] | None = None,

@@ -13,7 +13,7 @@ from calibadv.batching import Row, to_row
 from calibadv.data.gold_dialogues import Hop, answer_turn, gold_hops, search_turn
 from calibadv.rewards.answer import normalise
 from calibadv.rollout.agent import Agent, Limits
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import Generation, Sampling, SearchFn, StopReason
 from calibadv.search.pipeline import SearchPipeline
 from calibadv.tags import PRE_THINK
@@ -40,7 +40,7 @@ class Demonstration:
 
 async def demonstrations(
     questions: Iterable[Question],
-    dialogue: Dialogue,
+    dialogue: TagsDialogue,
     search: SearchFn,
     limits: Limits,
     *,
@@ -67,7 +67,7 @@ async def demonstrations(
 
 
 async def gold_trajectory(
-    question: Question, hops: Sequence[Hop], dialogue: Dialogue, search: SearchFn, limits: Limits
+    question: Question, hops: Sequence[Hop], dialogue: TagsDialogue, search: SearchFn, limits: Limits
 ) -> tuple[Trajectory, bool]:
     """(the rollout of a policy that writes the gold turns, whether it read its answer). Log-probs are 0.
 
@@ -89,7 +89,7 @@ def searching(pipeline: SearchPipeline) -> SearchFn:
 
 
 async def _form(
-    question: Question, dialogue: Dialogue, search: SearchFn, limits: Limits, keep_unsupported: bool
+    question: Question, dialogue: TagsDialogue, search: SearchFn, limits: Limits, keep_unsupported: bool
 ) -> tuple[Row | None, Outcome]:
     hops = gold_hops(question)
     if not hops:
@@ -113,7 +113,7 @@ async def _form(
     return to_row(ended, np.zeros(ended.num_actions, dtype=np.float32)), Outcome.KEPT
 
 
-def _ended(turn: Turn, dialogue: Dialogue) -> Turn:
+def _ended(turn: Turn, dialogue: TagsDialogue) -> Turn:
     assert turn.kind is TurnKind.ANSWER
     return replace(
         turn,
@@ -125,7 +125,7 @@ def _ended(turn: Turn, dialogue: Dialogue) -> Turn:
 class _GoldPolicy:
     """A `GenerateFn` that writes the gold turns, each in the light of the observations before it."""
 
-    def __init__(self, dialogue: Dialogue, question: Question, hops: Sequence[Hop]) -> None:
+    def __init__(self, dialogue: TagsDialogue, question: Question, hops: Sequence[Hop]) -> None:
         self._dialogue, self._question, self._hops = dialogue, question, hops
         self._opening = "" if dialogue.prefill else PRE_THINK
         self._forbidden = tuple(dialogue.tokenizer.all_special_tokens)

@@ -21,12 +21,12 @@ from calibadv.doctor.finding import Finding, State
 from calibadv.doctor.subject import Subject
 from calibadv.pocket import policy_path
 from calibadv.pocket.tokenizer import build_tokenizer
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK
 from tests.build import group, overrides_of, trajectory
 from tests.rollout.engine_suite import save_tiny_model
-from tests.rollout.test_dialogue import byte_tokenizer
+from tests.rollout.test_tags_dialogue import byte_tokenizer
 from tests.training.untaught import untaught
 from workflows.shipped import RECIPES
 
@@ -106,7 +106,7 @@ def test_a_corpus_is_not_needed_where_a_server_is_asked(tmp_path: Path) -> None:
 # ---- tokenizer ---------------------------------------------------------------------------------------------------
 
 
-def dialogue(**changes: Any) -> Dialogue:
+def dialogue(**changes: Any) -> TagsDialogue:
     """The pocket tokenizer, or a byte tokenizer with another template or normalizer."""
     tokenizer = byte_tokenizer() if changes else build_tokenizer()
     if "template" in changes:
@@ -115,7 +115,7 @@ def dialogue(**changes: Any) -> Dialogue:
         tokenizer.backend_tokenizer.normalizer = changes["normalizer"]
     if "bos_token" in changes:
         tokenizer.bos_token = changes["bos_token"]
-    return Dialogue(tokenizer, PRE_THINK)
+    return TagsDialogue(tokenizer, PRE_THINK)
 
 
 def test_the_pocket_policys_tokenizer_passes_everything(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_ids_need_rows_and_rollouts_room() -> None:
 
 
 def test_the_longest_prompt_is_held_to_the_budget() -> None:
-    given = Dialogue(byte_tokenizer(), template="{question}")
+    given = TagsDialogue(byte_tokenizer(), template="{question}")
     length = len(given.prompt_ids("abc"))
     assert tokenizer.prompts(given, ["a", "abc"], length).state is PASS
     assert tokenizer.prompts(given, ["abc", "a"], length - 1).state is FAIL

@@ -18,7 +18,7 @@ from calibadv.evaluation.prediction import predict
 from calibadv.rewards.step_search import key_score, tfidf_cosines
 from calibadv.rewards.turn_success import answer_documents
 from calibadv.rollout.agent import Agent
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.training.metrics import evaluation_metrics, predictions
 from calibadv.types import Document, Group, Question, TokenUnit
 from tests.evaluation.test_models import write_run
@@ -31,7 +31,7 @@ EXACT = "<think> b </think><answer> 《北京大学》 </answer>"
 
 
 async def rolled(question: Question, answer: str) -> Group:
-    agent = Agent(Dialogue(TOKENIZER, "", "Q {question}\n"), Script([answer]), Library())
+    agent = Agent(TagsDialogue(TOKENIZER, "", "Q {question}\n"), Script([answer]), Library())
     return Group(question, (await agent.roll(question, temperature=0.0, seed_of_turn=lambda turn: turn),))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup
 from calibadv.rollout.plans import chains
 from calibadv.rollout.protocols import Generation, Sampling, SearchFn, StopReason
@@ -70,7 +70,7 @@ async def policy(prompt_ids: IntArray, sampling: Sampling) -> Generation:  # noq
 
 async def rolled(search: SearchFn, infra_retries: int = 0) -> list[RolledGroup]:
     roller = GroupRoller(
-        Dialogue(TOKENIZER, "", "Q {question}\n"), search, chains(SAMPLES), run_seed=1, infra_retries=infra_retries
+        TagsDialogue(TOKENIZER, "", "Q {question}\n"), search, chains(SAMPLES), run_seed=1, infra_retries=infra_retries
     )
     return await asyncio.gather(*(roller.train(question, policy, step=0, version=0) for question in QUESTIONS))
 

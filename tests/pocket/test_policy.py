@@ -29,7 +29,7 @@ from calibadv.pocket.supervised import WarmStart, build_policy, encode_dialogue,
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE, build_tokenizer
 from calibadv.pocket.world import Half, build_world
 from calibadv.rollout.agent import Agent, Limits
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.torch_engine import TorchEngine
 from calibadv.types import Document, Question, Trajectory
 
@@ -41,7 +41,7 @@ TOKENIZER = build_tokenizer()
 def test_the_recipe_still_makes_an_equal_policy() -> None:
     record = json.loads((policy_path() / "warm_start.json").read_text("utf-8"))
     policy = build_policy(TOKENIZER, seed=0)
-    losses = train(policy, Dialogue(TOKENIZER, template=POCKET_TEMPLATE), WarmStart(), steps=STEPS_AGAIN)
+    losses = train(policy, TagsDialogue(TOKENIZER, template=POCKET_TEMPLATE), WarmStart(), steps=STEPS_AGAIN)
     assert record["seed"] == WarmStart().seed
     assert len(record["losses"]) == WarmStart().steps
     assert losses == pytest.approx(record["losses"][:STEPS_AGAIN], abs=LOSS_TOLERANCE)
@@ -68,7 +68,7 @@ def test_it_opens_as_any_model_does() -> None:
 def test_it_predicts_unseen_demonstrations_well() -> None:
     """Held out by construction: every world of another seed is new."""
     policy = AutoModelForCausalLM.from_pretrained(policy_path(), dtype=torch.float32).eval()
-    source = rows(Dialogue(TOKENIZER, template=POCKET_TEMPLATE), WarmStart(seed=99, steps=1, rows=1))
+    source = rows(TagsDialogue(TOKENIZER, template=POCKET_TEMPLATE), WarmStart(seed=99, steps=1, rows=1))
     held_out = [next(source) for _ in range(400)][-100:]  # the last ones show three documents
     right, total = 0, 0
     for row in held_out:
@@ -85,7 +85,7 @@ def test_it_predicts_unseen_demonstrations_well() -> None:
 def test_it_reads_the_document_that_it_asked_for() -> None:
     """First word of every fact of the document found, among namesakes' documents, in a world it never saw."""
     policy = AutoModelForCausalLM.from_pretrained(policy_path(), dtype=torch.float32).eval()
-    rng, dialogue = random.Random(7), Dialogue(TOKENIZER, template=POCKET_TEMPLATE)
+    rng, dialogue = random.Random(7), TagsDialogue(TOKENIZER, template=POCKET_TEMPLATE)
     world = build_world(777)
     searcher, sampler = SyntheticSearch(world, rng), ChainSampler(world, Half.TRAIN, rng)
     states = TOKENIZER.encode(" is")[0]
@@ -123,7 +123,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Question], Tit
 def roll(world: tuple[list[Question], TitleSearch], count: int, prefill: str, temperature: float) -> list[Trajectory]:
     questions, search = world
     engine = TorchEngine.from_folder(Path(policy_path()))
-    dialogue = Dialogue(TOKENIZER, prefill, POCKET_TEMPLATE)
+    dialogue = TagsDialogue(TOKENIZER, prefill, POCKET_TEMPLATE)
     agent = Agent(dialogue, engine, search, Limits(max_turn_tokens=64))
 
     async def all_of_them() -> list[Trajectory]:

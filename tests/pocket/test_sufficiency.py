@@ -16,7 +16,7 @@ from calibadv.pocket import policy_path, write_pocket_world
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE
 from calibadv.pocket.world import TEMPLATES
 from calibadv.rewards.answer import best_over_golden
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.search.build import build_pipeline
 from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.settings import SearchConfig
@@ -105,7 +105,7 @@ def unseen_answers(texts: list[str]) -> list[str]:
     """Greedy answers of the shipped policy, made to answer before any search."""
     tokenizer = AutoTokenizer.from_pretrained(policy_path())
     policy = AutoModelForCausalLM.from_pretrained(policy_path(), dtype=torch.float32).eval()
-    dialogue = Dialogue(tokenizer, prefill="<think> done</think>\n<answer>", template=POCKET_TEMPLATE)
+    dialogue = TagsDialogue(tokenizer, prefill="<think> done</think>\n<answer>", template=POCKET_TEMPLATE)
     prompts = [dialogue.prompt_ids(text).tolist() for text in texts]
     width = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts])

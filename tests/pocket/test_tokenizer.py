@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from calibadv.pocket.tokenizer import END, POCKET_TEMPLATE, build_tokenizer, words
 from calibadv.pocket.world import build_world
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.tags import TAGS
 
 TOKENIZER = build_tokenizer()
@@ -28,7 +28,7 @@ def test_every_word_is_one_token() -> None:
 
 def test_every_document_is_made_of_known_words() -> None:
     documents = [entity.document for entity in build_world(0).entities.values()]
-    dialogue = Dialogue(TOKENIZER, template=POCKET_TEMPLATE)
+    dialogue = TagsDialogue(TOKENIZER, template=POCKET_TEMPLATE)
     lengths = [len(dialogue.observation_ids(documents[i : i + 3], 1024)) for i in range(0, len(documents), 3)]
     assert max(lengths) <= 120
     # Single bytes are for punctuation alone.
@@ -53,7 +53,7 @@ def test_tags_stay_whole_beside_anything(text: str) -> None:
 
 
 def test_prefilled_and_written_think_are_the_same_ids() -> None:
-    plain, pre = Dialogue(TOKENIZER, "", POCKET_TEMPLATE), Dialogue(TOKENIZER, "<think>", POCKET_TEMPLATE)
+    plain, pre = TagsDialogue(TOKENIZER, "", POCKET_TEMPLATE), TagsDialogue(TOKENIZER, "<think>", POCKET_TEMPLATE)
     think = TOKENIZER.convert_tokens_to_ids("<think>")
     assert pre.prompt_ids("Who?").tolist() == [*plain.prompt_ids("Who?").tolist(), think]
     assert pre.observation_ids([], 99).tolist() == [*plain.observation_ids([], 99).tolist(), think]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calibadv.rollout.agent import Agent, Limits
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import StopReason
 from calibadv.tags import PRE_THINK, RETRY_MESSAGE
 from calibadv.types import Question, Trajectory, TurnKind
@@ -21,14 +21,14 @@ LENGTH = StopReason.LENGTH
 
 
 async def roll(script: Script, library: Library | None = None, *, prefill: str = "", **settings: Any) -> Trajectory:
-    agent = Agent(Dialogue(TOKENIZER, prefill, "Q {question}\n"), script, library or Library(), **settings)
+    agent = Agent(TagsDialogue(TOKENIZER, prefill, "Q {question}\n"), script, library or Library(), **settings)
     return await agent.roll(QUESTION, temperature=0.7, seed_of_turn=lambda turn: 100 + turn, policy_version=3)
 
 
 async def test_context_is_prompt_and_sampled_ids_and_observations_never_encoded_again() -> None:
     script = Script([SEARCH, ANSWER])
     trajectory = await roll(script)
-    dialogue = Dialogue(TOKENIZER, "", "Q {question}\n")
+    dialogue = TagsDialogue(TOKENIZER, "", "Q {question}\n")
     prompt, observation = dialogue.prompt_ids(QUESTION.text), dialogue.observation_ids([ADA], 1000)
     again = TOKENIZER.encode(SEARCH, add_special_tokens=False)
     assert again != spelled(SEARCH).tolist()  # else this test could not tell the two apart
@@ -204,7 +204,7 @@ async def test_documents_are_cut_to_the_observation_budget() -> None:
 
 
 async def test_a_prompt_over_its_budget_names_question_length_and_option() -> None:
-    length = len(Dialogue(TOKENIZER, "", "Q {question}\n").prompt_ids(QUESTION.text))
+    length = len(TagsDialogue(TOKENIZER, "", "Q {question}\n").prompt_ids(QUESTION.text))
     message = rf"'test/q' has {length} tokens, the budget is {length - 1}: raise --rollout.max_prompt_tokens"
     with pytest.raises(ValueError, match=message):
         await roll(Script([]), limits=Limits(max_prompt_tokens=length - 1))

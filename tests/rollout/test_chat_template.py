@@ -9,10 +9,10 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from calibadv.rollout.chat_template import Problem, problems, rendered, writes_date
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.tags import PRE_THINK
 from calibadv.types import Document
-from tests.rollout.test_dialogue import byte_tokenizer
+from tests.rollout.test_tags_dialogue import byte_tokenizer
 
 TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 OPENED = "{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -31,11 +31,11 @@ def with_template(template: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def dialogue(template: str, **given: Any) -> Dialogue:
-    return Dialogue(with_template(template), template="Q {question}", **given)
+def dialogue(template: str, **given: Any) -> TagsDialogue:
+    return TagsDialogue(with_template(template), template="Q {question}", **given)
 
 
-def text(given: Dialogue, question: str = "who?") -> str:
+def text(given: TagsDialogue, question: str = "who?") -> str:
     return given.text(given.prompt_ids(question))
 
 
@@ -111,7 +111,7 @@ def test_words_that_were_added_to_a_tokenizer_stay_and_what_looks_like_a_control
     tokenizer = with_template(TURNS + OPENED)
     tokenizer.add_tokens(["ibuprofen", "warfarin", "IL-6", "<tool_call>", "[CLS]", "<|pad|>"])
     tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("endofturn", special=True)]})
-    given = Dialogue(tokenizer, template="Q {question}")
+    given = TagsDialogue(tokenizer, template="Q {question}")
     words = "Do not take ibuprofen with warfarin, IL-6"
     assert words in text(given, f"{words}?")
     observed = given.text(

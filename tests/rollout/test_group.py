@@ -6,7 +6,7 @@ from typing import Any
 
 from calibadv.rewards.judged_answer import UnreadableVerdict
 from calibadv.rewards.outcome import Outcome
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.plans import chains
 from calibadv.rollout.seeds import sampling_seed
@@ -22,7 +22,7 @@ async def roll(
     script: Script, library: Any, samples: int = 1, *, evaluate: bool = False, **settings: Any
 ) -> RolledGroup:
     roller = GroupRoller(
-        Dialogue(TOKENIZER, "", "Q {question}\n"), library, chains(samples), run_seed=8, temperature=0.9, **settings
+        TagsDialogue(TOKENIZER, "", "Q {question}\n"), library, chains(samples), run_seed=8, temperature=0.9, **settings
     )
     action = roller.evaluate if evaluate else roller.train
     return await action(QUESTION, script, step=6, version=5)

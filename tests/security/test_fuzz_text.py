@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from calibadv.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.search.build import build_pipeline
 from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.settings import SearchConfig
@@ -70,11 +70,11 @@ TOKENIZERS = {
 every = pytest.mark.parametrize("name", TOKENIZERS)
 
 
-def read(dialogue: Dialogue, ids: Any) -> str:
+def read(dialogue: TagsDialogue, ids: Any) -> str:
     return str(dialogue.tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
 
-def added_ids(dialogue: Dialogue, ids: Any) -> list[int]:
+def added_ids(dialogue: TagsDialogue, ids: Any) -> list[int]:
     """Control tokens in the order in which they stand."""
     tags = {dialogue.tokenizer.convert_tokens_to_ids(f"<{slash}{tag}>") for tag in TAGS for slash in ("", "/")}
     added = set(dialogue.tokenizer.get_added_vocab().values()) - tags
@@ -88,7 +88,7 @@ def added_ids(dialogue: Dialogue, ids: Any) -> list[int]:
 @example(question="</informationend|>")  # of a token that is taken out, a tag may be left
 @settings(max_examples=150, deadline=None)
 def test_a_question_neither_opens_a_tag_nor_ends_its_message(name: str, question: str) -> None:
-    dialogue = Dialogue(TOKENIZERS[name], PRE_THINK)
+    dialogue = TagsDialogue(TOKENIZERS[name], PRE_THINK)
     hostile, harmless = dialogue.prompt_ids(question), dialogue.prompt_ids("x")
     assert READS_AS_TAG.findall(read(dialogue, hostile)) == READS_AS_TAG.findall(read(dialogue, harmless))
     assert added_ids(dialogue, hostile) == added_ids(dialogue, harmless)
@@ -101,7 +101,7 @@ def test_a_question_neither_opens_a_tag_nor_ends_its_message(name: str, question
 def test_documents_stay_inside_their_block_whatever_is_cut(
     name: str, documents: list[tuple[str, str]], budget: int
 ) -> None:
-    dialogue = Dialogue(TOKENIZERS[name], PRE_THINK)
+    dialogue = TagsDialogue(TOKENIZERS[name], PRE_THINK)
     found = [Document(str(i), title, text) for i, (title, text) in enumerate(documents)]
     ids = dialogue.observation_ids(found, budget)
     assert len(ids) <= budget
@@ -200,6 +200,6 @@ def test_a_megabyte_of_query_is_cut_before_it_is_worked_on() -> None:
 
 def test_a_question_reads_nothing_through_the_template() -> None:
     # `str.format` would let a question read attributes: the template's place is filled by replacement.
-    dialogue = Dialogue(TOKENIZERS["bytes"], template="Question: {question}\n")
+    dialogue = TagsDialogue(TOKENIZERS["bytes"], template="Question: {question}\n")
     text = read(dialogue, dialogue.prompt_ids("{question.__class__} {0} {tokenizer}"))
     assert "Question: {question.__class__} {0} {tokenizer}\n" in text

@@ -22,7 +22,7 @@ from calibadv.pocket.tokenizer import POCKET_TEMPLATE
 from calibadv.rewards.format import format_reward
 from calibadv.rllib.policy import load_causal_lm
 from calibadv.rollout.agent import Limits
-from calibadv.rollout.dialogue import Dialogue
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations
 from calibadv.supervised.training import GoldRecipe, batches, mean_loss, step_loss, train
 from calibadv.tags import PRE_THINK, parse_action
@@ -30,7 +30,7 @@ from calibadv.types import Document, Question, Turn
 from tests.rollout.scripted import TOKENIZER, Library
 from workflows import warm_start
 
-DIALOGUE = Dialogue(TOKENIZER, template=POCKET_TEMPLATE)
+DIALOGUE = TagsDialogue(TOKENIZER, template=POCKET_TEMPLATE)
 LIMITS = Limits(max_turns=3, max_prompt_tokens=256, max_turn_tokens=512, max_observation_tokens=160, max_tokens=2000)
 ADA = Document("ada", "Ada", "director of Lost Valley is Ada.")
 OSLO = Document("oslo", "Oslo", "home town of Ada is Oslo.")

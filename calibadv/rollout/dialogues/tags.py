@@ -22,7 +22,7 @@ _MARKUP = re.compile(r"[<\[{|＜].*[>\]}|＞]", re.DOTALL)  # how a control toke
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class TagsDialogue:
     """Writes prompts and observations as token ids with one tokenizer.
 
     `prefill` (PreThink, CalibAdv sec. 3.4) ends the prompt and every observation, so that it is conditioned on and
