@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from calibadv.types import TurnKind
 
@@ -29,8 +30,6 @@ TAGS = ("think", "search", "information", "answer")
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 # White space stands once only before the slash: two runs side by side would be tried in every split of a long one.
 _CLOSED = re.compile(r".*?</(?:search|answer)>", re.DOTALL)
-# Longer words too (<searching>): an observation that is cut may end within one, and then ends as a tag does.
-_TAG_LIKE = re.compile(rf"[<＜﹤](?=\s*(?:/\s*)?(?:{'|'.join(TAGS)}))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +77,19 @@ def think_text(turn_text: str) -> str:
     return head.rpartition("<think>")[2].strip() if closed else ""
 
 
-def neutralise(text: str, forbidden: Sequence[str] = ()) -> str:
-    """`text` in which no dialogue tag and no `forbidden` token string can be read; other text is left as it is.
+def neutralise(text: str, forbidden: Sequence[str] = (), tags: Sequence[str] = TAGS) -> str:
+    """`text` in which none of the dialogue's `tags` and no `forbidden` token string can be read.
 
-    The opening `<` becomes `‹` (U+2039): still readable, never a tag. `forbidden` are the tokenizer's own control
-    tokens, e.g. `<|im_end|>`.
+    Other text is left as it is. The opening `<` becomes `‹` (U+2039): still readable, never a tag. `forbidden` are the
+    tokenizer's own control tokens, e.g. `<|im_end|>`.
     """
     for token in forbidden:
         if token in text:
             text = text.replace(token, token.replace("<", "‹").replace("[", "(") if token[0] in "<[" else " ")
-    return _TAG_LIKE.sub("‹", text)  # last: a token that is taken out may leave a tag behind
+    return _tag_like(tuple(tags)).sub("‹", text)  # last: a token that is taken out may leave a tag behind
+
+
+@cache
+def _tag_like(tags: tuple[str, ...]) -> re.Pattern[str]:
+    # Longer words too (<searching>): an observation that is cut may end within one, and then ends as a tag does.
+    return re.compile(rf"[<＜﹤](?=\s*(?:/\s*)?(?:{'|'.join(tags)}))", re.IGNORECASE)

@@ -60,9 +60,10 @@ class Question:
 
 
 class TurnKind(StrEnum):
-    """What the policy did in a turn. VOID: neither a complete search nor a complete answer."""
+    """What the policy did in a turn. CALL: it called tools, none of them the search. VOID: nothing that is complete."""
 
     SEARCH = "search"
+    CALL = "call"
     ANSWER = "answer"
     VOID = "void"
 
@@ -76,13 +77,14 @@ class Turn:
     logprobs: FloatArray  # [L] under the sampling policy, nats
     observation_ids: IntArray  # [O] <information>...</information>, plus any prefilled <think>
     text: str  # the decoded action; for reading and for rewards, never encoded again
-    query: str | None = None
+    query: str | None = None  # of a search; of several in one turn all
     doc_ids: tuple[str, ...] = ()  # reranked documents, best first
     node: int = -1  # equal nodes in a group are one shared prefix turn
     reward: float = 0.0  # step reward
     answer_span: tuple[int, int] | None = (
         None  # first and one past the last token of <answer>…</answer>, if it is known
     )
+    calls: int = 0  # of tools that were answered, searches among them
     # What it took, for people: by the clock, so that equal turns may differ.
     generate_s: float = field(default=0.0, compare=False)
     search_s: float = field(default=0.0, compare=False)

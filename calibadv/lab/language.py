@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from calibadv.rollout.dialogues.in_tags import InTags
 from calibadv.types import Document, IntArray
 
 VOCABULARY = 1024
@@ -98,8 +99,8 @@ def observed(documents: Sequence[Document]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class LabDialogue:
-    """`rollout.DialogueFormat` of the language: a question is its own prompt, a document is its text."""
+class LabDialogue(InTags):
+    """`rollout.Dialogue` of the language, in tags: a question is its own prompt, a document is its text."""
 
     lang: Language
     prefill: str = ""

@@ -6,29 +6,37 @@ from the left. A rollout whose next turn would not fit ends, marked truncated.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from calibadv.rewards.answer import best_over_golden
-from calibadv.rewards.format import format_reward
 from calibadv.rollout.protocols import (
-    DialogueFormat,
+    SEARCH,
+    Call,
+    Dialogue,
     GenerateFn,
     Generation,
+    Result,
+    Said,
     Sampling,
     SearchFailed,
     SearchFn,
     StopReason,
+    ToolFailed,
+    ToolFn,
+    query_of,
 )
 from calibadv.rollout.spans import token_span
-from calibadv.tags import answer_characters, parse_action, up_to_closing_tag
 from calibadv.types import IntArray, Question, Trajectory, Turn, TurnKind
 
 EMPTY = np.zeros(0, dtype=np.int64)
+NO_CALL_LEFT = "Error: no call is left. Give the answer."
+NO_QUERY = "Error: search needs a 'query', which is a text."
 OnVoidTurn = Literal["stop", "retry"]
 
 
@@ -36,7 +44,7 @@ OnVoidTurn = Literal["stop", "retry"]
 class Limits:
     """Token and turn limits of a rollout (defaults: CalibAdv's released script)."""
 
-    max_turns: int = 4  # searches; the turn after the last one can only answer
+    max_turns: int = 4  # with calls, and calls in all; the turn after the last one can only answer
     max_prompt_tokens: int = 2048
     max_turn_tokens: int = 1024
     max_observation_tokens: int = 2048
@@ -56,12 +64,13 @@ class Limits:
 class Agent:
     """Rolls out one question at a time; holds nothing between rollouts."""
 
-    dialogue: DialogueFormat
+    dialogue: Dialogue
     generate: GenerateFn
     search: SearchFn
     limits: Limits = Limits()
     require_search: bool = True
     on_void_turn: OnVoidTurn = "stop"
+    tools: Mapping[str, ToolFn] = field(default_factory=dict)  # beside the search
 
     async def roll(
         self,
@@ -73,74 +82,93 @@ class Agent:
         policy_version: int = 0,
         prefix: tuple[Turn, ...] = (),
     ) -> Trajectory:
-        """One trajectory of `question`. A search that fails for good gives one with `infra_failed`, never a score.
+        """One trajectory of `question`. A tool that fails for good gives one with `infra_failed`, never a score.
 
         `prefix`: turns of another trajectory of this question, each with an observation, that this one starts with as
         they are. Raises ValueError for a prompt longer than `limits.max_prompt_tokens`.
         """
         prompt_ids = self.limits.check_prompt(self.dialogue.prompt_ids(question.text), question)
         context = np.concatenate([prompt_ids, *(ids for t in prefix for ids in (t.action_ids, t.observation_ids))])
-        turns, truncated, infra_failed = list(prefix), False, False
+        turns, answer, truncated, infra_failed = list(prefix), None, False, False
         for index in range(len(prefix), self.limits.max_turns + 1):
             room = min(self.limits.max_turn_tokens, self.limits.max_tokens - len(context))
             assert room > 0, (
                 "observations that leave no room are not appended, and the prompt budget is below max_tokens"
             )
             begun_s = time.perf_counter()
-            generation = await self.generate(context, Sampling(room, temperature, seed_of_turn(index), top_p=top_p))
-            turn, cut = replace(self._turn(generation), generate_s=time.perf_counter() - begun_s), False
+            sampling = Sampling(room, temperature, seed_of_turn(index), self.dialogue.stop, top_p)
+            generation = await self.generate(context, sampling)
+            said, cut = self.dialogue.said(generation), False
+            answer = said.answer
+            turn = replace(self._turn(said, generation), generate_s=time.perf_counter() - begun_s)
             try:
-                turn, cut = await self._observe(turn, len(context), may_continue=index < self.limits.max_turns)
-            except SearchFailed:
+                if index < self.limits.max_turns:
+                    calls_left = self.limits.max_turns - sum(turn.calls for turn in turns)
+                    turn, cut = await self._observe(turn, said.calls, calls_left, len(context))
+            except (SearchFailed, ToolFailed):
                 infra_failed = True
             turns.append(turn)
             truncated = cut or (turn.kind is TurnKind.VOID and generation.stop is StopReason.LENGTH)
             if infra_failed or truncated or not len(turn.observation_ids):
                 break
             context = np.concatenate([context, turn.action_ids, turn.observation_ids])
-        return self._trajectory(question, prompt_ids, tuple(turns), truncated, infra_failed, policy_version)
+        return self._trajectory(question, prompt_ids, tuple(turns), answer, truncated, infra_failed, policy_version)
 
-    def _turn(self, generation: Generation) -> Turn:
-        text = self.dialogue.text(generation.ids)
-        if generation.stop is StopReason.TAG:
-            text = up_to_closing_tag(text)
-        action = parse_action(text)
-        characters = answer_characters(text) if action.kind is TurnKind.ANSWER else None
+    def _turn(self, said: Said, generation: Generation) -> Turn:
+        characters = said.answer_characters
         span = token_span(generation.ids, *characters, self.dialogue.text) if characters else None
-        return Turn(action.kind, generation.ids, generation.logprobs, EMPTY, text, action.query, answer_span=span)
+        return Turn(said.kind, generation.ids, generation.logprobs, EMPTY, said.text, said.query, answer_span=span)
 
-    async def _observe(self, turn: Turn, context_tokens: int, *, may_continue: bool) -> tuple[Turn, bool]:
+    async def _observe(
+        self, turn: Turn, calls: Sequence[Call], calls_left: int, context_tokens: int
+    ) -> tuple[Turn, bool]:
         """The turn with what the environment answers (nothing: the rollout ends), and whether that did not fit."""
-        doc_ids: tuple[str, ...] = ()
-        if not may_continue or turn.kind is TurnKind.ANSWER:
-            return turn, False
-        if turn.kind is TurnKind.SEARCH:
-            assert turn.query is not None
+        budget = self.limits.max_observation_tokens
+        if turn.kind in (TurnKind.SEARCH, TurnKind.CALL):
             begun_s = time.perf_counter()
-            documents = await self.search(turn.query)
-            turn = replace(turn, search_s=time.perf_counter() - begun_s)
-            doc_ids = tuple(document.id for document in documents)
-            observation = self.dialogue.observation_ids(documents, self.limits.max_observation_tokens)
-        elif self.on_void_turn == "retry":
-            observation = self.dialogue.retry_ids()
+            carried_out, too_many = calls[:calls_left], calls[calls_left:]
+            results = await self._results(carried_out) + [Result(text=NO_CALL_LEFT)] * len(too_many)
+            turn = replace(
+                turn,
+                search_s=time.perf_counter() - begun_s,
+                calls=len(carried_out),
+                doc_ids=tuple(document.id for result in results for document in result.documents),
+            )
+            observation = self.dialogue.observed(results, turn.action_ids, budget)
+        elif turn.kind is TurnKind.VOID and self.on_void_turn == "retry":
+            observation = self.dialogue.corrected(turn.action_ids, budget)
         else:
             return turn, False
         fits = context_tokens + len(turn.action_ids) + len(observation) < self.limits.max_tokens
-        return replace(turn, observation_ids=observation if fits else EMPTY, doc_ids=doc_ids), not fits
+        return replace(turn, observation_ids=observation if fits else EMPTY), not fits
+
+    async def _results(self, calls: Sequence[Call]) -> list[Result]:
+        if len(calls) == 1:  # without a task of its own: a rollout in tags takes its turns as the loop gives them
+            return [await self._result(calls[0])]
+        return await asyncio.gather(*map(self._result, calls))
+
+    async def _result(self, call: Call) -> Result:
+        """What the call gives. What the policy got wrong it is told; what a tool got wrong raises."""
+        if call.tool == SEARCH:
+            query = query_of(call)
+            return Result(await self.search(query)) if query else Result(text=NO_QUERY)
+        if call.tool in self.tools:
+            return await self.tools[call.tool](call.arguments)
+        return Result(text=f"Error: there is no tool {call.tool!r}, only {', '.join([SEARCH, *self.tools])}.")
 
     def _trajectory(
         self,
         question: Question,
         prompt_ids: IntArray,
         turns: tuple[Turn, ...],
+        answer: str | None,
         truncated: bool,
         infra_failed: bool,
         policy_version: int,
     ) -> Trajectory:
         last = turns[-1]
-        answer = parse_action(last.text).answer if last.kind is TurnKind.ANSWER else None
         answer_reward = best_over_golden(answer, question.golden_answers, tokens=question.tokens)
-        well_formed = format_reward(turns, prefill=self.dialogue.prefill, require_search=self.require_search)
+        well_formed = self.dialogue.format_reward(turns, require_search=self.require_search)
         return Trajectory(
             prompt_ids=prompt_ids,
             turns=turns,
@@ -150,6 +178,6 @@ class Agent:
             reward=answer_reward * well_formed,
             policy_version=policy_version,
             truncated=truncated,
-            forced_final=last.kind is TurnKind.SEARCH and len(turns) == self.limits.max_turns + 1,
+            forced_final=last.kind in (TurnKind.SEARCH, TurnKind.CALL) and len(turns) == self.limits.max_turns + 1,
             infra_failed=infra_failed,
         )

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+NONE: Mapping[str, Any] = MappingProxyType({})
 ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)  # of templates on our messages
 OPENS = "<think>"
 _ASKED, _THOUGHT, _SAID, _NEXT = "Lisbon", "Nairobi", "Quito", "Oslo"
@@ -39,16 +42,30 @@ class Problem:
 
 
 def rendered(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, opened: bool = False, date: str = ""
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    opened: bool = False,
+    date: str = "",
+    arguments: Mapping[str, Any] = NONE,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The messages in the tokenizer's chat template, as text; with the assistant's message `opened`.
 
-    `date` (2026-11-28): what the template's clock says; "" is today. One of `ERRORS` where the template refuses.
+    `date` (2026-11-28): what the template's clock says; "" is today. `arguments`: what else the template is given;
+    `tools`: JSON schemas. One of `ERRORS` where the template refuses.
     """
     given = [dict(message) for message in messages]
     template = _pinned(str(tokenizer.get_chat_template()), date) if date else None
     return str(
-        tokenizer.apply_chat_template(given, chat_template=template, tokenize=False, add_generation_prompt=opened)
+        tokenizer.apply_chat_template(
+            given,
+            tools=[dict(tool) for tool in tools] or None,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=opened,
+            **arguments,
+        )
     )
 
 
@@ -69,20 +86,23 @@ def messages_of(content: str, system: str = "") -> list[Message]:
     return [*head, {"role": "user", "content": content}]
 
 
-def writes_date(tokenizer: PreTrainedTokenizerBase, system: str = "") -> bool:
+def writes_date(tokenizer: PreTrainedTokenizerBase, system: str = "", arguments: Mapping[str, Any] = NONE) -> bool:
     """Whether a prompt depends on the day on which it is made."""
+    messages = messages_of(_ASKED, system)
     try:
-        first, second = (rendered(tokenizer, messages_of(_ASKED, system), opened=True, date=day) for day in _DAYS)
+        first, second = (rendered(tokenizer, messages, opened=True, date=day, arguments=arguments) for day in _DAYS)
     except ERRORS:
         return False
     return first != second
 
 
-def problems(tokenizer: PreTrainedTokenizerBase, *, system: str = "", prefill: str = "") -> list[Problem]:
-    """Everything that is wrong with the chat template for a dialogue with that system message and prefill."""
+def problems(
+    tokenizer: PreTrainedTokenizerBase, *, system: str = "", prefill: str = "", arguments: Mapping[str, Any] = NONE
+) -> list[Problem]:
+    """Everything that is wrong with the chat template for a dialogue in tags with that system message and prefill."""
     messages = messages_of(_ASKED, system)
     try:
-        closed, text = rendered(tokenizer, messages), rendered(tokenizer, messages, opened=True)
+        closed, text = (rendered(tokenizer, messages, opened=opened, arguments=arguments) for opened in (False, True))
     except ERRORS as error:
         return [_refuses(tokenizer, system, error)]
     found = []

@@ -11,7 +11,7 @@ from calibadv.rewards.outcome import Outcome, RewardFailed
 from calibadv.rewards.turns import TurnScorer, with_turn_rewards
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
 from calibadv.rollout.plans import Plan, Prefix, chains
-from calibadv.rollout.protocols import DialogueFormat, GenerateFn, Generation, Sampling, SearchFn
+from calibadv.rollout.protocols import Dialogue, GenerateFn, Generation, Sampling, SearchFn, ToolFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.rollout.tally import Tally
 from calibadv.types import Document, Group, IntArray, Phase, Question, Trajectory
@@ -35,7 +35,7 @@ class RolledGroup:
 class GroupRoller:
     """Rolls out a question's group by a plan; greedy once per question in evaluation."""
 
-    dialogue: DialogueFormat
+    dialogue: Dialogue
     search: SearchFn
     plan: Plan
     run_seed: int
@@ -47,6 +47,7 @@ class GroupRoller:
     infra_retries: int = 2
     outcome: Outcome = field(default_factory=Outcome)  # the reward of each rollout
     score_turns: TurnScorer | None = None  # of training groups
+    tools: Mapping[str, ToolFn] = field(default_factory=dict)  # beside the search
     tally: Tally = field(default_factory=Tally, compare=False)  # told of everything that is done
 
     async def train(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
@@ -88,7 +89,7 @@ class GroupRoller:
             self.tally.add((phase, step), turns=1)
             return generation
 
-        agent = Agent(self.dialogue, counted, search, self.limits, self.require_search, self.on_void_turn)
+        agent = Agent(self.dialogue, counted, search, self.limits, self.require_search, self.on_void_turn, self.tools)
 
         async def roll(sample: int, prefix: Prefix = ()) -> Trajectory:
             nonlocal failures, unscored, unreadable

@@ -1,13 +1,16 @@
-"""What a rollout needs from outside: a dialogue's words as tokens, a function that generates and one that searches."""
+"""What a rollout needs from outside: a dialogue, a function that generates, one that searches, and tools."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
-from calibadv.types import Document, FloatArray, IntArray
+from calibadv.types import Document, FloatArray, IntArray, Turn, TurnKind
+
+SEARCH = "search"
+"""The tool whose results are documents."""
 
 
 class StopReason(StrEnum):
@@ -45,6 +48,50 @@ class SearchFailed(Exception):
     """The search tool did not answer after all retries: the environment's fault, never the policy's."""
 
 
+class ToolFailed(Exception):
+    """A tool of the user's did not answer after all retries: the environment's fault too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool that the policy calls, with its arguments as it wrote them."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a call is answered with: documents of a search, or a text of at most `max_tokens` tokens."""
+
+    documents: tuple[Document, ...] = ()
+    text: str | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn as its dialogue reads it."""
+
+    kind: TurnKind
+    text: str
+    calls: tuple[Call, ...] = ()
+    answer: str | None = None
+    answer_characters: tuple[int, int] | None = None  # where the answer stands in `text`, its tags included
+
+    @property
+    def query(self) -> str | None:
+        """What is searched for; of several searches all, with a semicolon between them. None: nothing."""
+        queries = [query_of(call) for call in self.calls]
+        return "; ".join(query for query in queries if query) if self.kind is TurnKind.SEARCH else None
+
+
+def query_of(call: Call) -> str | None:
+    """The query of a call that is a search, without white space around it; None for any other call."""
+    query = call.arguments.get("query")
+    return query.strip() or None if call.tool == SEARCH and isinstance(query, str) else None
+
+
 class GenerateFn(Protocol):
     """Token ids in, sampled token ids out."""
 
@@ -57,21 +104,36 @@ class SearchFn(Protocol):
     async def __call__(self, query: str) -> tuple[Document, ...]: ...
 
 
-class DialogueFormat(Protocol):
-    """A dialogue's prompts and observations as token ids, and what was sampled as text (`rollout.dialogue`)."""
+class ToolFn(Protocol):
+    """The arguments of a call in, what the policy is told out. Raises `ToolFailed`."""
+
+    async def __call__(self, arguments: Mapping[str, Any]) -> Result: ...
+
+
+class Dialogue(Protocol):
+    """How a policy is spoken to, as token ids, and how what it samples is read (`rollout.dialogue`).
+
+    What was sampled is never encoded again: only prompts and observations pass through a tokenizer.
+    """
 
     @property
-    def prefill(self) -> str:
-        """Ends the prompt and every observation; never trained."""
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a turn, beside the end of sequence."""
 
     def prompt_ids(self, question: str) -> IntArray:
         """[P]"""
 
-    def observation_ids(self, documents: Sequence[Document], max_tokens: int) -> IntArray:
-        """[O <= max_tokens]"""
+    def said(self, generation: Generation) -> Said:
+        """A sampled turn, read."""
 
-    def retry_ids(self) -> IntArray:
-        """What a void turn is answered with where the rollout goes on."""
+    def observed(self, results: Sequence[Result], action_ids: IntArray, max_tokens: int) -> IntArray:
+        """[O <= max_tokens] What stands behind the turn `action_ids`, up to where the next one begins."""
+
+    def corrected(self, action_ids: IntArray, max_tokens: int) -> IntArray:
+        """[O] The same behind a void turn where the rollout goes on."""
+
+    def format_reward(self, turns: Sequence[Turn], *, require_search: bool) -> float:
+        """1 for turns that are well-formed, else 0."""
 
     def text(self, ids: IntArray) -> str:
         """For reading and parsing only, never encoded again."""

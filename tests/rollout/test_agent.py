@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -238,3 +239,18 @@ async def test_the_tokens_of_the_answer_are_known_and_a_search_has_none() -> Non
     text = TOKENIZER.decode(answer.action_ids[first:end].tolist())
     assert text.lstrip().startswith("<answer>")
     assert text.rstrip().endswith("</answer>")
+
+
+async def test_a_rollout_in_tags_is_the_papers_token_for_token() -> None:
+    agent = Agent(
+        TagsDialogue(TOKENIZER, PRE_THINK),
+        Script([SEARCH.removeprefix(PRE_THINK), "<think> hm", ANSWER.removeprefix(PRE_THINK)]),
+        Library(),
+        on_void_turn="retry",
+    )
+    rolled = await agent.roll(QUESTION, temperature=0.7, seed_of_turn=lambda turn: turn)
+    spans = [rolled.prompt_ids, *(ids for turn in rolled.turns for ids in (turn.action_ids, turn.observation_ids))]
+    whole = np.concatenate(spans)
+    assert len(whole) == 773
+    assert hashlib.sha256(whole.astype("<i8").tobytes()).hexdigest()[:16] == "86cd13831e89155f"
+    assert [turn.answer_span for turn in rolled.turns] == [None, None, (11, 34)]
