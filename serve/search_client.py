@@ -1,4 +1,4 @@
-"""The search tool of rollouts: a Serve handle, one query a call, retried until it answers or has to give up."""
+"""The search tool of rollouts: what the settings name, one query a call, retried until it answers or has to give up."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchConfig
 from calibadv.search.tool import load_tool, tool_search
 from calibadv.types import Document
+from serve.shared_search import shared_search
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,17 @@ RENEW_EVERY_S = 2.0
 
 
 def search_factory(config: SearchConfig, app: str) -> Callable[[], SearchFn]:
-    """What makes the search tool inside an engine: of the user's function, of a server, or of the app of this name."""
+    """What makes the search tool inside an engine, which asks by itself or through the one process of all engines."""
+    return partial(shared_search, shared_name(app)) if config.together else engine_factory(config, app)
+
+
+def shared_name(app: str) -> str:
+    """The name of the process that searches for all engines of a run, by that of the run's search app."""
+    return f"shared-{app}"
+
+
+def engine_factory(config: SearchConfig, app: str) -> Callable[[], RetryingSearch]:
+    """What makes the search: of the user's function, of a server, or of the app of this name."""
     if config.tool:
         return partial(tool_search, config, load_tool(config))
     if config.url:

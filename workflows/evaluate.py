@@ -47,7 +47,8 @@ def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
     import ray  # with Serve and RLlib, seconds: only to ask
 
     from serve.app import stop_search
-    from serve.search_client import search_factory
+    from serve.search_client import search_factory, shared_name
+    from serve.shared_search import take_counts
     from workflows.session import init_ray, open_search, pool_cpus
 
     log.info("Ray and the search app over %s", plan.corpus)
@@ -59,8 +60,12 @@ def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
             stack.callback(ray.shutdown)
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)
-        open_search(config, plan.corpus, SEARCH_APP)
+        asking = open_search(config, plan.corpus, SEARCH_APP)
         yield search_factory(config.search, SEARCH_APP)
+        if config.search.together:
+            counts = take_counts(shared_name(SEARCH_APP)).items()
+            log.info("searches: %s", ", ".join(f"{value:g} {name.removeprefix('search/')}" for name, value in counts))
+        del asking
 
 
 def evaluate(

@@ -21,15 +21,18 @@ from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
 from calibadv.cluster.servers import server_in_use
 from calibadv.config import Config, role
+from calibadv.data.digests import corpus_digest
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stall import START
 from calibadv.rllib.stream import RolloutStream
 from calibadv.search.embeddings import embedding_progress
+from calibadv.search.recorded import engine_of
 from calibadv.training.inputs import Inputs
 from calibadv.views.summary import TerminalView
 from serve.app import start_search, stop_search
-from serve.search_client import search_factory
+from serve.search_client import engine_factory, search_factory, shared_name
+from serve.shared_search import start_shared, take_counts
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -71,6 +74,7 @@ def started(
             search,
             name,
             inputs.start,
+            search_counts=partial(take_counts, shared_name(app)) if config.search.together else dict,
         )
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
@@ -79,24 +83,33 @@ def started(
 
         where = f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
         view.stage("Search", server_in_use(config) or where)
+        asking = None
         if search_app is None:
             if not local:  # a local cluster is stopped whole
                 stack.callback(stop_search, app)
             embedded = partial(embedding_progress, config.run.cache / "search")
             with algorithm.waiting("the search app's start", progress=embedded, patience=START):
-                open_search(config, inputs.corpus, app)
+                asking = open_search(config, inputs.corpus, app)
         view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
 
         algorithm.publish()
         yield algorithm
-        del coordinator
+        del coordinator, asking
 
 
-def open_search(config: Config, corpus: Path, name: str) -> None:
-    """Starts the search app `name` over the corpus and returns when it answers; none where another is asked."""
-    if not config.search.elsewhere:
+def open_search(config: Config, corpus: Path, name: str) -> object:
+    """Starts the search app `name` over the corpus and returns when it answers; none where another is asked.
+
+    What is returned keeps the process alive through which all engines search, where the settings ask for one.
+    """
+    search = config.search
+    if not search.elsewhere:
         on = role(config.cluster.search_on)
-        start_search(config.search, corpus, config.run.cache / "search", name, resources=on)
+        start_search(search, corpus, config.run.cache / "search", name, resources=on)
+    if not search.together:
+        return None
+    digest = corpus_digest(corpus) if search.ledger and not search.elsewhere else ""
+    return start_shared(search, engine_factory(search, name), engine_of(search, digest), shared_name(name))
 
 
 def wanted_cpus(config: Config) -> float:

@@ -117,8 +117,9 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
         )
     init_ray(config, wanted)
     try:
-        open_search(config, corpus_file(config), app)
+        asking = open_search(config, corpus_file(config), app)
         yield
+        del asking
         if config.cluster.address != "local":  # a local cluster is stopped whole
             stop_search(app)
     finally:

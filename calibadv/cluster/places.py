@@ -16,6 +16,8 @@ def check_places(config: Config, environment: Environment) -> None:
     written = {"run.folder": config.run.folder, "run.cache": config.run.cache}
     if uri and "://" not in uri:
         written["checkpoint.uri"] = Path(uri)
+    if config.search.ledger and config.search.ledger_mode == "record":
+        written["search.ledger"] = Path(config.search.ledger).parent
     for key, folder in written.items():
         if fault := unwritable(folder):
             raise ValueError(f"{key} = {str(folder)!r}: {fault}; set --{key} to a folder that can be written to")

@@ -155,6 +155,10 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         metrics = step_metrics(totals[:1])
         return {f"eval/{name}": metrics[f"sync/{name}"] for name in ("logprob_diff_mean", "logprob_diff_max")}
 
+    def search_metrics(self) -> dict[str, float]:
+        """What the engines' searches came to since this was last asked; {} where nobody counts."""
+        return dict(self.config.stream.search_counts())
+
     def save_model(self, folder: Path) -> None:
         """Writes the current policy as a folder that `from_pretrained` and vLLM open."""
         with self.waiting("the learners to save the model"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ class RolloutStream:
     search_factory: Callable[[], SearchFn]
     coordinator: str  # its name
     start: Start | None = None
+    search_counts: Callable[[], Mapping[str, float]] = dict  # metrics of the search since this was last called
 
     def __deepcopy__(self, _: Any) -> RolloutStream:
         """Itself: RLlib copies its configuration again and again, and nobody changes a stream."""

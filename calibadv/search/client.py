@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, wait_exponential
@@ -17,6 +18,9 @@ from calibadv.types import Document
 logger = logging.getLogger(__name__)
 
 SearchCall = Callable[[str], Awaitable[tuple[Document, ...]]]
+
+Place = Callable[[], AbstractAsyncContextManager[None]]
+"""Around each attempt: entered when it may begin. What that takes is no time of the engine's."""
 
 SAID_AFTER_S = 10.0  # without an answer, a client's trouble is worth a warning
 
@@ -58,8 +62,10 @@ class RetryingSearch:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        place: Place = nullcontext,
     ) -> None:
         self._call = call
+        self._place = place
         self._policy = policy or RetryPolicy()
         self._sleep = sleep
         self._clock = clock
@@ -67,12 +73,26 @@ class RetryingSearch:
         self._failing_since_s: float | None = None  # the first failed attempt after the last answer
         self._said = False
 
+    def within(self, place: Place) -> RetryingSearch:
+        """The same search, each attempt in a place of its own."""
+        return RetryingSearch(
+            self._call, self._policy, sleep=self._sleep, clock=self._clock, jitter=self._jitter, place=place
+        )
+
     async def __call__(self, query: str) -> tuple[Document, ...]:
         """Ranked documents, best first. Raises `SearchFailed`."""
-        started_s = self._clock()
+        started_s = self._clock()  # without the time for places
 
         def left_s() -> float:
             return started_s + self._policy.patience_s - self._clock()
+
+        async def attempt() -> tuple[Document, ...]:
+            nonlocal started_s
+            asked_s = self._clock()
+            async with self._place():
+                started_s += self._clock() - asked_s
+                async with asyncio.timeout(self._policy.timeout_s):
+                    return await self._call(query)
 
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(Exception),
@@ -82,7 +102,7 @@ class RetryingSearch:
             sleep=self._sleep,
         )
         try:
-            documents: tuple[Document, ...] = await attempts(self._attempt, query)
+            documents: tuple[Document, ...] = await attempts(attempt)
         except RetryError as error:
             last = error.last_attempt
             raise SearchFailed(
@@ -92,10 +112,6 @@ class RetryingSearch:
             ) from last.exception()
         self._note_answer()
         return documents
-
-    async def _attempt(self, query: str) -> tuple[Document, ...]:
-        async with asyncio.timeout(self._policy.timeout_s):
-            return await self._call(query)
 
     def _delay_s(self, state: RetryCallState) -> float:
         delay_s: float = wait_exponential(multiplier=self._policy.base_delay_s, max=self._policy.max_delay_s)(state)

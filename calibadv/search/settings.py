@@ -137,6 +137,22 @@ class SearchConfig(Section):
     patience_s: Means[float] = Field(120.0, ge=0, le=7 * 86_400)
     """Seconds that a rollout's query is tried again for; then the rollout is given up (infra_failed)."""
 
+    # ---- what is remembered of it, and how often it is asked ----
+    ledger: Means[str] = ""
+    """A file, on the driver's node, of everything that the engine has answered: no run asks it for that again."""
+    ledger_mode: Means[Literal["record", "replay"]] = "record"
+    """record: the engine is asked for what the ledger lacks. replay: it is never asked, and what is lacking is a failed
+    search (infra_failed), never a score."""
+    ledger_engine: Means[str] = ""
+    """Your own name of the engine in the ledger, in place of its address or of the digest of `tool`'s code: while
+    either changes and the answers do not."""
+    call_price: Means[float] = Field(0.0, ge=0, le=10**6)
+    """Price of one call of the engine, in any currency: gives the metric search/cost."""
+    calls_per_second: Means[float | None] = Field(None, gt=0, le=10**6)
+    """Calls of the engine that begin in a second, over all engines and hosts of the run; none = no limit."""
+    concurrency: Means[Rollouts | None] = None
+    """Calls of the engine in flight at a time, over all engines and hosts of the run; none = no limit."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if "/" not in self.encoder and self.encoder not in PACKAGED_ENCODERS and not Path(self.encoder).is_dir():
@@ -148,12 +164,22 @@ class SearchConfig(Section):
         self.check_top_k(self.top_k_retrieve, self.top_k)
         if self.url and self.tool:
             raise ValueError(f"url = {self.url!r} and tool = {self.tool!r}: a search asks one of them, leave one out")
+        if not self.ledger and (self.ledger_mode == "replay" or self.ledger_engine):
+            asked = (
+                "ledger_mode = 'replay'" if self.ledger_mode == "replay" else f"ledger_engine = {self.ledger_engine!r}"
+            )
+            raise ValueError(f"{asked} without a ledger: name its file, e.g. --search.ledger ledger.sqlite")
         return self
 
     @property
     def elsewhere(self) -> bool:
         """Whether a server or a function of the user's is asked, so that no app is started."""
         return bool(self.url or self.tool)
+
+    @property
+    def together(self) -> bool:
+        """Whether all engines of a run ask through one process, which has the ledger and keeps the limits."""
+        return bool(self.ledger or self.calls_per_second or self.concurrency or self.call_price)
 
     def but(self, **changes: object) -> Self:
         """These settings with some changed, validated."""

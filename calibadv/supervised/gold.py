@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from calibadv.rllib.model_folder import write_model_folder
 from calibadv.rllib.policy import load_causal_lm
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
+from calibadv.search.recorded import engine_of, recorded_search
 from calibadv.search.remote import http_search
 from calibadv.search.tool import load_tool, tool_search
 from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations, searching
@@ -152,10 +154,13 @@ def _questions(request: GoldRequest, path: Path) -> list[Question]:
 def _search(request: GoldRequest) -> SearchFn:
     """The search that the rollouts will ask: the server that `search.url` names, or the recipe's in this process."""
     config = request.config
-    if config.search.tool:
-        return tool_search(config.search, load_tool(config.search))
-    if config.search.url:
-        return http_search(config.search)
+    if config.search.elsewhere:
+        ask = (
+            partial(tool_search, config.search, load_tool(config.search))
+            if config.search.tool
+            else (partial(http_search, config.search))
+        )
+        return recorded_search(config.search, ask, engine_of(config.search, "")) if config.search.together else ask()
     return searching(build_pipeline(load_corpus(request.corpus), config.search, config.run.cache / "search"))
 
 

@@ -108,7 +108,7 @@ class TrainingRun:
         metrics, groups = self._evaluate(algorithm, look=version == 0)
         view.stage_done(f"F1 {metrics['eval/f1']:.3f}")
         with self.interruption.deferred():
-            self.records.folder.append_metrics(version, metrics)
+            self.records.folder.append_metrics(version, metrics | algorithm.search_metrics())
             self.progress = self.progress.evaluated(version, metrics)
             if version > 0 and self.checkpoints.settings.every:
                 self._checkpoint(algorithm, self.checkpoints.improved(version, self.compared_f1))
@@ -140,6 +140,7 @@ class TrainingRun:
         """Writes down a step that was made: all of it, before anything may interrupt."""
         metrics = self.metrics | evaluation | {"rollout/questions": float(len(algorithm.sample.groups))}
         metrics |= time_metrics(algorithm.seconds, time.monotonic() - start, metrics["rollout/tokens_sampled"])
+        metrics |= algorithm.search_metrics()
         rollouts = sampled_records(algorithm.sample, self.inputs.method, algorithm.credit, step)
         self.time_left.stepped(metrics["time/step_s"] - metrics["time/eval_s"])
         self.records.step(algorithm.version, metrics, rollouts, self.time_left.seconds_from(algorithm.version))

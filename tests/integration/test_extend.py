@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.pocket import policy_path
-from tests.integration.commands import ROOT, ended, ray_folder, start
+from tests.integration.commands import ROOT, ended, ray_folder, start, without_seconds
 from tests.integration.runs import SMALL, lines
 
 pytestmark = pytest.mark.integration
@@ -23,27 +23,51 @@ def examples() -> str:
     return "\n\n".join(blocks)
 
 
-def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(examples(), encoding="utf-8")
+# The page's search, which says what it was asked, and never gives the same text twice.
+MOODY = """
+
+async def moody(query: str, k: int) -> list[dict[str, str]]:
+    import random
+
+    with open({asked!r}, "a") as file:
+        file.write(f"{{query}}\\n")
+    return [{{**fact, "text": f"{{fact['text']}} {{random.random()}}"}} for fact in await search(query, k)]
+"""
+
+
+def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_that_asks_the_ledger(
+    tmp_path: Path,
+) -> None:
+    asked = tmp_path / "asked.txt"
+    (tmp_path / "mine.py").write_text(examples() + MOODY.format(asked=str(asked)), encoding="utf-8")
     given = SMALL | {
         "run.folder": "runs",
         "run.cache": "cache",
         "model.path": str(policy_path()),
         "reward.outcome": "mine.py:reward",
-        "search.tool": "mine.py:search",
+        "search.tool": "mine.py:moody",
+        "search.ledger": "ledger.sqlite",
+        "search.call_price": "0.01",
+        "search.concurrency": "4",
         "method.name": "mine.py:method",
         "method.params.scale": "0.25",
         "sentinel.unready": "off",  # three facts answer no question of the pocket world
     }
-    arguments = [part for key, value in given.items() for part in (f"--{key}", value)]
-    with ray_folder() as ray:
-        code, output = ended(start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray))
-    assert code == 0, output
+
+    def run(**more: str) -> str:
+        arguments = [part for key, value in (given | more).items() for part in (f"--{key}", value)]
+        with ray_folder() as ray:
+            code, output = ended(start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray))
+        assert code == 0, output
+        return output
+
+    output = run()
     assert "reward.outcome mine.py:reward: 1 for a right answer to " in output
     assert "answer 1, thrift 0" in output
-    assert "search.tool mine.py:search: " in output
+    assert "search.tool mine.py:moody: " in output
+    assert "search.ledger ledger.sqlite: 0 answers of this engine" in output
     folder = tmp_path / "runs" / "method-seed3"
-    _, *steps = lines(folder / "metrics.jsonl")
+    first, *steps = lines(folder / "metrics.jsonl")
     assert [step["step"] for step in steps] == [1, 2]
     for step in steps:
         assert step["reward/part_answer"] + step["reward/part_thrift"] == pytest.approx(step["reward/mean"], abs=1e-6)
@@ -52,6 +76,18 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own(tmp_path: Path) -
     assert found <= {"oslo", "ada"}
     assert all(set(row["reward_parts"]) == {"answer", "thrift"} for row in rollouts)
     assert json.loads((folder / "summary.json").read_text())["params"]["scale"] == 0.25
+
+    (_, *queries) = asked.read_text().splitlines()  # the first was the trial before the run
+    assert sum(step["search/calls"] for step in (first, *steps)) == len(queries) == len(set(queries)) > 0
+    assert sum(step["search/cost"] for step in (first, *steps)) == pytest.approx(0.01 * len(queries))
+    asked.unlink()
+    run(**{"run.name": "again"})
+    assert len(asked.read_text().splitlines()) == 1
+    again = tmp_path / "runs" / "again"
+    assert without_seconds(lines(again / "rollouts.jsonl")) == without_seconds(rollouts)
+    for step in lines(again / "metrics.jsonl"):
+        assert (step["search/calls"], step["search/cost"], step["search/hit_rate"]) == (0, 0, 1)
+        assert step["search/queries"] == step["search/hits"] > 0
 
 
 def test_the_example_of_the_python_api_trains_with_its_own_reward(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ class FakeAlgorithm:
             raise CheckpointFailed("learner 0 could not write its part (OSError: No space left on device)")
         return draft.add("shared", write) | (draft.add("model", write) if model else {})
 
+    def search_metrics(self) -> dict[str, float]:
+        return {"search/calls": float(self.version)}
+
     def roll_back(self, snapshot: Stored, lr_scale: float) -> None:
         self.weights = snapshot.json("shared/weights.json")
         self.lr_scale *= lr_scale
