@@ -79,11 +79,18 @@ def show(asked: Command) -> int:
     with loading():
         from rich.console import Console
 
+        from calibadv.cluster.factories import make_dialogue
         from calibadv.memory.plan import plan_of
         from calibadv.training.inputs import check_inputs
+        from calibadv.views.dialogue import dialogue_page
         from calibadv.views.dry_run import plan_page
-    Console().print(plan_page(asked.config, plan_of(asked.config)))
-    check_inputs(asked.config, resume=asked.resume)
+    console, config = Console(), asked.config
+    console.print(plan_page(config, plan_of(config)))
+    inputs = check_inputs(config, resume=asked.resume)
+    if inputs.model.is_dir():
+        dialogue = make_dialogue(config, inputs.method, str(inputs.model))
+        tools = getattr(dialogue, "tools", ())
+        console.print(dialogue_page(dialogue, config.rollout.dialogue, inputs.train_questions[0].text, tools))
     return 0
 
 

@@ -1,6 +1,6 @@
 """Anchor states: turns of different trajectories that answer to the same thing (GiGPO; Feng et al. 2025).
 
-S turns of a trajectory. A state is what the policy last read: the question, later the last information block.
+S turns of a trajectory. A state is what the policy last read: the question, later what tools last gave.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def anchors(group: Group) -> list[list[Anchor]]:
         row_S, last = [], QUESTION
         for turn in trajectory.turns:
             row_S.append(last)
-            last = tuple(turn.observation_ids.tolist()) if turn.kind is TurnKind.SEARCH else last
+            read = turn.kind in (TurnKind.SEARCH, TurnKind.CALL)
+            last = tuple(turn.observation_ids.tolist()) if read else last
         rows.append(row_S)
     return rows
 

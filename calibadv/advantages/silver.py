@@ -13,7 +13,7 @@ from rapidfuzz.distance import Levenshtein
 
 from calibadv.advantages.steps import step_slices
 from calibadv.tags import think_text
-from calibadv.types import Credit, FloatArray, Group, Trajectory, Turn
+from calibadv.types import Credit, FloatArray, Group, Trajectory, Turn, TurnKind
 
 StepScores = list[FloatArray]
 """One row [S] a trajectory: the score c in [0, 1] of each intermediate step."""
@@ -45,6 +45,7 @@ def step_scores(
 ) -> StepScores:
     """c = |distinct silver documents of the step| / |distinct documents of the step|; 0 where nothing was retrieved.
 
+    A step that called other tools alone has no documents: its 0 leaves it the credit that it had.
     Reference switches: `new_documents_only`, a document seen earlier in the rollout is not silver again;
     `repeats_score_zero`, a step that repeats an earlier think or search gets 0; `well_formed_only`, rollouts of
     format reward 0 get no scores.
@@ -71,8 +72,11 @@ def soften_negative(credit: Credit, group: Group, scores: StepScores) -> Credit:
 
 
 def uniform_scores(group: Group, score: float = 0.5) -> StepScores:
-    """The paper's control: every intermediate step gets the same c."""
-    return [np.full(_num_steps(t), score, dtype=np.float32) for t in group.trajectories]
+    """The paper's control: every intermediate step gets the same c. 0 for a step that called other tools alone."""
+    return [
+        np.array([0.0 if turn.kind is TurnKind.CALL else score for turn in t.turns[:-1]], dtype=np.float32)
+        for t in group.trajectories
+    ]
 
 
 def edit_similarity(first: str, second: str) -> float:

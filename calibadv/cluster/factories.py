@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
 import torch
@@ -15,11 +15,14 @@ from calibadv.config import Config
 from calibadv.methods import Method
 from calibadv.rewards.outcome import Outcome, make_outcome
 from calibadv.rollout.agent import Limits
-from calibadv.rollout.chat_template import problems
+from calibadv.rollout.dialogues.chat import SEARCH_TOOL, ChatDialogue
+from calibadv.rollout.dialogues.hermes import HermesDialogue
 from calibadv.rollout.dialogues.tags import TagsDialogue
+from calibadv.rollout.dialogues.template import TemplateDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.protocols import GenerateFn, SearchFn
 from calibadv.rollout.tally import Tally
+from calibadv.rollout.tools import Tool, make_tools
 from calibadv.types import Phase
 
 
@@ -50,26 +53,38 @@ def make_engine(config: Config, model_folder: str) -> Engine:
     )
 
 
-def make_dialogue(config: Config, method: Method, model_folder: str) -> TagsDialogue:
-    """The dialogue of the method in the model's own chat template.
+AnyDialogue = TagsDialogue | ChatDialogue
 
-    ValueError, with what to do, for a template in which no rollout could be right; see `chat_template.problems`.
+
+def make_dialogue(
+    config: Config, method: Method, model_folder: str, tools: Sequence[Tool] | None = None
+) -> AnyDialogue:
+    """The dialogue of the method in the model's own chat template. `tools`: as configured, where they are at hand.
+
+    ValueError, with what to do, for a template in which no rollout could be right; see `problems` of the dialogue.
     """
-    dialogue = open_dialogue(config, method, model_folder)
-    for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
+    dialogue = open_dialogue(config, method, model_folder, tools)
+    for problem in dialogue.problems():
         if problem.fatal:
             raise ValueError(f"{model_folder}: {problem}")
     return dialogue
 
 
-def open_dialogue(config: Config, method: Method, model_folder: str) -> TagsDialogue:
+def open_dialogue(
+    config: Config, method: Method, model_folder: str, tools: Sequence[Tool] | None = None
+) -> AnyDialogue:
     """The same dialogue, whatever the chat template's problems are. ValueError if there is no tokenizer or template."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{model_folder} holds no tokenizer that can be opened: {error}") from error
     rollout = config.rollout
-    return TagsDialogue(tokenizer, method.prefill, rollout.template, rollout.system, rollout.date)
+    prefill, system, arguments = method.prefill, rollout.system, rollout.template_arguments
+    if rollout.dialogue == "tags":
+        return TagsDialogue(tokenizer, prefill, rollout.template, system, rollout.date, arguments)
+    kind = HermesDialogue if rollout.dialogue == "hermes" else TemplateDialogue
+    schemas = (SEARCH_TOOL, *(tool.schema for tool in (make_tools(rollout.tools) if tools is None else tools)))
+    return kind(tokenizer, prefill, rollout.template, system, rollout.date, arguments, schemas)
 
 
 def make_limits(config: Config) -> Limits:
@@ -91,10 +106,13 @@ def make_roller(
     search: SearchFn,
     tally: Tally | None = None,
     outcome: Outcome | None = None,
+    tools: Sequence[Tool] | None = None,
 ) -> GroupRoller:
-    """Rolls out groups as configured. `outcome`: the configured reward, where it has been looked up already."""
+    """Rolls out groups as configured. `outcome`, `tools`: as configured, where they have been looked up already."""
+    tools = make_tools(config.rollout.tools) if tools is None else tools
     return GroupRoller(
-        dialogue=make_dialogue(config, method, model_folder),
+        dialogue=make_dialogue(config, method, model_folder, tools),
+        tools={tool.name: tool for tool in tools},
         search=search,
         plan=method.plan(config.rollout.samples),
         run_seed=config.run.seed,
@@ -119,7 +137,17 @@ def roll_group(
     config: Config, method: Method, model_folder: str, search_factory: Callable[[], SearchFn]
 ) -> Callable[[], RollGroup]:
     """What an engine's process makes its rollout function of. The user's code goes along."""
-    return shipped_factory(partial(RollGroup, config, method, model_folder, search_factory, outcome_of(config)))
+    return shipped_factory(
+        partial(
+            RollGroup,
+            config,
+            method,
+            model_folder,
+            search_factory,
+            outcome_of(config),
+            make_tools(config.rollout.tools),
+        )
+    )
 
 
 class RollGroup:
@@ -132,15 +160,22 @@ class RollGroup:
         model_folder: str,
         search_factory: Callable[[], SearchFn],
         outcome: Outcome,
+        tools: tuple[Tool, ...],
     ) -> None:
         self._config, self._method, self._model_folder = config, method, model_folder
-        self._search_factory, self._outcome = search_factory, outcome
+        self._search_factory, self._outcome, self._tools = search_factory, outcome, tools
         self.tally = Tally()
 
     @cached_property
     def _roller(self) -> GroupRoller:  # at the first rollout: the search app may start while engines do
         return make_roller(
-            self._config, self._method, self._model_folder, self._search_factory(), self.tally, self._outcome
+            self._config,
+            self._method,
+            self._model_folder,
+            self._search_factory(),
+            self.tally,
+            self._outcome,
+            self._tools,
         )
 
     async def __call__(self, row: RolloutRow, generate: GenerateFn, version: int) -> RolledGroup:

@@ -14,7 +14,6 @@ from pathlib import Path
 from calibadv.cluster.factories import make_dialogue, make_limits, open_dialogue
 from calibadv.config import Config
 from calibadv.methods import Method
-from calibadv.rollout.chat_template import problems, writes_date
 from calibadv.types import Question
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ def with_date(config: Config, method: Method, model: Path, earlier: str = "") ->
     if config.rollout.date:
         return config
     dialogue = open_dialogue(config, method, str(model))
-    if not writes_date(dialogue.tokenizer, dialogue.system):
+    if not dialogue.writes_date():
         return config
     day = earlier or date.today().isoformat()
     log.info("the chat template writes the date: every prompt says %s, also tomorrow (%s)", day, DATE)
@@ -44,7 +43,7 @@ def check_prompts(config: Config, method: Method, model: Path, questions: Sequen
     The longest by characters are encoded. What is odd in the template, but no error, is warned of.
     """
     dialogue, limits = make_dialogue(config, method, str(model)), make_limits(config)
-    for problem in problems(dialogue.tokenizer, system=dialogue.system, prefill=dialogue.prefill):
+    for problem in dialogue.problems():
         log.warning("%s: %s", config.model.path, problem)
     for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
         limits.check_prompt(dialogue.prompt_ids(question.text), question)

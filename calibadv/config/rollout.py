@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.data.errors import short_repr
+from calibadv.rollout.tools import ToolConfig
 from calibadv.section import Decides, Dialogue, Means, Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.tags import PROMPT_TEMPLATE
 
@@ -29,6 +30,11 @@ _FIXED = (
     ("worker_extension_cls", "new weights come through it"),
     ("quantization", "weights of a new version could not be loaded into its layers"),
     ("distributed_executor_backend", "it follows from rollout.tensor_parallel"),
+)
+# Arguments of a chat template's rendering that are ours.
+_OURS = (
+    *("tools", "documents", "messages", "conversation", "chat_template", "tokenize"),
+    *("add_generation_prompt", "continue_final_message", "return_dict", "return_tensors"),
 )
 VLLM_MEANS = ("vllm.enforce_eager", "vllm.max_num_batched_tokens")  # of `RolloutConfig.vllm`: as `Means`
 
@@ -53,20 +59,28 @@ class RolloutConfig(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     """Of training rollouts: only the fewest likeliest tokens of so much probability; 1 = all. Log-probs stay those of
     the full distribution at temperature 1, sampled or recomputed. 0.95 in the paper's released script."""
+    dialogue: Dialogue[Literal["tags", "hermes", "template"]] = "tags"
+    """How the policy searches. tags: <search>, the paper's; hermes: <tool_call>, as Qwen2.5, Qwen3 and Hermes models
+    call tools; template: as the model's own chat template writes calls and results (docs/extend.md)."""
     template: Dialogue[str] = PROMPT_TEMPLATE
-    """The prompt, with {question}; Search-R1's, which is the paper's, unless changed."""
+    """The prompt, with {question}; unless changed Search-R1's, which is the paper's, and the same without its tags
+    where calls are not written in them."""
+    template_arguments: Dialogue[dict[str, Any]] = Field(default_factory=dict)
+    """What the chat template is given beside the messages, e.g. --rollout.template_arguments.enable_thinking false."""
+    tools: Dialogue[tuple[ToolConfig, ...]] = ()
+    """Tools beside the search, each a [[rollout.tools]] (docs/extend.md)."""
     system: Dialogue[str] = ""
     """A system message before the prompt; "" = none, or the chat template's own."""
     date: Dialogue[str] = ""
     """A day as 2026-11-28, told to a chat template that writes the date; "" = the day the run begins, kept by it."""
     max_turns: Dialogue[int] = Field(4, ge=0, le=1000)
-    """Searches a rollout; the turn after the last one can only answer."""
+    """Searches a rollout, and calls of all tools; the turn after the last one can only answer."""
     max_prompt_tokens: Dialogue[Tokens] = 2048
     """Tokens of a prompt."""
     max_turn_tokens: Dialogue[Tokens] = 1024
     """Tokens that the policy samples in one turn."""
     max_observation_tokens: Dialogue[Tokens] = 2048
-    """Tokens of the documents that one search brings; what is more is cut."""
+    """Tokens of what a turn's searches and other calls bring; what is more is cut."""
     max_tokens: Dialogue[int] = Field(16384, ge=2, le=10**8)
     """Tokens of a whole rollout; one whose next turn would not fit ends, marked truncated."""
     require_search: Dialogue[bool] = True
@@ -110,6 +124,25 @@ class RolloutConfig(Section):
             return dates.fromisoformat(date).isoformat() if date else ""
         except ValueError:
             raise ValueError(f"rollout.date = {short_repr(date)}: expected a day as 2026-11-28, or ''") from None
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _the_templates_own(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if ours := next((name for name in arguments if name in _OURS), None):
+            raise ValueError(f"rollout.template_arguments.{ours} cannot be set: each rendering has its own")
+        return arguments
+
+    @model_validator(mode="after")
+    def _tools_can_be_called(self) -> RolloutConfig:
+        names = [tool.called for tool in self.tools]
+        if self.tools and self.dialogue == "tags":
+            raise ValueError(
+                f"rollout.tools = {', '.join(names)}, and rollout.dialogue = 'tags' has a tag for the search "
+                "alone: set it to 'hermes' or 'template'"
+            )
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"rollout.tools: two tools are called {twice!r}: give one another name")
+        return self
 
     @model_validator(mode="after")
     def _room(self) -> RolloutConfig:

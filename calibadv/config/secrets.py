@@ -22,6 +22,8 @@ def secret_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
         key = f"{prefix}{name}"
         if isinstance(value, Mapping):
             found += secret_keys(value, f"{key}.")
+        elif isinstance(value, list | tuple):
+            found += secret_keys({str(number): part for number, part in enumerate(value)}, f"{key}.")
         elif isinstance(value, str | Path) and (_in_address(str(value)) or _misplaced(name, str(value))):
             found.append(key)
     return found

@@ -6,17 +6,22 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calibadv.doctor.data import first_questions
 from calibadv.doctor.finding import Finding, State, failed, passed, warned
 from calibadv.doctor.subject import Subject
-from calibadv.rollout.chat_template import messages_of, problems, rendered, writes_date
+from calibadv.rollout.chat_template import messages_of, rendered
+from calibadv.rollout.dialogues.chat import ChatDialogue
 from calibadv.rollout.dialogues.tags import TagsDialogue
+from calibadv.rollout.protocols import Result
 from calibadv.tags import TAGS
 from calibadv.types import Document
+
+if TYPE_CHECKING:
+    from calibadv.cluster.factories import AnyDialogue
 
 WORD = "Lisbon"
 _ROOM = 4096  # tokens: more than any text here has
@@ -50,8 +55,9 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
     if any(finding.state is State.FAIL for finding in found):  # what follows would fail of the same
         return
     yield beginning(dialogue)
-    yield pieces(dialogue)
-    yield tags(dialogue)
+    if isinstance(dialogue, TagsDialogue):
+        yield pieces(dialogue)
+        yield tags(dialogue)
     yield lookalikes(dialogue)
     yield end_of_turn(dialogue, ends_of(dialogue, folder))
     yield vocabulary(dialogue, about)
@@ -60,21 +66,24 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
     yield prompts(dialogue, questions, config.rollout.max_prompt_tokens)
 
 
-def chat_template(dialogue: TagsDialogue) -> list[Finding]:
+def chat_template(dialogue: AnyDialogue) -> list[Finding]:
     """What train and evaluate refuse or warn of in the chat template; if that is nothing, how it opens the answer."""
     name, given = "chat template", dialogue.tokenizer
-    found = problems(given, system=dialogue.system, prefill=dialogue.prefill)
-    if found:
+    if found := dialogue.problems():
         return [(failed if problem.fatal else warned)(name, problem.said, problem.remedy) for problem in found]
-    messages = messages_of(WORD, dialogue.system)
-    added = rendered(given, messages, opened=True).removeprefix(rendered(given, messages))
+    dated = "; it writes the date, which a run pins (rollout.date)" if dialogue.writes_date() else ""
+    if isinstance(dialogue, ChatDialogue):
+        stops = ", ".join(map(repr, dialogue.stop))
+        return [passed(name, f"its calls are read, and each turn ends at one of {stops}{dated}")]
+    messages, arguments = messages_of(WORD, dialogue.system), dialogue.arguments
+    closed, opened = (rendered(given, messages, opened=opened, arguments=arguments) for opened in (False, True))
+    added = opened.removeprefix(closed)
     written = dialogue.prefill and added.rstrip().endswith(dialogue.prefill)
     said = repr(added) if written or not dialogue.prefill else f"{added!r}, then {dialogue.prefill!r}"
-    dated = "; it writes the date, which a run pins (rollout.date)" if writes_date(given, dialogue.system) else ""
     return [passed(name, said + dated)]
 
 
-def beginning(dialogue: TagsDialogue) -> Finding:
+def beginning(dialogue: AnyDialogue) -> Finding:
     """A beginning-of-sequence token must stand once, in front, if the model knows one."""
     name, bos = "beginning of sequence", dialogue.tokenizer.bos_token_id
     ids = dialogue.prompt_ids(WORD)
@@ -130,7 +139,7 @@ def tags(dialogue: TagsDialogue) -> Finding:
     return passed("tags", f"each is {said}, alone and between words")
 
 
-def lookalikes(dialogue: TagsDialogue) -> Finding:
+def lookalikes(dialogue: AnyDialogue) -> Finding:
     """No document and no question may open or close a tag, however its characters are normalised."""
     hostile = (*LOOKALIKES, *(token.translate(_WIDE) for token in dialogue.tokenizer.all_special_tokens))
     harmless = _structure(dialogue, WORD)
@@ -141,7 +150,7 @@ def lookalikes(dialogue: TagsDialogue) -> Finding:
     return passed("hostile text", f"{len(hostile)} lookalikes of tags and control tokens stay text")
 
 
-def ends_of(dialogue: TagsDialogue, folder: Path) -> set[int]:
+def ends_of(dialogue: AnyDialogue, folder: Path) -> set[int]:
     """The ids that end a generation: of tokenizer, generation_config.json and config.json."""
     ends = {dialogue.tokenizer.eos_token_id}
     for file in ("generation_config.json", "config.json"):
@@ -151,7 +160,7 @@ def ends_of(dialogue: TagsDialogue, folder: Path) -> set[int]:
     return {end for end in ends if end is not None}
 
 
-def end_of_turn(dialogue: TagsDialogue, ends: Iterable[int]) -> Finding:
+def end_of_turn(dialogue: AnyDialogue, ends: Iterable[int]) -> Finding:
     """The token with which the template ends an assistant's message should end a generation too."""
     name, ends = "end of turn", set(ends)
     remedy = "set eos_token_id in generation_config.json to the template's own end of turn"
@@ -170,7 +179,7 @@ def end_of_turn(dialogue: TagsDialogue, ends: Iterable[int]) -> Finding:
     return warned(name, said, remedy)
 
 
-def vocabulary(dialogue: TagsDialogue, about: dict[str, Any]) -> Finding:
+def vocabulary(dialogue: AnyDialogue, about: dict[str, Any]) -> Finding:
     """Every id that the tokenizer can give needs its row in the embedding."""
     largest, rows = max(dialogue.tokenizer.get_vocab().values()), about.get("vocab_size")
     if rows is None:
@@ -190,7 +199,7 @@ def length(max_tokens: int, about: dict[str, Any]) -> Finding:
     return failed("length", said, f"lower it to {room} at most")
 
 
-def prompts(dialogue: TagsDialogue, questions: list[str], budget: int) -> Finding:
+def prompts(dialogue: AnyDialogue, questions: list[str], budget: int) -> Finding:
     """The longest prompt of the questions at hand against the budget."""
     longest = max(len(dialogue.prompt_ids(text)) for text in questions)
     said = f"the longest of {len(questions)} has {longest} tokens, the budget is {budget}"
@@ -199,8 +208,9 @@ def prompts(dialogue: TagsDialogue, questions: list[str], budget: int) -> Findin
     return failed("prompts", said, "raise rollout.max_prompt_tokens, or drop such questions")
 
 
-def _structure(dialogue: TagsDialogue, text: str) -> list[tuple[list[str], list[int]]]:
+def _structure(dialogue: AnyDialogue, text: str) -> list[tuple[list[str], list[int]]]:
     """Tags and control tokens of an observation with such a document, and of the prompt with such a question."""
     special = set(dialogue.tokenizer.all_special_ids)
-    both = dialogue.observation_ids([Document("1", text, text)], _ROOM), dialogue.prompt_ids(text)
+    observed = dialogue.observed([Result((Document("1", text, text),))], np.zeros(0, np.int64), _ROOM)
+    both = observed, dialogue.prompt_ids(text)
     return [(_TAG.findall(dialogue.text(ids)), [i for i in ids.tolist() if i in special]) for ids in both]

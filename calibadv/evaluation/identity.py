@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.config import Config
+from calibadv.config.rollout import RolloutConfig
 from calibadv.data.digests import questions_digest
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
 from calibadv.files import write_text
+from calibadv.rollout.tools import KEY, ToolConfig
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides
 from calibadv.types import Question
@@ -22,6 +24,7 @@ Identity = dict[str, dict[str, Any]]
 
 # Left out at their defaults, so that answers of an earlier release can be gone on with.
 _SINCE = (
+    *("system", "date", "dialogue", "template_arguments", "tools"),
     *("tokens", "max_tokens", "max_query_chars", "tool"),
     *("hnsw_links", "hnsw_build", "hnsw_search", "ivf_lists", "ivf_probes", "pq_bytes"),
 )
@@ -38,11 +41,7 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
         "search": search_identity(config) | _code(config.search.tool),
         "dialogue": {
             "prefill": config.method.make().prefill,
-            **{
-                name: value
-                for name in DIALOGUE
-                if (value := getattr(config.rollout, name)) or name not in ("system", "date")
-            },
+            **_dialogue(config),
         },
         "engine": {
             "name": config.rollout.engine,
@@ -56,6 +55,17 @@ def search_identity(config: Config) -> dict[str, Any]:
     values: dict[str, Any] = config.search.model_dump(mode="json", exclude=set(SearchConfig.deciding(Decides.MEANS)))
     defaults = SearchConfig().model_dump(mode="json")
     return {name: value for name, value in values.items() if name not in _SINCE or value != defaults[name]}
+
+
+def _dialogue(config: Config) -> dict[str, Any]:
+    means = set(ToolConfig.deciding(Decides.MEANS))
+    values, defaults = (
+        each.model_dump(mode="json", include=set(DIALOGUE)) for each in (config.rollout, RolloutConfig())
+    )
+    values["tools"] = [
+        tool.model_dump(exclude=means) | {"code": digest(tool.function, KEY)} for tool in config.rollout.tools
+    ]
+    return {name: values[name] for name in DIALOGUE if name not in _SINCE or values[name] != defaults[name]}
 
 
 def _code(tool: str) -> dict[str, str]:

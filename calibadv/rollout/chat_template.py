@@ -26,7 +26,6 @@ _EARLIER = (
     {"role": "assistant", "content": f"<think> {_THOUGHT} </think><answer> {_SAID} </answer>"},
     {"role": "user", "content": _NEXT},
 )
-_DAYS = ("2001-02-03", "2036-11-28")  # that differ in every part of a date
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +83,6 @@ def messages_of(content: str, system: str = "") -> list[Message]:
     """A dialogue's messages: the system's, where there is one, and the user's."""
     head = [{"role": "system", "content": system}] if system else []
     return [*head, {"role": "user", "content": content}]
-
-
-def writes_date(tokenizer: PreTrainedTokenizerBase, system: str = "", arguments: Mapping[str, Any] = NONE) -> bool:
-    """Whether a prompt depends on the day on which it is made."""
-    messages = messages_of(_ASKED, system)
-    try:
-        first, second = (rendered(tokenizer, messages, opened=True, date=day, arguments=arguments) for day in _DAYS)
-    except ERRORS:
-        return False
-    return first != second
 
 
 def problems(

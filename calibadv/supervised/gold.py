@@ -32,6 +32,7 @@ from calibadv.files import whole_folder
 from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.model_folder import write_model_folder
 from calibadv.rllib.policy import load_causal_lm
+from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
 from calibadv.search.recorded import engine_of, recorded_search
@@ -169,6 +170,11 @@ async def _shown(
 ) -> tuple[list[Demonstration], Counter[Outcome]]:
     method = request.config.method.make()
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
+    if not isinstance(dialogue, TagsDialogue):
+        raise ValueError(
+            f"rollout.dialogue = {request.config.rollout.dialogue!r}: gold dialogues are written in tags alone; set it "
+            "to 'tags', or train without a warm start"
+        )
     if dialogue.tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")
     return await demonstrations(questions, dialogue, search, limits, keep_unsupported=request.keep_unsupported)

@@ -90,8 +90,11 @@ def corpus_file(config: Config) -> Path:
     return _files(config, config.run.cache)["corpus"]
 
 
-def check_inputs(config: Config, *, resume: bool = False) -> None:
-    """ValueError for what a run would be refused for. Starts nothing and keeps nothing; no hub model is fetched."""
+def check_inputs(config: Config, *, resume: bool = False) -> Inputs:
+    """What a run would be made from, its files already gone. Starts nothing, fetches no hub model.
+
+    ValueError for what a run would be refused for.
+    """
     check_places(config, os.environ)
     check_routes(config)
     check_job(config)
@@ -102,10 +105,11 @@ def check_inputs(config: Config, *, resume: bool = False) -> None:
     model = None if to_fetch(name) else model_folder(name)
     check_gpus(config, model, cards_here())
     with TemporaryDirectory() as cache:
-        _read(config, _files(config, Path(cache)), model, Readers())
+        inputs = _read(config, _files(config, Path(cache)), model, Readers())
     _check_folder(config)
     if model is None:
         logger.info("the model %s is not in the hub's cache: a run fetches it first, and then sees its tokenizer", name)
+    return inputs
 
 
 def _files(config: Config, cache: Path) -> dict[str, Path]:

@@ -1,4 +1,7 @@
-"""The user's reward and search functions and the judge of answers, tried before a run: each is asked once."""
+"""The user's reward, search and tools and the judge of answers, tried before a run: each is asked once.
+
+A tool is only looked up: nobody but a policy knows what to ask it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from calibadv.config import Config
 from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.rollout.tools import make_tools
 from calibadv.search.tool import load_tool, tool_search
 from calibadv.types import Question, Trajectory, Turn, TurnKind
 from calibadv.user_code import digest, names_code
@@ -50,6 +54,10 @@ def try_user_code(config: Config, question: Question) -> None:
             raise ValueError(f"search.tool = {config.search.tool!r}: {error.__cause__ or error}") from error
         titles = ", ".join(repr(document.title) for document in found[:3])
         logger.info("search.tool %s: %d documents for %r: %s", config.search.tool, len(found), question.text, titles)
+    for tool in make_tools(config.rollout.tools):
+        about = tool.schema["function"]
+        given = ", ".join(about["parameters"]["properties"])
+        logger.info("tool %s(%s): %s", tool.name, given, about["description"].partition("\n")[0])
 
 
 def code_digests(config: Config) -> dict[str, str]:
@@ -58,6 +66,7 @@ def code_digests(config: Config) -> dict[str, str]:
         "reward.outcome": config.reward.outcome,
         "search.tool": config.search.tool,
         "method.name": config.method.name,
+        **{f"rollout.tools.{tool.called}": tool.function for tool in config.rollout.tools},
     }
     return {key: digest(value, key) for key, value in named.items() if names_code(value)}
 

@@ -34,6 +34,11 @@ def test_a_void_turn_leaves_the_anchor_as_it_was() -> None:
     assert anchors(group(retried)) == [[(), (), (1, 2), (1, 2)]]
 
 
+def test_what_another_tool_gave_is_an_anchor_too() -> None:
+    called = replace(turn(1, kind=TurnKind.CALL), observation_ids=np.array([7]))
+    assert anchors(group(replace(trajectory(0.0, [1]), turns=(called, ANSWER)))) == [[(), (7,)]]
+
+
 def test_exact_states_are_equal_ids() -> None:
     first, second = anchor_states(group(reading([1, 2, 3], [4]), reading([1, 2, 3], [5])), 1.0)
     assert first[:2] == second[:2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 from calibadv.advantages.steps import step_slices
 from calibadv.methods import METHODS, make_method
 from calibadv.rewards.turns import with_turn_rewards
-from calibadv.types import Group
-from tests.build import group, trajectory
+from calibadv.types import Group, TurnKind
+from tests.build import group, trajectory, turn
 
 # r1's first step finds two of r0's silver documents among its three; r2 (reward 0.5) is not correct.
 SILVER = [["s1", "s2", "s3"]]
@@ -63,6 +65,16 @@ def test_a_step_index_that_only_one_side_reaches_keeps_its_credit() -> None:
     np.testing.assert_allclose(METHODS["calibadv"](**SWEEP).advantages(g)[0], [4, 1, 1], atol=1e-5)
     zeroed = METHODS["calibadv"](**SWEEP, one_sided="zero").advantages(g)[0]
     np.testing.assert_allclose(zeroed, [4, 0, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("soft_pen", ["silver", "uniform"])
+def test_a_step_that_called_another_tool_keeps_grpos_advantage(soft_pen: str) -> None:
+    right, wrong = trajectory(1, [2, 1], docs=[["a"]]), trajectory(0, [2, 2, 1], docs=[["a"], ["b"]])
+    called = replace(wrong, turns=(wrong.turns[0], turn(2, kind=TurnKind.CALL), wrong.turns[2]))
+    _, row_N = METHODS["calibadv"](soft_pen=soft_pen, adv_reb=False).advantages(group(right, called))
+    _, grpo_N = METHODS["grpo"]().advantages(group(right, called))
+    np.testing.assert_array_equal(row_N[2:4], grpo_N[2:4])
+    assert np.all(row_N[:2] > grpo_N[:2])
 
 
 def test_uniform_penalty_halves_every_negative_intermediate_advantage() -> None:

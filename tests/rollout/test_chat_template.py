@@ -8,7 +8,7 @@ import pytest
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from calibadv.rollout.chat_template import Problem, problems, rendered, writes_date
+from calibadv.rollout.chat_template import Problem, problems, rendered
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.tags import PRE_THINK
 from calibadv.types import Document
@@ -95,16 +95,16 @@ def test_a_plain_template_has_no_problem() -> None:
 )
 def test_a_pinned_day_is_written_whatever_day_it_is(clock: str, said: str) -> None:
     tokenizer = with_template(clock + TURNS + OPENED)
-    assert writes_date(tokenizer)
+    assert dialogue(clock + TURNS + OPENED).writes_date()
     assert text(dialogue(clock + TURNS + OPENED, date="2001-02-03")).startswith(f"{said}[user]")
     today, pinned = (rendered(tokenizer, [{"role": "user", "content": "x"}], date=day) for day in ("", "2001-02-03"))
     assert today != pinned
 
 
 def test_a_template_without_a_date_is_left_alone() -> None:
-    assert not writes_date(with_template(TURNS + OPENED))
-    assert not writes_date(with_template("{% set date_string = '26 Jul 2024' %}{{ date_string }}" + TURNS))
-    assert not writes_date(with_template(NEEDS_SYSTEM))  # it refuses: `problems` says so
+    assert not dialogue(TURNS + OPENED).writes_date()
+    assert not dialogue("{% set date_string = '26 Jul 2024' %}{{ date_string }}" + TURNS).writes_date()
+    assert not dialogue(NEEDS_SYSTEM).writes_date()  # it refuses: `problems` says so
 
 
 def test_words_that_were_added_to_a_tokenizer_stay_and_what_looks_like_a_control_token_does_not() -> None:

@@ -29,10 +29,6 @@ class TagsDialogue(TokenizedDialogue, InTags):
         text = self._render(messages_of(self._content(question), self.system), opened=True)
         return text if self.prefill and text.rstrip().endswith(self.prefill) else f"{text}{self.prefill}"
 
-    def prompt_ids(self, question: str) -> IntArray:
-        """Token ids [P] of `prompt_text`."""
-        return self._encode(self.prompt_text(question))
-
     def observation_ids(self, documents: Sequence[Document], max_tokens: int) -> IntArray:
         """Token ids [O <= max_tokens] of the documents between information tags, then the prefill.
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from calibadv.rollout.chat_template import Message, rendered
+from calibadv.rollout.chat_template import ERRORS, Message, Problem, rendered
 from calibadv.tags import PROMPT_TEMPLATE, TAGS, neutralise
 from calibadv.types import Document, IntArray
 
 _MARKUP = re.compile(r"[<\[{|＜].*[>\]}|＞]", re.DOTALL)  # how a control token is written
+_DAYS = ("2001-02-03", "2036-11-28")  # that differ in every part of a date
 
 
 @dataclass(frozen=True)
-class TokenizedDialogue:
+class TokenizedDialogue(ABC):
     """Writes text as token ids with one tokenizer.
 
     `prefill` (PreThink, CalibAdv sec. 3.4) stands before every turn, so that it is conditioned on and never trained.
@@ -45,6 +47,26 @@ class TokenizedDialogue:
                 f"the tokenizer of {name!r} has no chat template: use an instruct model, "
                 "or set `chat_template` in its tokenizer_config.json"
             )
+
+    @abstractmethod
+    def prompt_text(self, question: str) -> str:
+        """The messages in the model's chat template, and what opens the first turn."""
+
+    @abstractmethod
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong with the chat template for this dialogue."""
+
+    def prompt_ids(self, question: str) -> IntArray:
+        """Token ids [P] of `prompt_text`."""
+        return self._encode(self.prompt_text(question))
+
+    def writes_date(self) -> bool:
+        """Whether a prompt depends on the day on which it is made."""
+        try:
+            first, second = (replace(self, date=day).prompt_text("Lisbon") for day in _DAYS)
+        except ERRORS:
+            return False
+        return first != second
 
     def text(self, ids: IntArray) -> str:
         """The text of sampled ids, for reading and parsing only."""
