@@ -35,7 +35,7 @@ def servers_of(config: Config) -> list[Server]:
     judge = config.reward.judge_url if config.reward.judge else ""
     tracked = any(os.environ.get(name) for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"))
     named = (
-        Server("search server", search.url, bool(search.token_env)),
+        Server("search server", search.url, search.sends_secret),
         Server("MLflow server", config.tracking.mlflow_uri, tracked, socks="socks"),
         Server("judge", turn_judge, bool(os.environ.get("JUDGE_API_KEY"))),
         Server("judge of answers", judge, bool(os.environ.get("JUDGE_API_KEY"))),

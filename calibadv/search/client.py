@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
-from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception, wait_exponential
 
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.types import Document
@@ -23,6 +23,18 @@ Place = Callable[[], AbstractAsyncContextManager[None]]
 """Around each attempt: entered when it may begin. What that takes is no time of the engine's."""
 
 SAID_AFTER_S = 10.0  # without an answer, a client's trouble is worth a warning
+
+
+class Refused(Exception):
+    """The engine will answer this query in no other way: it is not asked again."""
+
+
+class Busy(Exception):
+    """The engine asks to be left alone for `seconds`."""
+
+    def __init__(self, words: str, seconds: float) -> None:
+        super().__init__(words)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +58,9 @@ class RetryPolicy:
 class RetryingSearch:
     """A `SearchFn` around any asynchronous search call. `sleep`, `clock` and `jitter` are for tests.
 
-    Every exception of `call` is retried: an overloaded, dying or restarting replica raises many kinds. Cancellation is
-    not an error and goes straight through. When the patience is used up, `SearchFailed` names the last error: the
-    rollout is then the environment's failure, never scored as a wrong answer (architecture, decision 6).
+    Every exception of `call` but `Refused` is retried: an overloaded, dying or restarting replica raises many kinds.
+    Cancellation is not an error and goes straight through. When the patience is used up, `SearchFailed` names the last
+    error: the rollout is then the environment's failure, never scored as a wrong answer (architecture, decision 6).
 
     What all queries of a client meet is said once: a warning after `SAID_AFTER_S` without any answer, and another when
     the search answers again.
@@ -95,7 +107,7 @@ class RetryingSearch:
                     return await self._call(query)
 
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(Exception),
+            retry=retry_if_exception(lambda error: isinstance(error, Exception) and not isinstance(error, Refused)),
             stop=lambda _: left_s() <= 0,
             wait=lambda state: min(left_s(), self._delay_s(state)),
             after=lambda state: self._note_failure(query, _error_of(state)),
@@ -103,6 +115,8 @@ class RetryingSearch:
         )
         try:
             documents: tuple[Document, ...] = await attempts(attempt)
+        except Refused as error:
+            raise SearchFailed(f"the search engine refused {query[:80]!r}: {error}") from error
         except RetryError as error:
             last = error.last_attempt
             raise SearchFailed(
@@ -115,7 +129,10 @@ class RetryingSearch:
 
     def _delay_s(self, state: RetryCallState) -> float:
         delay_s: float = wait_exponential(multiplier=self._policy.base_delay_s, max=self._policy.max_delay_s)(state)
-        return delay_s * (0.5 + self._jitter())  # spread, so that queries that failed together do not return together
+        error = _error_of(state)
+        asked_s = error.seconds if isinstance(error, Busy) else 0.0
+        # Spread, so that queries that failed together do not return together.
+        return asked_s + delay_s * (0.5 + self._jitter())
 
     def _note_failure(self, query: str, error: BaseException | None) -> None:
         logger.debug("search: %r failed: %s", query[:80], _named(error))

@@ -42,7 +42,3 @@ class Limits:
                 self._next_s = self._clock() + self._apart_s
             self.calls += 1
             yield
-
-    def pause(self, seconds: float) -> None:
-        """No call begins for so long: the engine has asked for it."""
-        self._next_s = max(self._next_s, self._clock() + seconds)

@@ -6,9 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from calibadv.rollout.protocols import SearchFailed, SearchFn
 from calibadv.search.client import RetryingSearch
+from calibadv.search.json_api import SHIPPED, api_of
 from calibadv.search.ledger import Engine, Ledger
 from calibadv.search.limits import Limits
 from calibadv.search.settings import SearchConfig
@@ -103,9 +105,17 @@ def engine_of(config: SearchConfig, corpus: str) -> Engine:
     """
     of_kind = config.model_dump(mode="json", exclude=set(config.deciding(Decides.MEANS)), exclude_defaults=True)
     if config.elsewhere:
-        of_kind = {"shape": config.url_shape, "top_k_retrieve": config.top_k_retrieve} if config.url else {}
+        of_kind = _asked_by_url(config) if config.url else {}
     asked = {**of_kind, "top_k": config.top_k, "max_query_chars": config.max_query_chars}
     return {**(_named(config) or {"corpus": corpus}), **asked}
+
+
+def _asked_by_url(config: SearchConfig) -> dict[str, Any]:
+    if config.url_shape not in SHIPPED:
+        return {"shape": config.url_shape, "top_k_retrieve": config.top_k_retrieve}
+    api = api_of(config.url_shape, config.http)
+    encoder = ("encoder", "query_prefix", "max_tokens") if api.needs_vector else ()
+    return {"http": api.model_dump(exclude_defaults=True)} | {name: getattr(config, name) for name in encoder}
 
 
 def _named(config: SearchConfig) -> Engine:

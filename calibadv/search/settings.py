@@ -8,10 +8,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
+from calibadv.search.json_api import SHIPPED, api_of
 from calibadv.section import Decides, Means, Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.types import TokenUnit
 
@@ -125,8 +126,12 @@ class SearchConfig(Section):
     # ---- how it is asked ----
     url: str = ""
     """A retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started."""
-    url_shape: Literal["search_r1", "calibadv"] = "search_r1"
-    """Shape of the requests to `url`."""
+    url_shape: Literal["search_r1", "calibadv", "searxng", "opensearch", "qdrant", "json"] = "search_r1"
+    """Shape of requests and answers of `url`: a retrieval server's, a search engine's (opensearch is Elasticsearch's
+    too), or, with "json", what `http` says."""
+    http: dict[str, Any] = Field(default_factory=dict)
+    """How `url` is asked and read where it is a search engine: method, parameters, headers, body, results, id, title,
+    text, score (docs/extend.md), in place of those that `url_shape` has."""
     tool: str = ""
     """A search function of your own instead, as file.py:name or package.module:name: given a query and `top_k` it
     returns documents with id, title and text, best first (docs/extend.md)."""
@@ -164,6 +169,12 @@ class SearchConfig(Section):
         self.check_top_k(self.top_k_retrieve, self.top_k)
         if self.url and self.tool:
             raise ValueError(f"url = {self.url!r} and tool = {self.tool!r}: a search asks one of them, leave one out")
+        if self.url_shape in SHIPPED:
+            api_of(self.url_shape, self.http)
+        elif self.http:
+            raise ValueError(
+                f"http = {self.http!r} with url_shape = {self.url_shape!r}: expected one of {tuple(SHIPPED)}"
+            )
         if not self.ledger and (self.ledger_mode == "replay" or self.ledger_engine):
             asked = (
                 "ledger_mode = 'replay'" if self.ledger_mode == "replay" else f"ledger_engine = {self.ledger_engine!r}"
@@ -175,6 +186,11 @@ class SearchConfig(Section):
     def elsewhere(self) -> bool:
         """Whether a server or a function of the user's is asked, so that no app is started."""
         return bool(self.url or self.tool)
+
+    @property
+    def sends_secret(self) -> bool:
+        """Whether requests to `url` carry a token or a key."""
+        return bool(self.token_env) or "$" in str((self.http.get("headers"), self.http.get("parameters")))
 
     @property
     def together(self) -> bool:

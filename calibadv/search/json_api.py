@@ -1,0 +1,163 @@
+"""How a search engine's JSON API is asked and read: a small mapping, data that a recipe holds (`[search.http]`).
+
+A request is made of a template, in which `{query}`, `{k}` and `{vector}` stand for the query, the number of documents
+and the query's vector by `search.encoder`; a text that is only `"{k}"` or `"{vector}"` becomes the number or the list.
+In an answer, fields are named by dotted paths (`_source.title`, `hits.0`). A key is taken from the environment: `$NAME`
+in a header or a parameter.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from calibadv.nearest import did_you_mean
+from calibadv.section import Decides, Section
+
+Json = Any
+_SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.I)
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_FROM_VARIABLE = re.compile(r"([A-Za-z]+ )?\$[A-Za-z_][A-Za-z0-9_]*")
+ABSENT = object()
+
+
+class JsonApi(Section):
+    """One API. Its shipped forms are `SHIPPED`."""
+
+    decides: ClassVar[Decides] = Decides.RESULT
+
+    method: Literal["GET", "POST"] = "POST"
+    parameters: dict[str, str] = Field(default_factory=dict)
+    """Of the address, e.g. {q = "{query}"}."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """E.g. {Authorization = "Bearer $MY_KEY"}."""
+    body: dict[str, Any] = Field(default_factory=dict)
+    """The JSON that is sent by POST."""
+    results: str = ""
+    """Where the list of results is in an answer."""
+    id: str = ""
+    """Where a result's identity is; "" makes one of title and text."""
+    title: str = ""
+    text: str = ""
+    """A list of texts is joined."""
+    score: str = ""
+    require: dict[str, Any] = Field(default_factory=dict)
+    """What an answer says when it is whole, by path: another one is a failure, never a shorter list."""
+    require_if_empty: dict[str, Any] = Field(default_factory=dict)
+    """The same, for an answer without results."""
+
+    @property
+    def needs_vector(self) -> bool:
+        """Whether a request holds the query's vector."""
+        return "{vector}" in str((self.parameters, self.body))
+
+    def check(self) -> None:
+        """ValueError where no search could be made of it, or where it holds a key."""
+        if not (self.results and self.text):
+            raise ValueError("http.results and http.text must say where an answer has its list, and a result its text")
+        if not {"{query}", "{vector}"} & set(re.findall(r"\{\w+\}", str((self.parameters, self.body)))):
+            raise ValueError('nothing of the request is the query: put "{query}" into http.parameters or http.body')
+        for place, values in (("headers", self.headers), ("parameters", self.parameters)):
+            for name, value in values.items():
+                if _SECRET.search(name) and not _FROM_VARIABLE.fullmatch(value):
+                    raise ValueError(
+                        f"http.{place}.{name} may be a secret, which a recipe must not hold: name a variable of the "
+                        f'environment, e.g. {name} = "$MY_KEY" or "Bearer $MY_KEY"'
+                    )
+
+
+SHIPPED: Mapping[str, Mapping[str, Any]] = {
+    # GET /search?format=json, https://docs.searxng.org/dev/search_api.html: no results, and engines that were cut off,
+    # say nothing of the query.
+    "searxng": {
+        "method": "GET",
+        "parameters": {"q": "{query}", "format": "json"},
+        "results": "results",
+        "id": "url",
+        "title": "title",
+        "text": "content",
+        "score": "score",
+        "require_if_empty": {"unresponsive_engines": []},
+    },
+    # POST /INDEX/_search of OpenSearch and Elasticsearch: some shards alone are no answer.
+    "opensearch": {
+        "body": {"size": "{k}", "query": {"multi_match": {"query": "{query}", "fields": ["title", "text"]}}},
+        "results": "hits.hits",
+        "id": "_id",
+        "title": "_source.title",
+        "text": "_source.text",
+        "score": "_score",
+        "require": {"timed_out": False, "_shards.failed": 0},
+    },
+    # POST /collections/NAME/points/query of Qdrant.
+    "qdrant": {
+        "body": {"query": "{vector}", "limit": "{k}", "with_payload": True},
+        "results": "result.points",
+        "id": "id",
+        "title": "payload.title",
+        "text": "payload.text",
+        "score": "score",
+        "require": {"status": "ok"},
+    },
+    "json": {},
+}
+
+
+def api_of(shape: str, own: Mapping[str, Any]) -> JsonApi:
+    """The API that `url_shape` names, with the user's own values in place of its. ValueError as `JsonApi.check`."""
+    try:
+        api = JsonApi.model_validate({**SHIPPED[shape], **own})
+    except ValidationError as error:
+        (problem, *_) = error.errors()
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            near = did_you_mean(name, JsonApi.model_fields)
+            raise ValueError(f"there is no http.{name}{near}; there are {', '.join(JsonApi.model_fields)}") from None
+        raise ValueError(f"http.{name} = {problem['input']!r}: {problem['msg']}") from None
+    api.check()
+    return api
+
+
+def filled(template: Json, values: Mapping[str, Json]) -> Json:
+    """The template with the values in it."""
+    if isinstance(template, Mapping):
+        return {name: filled(inner, values) for name, inner in template.items()}
+    if isinstance(template, list):
+        return [filled(inner, values) for inner in template]
+    if not isinstance(template, str):
+        return template
+    whole = re.fullmatch(r"\{(\w+)\}", template)
+    if whole and whole[1] in values:
+        return values[whole[1]]
+    return re.sub(r"\{(query|k)\}", lambda hit: str(values[hit[1]]), template)  # once: a query may hold "{k}" itself
+
+
+def from_environment(values: Mapping[str, str], place: str) -> dict[str, str]:
+    """The values with the environment's variables in them. ValueError for one that is not set."""
+
+    def variable(hit: re.Match[str]) -> str:
+        value = os.environ.get(hit[1], "")
+        if not value:
+            raise ValueError(
+                f"search.http.{place} names ${hit[1]}, but there is no such environment variable where the search "
+                "engine is asked: set it there"
+            )
+        return value
+
+    return {name: _VARIABLE.sub(variable, value) for name, value in values.items()}
+
+
+def at(value: Json, path: str) -> Json:
+    """What is at the dotted path; `ABSENT` where nothing is."""
+    for name in path.split(".") if path else ():
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return ABSENT
+    return value
