@@ -38,14 +38,18 @@ def rebalance_every_step(credit: Credit, group: Group, *, lam: float = 1.0, one_
 
 def _balanced(credit: Credit, tokens: Sequence[slice], lam: float, one_sided: OneSided) -> Credit:
     """The credit with positives among `tokens`, a slice a trajectory, times lam * N / P."""
-    values = np.concatenate([row_N[some] for row_N, some in zip(credit, tokens, strict=True)], dtype=np.float64)
-    positive = values[values > 0].sum()
-    negative = -values[values < 0].sum()
+    positive, negative = masses(credit, tokens)
     defined = positive > 0 and negative > 0
     if not defined and one_sided == "keep":
         return [row.copy() for row in credit]
     scale = lam * negative / positive if defined else 0.0
     return [_scaled(row_N, some, scale, keep_negative=defined) for row_N, some in zip(credit, tokens, strict=True)]
+
+
+def masses(credit: Credit, tokens: Sequence[slice]) -> tuple[float, float]:
+    """P and N: sums of the positive and of the |negative| advantages among `tokens`, a slice a trajectory."""
+    values = np.concatenate([row_N[some] for row_N, some in zip(credit, tokens, strict=True)], dtype=np.float64)
+    return float(values[values > 0].sum()), float(-values[values < 0].sum())
 
 
 def _scaled(row_N: FloatArray, tokens: slice, scale: float, *, keep_negative: bool) -> FloatArray:

@@ -23,16 +23,23 @@ SHARED_DOCUMENTS = 1  # reference: a step sharing more documents than this with 
 
 
 def silver_documents(group: Group, *, correct_threshold: float = 0.7, best_tier_only: bool = False) -> frozenset[str]:
-    """Ids of the documents that the group's correct rollouts retrieved; empty if none is correct.
+    """Ids of the documents that the group's `correct_rollouts` retrieved; empty if none is correct."""
+    correct = correct_rollouts(group, correct_threshold=correct_threshold, best_tier_only=best_tier_only)
+    return frozenset(doc for i in correct for turn in group.trajectories[i].turns for doc in turn.doc_ids)
 
-    Correct: format reward 1 and answer reward >= `correct_threshold`. `best_tier_only` keeps the correct rollouts
-    of the highest reward alone, ties merged (reference).
+
+def correct_rollouts(group: Group, *, correct_threshold: float = 0.7, best_tier_only: bool = False) -> list[int]:
+    """Indices of the rollouts of format reward 1 and answer reward >= `correct_threshold`.
+
+    `best_tier_only` keeps those of the highest reward alone, ties merged (reference).
     """
-    correct = [t for t in group.trajectories if t.format_reward == 1 and t.answer_reward >= correct_threshold]
-    if best_tier_only and correct:
-        best = max(t.reward for t in correct)
-        correct = [t for t in correct if t.reward == best]
-    return frozenset(doc for t in correct for turn in t.turns for doc in turn.doc_ids)
+    rewards = {
+        i: t.reward
+        for i, t in enumerate(group.trajectories)
+        if t.format_reward == 1 and t.answer_reward >= correct_threshold
+    }
+    best = max(rewards.values(), default=0.0)
+    return [i for i, reward in rewards.items() if reward == best or not best_tier_only]
 
 
 def step_scores(

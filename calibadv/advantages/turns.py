@@ -39,15 +39,10 @@ def relative_to_peers(
 
     Turns of equal key in `turns` are one turn that several trajectories hold, and count once; by default none are.
     """
-    identities = turns or [[(i, s) for s in range(len(row))] for i, row in enumerate(peers)]
-    compared: dict[Hashable, dict[Hashable, float]] = {}
-    for rewards_S, peers_S, identities_S in zip(rewards, peers, identities, strict=True):
-        for reward, peer, identity in zip(rewards_S, peers_S, identities_S, strict=True):
-            if peer is not None:
-                compared.setdefault(peer, {})[identity] = float(reward)
+    identities = turns or own_identities(peers)
     advantages = {
         peer: dict(zip(rewards_K, relative(list(rewards_K.values()), epsilon), strict=True))
-        for peer, rewards_K in compared.items()
+        for peer, rewards_K in alternatives(rewards, peers, identities).items()
     }
     return [
         np.array(
@@ -59,6 +54,21 @@ def relative_to_peers(
         )
         for peers_S, identities_S in zip(peers, identities, strict=True)
     ]
+
+
+def alternatives(rewards: TurnValues, peers: TurnKeys, turns: TurnKeys) -> dict[Hashable, dict[Hashable, float]]:
+    """What is compared: by peer key the reward of each turn, by its identity in `turns`."""
+    compared: dict[Hashable, dict[Hashable, float]] = {}
+    for rewards_S, peers_S, turns_S in zip(rewards, peers, turns, strict=True):
+        for reward, peer, turn in zip(rewards_S, peers_S, turns_S, strict=True):
+            if peer is not None:
+                compared.setdefault(peer, {})[turn] = float(reward)
+    return compared
+
+
+def own_identities(peers: TurnKeys) -> TurnKeys:
+    """(trajectory, turn) of each turn: none is shared. Rows [S]."""
+    return [[(i, s) for s in range(len(row))] for i, row in enumerate(peers)]
 
 
 def turn_rewards(group: Group) -> TurnValues:

@@ -13,9 +13,18 @@ import numpy as np
 
 from calibadv.advantages.group import outcome_credit
 from calibadv.advantages.rebalance import OneSided, rebalance_answers, rebalance_every_step
-from calibadv.advantages.silver import StepScores, silver_documents, soften_negative, step_scores, uniform_scores
+from calibadv.advantages.silver import (
+    StepScores,
+    correct_rollouts,
+    silver_documents,
+    soften_negative,
+    step_scores,
+    uniform_scores,
+)
+from calibadv.methods.calibration_reasons import calibration_reasons, silver_words
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
+from calibadv.methods.reasons import Explanation
 from calibadv.rewards.judge import Endpoint, judged_steps
 from calibadv.rewards.turns import TurnScorer
 from calibadv.tags import PRE_THINK
@@ -86,27 +95,36 @@ def calibadv(
     if soft_pen == "judge":
         judge = judged_steps(Endpoint(judge_url, judge_model, judge_concurrency, judge_timeout_s, judge_retries))
     switch = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
+    correct: dict[str, Any] = {"correct_threshold": correct_threshold, "best_tier_only": switch.best_tier_only}
 
     def scores(group: Group) -> StepScores:
         if soft_pen == "uniform":
             return uniform_scores(group)
         if soft_pen == "judge":
             return turn_rewards(group)
-        silver = silver_documents(group, correct_threshold=correct_threshold, best_tier_only=switch.best_tier_only)
         return step_scores(
             group,
-            silver,
+            silver_documents(group, **correct),
             new_documents_only=switch.new_documents_only,
             repeats_score_zero=switch.repeats_score_zero,
             well_formed_only=switch.well_formed_only,
         )
 
-    def advantages(group: Group) -> Credit:
+    def softened(group: Group) -> Credit:
         credit = outcome_credit(group)
-        if soft_pen != "none":
-            credit = soften_negative(credit, group, scores(group))
+        return credit if soft_pen == "none" else soften_negative(credit, group, scores(group))
+
+    def advantages(group: Group) -> Credit:
         rebalance = rebalance_answers if adv_reb_at == "answer" else rebalance_every_step
-        return rebalance(credit, group, lam=lam, one_sided=switch.one_sided) if adv_reb else credit
+        return rebalance(softened(group), group, lam=lam, one_sided=switch.one_sided) if adv_reb else softened(group)
+
+    def explain(group: Group) -> Explanation:
+        if soft_pen == "silver":
+            words = silver_words(group, correct_rollouts(group, **correct))
+        else:
+            words = [[f"c: {soft_pen}"] * len(t.turns) for t in group.trajectories]
+        penalty = None if soft_pen == "none" else words
+        return calibration_reasons(group, softened(group), advantages(group), penalty, lam=lam)
 
     return replace(
         grpo(),
@@ -115,6 +133,7 @@ def calibadv(
         scores=scores,
         prefill=PRE_THINK if pre_think else "",
         score_turns=judge,
+        explain=explain,
     )
 
 

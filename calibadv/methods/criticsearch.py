@@ -14,6 +14,7 @@ from calibadv.advantages.group import group_advantages
 from calibadv.advantages.turns import relative_to_peers, spread, turn_rewards
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
+from calibadv.methods.reasons import Explanation, Term, outcome_reasons, peer_products
 from calibadv.rewards.gold_labels import gold_labels
 from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.turns import at_once
@@ -60,7 +61,19 @@ def criticsearch(
     def advantages(group: Group) -> Credit:
         return mixed_credit(group, alpha)
 
-    return replace(grpo(), name="criticsearch", advantages=advantages, score_turns=score_turns, gold=gold)
+    def explain(group: Group) -> Explanation:
+        labels = peer_products(turn_rewards(group), judged(group), "label")
+        return [
+            [
+                reasons if key is None else reasons.times(Term("1 - α", 1 - alpha)).plus(Term("α", alpha), *label)
+                for reasons, key, label in zip(*row, strict=True)
+            ]
+            for row in zip(outcome_reasons(group), judged(group), labels, strict=True)
+        ]
+
+    return replace(
+        grpo(), name="criticsearch", advantages=advantages, score_turns=score_turns, gold=gold, explain=explain
+    )
 
 
 def mixed_credit(group: Group, alpha: float) -> Credit:
@@ -69,10 +82,7 @@ def mixed_credit(group: Group, alpha: float) -> Credit:
     Labels are normalised over all intermediate searches of the group, unbiased std; equal labels, or one alone, are 0
     then. Intermediate: every turn but the trajectory's last.
     """
-    searches = [
-        [0 if turn.kind is TurnKind.SEARCH and s < len(t.turns) - 1 else None for s, turn in enumerate(t.turns)]
-        for t in group.trajectories
-    ]
+    searches = judged(group)
     labels = relative_to_peers(turn_rewards(group), searches)
     outcomes_G = group_advantages([t.reward for t in group.trajectories])
     rows = []
@@ -80,3 +90,11 @@ def mixed_credit(group: Group, alpha: float) -> Credit:
         judged_S = np.array([search is not None for search in searches_S], dtype=np.bool_)
         rows.append(np.where(judged_S, (1 - alpha) * outcome + alpha * labels_S, outcome))
     return spread(rows, group)
+
+
+def judged(group: Group) -> list[list[int | None]]:
+    """0 at each intermediate search, all of which are compared with each other, None elsewhere. Rows [S]."""
+    return [
+        [0 if turn.kind is TurnKind.SEARCH and s < len(t.turns) - 1 else None for s, turn in enumerate(t.turns)]
+        for t in group.trajectories
+    ]

@@ -15,7 +15,8 @@ from calibadv.advantages.group import group_advantages, outcome_credit
 from calibadv.advantages.turns import add_to_turns, relative_to_peers, spread
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
-from calibadv.types import Credit, Group
+from calibadv.methods.reasons import Explanation, Reasons, Term, compared, outcome_reasons, peer_products
+from calibadv.types import Credit, FloatArray, Group
 
 
 def gigpo(
@@ -53,11 +54,32 @@ def gigpo(
         episode = outcome_credit(group) if episode_statistics == "rollouts" else turn_credit(group, invalid_penalty)
         return add_to_turns(episode, relative_to_peers(returns, states), group, omega)
 
-    return replace(grpo(), name="gigpo", advantages=advantages)
+    def explain(group: Group) -> Explanation:
+        episode = outcome_reasons(group) if episode_statistics == "rollouts" else turn_reasons(group, invalid_penalty)
+        states = anchor_states(group, similarity, autojunk=autojunk)
+        step = peer_products(step_returns(group, gamma, invalid_penalty), states, "return from this state")
+        return [
+            [reasons.plus(Term("ω", omega), *product) for reasons, product in zip(reasons_S, products_S, strict=True)]
+            for reasons_S, products_S in zip(episode, step, strict=True)
+        ]
+
+    return replace(grpo(), name="gigpo", advantages=advantages, explain=explain)
+
+
+def turn_reasons(group: Group, invalid_penalty: float) -> Explanation:
+    """The reasons of `turn_credit`."""
+    rewards = turn_outcomes(group, invalid_penalty)
+    beside = np.concatenate(rewards)
+    return [[Reasons((compared(reward, beside, "reward"),)) for reward in rewards_S] for rewards_S in rewards]
+
+
+def turn_outcomes(group: Group, invalid_penalty: float) -> list[FloatArray]:
+    """The rollout's reward at each of its turns, less the penalty of a void one. Rows [S]."""
+    return [t.reward - void_penalties(t, invalid_penalty) for t in group.trajectories]
 
 
 def turn_credit(group: Group, invalid_penalty: float) -> Credit:
     """A_E with a mean and std that count each rollout once a turn, void turns less their penalty. One row [N] each."""
-    rewards = [t.reward - void_penalties(t, invalid_penalty) for t in group.trajectories]
+    rewards = turn_outcomes(group, invalid_penalty)
     ends = np.cumsum([len(rewards_S) for rewards_S in rewards])
     return spread(np.split(group_advantages(np.concatenate(rewards)), ends[:-1]), group)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from calibadv.advantages.group import outcome_credit
 from calibadv.methods.method import Method
+from calibadv.methods.reasons import outcome_reasons
 
 
 def grpo() -> Method:
     """Group Relative Policy Optimization (Shao et al. 2024; Search-R1, Jin et al. 2025)."""
-    return Method("grpo", advantages=outcome_credit)
+    return Method("grpo", advantages=outcome_credit, explain=outcome_reasons)

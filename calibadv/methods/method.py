@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from calibadv.advantages.group import outcome_credit
 from calibadv.advantages.silver import StepScores, silver_documents, step_scores
+from calibadv.methods.reasons import Explanation
 from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.turns import TurnScorer
 from calibadv.rollout.plans import Plan, chains
@@ -85,3 +86,6 @@ class Method:
     weights: Callable[[Group], Credit] | None = None  # of each token in the surrogate and its divisor; None: 1
     extra_loss: ExtraLoss | None = None
     critic: Critic | None = None
+    explain: Callable[[Group], Explanation] | None = (
+        None  # reasons that multiply out to `advantages`; None: it has none
+    )

@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 
 from calibadv.advantages.gae import reward_to_go
+from calibadv.advantages.steps import step_slices
 from calibadv.methods.method import Critic, Method
+from calibadv.methods.reasons import Explanation, Reasons, Term, turn_means
 from calibadv.types import Credit, Group
 
 
@@ -34,6 +36,7 @@ def ppo(
     return Method(
         "ppo",
         advantages=advantages,
+        explain=lambda group: to_go_reasons(group, outcome_rewards(group), gamma),
         critic=Critic(outcome_rewards, kind=critic, lr=critic_lr, gamma=gamma, lam=lam, kl_reward=kl_reward),
     )
 
@@ -43,6 +46,40 @@ def outcome_rewards(group: Group) -> Credit:
     rows = [np.zeros(trajectory.num_actions, dtype=np.float32) for trajectory in group.trajectories]
     for row_N, trajectory in zip(rows, group.trajectories, strict=True):
         row_N[-1:] = trajectory.reward
+    return rows
+
+
+def to_go_reasons(group: Group, rewards: Credit, gamma: float) -> Explanation:
+    """Why a critic that says 0 gives each turn its credit: the rewards [N] still to come, a term each.
+
+    Means over the turn's tokens, of which those further from a reward have less of it where `gamma` < 1.
+    """
+    rows = []
+    for rewards_N, trajectory in zip(rewards, group.trajectories, strict=True):
+        slices = step_slices(trajectory)
+        parts = []
+        for tokens in slices:  # the reward that stands in each turn, carried back to all turns before
+            alone_N = np.zeros_like(rewards_N)
+            alone_N[tokens] = rewards_N[tokens]
+            parts.append(reward_to_go(alone_N, gamma))
+        means = [turn_means([part], Group(group.question, (trajectory,)))[0] for part in parts]
+        rows.append(
+            [
+                Reasons(
+                    tuple(
+                        (
+                            Term(
+                                f"reward of turn {k + 1}" if k < len(slices) - 1 else "reward of the rollout", mean_S[s]
+                            ),
+                        )
+                        for k, mean_S in enumerate(means)
+                        if k >= s and (mean_S[s] or k == len(slices) - 1)
+                    ),
+                    "of a critic that says 0; what trained took the critic's values off it, and was whitened",
+                )
+                for s in range(len(slices))
+            ]
+        )
     return rows
 
 

@@ -13,7 +13,10 @@ import numpy as np
 from calibadv.advantages.group import broadcast, group_advantages
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
+from calibadv.methods.reasons import Explanation, outcome_reasons
 from calibadv.types import Credit, FloatArray, Group, Trajectory, TurnKind
+
+LEFT_OUT = "the rollout has a void turn: none of its tokens trains"
 
 
 def simpletir(variant: Literal["official", "calibadv_paper"] = "official") -> Method:
@@ -26,9 +29,16 @@ def simpletir(variant: Literal["official", "calibadv_paper"] = "official") -> Me
     """
     if variant not in ("official", "calibadv_paper"):
         raise ValueError(f"variant is {variant!r}, expected 'official' or 'calibadv_paper'")
-    if variant == "official":
-        return replace(grpo(), name="simpletir", weights=without_void_turns)
-    return replace(grpo(), name="simpletir", weights=without_void_turns, advantages=among_valid)
+
+    def explain(group: Group) -> Explanation:
+        among = None if variant == "official" else [not has_void_turn(t) for t in group.trajectories]
+        return [
+            [replace(r, note="" if not has_void_turn(t) else LEFT_OUT) for r in reasons_S]
+            for reasons_S, t in zip(outcome_reasons(group, among), group.trajectories, strict=True)
+        ]
+
+    method = replace(grpo(), name="simpletir", weights=without_void_turns, explain=explain)
+    return method if variant == "official" else replace(method, advantages=among_valid)
 
 
 def without_void_turns(group: Group) -> Credit:

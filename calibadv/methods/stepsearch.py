@@ -13,7 +13,7 @@ import numpy as np
 from calibadv.advantages.gae import reward_to_go
 from calibadv.advantages.steps import step_slices
 from calibadv.methods.method import Critic, Method
-from calibadv.methods.ppo import check_critic
+from calibadv.methods.ppo import check_critic, to_go_reasons
 from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.step_search import step_search_rewards
 from calibadv.rewards.turns import at_once
@@ -55,6 +55,7 @@ def stepsearch(
     return Method(
         "stepsearch",
         advantages=advantages,
+        explain=lambda group: to_go_reasons(group, rewards(group), gamma),
         score_turns=at_once(partial(step_search_rewards, key_weight=key_weight, normalise_texts=normalise_texts)),
         gold=GoldNeed("texts", min_gold),
         critic=Critic(rewards, kind=critic, lr=critic_lr, gamma=gamma, lam=lam, kl_reward=kl_reward),

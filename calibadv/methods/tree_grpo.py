@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from calibadv.advantages.group import broadcast
 from calibadv.advantages.tree import prefix_weights, tree_advantages
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
+from calibadv.methods.reasons import Explanation, outcome_reasons, peer_products
 from calibadv.rollout import plans
 from calibadv.types import Credit, Group
 
@@ -34,4 +37,15 @@ def tree_grpo(*, trees: int = 2, nodes: int = 2, rounds: int = 1, train_prefix_o
         advantages=advantages,
         plan=lambda _samples: forest,
         weights=prefix_weights if train_prefix_once else None,
+        explain=tree_reasons,
     )
+
+
+def tree_reasons(group: Group) -> Explanation:
+    """GRPO's reasons, and the same within the leaf's tree."""
+    rewards = [np.array([t.reward], dtype=np.float32) for t in group.trajectories]
+    within = peer_products(rewards, [[t.tree] for t in group.trajectories], "reward in the tree")
+    return [
+        [reasons.plus(*product) for reasons in reasons_S]
+        for reasons_S, (product,) in zip(outcome_reasons(group), within, strict=True)
+    ]

@@ -1,0 +1,59 @@
+"""CalibAdv's reasons: GRPO's, times 1 - c where a search's blame is softened, times lam * N / P at a right answer.
+
+Both factors are read off the credit before and after that stage: they are what was done. S turns of a trajectory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibadv.advantages.group import outcome_credit
+from calibadv.advantages.rebalance import masses
+from calibadv.advantages.steps import step_slices
+from calibadv.methods.reasons import Explanation, Term, outcome_reasons, turn_means
+from calibadv.types import Credit, Group
+
+
+def calibration_reasons(
+    group: Group, softened: Credit, calibrated: Credit, penalty: Sequence[Sequence[str]] | None, *, lam: float
+) -> Explanation:
+    """The reasons of `calibrated`, which is `softened` rebalanced, which is GRPO's credit softened.
+
+    `penalty` has a row [S - 1] a trajectory: where each intermediate step's c comes from; None: nothing is softened.
+    """
+    stages = [turn_means(credit, group) for credit in (outcome_credit(group), softened, calibrated)]
+    rows = []
+    for i, reasons_S in enumerate(outcome_reasons(group)):
+        row = []
+        for s, reasons in enumerate(reasons_S):
+            before, soft, after = (stage[i][s] for stage in stages)
+            if penalty is not None and s < len(reasons_S) - 1 and before < 0:
+                reasons = reasons.times(Term("1 - c", soft / before, penalty[i][s]))
+            if soft and after != soft:
+                reasons = reasons.times(Term("λ N / P", after / soft, _masses_words(softened, group, lam)))
+            row.append(reasons)
+        rows.append(row)
+    return rows
+
+
+def silver_words(group: Group, correct: Sequence[int]) -> list[list[str]]:
+    """How many documents of each intermediate step the `correct` rollouts found, and which did. Rows [S - 1]."""
+    found_by = {i: {doc for turn in group.trajectories[i].turns for doc in turn.doc_ids} for i in correct}
+    silver = frozenset().union(*found_by.values())
+    rows = []
+    for trajectory in group.trajectories:
+        row = []
+        for turn in trajectory.turns[:-1]:
+            documents = set(turn.doc_ids)
+            shared = documents & silver
+            by = [str(i + 1) for i, theirs in found_by.items() if shared & theirs]
+            of = f"{len(shared)} of {len(documents)} documents silver" if documents else "nothing was retrieved"
+            row.append(of + (f", by correct rollout {', '.join(by)}" if by else ""))
+        rows.append(row)
+    return rows
+
+
+def _masses_words(softened: Credit, group: Group, lam: float) -> str:
+    finals = [step_slices(trajectory)[-1] for trajectory in group.trajectories]
+    positive, negative = masses(softened, finals)
+    return f"λ {lam:g}; at the answers N {negative:.2f} and P {positive:.2f} over tokens"
