@@ -28,6 +28,7 @@ COMMANDS = {
     "index": Command("build_index", "embed a corpus and build its index"),
     "warm-start": Command("warm_start", "teach a policy the format before RL"),
     "doctor": Command("doctor", "check this machine before a long run"),
+    "explain": Command("explain", "why a search got its advantage, and what other methods would have said"),
     "lab": Command("lab", "make the laboratory's runs of a study, minutes each on a core"),
 }
 

@@ -181,4 +181,5 @@ class RollGroup:
     async def __call__(self, row: RolloutRow, generate: GenerateFn, version: int) -> RolledGroup:
         roll = self._roller.train if row.phase is Phase.TRAIN else self._roller.evaluate
         rolled = await roll(row.question, generate, step=row.step, version=version)
-        return rolled if row.sampled else without_documents(rolled)
+        whole = row.phase is Phase.TRAIN and self._config.tracking.store_groups == "all"
+        return rolled if row.sampled or whole else without_documents(rolled)

@@ -136,7 +136,7 @@ class RolloutWorker:
                 assert version >= needed, f"a row needs version {needed}, the engine serves {version}"
                 rolled = await self._roll_guarded(row, version)
             break
-        return FinishedRow(row.phase, row.step, row.index, self._name, rolled, started_s, time.time())
+        return FinishedRow(row.phase, row.step, row.index, self._name, rolled, row.sampled, started_s, time.time())
 
     async def _roll_guarded(self, row: RolloutRow, version: int) -> RolledGroup:
         """Rolls out; if the engine died meanwhile, whatever the rollout made of that, lets Ray start another one."""

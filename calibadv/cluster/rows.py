@@ -29,5 +29,6 @@ class FinishedRow:
     index: int
     engine: str
     rolled: RolledGroup
+    sampled: bool = False
     started_s: float = 0.0  # Unix time
     finished_s: float = 0.0

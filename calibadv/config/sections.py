@@ -209,3 +209,7 @@ class TrackingConfig(Section):
     """Groups of a logged step that are written as traces and to rollouts.jsonl."""
     sample_every: Steps = 5
     """Training steps between logged ones."""
+    store_groups: Literal["none", "sampled", "all"] = "sampled"
+    """Groups that are kept whole in groups/, for `calibadv explain`: those that are written out, or all."""
+    groups_mb: float = Field(500.0, gt=0, le=1e6)
+    """Size of groups/ above which every second step of it is dropped."""

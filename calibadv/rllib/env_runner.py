@@ -37,7 +37,7 @@ class StepSample:
 
     groups: list[Group] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)  # indices into `groups` that are written out for people
-    documents: dict[str, Document] = field(default_factory=dict)  # retrieved by the sampled groups
+    documents: dict[str, Document] = field(default_factory=dict)  # retrieved by the groups that are written out
     infra_failed: int = 0  # rollouts whose search failed, those sampled again included
     dropped_groups: int = 0  # questions given up on, never scored
     counts: Counter[str] = field(default_factory=Counter)  # what the method's turn scorer reports, summed
@@ -175,8 +175,8 @@ def _collect(rows: list[FinishedRow], step: int) -> StepSample:
         if rolled.group is None:
             sample.dropped_groups += 1
             continue
-        if rolled.documents is not None:
+        if row.sampled:
             sample.sampled.append(len(sample.groups))
-            sample.documents.update(rolled.documents)
+        sample.documents.update(rolled.documents or {})
         sample.groups.append(rolled.group)
     return sample

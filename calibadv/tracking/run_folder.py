@@ -14,6 +14,7 @@ from typing import Any
 from calibadv.files import write_bytes, write_text
 from calibadv.json_lines import json_line, json_objects, read_json_lines
 from calibadv.tracking.folder_lock import LOCK, OWNER, FolderLock, FolderLocked
+from calibadv.tracking.groups import forget_groups
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.record import RolloutRecord
 
@@ -86,6 +87,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def groups(self) -> Path:
+        """Whole groups, a file a step (`tracking.groups`)."""
+        return self.path / "groups"
+
+    @property
     def restarts(self) -> Path:
         """A line for each time that the run started again by itself; no going back takes one away."""
         return self.path / "restarts.jsonl"
@@ -122,8 +128,12 @@ class RunFolder:
         """Write summary.json last, in one move: its presence says that the run finished."""
         write_text(self.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
-    def restore(self, files: Mapping[str, bytes | None]) -> None:
-        """Puts back the files of an earlier moment by their names (None: there was none); no longer finished."""
+    def restore(self, files: Mapping[str, bytes | None], version: int) -> None:
+        """Puts back the files of an earlier moment by their names (None: there was none); no longer finished.
+
+        `version`: steps that were made by then.
+        """
+        forget_groups(self.groups, version)
         self._metrics.forget()
         self._rollouts.forget()
         for name, content in files.items():

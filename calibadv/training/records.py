@@ -14,8 +14,11 @@ from calibadv.config import Config
 from calibadv.diagnostics import ClippedTokens
 from calibadv.evaluation.prediction import Prediction
 from calibadv.json_lines import read_json_lines
+from calibadv.methods.reasons import turn_means
 from calibadv.plots.run import write_overview
+from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.clipped_table import write_clipped_table
+from calibadv.tracking.groups import StoredStep, write_groups
 from calibadv.tracking.mlflow_run import Tracker
 from calibadv.tracking.provenance import command_line, note
 from calibadv.tracking.record import RolloutRecord
@@ -23,6 +26,7 @@ from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.series import History
 from calibadv.training.inputs import Inputs
 from calibadv.training.summary import before_and_after, final_metrics, next_steps, run_summary, title, view_summary
+from calibadv.types import Credit
 from calibadv.views.summary import RunSummary, TerminalView
 
 logger = logging.getLogger(__name__)
@@ -49,6 +53,18 @@ class Records:
         self.folder.append_metrics(version, metrics)
         self.view.step({"step": float(version), **metrics}, left_s)
         self.folder.append_rollouts(rollouts)
+
+    def groups(self, sample: StepSample, credit: Mapping[str, Credit], step: int) -> None:
+        """What `calibadv explain` reads: the step's groups whole, those that `tracking.store_groups` asks for."""
+        tracking, method = self.config.tracking, self.config.method
+        chosen = {"none": [], "sampled": sample.sampled, "all": range(len(sample.groups))}[tracking.store_groups]
+        groups = tuple(sample.groups[index] for index in chosen)
+        if groups:
+            trained = tuple(turn_means(credit[group.question.id], group) for group in groups)
+            found = {doc for group in groups for t in group.trajectories for turn in t.turns for doc in turn.doc_ids}
+            documents = {id_: document for id_, document in sample.documents.items() if id_ in found}
+            stored = StoredStep(step, method.name, method.params, groups, trained, documents)
+            write_groups(self.folder.groups, stored, limit_mb=tracking.groups_mb)
 
     def answers(self, answers: Sequence[Prediction]) -> None:
         """The newest evaluation's answers, in place of an earlier one's."""

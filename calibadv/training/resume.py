@@ -103,7 +103,7 @@ def resume_run(config: Config, identity: Identity, storage: Storage, folder: Run
         raise ConfigError(
             f"{folder.path} has made {progress.version} steps, more than run.steps = {config.run.steps}: raise it"
         )
-    _restore_records(checkpoint, folder)
+    _restore_records(checkpoint, folder, progress.version)
     due = progress.version in evaluation_versions(config) and progress.version not in progress.evaluations
     log.info("going on from step %d (%s)%s", progress.version, checkpoint, "; its evaluation comes first" * due)
     return Resumed(checkpoint, progress, _named(storage, progress.version))
@@ -120,7 +120,7 @@ def restart_run(config: Config, identity: Identity, storage: Storage, folder: Ru
         resumed = resume_run(config, identity, storage, folder)
     else:
         storage.prepare()
-        folder.restore({name: None for name in KEPT if name != STATE})
+        folder.restore({name: None for name in KEPT if name != STATE}, 0)
     version = resumed.progress.version if resumed else 0
     steps = {0: "", 1: f"step {made} and "}.get(made - version, f"steps {version + 1} to {made} and ")
     whence = f"from the checkpoint of step {version}" if resumed else "from the start, for there is no checkpoint yet"
@@ -128,11 +128,12 @@ def restart_run(config: Config, identity: Identity, storage: Storage, folder: Ru
     return resumed
 
 
-def _restore_records(checkpoint: Stored, folder: RunFolder) -> None:
+def _restore_records(checkpoint: Stored, folder: RunFolder, version: int) -> None:
     kept = {name: f"{RUN}/{name}" for name in KEPT}
     if (folder.path / STATE).exists():
         del kept[STATE]  # it may know an MLflow run that was made after the checkpoint
-    folder.restore({name: checkpoint.read(file) if checkpoint.has(file) else None for name, file in kept.items()})
+    files = {name: checkpoint.read(file) if checkpoint.has(file) else None for name, file in kept.items()}
+    folder.restore(files, version)
 
 
 def _named(storage: Storage, newest: int) -> dict[int, tuple[int, ...]]:

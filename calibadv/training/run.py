@@ -144,6 +144,7 @@ class TrainingRun:
         rollouts = sampled_records(algorithm.sample, self.inputs.method, algorithm.credit, step)
         self.time_left.stepped(metrics["time/step_s"] - metrics["time/eval_s"])
         self.records.step(algorithm.version, metrics, rollouts, self.time_left.seconds_from(algorithm.version))
+        self.records.groups(algorithm.sample, algorithm.credit, step)
         example = most_changed(rollouts)
         example_row = None if example is None else example.to_dict()
         self.progress = self.progress.stepped(algorithm.version, algorithm.clipped, example_row)

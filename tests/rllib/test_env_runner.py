@@ -55,7 +55,8 @@ def row(
     """`documents` None: not sampled for people."""
     members: Group | None = group(trajectory(1.0, [2, 1]), question=question(f"{phase}-{step}-{index}"))
     rolled = RolledGroup(None if dropped else members, lost, documents or {})
-    return FinishedRow(phase, step, index, engine, rolled if documents is not None else without_documents(rolled))
+    kept = documents is not None
+    return FinishedRow(phase, step, index, engine, rolled if kept else without_documents(rolled), kept)
 
 
 def runner(rows: Sequence[FinishedRow], *, missing: int = 0, error: Exception | None = None) -> RolloutEnvRunner:

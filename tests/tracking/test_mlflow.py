@@ -149,7 +149,7 @@ def test_a_killed_and_resumed_run_has_each_step_and_rollout_once_and_all_of_them
     state = json.loads((path / "mlflow.json").read_text())
     (path / "mlflow.json").write_text(json.dumps(state | {"offsets": {}}))
     with RunFolder(path, resume=True) as folder:
-        folder.restore(kept)
+        folder.restore(kept, 1)
         with MlflowRun(path, experiment="repeated") as second:
             folder.append_metrics(2, {"reward/mean": 0.2, "time/step_s": 2.0})  # made again
             folder.append_rollouts([record(step=2)])

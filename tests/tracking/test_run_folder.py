@@ -95,7 +95,7 @@ def test_going_back_puts_files_back_and_takes_away_what_there_was_not(tmp_path: 
         before = folder.metrics.read_bytes()
         folder.append_metrics(2, {"reward/mean": 0.75})
         folder.append_rollouts([record(1)])
-        folder.restore({"metrics.jsonl": before, "rollouts.jsonl": None, "predictions.jsonl": b"{}"})
+        folder.restore({"metrics.jsonl": before, "rollouts.jsonl": None, "predictions.jsonl": b"{}"}, 1)
         assert folder.history() == [{"step": 1, "reward/mean": 0.5}]
         assert not folder.rollouts.exists()
         assert folder.predictions.read_bytes() == b"{}"

@@ -1,0 +1,100 @@
+"""Stored groups credited again, by as many methods as one likes: no model, no engine, no GPU.
+
+S turns of a trajectory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibadv.advantages.gae import WHITEN_EPSILON
+from calibadv.methods import METHODS, Method, make_method
+from calibadv.methods.reasons import Explanation, Reasons, Term, turn_means
+from calibadv.rewards.turns import with_turn_rewards
+from calibadv.tracking.groups import StoredStep
+from calibadv.types import Group
+
+TURN_ALIKE = 1e-4  # reasons that differ from the credit by more are not shown: they are another credit's
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """What one method makes of one group."""
+
+    method: str
+    group: Group  # with this method's turn rewards
+    credit: list[list[float]]  # the mean of each turn's tokens, rows [S]
+    reasons: Explanation | None  # None: the method tells none
+    note: str = ""  # what to know of it before it is compared
+
+
+def methods_for(stored: StoredStep, names: Sequence[str] = ()) -> dict[str, Method]:
+    """The method that trained first, with its parameters, then those of `names`, or all of ours.
+
+    ValueError for a name that is no method.
+    """
+    trained = make_method(stored.method, dict(stored.params))
+    others = names or [name for name in METHODS if name != trained.name]
+    return {stored.method: trained} | {name: make_method(name, {}) for name in others if name != stored.method}
+
+
+def credited(stored: StoredStep, methods: Mapping[str, Method]) -> list[dict[str, Credited]]:
+    """Of each stored group, by method, its credit and reasons.
+
+    Turn rewards are the stored ones for the method that trained, and are made anew for the others. A critic's method
+    has the credit of a critic that says 0, whitened over what is stored of the step where it whitens.
+    """
+    columns = {name: _by_method(stored, name, method) for name, method in methods.items()}
+    return [{name: column[g] for name, column in columns.items()} for g in range(len(stored.groups))]
+
+
+def _by_method(stored: StoredStep, name: str, method: Method) -> list[Credited]:
+    groups = list(stored.groups)
+    if method.score_turns is not None and name != stored.method:
+        groups = asyncio.run(_scored(stored, method))
+    credits_ = [method.advantages(group) for group in groups]
+    means = [turn_means(credit, group) for credit, group in zip(credits_, groups, strict=True)]
+    reasons = [method.explain(group) if method.explain else None for group in groups]
+    if method.critic is not None and method.critic.whiten:
+        tokens = np.concatenate([row_N for credit in credits_ for row_N in credit], dtype=np.float64)
+        mean, scale = float(tokens.mean()), 1 / float(np.sqrt(tokens.var(ddof=1) + WHITEN_EPSILON))
+        means = [[[(value - mean) * scale for value in row_S] for row_S in rows] for rows in means]
+        reasons = [rows and [[_whitened(r, mean, scale) for r in row_S] for row_S in rows] for rows in reasons]
+    return [
+        Credited(name, group, rows, explained if _fits(explained, rows) else None, _note(method, group))
+        for group, rows, explained in zip(groups, means, reasons, strict=True)
+    ]
+
+
+async def _scored(stored: StoredStep, method: Method) -> list[Group]:
+    assert method.score_turns is not None
+    score = method.score_turns()
+    return [with_turn_rewards(group, (await score(group, stored.documents)).rewards) for group in stored.groups]
+
+
+def _whitened(reasons: Reasons, mean: float, scale: float) -> Reasons:
+    return reasons.plus(Term("- mean of the step", -mean)).times(Term("1 / deviation of the step", scale))
+
+
+def _fits(reasons: Explanation | None, credit: Sequence[Sequence[float]]) -> bool:
+    """Whether the reasons are this credit's: a method of the user's may have been made of another that explains."""
+    if reasons is None:
+        return False
+    pairs = zip(reasons, credit, strict=True)
+    return all(abs(r.total - value) < TURN_ALIKE for row, values in pairs for r, value in zip(row, values, strict=True))
+
+
+def _note(method: Method, group: Group) -> str:
+    notes = []
+    if method.critic is not None:
+        notes.append("a critic that says 0: its values are not stored")
+    question = group.question
+    if method.gold is not None and not (question.gold_doc_ids or question.gold_passages):
+        notes.append("no gold passage of the question is known")
+    if method.name == "tree_grpo" and not any(t.tree for t in group.trajectories):
+        notes.append("all rollouts are of one tree: twice GRPO")
+    return "; ".join(notes)

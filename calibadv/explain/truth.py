@@ -1,0 +1,65 @@
+"""c against the truth, where it is known: do silver documents stand for gold passages? (CalibAdv sec. 4.5, table 5)
+
+The paper asks a judge model; here the gold passages of the question answer, for searches of rollouts that failed, whose
+blame is what c softens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibadv.diagnostics import SCORE_BINS
+from calibadv.evaluation.figures import bootstrap_means, percentile_interval
+from calibadv.explain.disagreement import Search
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share with its bootstrap 95 % interval over questions, and of how many searches it is."""
+
+    value: float
+    low: float
+    high: float
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """How far "c > 0" tells that a search found a gold passage. None: there was nothing to take a share of."""
+
+    searches: int  # with documents, of failed rollouts whose question's gold passages are known
+    precision: Rate | None  # of those with c > 0, share that found gold
+    recall: Rate | None  # of those that found gold, share with c > 0
+    calibration: tuple[tuple[float, float, int], ...]  # (c, mean share of gold documents, searches) by c's nearest bin
+
+
+def truth_of(searches: Sequence[Search], *, draws: int = 2000) -> Truth | None:
+    """None where no search of a failed rollout has a question of known gold passages."""
+    known = [s for s in searches if s.gold_share is not None and s.failed]
+    if not known:
+        return None
+    questions = sorted({s.group.question.id for s in known})
+    counts_Q3 = np.zeros((len(questions), 3))  # c > 0 and gold; c > 0; gold
+    for s in known:
+        silver, gold = s.c > 0, bool(s.gold_share)
+        counts_Q3[questions.index(s.group.question.id)] += (silver and gold, silver, gold)
+    nearest = [min(SCORE_BINS, key=lambda b: abs(b - s.c)) for s in known]
+    calibration = tuple(
+        (b, float(np.mean([s.gold_share for s, n in zip(known, nearest, strict=True) if n == b])), nearest.count(b))
+        for b in SCORE_BINS
+        if b in nearest
+    )
+    return Truth(len(known), _rate(counts_Q3[:, [0, 1]], draws), _rate(counts_Q3[:, [0, 2]], draws), calibration)
+
+
+def _rate(counts_Q2: np.ndarray[tuple[int, int], np.dtype[np.float64]], draws: int) -> Rate | None:
+    hits, of = counts_Q2.sum(axis=0)
+    if not of:
+        return None
+    means_D2 = bootstrap_means(counts_Q2, draws=draws)
+    means_D2 = means_D2[means_D2[:, 1] > 0]
+    low, high = percentile_interval(means_D2[:, 0] / means_D2[:, 1])
+    return Rate(hits / of, low, high, int(of))

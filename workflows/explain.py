@@ -1,0 +1,89 @@
+"""Why did this search get this advantage: `workflows/explain.py RUN [--question ID] [--step N] [--method NAME] [--disagree]`.
+
+Credits the groups that a run has stored again, by the method that trained and by others. With --question every turn's
+credit with its arithmetic; without, the methods side by side, and how well silver documents stand for gold passages.
+Needs no model and no GPU.
+"""
+
+from __future__ import annotations
+
+from calibadv.tracking.starting import loading, say_starting
+
+if __name__ == "__main__":
+    say_starting("explain")  # before what takes seconds to import
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from workflows.command import run_command
+
+RUNS = Path("runs")  # where a name is looked for
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; ValueError for a run without stored groups, a step, question or method that is not there."""
+    asked = _parser().parse_args(arguments)
+    run = next((path for path in (asked.run, RUNS / asked.run) if path.is_dir()), asked.run)
+    with loading():
+        from rich.console import Console
+
+        from calibadv.explain.disagreement import figures, most_disputed, searches_of
+        from calibadv.explain.page import group_page, overview
+        from calibadv.explain.replay import credited, methods_for
+        from calibadv.explain.truth import truth_of
+        from calibadv.tracking.groups import read_groups
+    console = Console()
+    searches, groups, pages = [], [], 0
+    for stored in read_groups(run, asked.step):
+        columns = credited(stored, methods_for(stored, asked.method))
+        groups += columns
+        searches += searches_of(stored.step, columns)
+        for group, by_method in zip(stored.groups, columns, strict=True):
+            if group.question.id == asked.question:
+                console.print(group_page(stored.step, by_method, stored.documents))
+                pages += 1
+    if asked.question is None:
+        disputed = most_disputed(searches) if asked.disagree else searches
+        for part in overview(disputed, figures(searches, groups), truth_of(searches), asked.disagree):
+            console.print(part, "")
+    elif not pages:
+        ids = sorted({by_method.group.question.id for columns in groups for by_method in columns.values()})
+        raise ValueError(f"{run} has no stored group of the question {asked.question!r}; it has {', '.join(ids[:8])} …")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help=f"the folder of a run, or its name in {RUNS}/")
+    parser.add_argument("--step", type=int, action="append", default=[], help="only this step; again for more")
+    parser.add_argument("--question", metavar="ID", help="show this question's groups, turn by turn")
+    parser.add_argument(
+        "--method",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="beside the one that trained, in place of all: a name or file.py:function; again for more",
+    )
+    parser.add_argument(
+        "--disagree",
+        nargs="?",
+        type=int,
+        const=10,
+        default=0,
+        metavar="N",
+        help="show the N (10) most disputed searches",
+    )
+    return parser
+
+
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())
