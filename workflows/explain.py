@@ -1,4 +1,4 @@
-"""Why did this search get this advantage: `workflows/explain.py RUN [--question ID] [--step N] [--method NAME] [--disagree]`.
+"""Why a search got its advantage: `workflows/explain.py RUN [--question ID] [--step N] [--method NAME] [--disagree]`.
 
 Credits the groups that a run has stored again, by the method that trained and by others. With --question every turn's
 credit with its arithmetic; without, the methods side by side, and how well silver documents stand for gold passages.
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         const=10,
         default=0,
         metavar="N",
-        help="show the N (10) most disputed searches",
+        help="show the N (10) most disputed",
     )
     return parser
 
