@@ -84,7 +84,7 @@ def _turn_text(s: int, turn: Turn, documents: Mapping[str, Document], silver: fr
 
 
 def _credit_text(name: str, column: Credited, i: int, s: int) -> Text:
-    value = column.credit[i][s]
+    value = column.credit[i][s] + 0.0  # -0.0 is 0
     style = "red" if value < 0 else "green" if value > 0 else "dim"
     why = f"  = {arithmetic(column.reasons[i][s])}" if column.reasons else "  (tells no reasons)"
     return Text.assemble((f"{name} {value:+.3f}", style), (why.rsplit(" = ", 1)[0] if column.reasons else why, "dim"))

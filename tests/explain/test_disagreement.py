@@ -1,0 +1,74 @@
+"""Who blames which search, and how well silver stands for gold; every number counted by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from calibadv.explain.disagreement import Why, figures, most_disputed, searches_of
+from calibadv.explain.replay import credited, methods_for
+from calibadv.explain.truth import truth_of
+from calibadv.types import Group, Question
+from tests.build import group, trajectory
+from tests.explain.test_replay import stored
+
+GOLD = ("a", "g")
+
+
+def told() -> Group:
+    """Right: found a, b. Wrong ones: a again (silver and gold); b (silver, no gold); g (gold, not silver); x, y."""
+    right = trajectory(1.0, [1, 1], [["a", "b"]])
+    wrong = trajectory(0.0, [1, 1, 1, 1, 1], [["a"], ["b"], ["g"], ["x", "y"]])
+    return replace(group(right, wrong), question=Question("test/q", "who?", ("Ada",), gold_doc_ids=GOLD))
+
+
+def test_why_a_search_is_disputed_follows_from_what_it_found() -> None:
+    columns = credited(stored(told()), methods_for(stored(told()), ["grpo"]))
+    searches = searches_of(4, columns)
+    assert [(s.rollout, s.turn) for s in searches] == [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert [s.c for s in searches] == [1, 1, 1, 0, 0]
+    assert [s.gold_share for s in searches] == [0.5, 1, 0, 1, 0]
+    assert [s.why for s in searches] == [Why.OTHER, Why.SPARED, Why.SILVER_MISLEADS, Why.GOLD_BLAMED, Why.OTHER]
+
+
+def test_figures_count_blame_silver_masses_and_agreement() -> None:
+    columns = credited(stored(told()), methods_for(stored(told()), ["grpo"]))
+    made = figures(searches_of(4, columns), columns)
+    grpo, calibadv = made["grpo"], made["calibadv"]
+    # GRPO blames the four searches of the wrong rollout, two of them with silver documents alone.
+    assert (grpo.searches, grpo.blamed, grpo.blamed_all_silver, grpo.blamed_any_silver) == (5, 4, 0.5, 0.5)
+    assert (calibadv.blamed, calibadv.blamed_all_silver) == (2, 0)
+    # 2 tokens of +0.71 and 5 of -0.71; calibrated: N 3 x 0.71, and the answers are balanced already (1 token each).
+    assert grpo.neg_pos == pytest.approx(2.5)
+    assert calibadv.neg_pos == pytest.approx(1.5)
+    assert calibadv.agrees == {"calibadv": 1.0, "grpo": 0.6}
+
+
+def test_the_most_disputed_search_is_one_that_one_method_blames_and_another_praises() -> None:
+    columns = credited(stored(told()), methods_for(stored(told()), ["grpo", "criticsearch"]))
+    first, *rest = most_disputed(searches_of(4, columns))
+    assert first.opposed >= max(search.opposed for search in rest)
+    opposed = [search for search in (first, *rest) if search.opposed]
+    assert all({1, -1} <= set(search.signs.values()) for search in opposed)
+
+
+def test_truth_is_of_searches_below_the_mean_with_known_gold() -> None:
+    columns = credited(stored(told(), told()), methods_for(stored(told()), ["grpo"]))
+    truth = truth_of(searches_of(4, columns))
+    assert truth is not None
+    # Of each wrong rollout: c > 0 twice, one of them gold; gold twice, one of them with c > 0.
+    assert truth.searches == 8
+    assert truth.precision is not None
+    assert truth.recall is not None
+    assert (truth.precision.value, truth.precision.low, truth.precision.high, truth.precision.of) == (0.5, 0.5, 0.5, 4)
+    assert (truth.recall.value, truth.recall.of) == (0.5, 4)
+    assert truth.calibration == ((0.0, 0.5, 4), (1.0, 0.5, 4))
+
+
+def test_without_gold_ids_or_failures_there_is_no_truth() -> None:
+    unknown = replace(told(), question=Question("test/q", "who?", ("Ada",)))
+    assert truth_of(searches_of(0, credited(stored(unknown), methods_for(stored(unknown), ["grpo"])))) is None
+    equal = group(trajectory(1.0, [1, 1], [["a"]]), trajectory(1.0, [1, 1], [["x"]]))
+    known = replace(equal, question=told().question)
+    assert truth_of(searches_of(0, credited(stored(known), methods_for(stored(known), ["grpo"])))) is None
