@@ -72,8 +72,12 @@ def _by_method(stored: StoredStep, name: str, method: Method) -> list[Credited]:
 
 async def _scored(stored: StoredStep, method: Method) -> list[Group]:
     assert method.score_turns is not None
-    score = method.score_turns()
-    return [with_turn_rewards(group, (await score(group, stored.documents)).rewards) for group in stored.groups]
+    score, scored = method.score_turns(), []
+    for group in stored.groups:
+        found = {doc for t in group.trajectories for turn in t.turns for doc in turn.doc_ids}
+        documents = {doc: stored.documents[doc] for doc in found if doc in stored.documents}
+        scored.append(with_turn_rewards(group, (await score(group, documents)).rewards))
+    return scored
 
 
 def _whitened(reasons: Reasons, mean: float, scale: float) -> Reasons:
