@@ -72,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "--disagree",
         nargs="?",
         type=int,
-        const=10,
+        const=3,
         default=0,
         metavar="N",
-        help="show the N (10) most disputed",
+        help="show the N (3) most disputed searches of each kind",
     )
     return parser
 

@@ -29,7 +29,7 @@ class Why(StrEnum):
     SILVER_MISLEADS = "found silver documents, none of them gold"
     SPARED = "found silver documents, in a rollout that failed"
     LUCKY = "found no gold passage, in a rollout that succeeded"
-    OTHER = "none of these"
+    OTHER = "is none of these"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibadv.advantages.silver import silver_documents
-from calibadv.explain.disagreement import MethodFigures, Search
+from calibadv.explain.disagreement import MethodFigures, Search, Why
 from calibadv.explain.replay import Credited
 from calibadv.explain.truth import Rate, Truth
 from calibadv.methods.reasons import Reasons, Term
@@ -45,13 +45,15 @@ def group_page(step: int, columns: Mapping[str, Credited], documents: Mapping[st
 def overview(
     searches: Sequence[Search], figures: Mapping[str, MethodFigures], truth: Truth | None, shown: int
 ) -> Iterator[RenderableType]:
-    """Methods side by side; c against the truth; the `shown` searches on which they disagree most."""
+    """Methods side by side; c against the truth; of each kind the `shown` searches on which they disagree most."""
     yield _figures_table(figures, len(searches))
     yield _agreement_table(figures)
     yield from _truth_text(truth)
     if searches and shown:
         yield _why_table(searches)
-        yield _disputed_table(searches[:shown])
+        for why in Why:
+            if alike := [search for search in searches if search.why is why][:shown]:
+                yield _disputed_table(f"disputed most: a search that {why}", alike)
 
 
 def arithmetic(reasons: Reasons) -> str:
@@ -129,8 +131,8 @@ def _truth_text(truth: Truth | None) -> Iterator[RenderableType]:
 
 def _why_table(searches: Sequence[Search]) -> Table:
     table = Table(title="what was found, beside the outcome", title_justify="left", box=None)
-    for name in ("a search …", "searches", "signs differ"):
-        table.add_column(name, justify="left" if name == "a search …" else "right")
+    for name in ("a search that", "searches", "signs differ"):
+        table.add_column(name, justify="left" if name == "a search that" else "right")
     counts = Counter(search.why for search in searches)
     opposed = Counter(search.why for search in searches if search.opposed)
     for why, count in counts.most_common():
@@ -138,8 +140,8 @@ def _why_table(searches: Sequence[Search]) -> Table:
     return table
 
 
-def _disputed_table(searches: Sequence[Search]) -> Table:
-    table = Table(title="disputed most", title_justify="left", box=None)
+def _disputed_table(title: str, searches: Sequence[Search]) -> Table:
+    table = Table(title=title, title_justify="left", box=None)
     for name in ("step", "question", "rollout, turn", "c", *searches[0].credit):
         table.add_column(name)
     for search in searches:

@@ -28,7 +28,7 @@ def calibration_reasons(
         for s, reasons in enumerate(reasons_S):
             before, soft, after = (stage[i][s] for stage in stages)
             if penalty is not None and s < len(reasons_S) - 1 and before < 0:
-                reasons = reasons.times(Term("1 - c", soft / before, penalty[i][s]))
+                reasons = reasons.times(Term("1 - c", abs(soft / before), penalty[i][s]))
             if soft and after != soft:
                 reasons = reasons.times(Term("λ N / P", after / soft, _masses_words(softened, group, lam)))
             row.append(reasons)
