@@ -17,6 +17,7 @@ import torch
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
+from calibadv.tracking.groups import read_groups
 from tests.integration.commands import ROOT, ended, start, without_seconds
 from workflows.command import run_command
 from workflows.train import main
@@ -112,6 +113,9 @@ def assert_same_run(resumed: Path, straight: Path) -> None:
     assert {record["step"] for record in records} == set(range(STEPS))
     assert without_seconds(lines(resumed / "rollouts.jsonl")) == without_seconds(records)
     assert measured(resumed) == measured(straight)
+    kept = [[(stored.step, stored.trained) for stored in read_groups(folder)] for folder in (resumed, straight)]
+    assert kept[0] == kept[1]
+    assert [step for step, _ in kept[0]] == list(range(STEPS))
     assert lines(resumed / "predictions.jsonl") == lines(straight / "predictions.jsonl")
     one, other = weights(resumed / "model"), weights(straight / "model")
     assert [name for name in other if not torch.equal(one[name], other[name])] == []

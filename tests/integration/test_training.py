@@ -19,9 +19,12 @@ from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
 from calibadv.config import load_config
+from calibadv.explain.replay import credited, methods_for
+from calibadv.tracking.groups import read_groups
 from tests.build import overrides_of
 from tests.integration.commands import ROOT, ended, killed_on_error, start, wait_for
 from tests.integration.runs import STEPS, WATCHED, Place, assert_same_run, assert_saved, lines, weights
+from workflows.explain import main as explain
 
 pytestmark = pytest.mark.integration
 
@@ -87,6 +90,23 @@ def test_configuration_reloads_as_what_was_run(finished: Path, place: Place) -> 
     overrides = place.arguments("first", **WATCHED)
     asked = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", overrides_of(*overrides))
     assert load_config(finished / "config.toml") == asked
+
+
+def test_stored_groups_credited_again_have_the_credit_that_trained(finished: Path) -> None:
+    steps = list(read_groups(finished))
+    assert [stored.step for stored in steps] == list(range(STEPS))
+    trained = [row_S for stored in steps for rows in stored.trained for row_S in rows]
+    again = [
+        row_S
+        for stored in steps
+        for columns in credited(stored, methods_for(stored))
+        for row_S in columns["calibadv"].credit
+    ]
+    assert len(trained) == STEPS * 2 * 3
+    assert any(value < 0 for row_S in trained for value in row_S)
+    for row_S, expected in zip(again, trained, strict=True):
+        assert row_S == pytest.approx(expected, abs=1e-6)
+    assert explain([str(finished), "--disagree"]) == 0
 
 
 def test_sampled_rollouts_are_whole_groups_with_their_credit(finished: Path) -> None:
