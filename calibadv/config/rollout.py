@@ -140,8 +140,6 @@ class RolloutConfig(Section):
                 f"rollout.tools = {', '.join(names)}, and rollout.dialogue = 'tags' has a tag for the search "
                 "alone: set it to 'hermes' or 'template'"
             )
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"rollout.tools: two tools are called {twice!r}: give one another name")
         return self
 
     @model_validator(mode="after")

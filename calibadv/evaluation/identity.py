@@ -38,7 +38,7 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
         "model": {"files": model_digest},
         "set": {"questions": len(questions), "content": questions_digest(questions)},
         "corpus": {"content": corpus_digest},
-        "search": search_identity(config) | _code(config.search.tool),
+        "search": search_identity(config) | _code(config.search.tool, "search.tool"),
         "dialogue": {
             "prefill": config.method.make().prefill,
             **_dialogue(config),
@@ -63,13 +63,13 @@ def _dialogue(config: Config) -> dict[str, Any]:
         each.model_dump(mode="json", include=set(DIALOGUE)) for each in (config.rollout, RolloutConfig())
     )
     values["tools"] = [
-        tool.model_dump(exclude=means) | {"code": digest(tool.function, KEY)} for tool in config.rollout.tools
+        tool.model_dump(mode="json", exclude=means) | _code(tool.function, KEY) for tool in config.rollout.tools
     ]
     return {name: values[name] for name in DIALOGUE if name not in _SINCE or values[name] != defaults[name]}
 
 
-def _code(tool: str) -> dict[str, str]:
-    return {"code": digest(tool, "search.tool")} if tool else {}
+def _code(reference: str, key: str) -> dict[str, str]:
+    return {"code": digest(reference, key)} if reference else {}
 
 
 def keep_identity(folder: Path, wanted: Identity, about: Mapping[str, str]) -> None:

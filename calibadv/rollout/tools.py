@@ -1,4 +1,4 @@
-"""Tools beside the search (`[[rollout.tools]]`): a function of the user's, described by its type hints and docstring.
+"""Tools beside the search (`[[rollout.tools]]`): functions of the user's, and what MCP servers offer.
 
 What a policy gets wrong, it is told. What a tool gets wrong is the environment's fault: it is tried again, and then the
 rollout is given up; the policy never sees it.
@@ -14,7 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, NotRequired
+from typing import Any, ClassVar, NotRequired, Protocol
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator, with_config
 from typing_extensions import TypedDict
@@ -32,14 +32,20 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
 class ToolConfig(Section):
-    """One tool."""
+    """A function, or an MCP server."""
 
     decides: ClassVar[Decides] = Decides.DIALOGUE
 
-    function: str
+    function: str = ""
     """A function of your own, as file.py:name or package.module:name."""
+    command: tuple[str, ...] = ()
+    """What starts an MCP server that is spoken to through its standard input; each engine starts its own."""
+    env: tuple[str, ...] = ()
+    """Names of the environment variables that such a server is given."""
+    url: Means[str] = ""
+    """Address of an MCP server, e.g. http://127.0.0.1:8000/mcp."""
     name: str = ""
-    """What the policy calls it; "" = the function's name."""
+    """What the policy calls a function, "" = its own name; of an MCP server the one tool to offer, "" = all."""
     max_tokens: Tokens = 512
     """Tokens of a result; what is more is cut."""
     timeout_s: Means[Seconds] = 30.0
@@ -48,22 +54,44 @@ class ToolConfig(Section):
     """Attempts after one that failed."""
 
     @model_validator(mode="after")
-    def _named(self) -> ToolConfig:
-        if not _NAME.fullmatch(self.called) or self.called == SEARCH:
-            raise ValueError(
-                f"{KEY}: a tool is called {self.called!r}; expected letters, digits, '_' and '-', and not {SEARCH!r}, "
-                "which is the search (search.tool)"
-            )
+    def _one_kind(self) -> ToolConfig:
+        if sum(map(bool, (self.function, self.command, self.url))) != 1:
+            raise ValueError(f"{KEY}: expected one of function, command and url for each tool")
+        if self.function:
+            check_name(self.called)
         return self
 
     @property
     def called(self) -> str:
-        return self.name or self.function.rpartition(":")[2]
+        """The name of the tool, or of the server."""
+        return self.name or self.function.rpartition(":")[2] or self.url or " ".join(self.command)
+
+
+def check_name(name: str) -> None:
+    """ValueError for what a policy cannot call."""
+    if not _NAME.fullmatch(name) or name == SEARCH:
+        raise ValueError(
+            f"{KEY}: a tool is called {name!r}; expected letters, digits, '_' and '-', and not {SEARCH!r}, which is "
+            "the search (search.tool)"
+        )
+
+
+class Tool(Protocol):
+    """A `ToolFn` that says what it is."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def schema(self) -> Schema:
+        """What the policy is told of it: name, description and parameters."""
+
+    async def __call__(self, arguments: Mapping[str, Any]) -> Result: ...
 
 
 @dataclass(frozen=True)
-class Tool:
-    """A `ToolFn` over a function. One that is not asynchronous is called in a thread: other rollouts go on."""
+class FunctionTool:
+    """A `Tool` over a function. One that is not asynchronous is called in a thread: other rollouts go on."""
 
     config: ToolConfig
     function: Callable[..., Any]
@@ -88,17 +116,7 @@ class Tool:
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             return Result(text=f"Error: {self.name}: {wrong}", max_tokens=self.config.max_tokens)
-        for attempt in range(self.config.retries + 1):
-            try:
-                async with asyncio.timeout(self.config.timeout_s):
-                    return Result(text=_as_text(await self._call(given)), max_tokens=self.config.max_tokens)
-            except Exception as error:
-                if attempt == self.config.retries:
-                    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                    logger.warning("tool %s gave nothing for %s (%s): the rollout is given up", self.name, given, said)
-                    raise ToolFailed(f"tool {self.name}: {said}") from error
-                await asyncio.sleep(RETRY_AFTER_S * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+        return await tried(self.config, self.name, given, self._call)
 
     async def _call(self, given: Mapping[str, Any]) -> Any:
         if inspect.iscoroutinefunction(self.function):
@@ -107,19 +125,50 @@ class Tool:
         return await result if isinstance(result, Awaitable) else result
 
 
+async def tried(
+    config: ToolConfig, name: str, given: Mapping[str, Any], call: Callable[[Mapping[str, Any]], Awaitable[Any]]
+) -> Result:
+    """What the call gives, within the tool's time and tries. Raises `ToolFailed`."""
+    for attempt in range(config.retries + 1):
+        try:
+            async with asyncio.timeout(config.timeout_s):
+                return Result(text=_as_text(await call(given)), max_tokens=config.max_tokens)
+        except Exception as error:
+            if attempt == config.retries:
+                said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                logger.warning("tool %s gave nothing for %s (%s): the rollout is given up", name, given, said)
+                raise ToolFailed(f"tool {name}: {said}") from error
+            await asyncio.sleep(RETRY_AFTER_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
 def make_tools(configs: Sequence[ToolConfig]) -> tuple[Tool, ...]:
-    """The tools that settings name. ValueError for one that cannot be described to a policy."""
-    return tuple(_made(config) for config in configs)
+    """The tools that settings name. MCP servers are asked what they offer, once in a process.
+
+    ValueError for one that cannot be described to a policy, or has another's name.
+    """
+    tools: list[Tool] = []
+    for config in configs:
+        if config.function:
+            tools.append(_made(config))
+        else:
+            from calibadv.rollout.mcp_tools import offered  # an extra: only where it is asked for
+
+            tools += offered(config)
+    names = [tool.name for tool in tools]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{KEY}: two tools are called {twice!r}: give one another name")
+    return tuple(tools)
 
 
-def _made(config: ToolConfig) -> Tool:
+def _made(config: ToolConfig) -> FunctionTool:
     function = load(config.function, KEY)
     if not callable(function):
         raise ValueError(f"{KEY}: {config.function!r} is no function: it is {function!r}")
     if not inspect.getdoc(function):
         raise ValueError(f"{KEY}: {config.function!r} has no docstring, which tells the policy what it does: write one")
     try:
-        tool = Tool(config, function)
+        tool = FunctionTool(config, function)
         json.dumps(tool.schema)
     except Exception as error:
         raise ValueError(f"{KEY}: {config.function!r} cannot be described to a policy: {error}") from error

@@ -56,7 +56,7 @@ def try_user_code(config: Config, question: Question) -> None:
         logger.info("search.tool %s: %d documents for %r: %s", config.search.tool, len(found), question.text, titles)
     for tool in make_tools(config.rollout.tools):
         about = tool.schema["function"]
-        given = ", ".join(about["parameters"]["properties"])
+        given = ", ".join(about["parameters"].get("properties", ()))
         logger.info("tool %s(%s): %s", tool.name, given, about["description"].partition("\n")[0])
 
 
@@ -66,7 +66,7 @@ def code_digests(config: Config) -> dict[str, str]:
         "reward.outcome": config.reward.outcome,
         "search.tool": config.search.tool,
         "method.name": config.method.name,
-        **{f"rollout.tools.{tool.called}": tool.function for tool in config.rollout.tools},
+        **{f"rollout.tools.{tool.called}": tool.function for tool in config.rollout.tools if tool.function},
     }
     return {key: digest(value, key) for key, value in named.items() if names_code(value)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from calibadv.pocket import policy_path
 from tests.integration.commands import ROOT, ended, ray_folder, start, without_seconds
 from tests.integration.runs import SMALL, lines
+from tests.rollout.chat_templates import QWEN3
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +21,7 @@ def examples() -> str:
     """mine.py as the page has it; the import that must come first in a file is put there."""
     page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     return "\n\n".join(blocks)
 
 
@@ -88,6 +90,43 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
     for step in lines(again / "metrics.jsonl"):
         assert (step["search/calls"], step["search/cost"], step["search/hit_rate"]) == (0, 0, 1)
         assert step["search/queries"] == step["search/hits"] > 0
+
+
+@pytest.mark.parametrize("dialogue", ["hermes", "template"])
+def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(dialogue: str, tmp_path: Path) -> None:
+    # The pocket policy knows neither: what its turns are worth is a matter of tests/rollout/test_chat_dialogue.py.
+    (tmp_path / "mine.py").write_text(examples(), encoding="utf-8")
+    policy = shutil.copytree(policy_path(), tmp_path / "policy")
+    (policy / "chat_template.jinja").write_text(QWEN3, encoding="utf-8")
+    given = SMALL | {
+        "run.name": dialogue,
+        "run.folder": "runs",
+        "run.cache": "cache",
+        "model.path": str(policy),
+        "data.questions_per_step": "2",
+        "data.test_questions": "2",
+        "search.tool": "mine.py:search",
+        "sentinel.unready": "off",
+        "rollout.dialogue": dialogue,
+        "rollout.tools": '[{function = "mine.py:calculate", timeout_s = 5, max_tokens = 64}]',
+        "rollout.on_void_turn": "retry",
+        "rollout.max_turns": "2",
+        "rollout.max_prompt_tokens": "1400",
+        "rollout.max_turn_tokens": "24",
+        "rollout.max_tokens": "2000",
+    }
+    arguments = [part for key, value in given.items() for part in (f"--{key}", value)]
+    with ray_folder() as ray:
+        code, output = ended(start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray))
+    assert code == 0, output
+    assert "tool calculate(expression): Gives the value of an arithmetic expression" in output
+    folder = tmp_path / "runs" / dialogue
+    _, *steps = lines(folder / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 2]
+    assert all(step["rollout/infra_failed_count"] == 0 for step in steps)
+    config = (folder / "config.toml").read_text(encoding="utf-8")
+    assert f'dialogue = "{dialogue}"' in config
+    assert "[[rollout.tools]]" in config
 
 
 def test_the_example_of_the_python_api_trains_with_its_own_reward(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def any_number(*numbers: int) -> int:
     return sum(numbers)
 
 
-def unspeakable(x: Tool) -> str:
+def unspeakable(x: ToolFailed) -> str:
     """Takes what JSON cannot hold."""
     return str(x)
 
@@ -146,6 +146,12 @@ def test_a_function_that_cannot_be_described_is_refused(function: Any, said: str
         tool(function)
 
 
+def test_two_tools_of_one_name_are_refused() -> None:
+    twice = [ToolConfig(function=hand_in(calculate))] * 2
+    with pytest.raises(ValueError, match="two tools are called 'calculate': give one another name"):
+        make_tools(twice)
+
+
 async def test_a_tool_goes_to_another_process() -> None:
     made = tool(calculate)
     assert made.schema
@@ -160,7 +166,7 @@ def test_settings_that_cannot_be() -> None:
 
     one = {"function": "t.py:add"}
     assert "rollout.dialogue = 'tags' has a tag for the search alone: set it to" in refused(tools=[one])
-    assert "two tools are called 'add'" in refused(dialogue="hermes", tools=[one, {"function": "u.py:add"}])
+    assert "expected one of function, command and url" in refused(dialogue="hermes", tools=[{"name": "add"}])
     assert "a tool is called 'search'" in refused(dialogue="hermes", tools=[{"function": "t.py:search"}])
     assert "rollout.template_arguments.tools cannot be set" in refused(template_arguments={"tools": []})
     assert "did you mean 'rollout.tools'" in str(_unknown({"tools.x": 1}))

@@ -1,0 +1,158 @@
+"""Tools of an MCP server, started by a command or reached by its address (the `mcp` package).
+
+A server is connected to once a process, by a task of its own: a connection must be closed where it was opened. After a
+failed call it is connected to anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from calibadv.rollout.protocols import Result
+from calibadv.rollout.tools import KEY, Schema, ToolConfig, check_name, tried
+
+try:
+    from mcp import Client, MCPError, StdioServerParameters
+    from mcp.types import INVALID_PARAMS, CallToolResult
+    from mcp.types import Tool as Offer
+except ImportError as error:
+    raise ValueError(f"{KEY} names an MCP server, and the package mcp is not installed: pip install mcp") from error
+
+
+@dataclass(frozen=True)
+class McpTool:
+    """A `Tool` of a server."""
+
+    config: ToolConfig
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def schema(self) -> Schema:
+        about = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": about}
+
+    async def __call__(self, arguments: Mapping[str, Any]) -> Result:
+        """The tool's text, also where it says that the call was wrong. Raises `ToolFailed`."""
+        return await tried(self.config, self.name, arguments, self._call)
+
+    async def _call(self, arguments: Mapping[str, Any]) -> str:
+        connection = _connection(self.config)
+        try:
+            client = await connection.client()
+            return _text_of(await client.call_tool(self.name, dict(arguments)))
+        except asyncio.CancelledError:  # out of time; others may be waiting for this connection's answers
+            if not connection.open:
+                connection.close()
+            raise
+        except Exception as error:
+            if isinstance(error, MCPError) and error.code == INVALID_PARAMS:  # the policy's fault
+                return f"Error: {error}"
+            connection.close()
+            raise
+
+
+def offered(config: ToolConfig) -> tuple[McpTool, ...]:
+    """The tools that the server offers, or the one that is named. ValueError where it does not answer or has none."""
+    found = _listed(config.model_copy(update={"name": ""}))
+    tools = [
+        McpTool(config, tool.name, tool.description or tool.name, tool.input_schema)
+        for tool in found
+        if config.name in ("", tool.name)
+    ]
+    if not tools:
+        names = ", ".join(tool.name for tool in found) or "none"
+        raise ValueError(f"{KEY}: the MCP server {_place(config)!r} has no tool {config.name!r}; it offers {names}")
+    for tool in tools:
+        check_name(tool.name)
+    return tuple(tools)
+
+
+@cache
+def _listed(config: ToolConfig) -> Sequence[Offer]:
+    async def ask() -> Sequence[Offer]:
+        async with asyncio.timeout(config.timeout_s), Client(_server(config)) as client:
+            return (await client.list_tools()).tools
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # a loop may run in this one
+            return thread.submit(asyncio.run, ask()).result()
+    except Exception as error:
+        cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        said = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        raise ValueError(f"{KEY}: the MCP server {_place(config)!r} does not answer ({said})") from error
+
+
+class _Connection:
+    def __init__(self, config: ToolConfig) -> None:
+        self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._given_up = False
+        self._task = asyncio.create_task(self._hold(config))
+
+    async def client(self) -> Client:
+        return await asyncio.shield(self._ready)
+
+    @property
+    def open(self) -> bool:
+        return self._ready.done() and not self.closed
+
+    @property
+    def closed(self) -> bool:
+        return self._given_up or self._task.done()
+
+    def close(self) -> None:
+        self._given_up = True  # before the task has ended
+        self._task.cancel()
+
+    async def _hold(self, config: ToolConfig) -> None:
+        try:
+            async with Client(_server(config)) as client:
+                self._ready.set_result(client)
+                await asyncio.Event().wait()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._fail(ConnectionError("the connection was closed"))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # whether or not anybody waits for it
+
+
+_connections: dict[tuple[int, ToolConfig], _Connection] = {}
+
+
+def _connection(config: ToolConfig) -> _Connection:
+    """The open connection of this event loop."""
+    key = (id(asyncio.get_running_loop()), config)
+    if key not in _connections or _connections[key].closed:
+        _connections[key] = _Connection(config)
+    return _connections[key]
+
+
+def _server(config: ToolConfig) -> StdioServerParameters | str:
+    if config.url:
+        return config.url
+    command, *arguments = config.command
+    given = {name: os.environ[name] for name in config.env if name in os.environ}
+    return StdioServerParameters(command=command, args=arguments, env=given)
+
+
+def _place(config: ToolConfig) -> str:
+    return config.url or " ".join(config.command)
+
+
+def _text_of(result: CallToolResult) -> str:
+    text = "\n".join(block.text for block in result.content if block.type == "text")
+    if not text and result.structured_content is not None:
+        text = json.dumps(result.structured_content, ensure_ascii=False)
+    return f"Error: {text}" if result.is_error else text

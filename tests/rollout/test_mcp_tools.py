@@ -1,0 +1,89 @@
+"""Tools of a real MCP server, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibadv.rollout import tools
+from calibadv.rollout.protocols import ToolFailed
+from calibadv.rollout.tools import Tool, ToolConfig, make_tools
+
+COMMAND = (sys.executable, str(Path(__file__).with_name("mcp_calculator.py")))
+SERVER = {"command": COMMAND, "env": ("CALCULATOR_TOLD",), "retries": 0, "timeout_s": 120.0}
+
+
+def named(name: str, **settings: Any) -> Tool:
+    (tool,) = make_tools([ToolConfig(**{**SERVER, "name": name, **settings})])
+    return tool
+
+
+def test_a_server_says_what_it_offers() -> None:
+    every = make_tools([ToolConfig(**SERVER)])
+    assert [tool.name for tool in every] == ["add", "told", "end"]
+    about = every[0].schema["function"]
+    assert about["description"] == "Adds two numbers."
+    assert about["parameters"]["required"] == ["a", "b"]
+    with pytest.raises(ValueError, match="has no tool 'divide'; it offers add, told, end"):
+        named("divide")
+
+
+async def test_a_server_is_called_over_one_connection_and_started_again_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tools, "RETRY_AFTER_S", 0.0)
+    monkeypatch.setenv("CALCULATOR_TOLD", "a secret")
+    monkeypatch.setenv("CALCULATOR_UNTOLD", "another")
+    every = {tool.name: tool for tool in make_tools([ToolConfig(**SERVER, max_tokens=9)])}
+    results = await asyncio.gather(*(every["add"]({"a": a, "b": 1}) for a in range(8)))
+    assert [result.text for result in results] == [str(a + 1) for a in range(8)]
+    assert {result.max_tokens for result in results} == {9}
+    told = await every["told"]({})
+    assert told.text == "a secret, nothing"
+    wrong = await every["add"]({"a": "x", "b": 1})  # the policy's fault
+    assert (wrong.text or "").startswith("Error: ")
+    with pytest.raises(ToolFailed, match="tool end: "):  # the environment's
+        await every["end"]({})
+    assert (await every["add"]({"a": 1, "b": 2})).text == "3"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{"command": ("/no/such/command",)}, {"command": (), "url": "http://127.0.0.1:9/mcp"}],
+    ids=["no command", "nobody there"],
+)
+def test_a_server_that_does_not_answer_is_refused_in_a_line(place: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="does not answer") as error:
+        make_tools([ToolConfig(**SERVER | place)])
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*COMMAND, str(port)], stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            assert process.poll() is None
+            with socket.socket() as tried:
+                if tried.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def test_a_server_is_reached_by_its_address(url: str) -> None:
+    assert (await named("add", command=(), url=url)({"a": 20, "b": 22})).text == "42"
