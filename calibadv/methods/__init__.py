@@ -11,6 +11,7 @@ from pydantic import ValidationError, validate_call
 
 from calibadv.methods.calibadv import calibadv
 from calibadv.methods.criticsearch import criticsearch
+from calibadv.methods.first_exposure import first_exposure
 from calibadv.methods.gigpo import gigpo
 from calibadv.methods.grpo import grpo
 from calibadv.methods.lld import lld
@@ -20,12 +21,14 @@ from calibadv.methods.ppo import ppo
 from calibadv.methods.simpletir import simpletir
 from calibadv.methods.stepsearch import stepsearch
 from calibadv.methods.tree_grpo import tree_grpo
+from calibadv.methods.w_reinforce import w_reinforce
 from calibadv.nearest import did_you_mean
 from calibadv.user_code import load, names_code
 
 METHODS: dict[str, Callable[..., Method]] = {
     "calibadv": calibadv,
     "criticsearch": criticsearch,
+    "first_exposure": first_exposure,
     "gigpo": gigpo,
     "grpo": grpo,
     "lld": lld,
@@ -34,6 +37,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "simpletir": simpletir,
     "stepsearch": stepsearch,
     "tree_grpo": tree_grpo,
+    "w_reinforce": w_reinforce,
 }
 
 

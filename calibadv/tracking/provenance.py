@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]  # of the repository, where this is one
 _COLORS = {
     "calibadv": "#2563eb",
     "criticsearch": "#7f9a12",
+    "first_exposure": "#0d9488",
     "gigpo": "#db2777",
     "grpo": "#ea580c",
     "lld": "#dc2626",
@@ -24,6 +25,7 @@ _COLORS = {
     "simpletir": "#16a34a",
     "stepsearch": "#7c3aed",
     "tree_grpo": "#0891b2",
+    "w_reinforce": "#ca8a04",
 }
 
 

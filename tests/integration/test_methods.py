@@ -71,7 +71,11 @@ def steps_of(run: Path) -> list[Row]:
     return [row for row in map(json.loads, lines) if row["step"] > 0]
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+# Of those that assign credit and do nothing else one is enough here: the laboratory trains each (tests/lab).
+CREDIT_ALONE = {"first_exposure", "gigpo", "w_reinforce"}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - CREDIT_ALONE))
 def test_a_method_trains(run_of: RunOf, name: str) -> None:
     rows = steps_of(run_of(name))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
@@ -110,6 +114,6 @@ def test_llds_own_term_is_reported(run_of: RunOf) -> None:
 
 
 def test_methods_of_one_plan_sample_alike_at_first_and_learn_differently(run_of: RunOf) -> None:
-    rows = {name: steps_of(run_of(name)) for name in ("grpo", "ppo", "gigpo", "criticsearch", "stepsearch")}
+    rows = {name: steps_of(run_of(name)) for name in ("grpo", "ppo", "criticsearch", "stepsearch")}
     assert len({(steps[0]["learner/tokens"], steps[0]["reward/mean"]) for steps in rows.values()}) == 1
     assert len({tuple(step["learner/grad_norm"] for step in steps) for steps in rows.values()}) == len(rows)
