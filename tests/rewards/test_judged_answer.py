@@ -105,7 +105,7 @@ async def test_no_more_calls_than_allowed_are_in_flight(server: JudgeServer) -> 
 
 def test_the_page_shows_a_configuration_that_is_accepted(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (shown,) = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "judge" in block]
     (tmp_path / "recipe.toml").write_text(shown)
     assert load_config(tmp_path / "recipe.toml").reward.judge == Endpoint("http://127.0.0.1:8000/v1", "NAME")
 
