@@ -62,6 +62,21 @@ def test_a_section_may_hold_a_function_as_well() -> None:
     assert load("tests.test_api:find", "search.tool") is find
 
 
+def test_tools_are_functions_references_or_entries_and_need_a_dialogue_that_calls_them() -> None:
+    def add(a: float, b: float) -> float:
+        """Adds."""
+        return a + b
+
+    assert api._tool(add) == {"function": "tests.test_api:add"}
+    assert load("tests.test_api:add", "rollout.tools") is add
+    assert api._tool("tools.py:add") == {"function": "tools.py:add"}
+    assert api._tool({"function": add, "name": "plus"}) == {"function": "tests.test_api:add", "name": "plus"}
+    config = api._config("pocket", {"rollout.tools": [api._tool(add)], "rollout.dialogue": "hermes"})
+    assert [tool.called for tool in config.rollout.tools] == ["add"]
+    with pytest.raises(ValueError, match=r"rollout\.tools = add, and rollout\.dialogue = 'tags'"):
+        calibadv.train("pocket", tools=[add])
+
+
 def test_bad_input_is_a_value_error_before_anything_starts() -> None:
     with pytest.raises(ValueError, match=r"reward\.outcome = 'f2' is not known"):
         calibadv.train("pocket", reward="f2")

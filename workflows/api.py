@@ -32,18 +32,23 @@ def train(
     reward: str | OutcomeFn | Mapping[str, Any] | None = None,
     search: str | ToolFn | Mapping[str, Any] | None = None,
     method: str | Callable[..., Method] | Mapping[str, Any] | None = None,
+    tools: Sequence[str | Callable[..., Any] | Mapping[str, Any]] = (),
     **sections: Mapping[str, Any],
 ) -> Run:
     """Trains a search agent and returns its run, which is in `run.folder` and in MLflow as any other.
 
     `recipe`: a name of ours, a TOML file, or a configuration; `sections` go over it: `run={"steps": 2}`. `reward`,
     `search` and `method` are names, references (`file.py:name`) or functions, as docs/extend.md has them; or the
-    section of that name, in which a function may stand too: `search={"tool": find, "top_k": 5}`. Raises ValueError for
-    input that is refused, before anything starts, and whatever ends the run early. A local Ray is started and ended;
-    inside one that is up that one is used.
+    section of that name, in which a function may stand too: `search={"tool": find, "top_k": 5}`. `tools` are functions,
+    references, or entries of `rollout.tools`, beside the search; they need
+    `rollout={"dialogue": "hermes"}` or "template". Raises ValueError for input that is refused, before anything starts,
+    and whatever ends the run early. A local Ray is started and ended; inside one that is up that one is used.
     """
     given = {"reward": reward, "search": search, "method": method}
-    config = _config(recipe, _settings({**sections, **{name: value for name, value in given.items() if value}}))
+    settings = _settings({**sections, **{name: value for name, value in given.items() if value}})
+    if tools:
+        settings["rollout.tools"] = [*settings.get("rollout.tools", ()), *map(_tool, tools)]
+    config = _config(recipe, settings)
     with open_view(config.run.steps) as view:
         train_run(config, view)
     return Run(config.run.folder / config.run_name)
@@ -112,6 +117,12 @@ def _settings(sections: Mapping[str, Any]) -> dict[str, Any]:
         for name, values in whole.items()
         for key, value in values.items()
     }
+
+
+def _tool(given: str | Callable[..., Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of `rollout.tools`."""
+    entry = dict(given) if isinstance(given, Mapping) else {"function": given}
+    return {key: hand_in(value) if callable(value) else value for key, value in entry.items()}
 
 
 def _config(recipe: str | Path | Config, settings: Mapping[str, Any]) -> Config:
