@@ -108,6 +108,11 @@ class Trajectory:
     reward_parts: Mapping[str, float] = field(default_factory=dict)  # that the reward is the sum of, if it is
 
     @property
+    def doc_ids(self) -> frozenset[str]:
+        """Of all documents that it retrieved."""
+        return frozenset(doc for turn in self.turns for doc in turn.doc_ids)
+
+    @property
     def num_actions(self) -> int:
         """N, the number of sampled (trainable) tokens."""
         return sum(len(turn.action_ids) for turn in self.turns)
@@ -124,3 +129,8 @@ class Group:
 
     question: Question
     trajectories: tuple[Trajectory, ...]
+
+    @property
+    def doc_ids(self) -> frozenset[str]:
+        """Of all documents that its trajectories retrieved."""
+        return frozenset().union(*(trajectory.doc_ids for trajectory in self.trajectories))

@@ -18,14 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflows.command import run_command
-
-RUNS = Path("runs")  # where a name is looked for
+from workflows.runs import RUNS, found_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; ValueError for a run without stored groups, a step, question or method that is not there."""
     asked = _parser().parse_args(arguments)
-    run = next((path for path in (asked.run, RUNS / asked.run) if path.is_dir()), asked.run)
     with loading():
         from rich.console import Console
 
@@ -34,23 +32,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from calibadv.explain.replay import credited, methods_for
         from calibadv.explain.truth import truth_of
         from calibadv.tracking.groups import read_groups
-    console = Console()
-    searches, groups, pages = [], [], 0
-    for stored in read_groups(run, asked.step):
-        columns = credited(stored, methods_for(stored, asked.method))
-        groups += columns
-        searches += searches_of(stored.step, columns)
-        for group, by_method in zip(stored.groups, columns, strict=True):
-            if group.question.id == asked.question:
-                console.print(group_page(stored.step, by_method, stored.documents))
-                pages += 1
+    console, run = Console(), found_run(asked.run) or asked.run
+    steps = [(stored, credited(stored, methods_for(stored, asked.method))) for stored in read_groups(run, asked.step)]
     if asked.question is None:
+        groups = [columns for _, by_group in steps for columns in by_group]
+        searches = [search for stored, by_group in steps for search in searches_of(stored.step, by_group)]
         disputed = most_disputed(searches) if asked.disagree else searches
         for part in overview(disputed, figures(searches, groups), truth_of(searches), asked.disagree):
             console.print(part, "")
-    elif not pages:
-        ids = sorted({by_method.group.question.id for columns in groups for by_method in columns.values()})
+        return 0
+    pages = [
+        group_page(stored.step, columns, stored.documents)
+        for stored, by_group in steps
+        for group, columns in zip(stored.groups, by_group, strict=True)
+        if group.question.id == asked.question
+    ]
+    if not pages:
+        ids = sorted({group.question.id for stored, _ in steps for group in stored.groups})
         raise ValueError(f"{run} has no stored group of the question {asked.question!r}; it has {', '.join(ids[:8])} …")
+    for page in pages:
+        console.print(page)
     return 0
 
 

@@ -15,14 +15,12 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from calibadv.config import Config, ConfigError, command_line, load_config
 from workflows.command import run_command
+from workflows.runs import RUNS, found_run
 from workflows.shipped import RECIPES, recipe_file
-
-RUNS = Path("runs")  # where --resume looks for a name
 
 
 def main(
@@ -64,7 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
     resume = known.resume is not None
     if not known.resume:
         return Command(load_config(known.config or RECIPES / "pocket.toml", overrides), resume, known.dry_run)
-    folder = next((path for path in (Path(known.resume), RUNS / known.resume) if path.is_dir()), None)
+    folder = found_run(known.resume)
     if folder is None or not (folder / "config.toml").is_file():
         raise ConfigError(
             f"--resume {known.resume}: neither {known.resume} nor {RUNS / known.resume} is the folder of a run (with a "
@@ -79,7 +77,7 @@ def show(asked: Command) -> int:
     with loading():
         from rich.console import Console
 
-        from calibadv.cluster.factories import make_dialogue
+        from calibadv.cluster.factories import open_dialogue
         from calibadv.memory.plan import plan_of
         from calibadv.training.inputs import check_inputs
         from calibadv.views.dialogue import dialogue_page
@@ -88,7 +86,7 @@ def show(asked: Command) -> int:
     console.print(plan_page(config, plan_of(config)))
     inputs = check_inputs(config, resume=asked.resume)
     if inputs.model.is_dir():
-        dialogue = make_dialogue(config, inputs.method, str(inputs.model))
+        dialogue = open_dialogue(config, inputs.method, str(inputs.model))  # whose problems `check_inputs` has told
         tools = getattr(dialogue, "tools", ())
         console.print(dialogue_page(dialogue, config.rollout.dialogue, inputs.train_questions[0].text, tools))
     return 0

@@ -20,8 +20,7 @@ def rebalance_answers(credit: Credit, group: Group, *, lam: float = 1.0, one_sid
     one of them is 0 the ratio is undefined: `keep` leaves the group as it is (paper), `zero` sets every final-step
     advantage of the group to 0 (reference).
     """
-    finals = [step_slices(trajectory)[-1] for trajectory in group.trajectories]
-    return _balanced(credit, finals, lam, one_sided)
+    return _balanced(credit, final_tokens(group), lam, one_sided)
 
 
 def rebalance_every_step(credit: Credit, group: Group, *, lam: float = 1.0, one_sided: OneSided = "keep") -> Credit:
@@ -29,11 +28,20 @@ def rebalance_every_step(credit: Credit, group: Group, *, lam: float = 1.0, one_
 
     The sweep of lambda in the paper (sec. 4.4, figure 6). A trajectory that ended earlier has no part in an index.
     """
-    steps = [step_slices(trajectory) for trajectory in group.trajectories]
-    for index in range(max(map(len, steps))):
-        at_index = [slices[index] if index < len(slices) else slice(0) for slices in steps]
-        credit = _balanced(credit, at_index, lam, one_sided)
+    for index in range(max(len(trajectory.turns) for trajectory in group.trajectories)):
+        credit = _balanced(credit, tokens_at(group, index), lam, one_sided)
     return credit
+
+
+def final_tokens(group: Group) -> list[slice]:
+    """Where the final step's tokens are, a slice a trajectory."""
+    return [step_slices(trajectory)[-1] for trajectory in group.trajectories]
+
+
+def tokens_at(group: Group, index: int) -> list[slice]:
+    """Where the tokens of the turns of one step index are; an empty slice for a trajectory that ended earlier."""
+    steps = [step_slices(trajectory) for trajectory in group.trajectories]
+    return [slices[index] if index < len(slices) else slice(0) for slices in steps]
 
 
 def _balanced(credit: Credit, tokens: Sequence[slice], lam: float, one_sided: OneSided) -> Credit:

@@ -25,7 +25,7 @@ SHARED_DOCUMENTS = 1  # reference: a step sharing more documents than this with 
 def silver_documents(group: Group, *, correct_threshold: float = 0.7, best_tier_only: bool = False) -> frozenset[str]:
     """Ids of the documents that the group's `correct_rollouts` retrieved; empty if none is correct."""
     correct = correct_rollouts(group, correct_threshold=correct_threshold, best_tier_only=best_tier_only)
-    return frozenset(doc for i in correct for turn in group.trajectories[i].turns for doc in turn.doc_ids)
+    return frozenset().union(*(group.trajectories[i].doc_ids for i in correct))
 
 
 def correct_rollouts(group: Group, *, correct_threshold: float = 0.7, best_tier_only: bool = False) -> list[int]:

@@ -29,6 +29,6 @@ class FinishedRow:
     index: int
     engine: str
     rolled: RolledGroup
-    sampled: bool = False
+    sampled: bool = False  # as the row's
     started_s: float = 0.0  # Unix time
     finished_s: float = 0.0

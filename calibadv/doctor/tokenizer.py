@@ -13,7 +13,7 @@ import numpy as np
 from calibadv.doctor.data import first_questions
 from calibadv.doctor.finding import Finding, State, failed, passed, warned
 from calibadv.doctor.subject import Subject
-from calibadv.rollout.chat_template import messages_of, rendered
+from calibadv.rollout.chat_template import messages_of, parts_at, rendered
 from calibadv.rollout.dialogues.chat import ChatDialogue
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import Result
@@ -115,7 +115,7 @@ def pieces(dialogue: TagsDialogue) -> Finding:
     whole, wanted = decode(np.concatenate([prompt, action, observation])), "".join(expected)
     if whole == wanted:
         return passed(name, "prompt, action and observation, encoded apart, read as they were written")
-    at = next((i for i, (a, b) in enumerate(zip(whole, wanted, strict=False)) if a != b), min(len(whole), len(wanted)))
+    at = parts_at(whole, wanted)
     said = f"{wanted[max(0, at - 20) : at + 20]!r} reads {whole[max(0, at - 20) : at + 20]!r}"
     if _TAG.findall(whole) == _TAG.findall(wanted):
         remedy = "nothing, if only white space differs: the policy sees it in training and in use alike"

@@ -6,7 +6,7 @@ A *search* here is an intermediate search turn. Credit within 1e-6 of 0 is no bl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
@@ -15,9 +15,10 @@ import numpy as np
 
 from calibadv.advantages.group import EQUAL_REWARDS
 from calibadv.advantages.silver import silver_documents, step_scores
-from calibadv.diagnostics import all_silver
+from calibadv.advantages.turns import spread
+from calibadv.diagnostics import all_silver, neg_pos_ratio, penalised_share
 from calibadv.explain.replay import Credited
-from calibadv.types import Group, TurnKind
+from calibadv.types import FloatArray, Group, TurnKind
 
 NOTHING = 1e-6
 
@@ -44,22 +45,17 @@ class Search:
     likely_correct: bool  # all of its documents are silver
     gold_share: float | None  # of its documents; None where the question's gold passages are not known by id
     credit: Mapping[str, float]  # by method
-    relative: Mapping[str, float]  # the same in units of the method's mean |credit| over all searches looked at
 
-    @property
-    def signs(self) -> dict[str, int]:
-        return {name: 0 if abs(value) < NOTHING else int(np.sign(value)) for name, value in self.credit.items()}
+    def sign(self, method: str) -> int:
+        """1 for praise, -1 for blame, 0 for neither."""
+        value = self.credit[method]
+        return 0 if abs(value) < NOTHING else int(np.sign(value))
 
     @property
     def opposed(self) -> int:
         """Pairs of methods of which one blames it and the other praises it."""
-        signs = Counter(self.signs.values())
+        signs = Counter(map(self.sign, self.credit))
         return signs[1] * signs[-1]
-
-    @property
-    def spread(self) -> float:
-        """How far apart the methods are, in units of their mean credit."""
-        return max(self.relative.values()) - min(self.relative.values())
 
     @property
     def failed(self) -> bool:
@@ -101,7 +97,7 @@ class MethodFigures:
 
 
 def searches_of(step: int, groups: Sequence[Mapping[str, Credited]]) -> list[Search]:
-    """Every intermediate search of the groups, as `replay.credited` has them. Credit is relative to these."""
+    """Every intermediate search of the groups, as `replay.credited` has them."""
     found = []
     for columns in groups:
         group = next(iter(columns.values())).group
@@ -114,62 +110,45 @@ def searches_of(step: int, groups: Sequence[Mapping[str, Credited]]) -> list[Sea
                         Search(
                             step, group, i, s, float(scores_S[s]), all_silver(documents, silver),
                             len(documents & gold) / len(documents) if gold and documents else None,
-                            {name: column.credit[i][s] for name, column in columns.items()}, {},
+                            {name: column.credit[i][s] for name, column in columns.items()},
                         )
                     )  # fmt: skip
     return found
 
 
-def with_relative(searches: Sequence[Search]) -> list[Search]:
-    """The searches with each method's credit in units of its mean |credit| over all of them."""
+def most_disputed(searches: Sequence[Search]) -> list[Search]:
+    """Searches on which signs differ first, then by how far apart credit is, in units of a method's mean |credit|."""
     names = searches[0].credit if searches else {}
     unit = {name: float(np.mean([abs(s.credit[name]) for s in searches])) or 1.0 for name in names}
-    return [
-        Search(
-            s.step, s.group, s.rollout, s.turn, s.c, s.likely_correct, s.gold_share, s.credit,
-            {name: value / unit[name] for name, value in s.credit.items()},
-        )
-        for s in searches
-    ]  # fmt: skip
 
+    def apart(search: Search) -> float:
+        relative = [value / unit[name] for name, value in search.credit.items()]
+        return max(relative) - min(relative)
 
-def most_disputed(searches: Sequence[Search]) -> list[Search]:
-    """Searches on which signs differ first, then by how far apart the methods are."""
-    return sorted(with_relative(searches), key=lambda search: (-search.opposed, -search.spread))
+    return sorted(searches, key=lambda search: (-search.opposed, -apart(search)))
 
 
 def figures(searches: Sequence[Search], groups: Sequence[Mapping[str, Credited]]) -> dict[str, MethodFigures]:
     """Of each method, over all searches and, for its masses, over all turns of the groups."""
     names = list(groups[0]) if groups else []
+    signs = {name: [search.sign(name) for search in searches] for name in names}
     agrees: dict[str, dict[str, float]] = {name: {name: 1.0} for name in names}
     for one, other in combinations(names, 2):
-        alike = [search.signs[one] == search.signs[other] for search in searches]
+        alike = [a == b for a, b in zip(signs[one], signs[other], strict=True)]
         agrees[one][other] = agrees[other][one] = float(np.mean(alike)) if alike else float("nan")
-    made = {}
-    for name in names:
-        blamed = [search for search in searches if search.signs[name] < 0]
-        made[name] = MethodFigures(
-            len(searches),
-            len(blamed),
-            _share(search.likely_correct for search in blamed),
-            _share(search.c > 0 for search in blamed),
-            _neg_pos([columns[name] for columns in groups]),
-            agrees[name],
+    return {
+        name: MethodFigures(
+            searches=len(searches),
+            blamed=signs[name].count(-1),
+            blamed_all_silver=penalised_share(zip(signs[name], (s.likely_correct for s in searches), strict=True)),
+            blamed_any_silver=penalised_share(zip(signs[name], (s.c > 0 for s in searches), strict=True)),
+            neg_pos=neg_pos_ratio(_token_rows(columns[name] for columns in groups)),
+            agrees=agrees[name],
         )
-    return made
+        for name in names
+    }
 
 
-def _share(values: object) -> float | None:
-    listed = list(values)  # type: ignore[call-overload]
-    return float(np.mean(listed)) if listed else None
-
-
-def _neg_pos(columns: Sequence[Credited]) -> float | None:
-    masses = [
-        value * len(turn.action_ids)
-        for column in columns
-        for trajectory, row_S in zip(column.group.trajectories, column.credit, strict=True)
-        for turn, value in zip(trajectory.turns, row_S, strict=True)
-    ]
-    positive = sum(mass for mass in masses if mass > 0)
-    return -sum(mass for mass in masses if mass < 0) / positive if positive else None
+def _token_rows(columns: Iterable[Credited]) -> Iterator[FloatArray]:
+    for column in columns:
+        yield from spread([np.asarray(row_S) for row_S in column.credit], column.group)

@@ -74,8 +74,7 @@ async def _scored(stored: StoredStep, method: Method) -> list[Group]:
     assert method.score_turns is not None
     score, scored = method.score_turns(), []
     for group in stored.groups:
-        found = {doc for t in group.trajectories for turn in t.turns for doc in turn.doc_ids}
-        documents = {doc: stored.documents[doc] for doc in found if doc in stored.documents}
+        documents = {doc: stored.documents[doc] for doc in group.doc_ids if doc in stored.documents}
         scored.append(with_turn_rewards(group, (await score(group, documents)).rewards))
     return scored
 

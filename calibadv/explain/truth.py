@@ -41,11 +41,11 @@ def truth_of(searches: Sequence[Search], *, draws: int = 2000) -> Truth | None:
     known = [s for s in searches if s.gold_share is not None and s.failed]
     if not known:
         return None
-    questions = sorted({s.group.question.id for s in known})
-    counts_Q3 = np.zeros((len(questions), 3))  # c > 0 and gold; c > 0; gold
+    row_of = {question: q for q, question in enumerate(sorted({s.group.question.id for s in known}))}
+    counts_Q3 = np.zeros((len(row_of), 3))  # c > 0 and gold; c > 0; gold
     for s in known:
         silver, gold = s.c > 0, bool(s.gold_share)
-        counts_Q3[questions.index(s.group.question.id)] += (silver and gold, silver, gold)
+        counts_Q3[row_of[s.group.question.id]] += (silver and gold, silver, gold)
     nearest = [min(SCORE_BINS, key=lambda b: abs(b - s.c)) for s in known]
     calibration = tuple(
         (b, float(np.mean([s.gold_share for s, n in zip(known, nearest, strict=True) if n == b])), nearest.count(b))

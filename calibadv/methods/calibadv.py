@@ -124,7 +124,9 @@ def calibadv(
         else:
             words = [[f"c: {soft_pen}"] * len(t.turns) for t in group.trajectories]
         penalty = None if soft_pen == "none" else words
-        return calibration_reasons(group, softened(group), advantages(group), penalty, lam=lam)
+        return calibration_reasons(
+            group, softened(group), advantages(group), penalty, lam=lam, every_step=adv_reb_at == "every_step"
+        )
 
     return replace(
         grpo(),

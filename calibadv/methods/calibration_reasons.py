@@ -8,20 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calibadv.advantages.group import outcome_credit
-from calibadv.advantages.rebalance import masses
-from calibadv.advantages.steps import step_slices
+from calibadv.advantages.rebalance import final_tokens, masses, tokens_at
 from calibadv.methods.reasons import Explanation, Term, outcome_reasons, turn_means
 from calibadv.types import Credit, Group
 
 
 def calibration_reasons(
-    group: Group, softened: Credit, calibrated: Credit, penalty: Sequence[Sequence[str]] | None, *, lam: float
+    group: Group,
+    softened: Credit,
+    calibrated: Credit,
+    penalty: Sequence[Sequence[str]] | None,
+    *,
+    lam: float,
+    every_step: bool,
 ) -> Explanation:
     """The reasons of `calibrated`, which is `softened` rebalanced, which is GRPO's credit softened.
 
     `penalty` has a row [S - 1] a trajectory: where each intermediate step's c comes from; None: nothing is softened.
+    `every_step`: rebalanced at each step index, not at the answers alone.
     """
     stages = [turn_means(credit, group) for credit in (outcome_credit(group), softened, calibrated)]
+    balanced = _masses_words(softened, group, lam, every_step)
     rows = []
     for i, reasons_S in enumerate(outcome_reasons(group)):
         row = []
@@ -30,7 +37,7 @@ def calibration_reasons(
             if penalty is not None and s < len(reasons_S) - 1 and before < 0:
                 reasons = reasons.times(Term("1 - c", abs(soft / before), penalty[i][s]))
             if soft and after != soft:
-                reasons = reasons.times(Term("λ N / P", after / soft, _masses_words(softened, group, lam)))
+                reasons = reasons.times(Term("λ N / P", after / soft, balanced[s if every_step else 0]))
             row.append(reasons)
         rows.append(row)
     return rows
@@ -38,7 +45,7 @@ def calibration_reasons(
 
 def silver_words(group: Group, correct: Sequence[int]) -> list[list[str]]:
     """How many documents of each intermediate step the `correct` rollouts found, and which did. Rows [S - 1]."""
-    found_by = {i: {doc for turn in group.trajectories[i].turns for doc in turn.doc_ids} for i in correct}
+    found_by = {i: group.trajectories[i].doc_ids for i in correct}
     silver = frozenset().union(*found_by.values())
     rows = []
     for trajectory in group.trajectories:
@@ -53,7 +60,13 @@ def silver_words(group: Group, correct: Sequence[int]) -> list[list[str]]:
     return rows
 
 
-def _masses_words(softened: Credit, group: Group, lam: float) -> str:
-    finals = [step_slices(trajectory)[-1] for trajectory in group.trajectories]
-    positive, negative = masses(softened, finals)
-    return f"λ {lam:g}; at the answers N {negative:.2f} and P {positive:.2f} over tokens"
+def _masses_words(softened: Credit, group: Group, lam: float, every_step: bool) -> list[str]:
+    """Where the ratio comes from: of each step index, or of the answers alone."""
+    where = {"at the answers": final_tokens(group)}
+    if every_step:
+        where = {f"at turn {s + 1}": tokens_at(group, s) for s in range(max(len(t.turns) for t in group.trajectories))}
+    words = []
+    for place, tokens in where.items():
+        positive, negative = masses(softened, tokens)
+        words.append(f"λ {lam:g}; {place} N {negative:.2f} and P {positive:.2f} over tokens")
+    return words

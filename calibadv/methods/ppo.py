@@ -9,8 +9,8 @@ import numpy as np
 from calibadv.advantages.gae import reward_to_go
 from calibadv.advantages.steps import step_slices
 from calibadv.methods.method import Critic, Method
-from calibadv.methods.reasons import Explanation, Reasons, Term, turn_means
-from calibadv.types import Credit, Group
+from calibadv.methods.reasons import Explanation, Reasons, Term
+from calibadv.types import Credit, FloatArray, Group
 
 
 def ppo(
@@ -54,33 +54,32 @@ def to_go_reasons(group: Group, rewards: Credit, gamma: float) -> Explanation:
 
     Means over the turn's tokens, of which those further from a reward have less of it where `gamma` < 1.
     """
+    note = "of a critic that says 0; what trained took the critic's values off it, and was whitened"
     rows = []
     for rewards_N, trajectory in zip(rewards, group.trajectories, strict=True):
         slices = step_slices(trajectory)
-        parts = []
-        for tokens in slices:  # the reward that stands in each turn, carried back to all turns before
-            alone_N = np.zeros_like(rewards_N)
-            alone_N[tokens] = rewards_N[tokens]
-            parts.append(reward_to_go(alone_N, gamma))
-        means = [turn_means([part], Group(group.question, (trajectory,)))[0] for part in parts]
+        names = [*(f"reward of turn {k + 1}" for k in range(len(slices) - 1)), "reward of the rollout"]
         rows.append(
             [
                 Reasons(
                     tuple(
-                        (
-                            Term(
-                                f"reward of turn {k + 1}" if k < len(slices) - 1 else "reward of the rollout", mean_S[s]
-                            ),
-                        )
-                        for k, mean_S in enumerate(means)
-                        if k >= s and (mean_S[s] or k == len(slices) - 1)
+                        (Term(name, value),)
+                        for name, later in zip(names[s:], slices[s:], strict=True)
+                        if (value := _mean_to_go(rewards_N, tokens, later, gamma)) or later is slices[-1]
                     ),
-                    "of a critic that says 0; what trained took the critic's values off it, and was whitened",
+                    note,
                 )
-                for s in range(len(slices))
+                for s, tokens in enumerate(slices)
             ]
         )
     return rows
+
+
+def _mean_to_go(rewards_N: FloatArray, tokens: slice, later: slice, gamma: float) -> float:
+    """What of the rewards among the `later` tokens comes to one of `tokens`, in the mean; 0 without tokens."""
+    ahead = np.arange(later.start, later.stop)[None] - np.arange(tokens.start, tokens.stop)[:, None]
+    to_go = np.where(ahead >= 0, gamma ** np.maximum(ahead, 0), 0.0) @ rewards_N[later]
+    return float(to_go.mean()) if len(to_go) else 0.0
 
 
 def check_critic(gamma: float, lam: float, critic_lr: float | None, kl_reward: float) -> None:

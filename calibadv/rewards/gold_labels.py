@@ -17,8 +17,7 @@ def gold_labels(group: Group, documents: Mapping[str, Document]) -> TurnRewards:
     judge (our decision).
     """
     question = group.question
-    retrieved = {doc for t in group.trajectories for turn in t.turns for doc in turn.doc_ids}
-    gold = {doc: frozenset(gold_found(question, doc, documents.get(doc))) for doc in retrieved}
+    gold = {doc: frozenset(gold_found(question, doc, documents.get(doc))) for doc in group.doc_ids}
     known = bool(question.gold_doc_ids)
     return [_labels(trajectory, gold, known) for trajectory in group.trajectories]
 

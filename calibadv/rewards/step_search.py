@@ -28,7 +28,7 @@ def step_search_rewards(
     F1 + `key_weight` * key score, whatever the format reward says; a trajectory without a closing answer has -1 there
     and 0 everywhere else. A turn that neither searches nor ends the trajectory has 0.
     """
-    found = sorted({doc for t in group.trajectories for turn in t.turns for doc in turn.doc_ids})
+    found = sorted(group.doc_ids)
     gold, cosines = group.question.gold_passages, None
     if gold:
         texts = [documents[doc].text for doc in found]

@@ -79,6 +79,12 @@ def _pinned(template: str, date: str) -> str:
     return dated
 
 
+def parts_at(first: str, second: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
 def messages_of(content: str, system: str = "") -> list[Message]:
     """A dialogue's messages: the system's, where there is one, and the user's."""
     head = [{"role": "system", "content": system}] if system else []

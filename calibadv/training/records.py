@@ -61,7 +61,7 @@ class Records:
         groups = tuple(sample.groups[index] for index in chosen)
         if groups:
             trained = tuple(turn_means(credit[group.question.id], group) for group in groups)
-            found = {doc for group in groups for t in group.trajectories for turn in t.turns for doc in turn.doc_ids}
+            found = frozenset().union(*(group.doc_ids for group in groups))
             documents = {id_: document for id_, document in sample.documents.items() if id_ in found}
             stored = StoredStep(step, method.name, method.params, groups, trained, documents)
             write_groups(self.folder.groups, stored, limit_mb=tracking.groups_mb)

@@ -46,11 +46,14 @@ def test_figures_count_blame_silver_masses_and_agreement() -> None:
 
 
 def test_the_most_disputed_search_is_one_that_one_method_blames_and_another_praises() -> None:
-    columns = credited(stored(told()), methods_for(stored(told()), ["grpo", "criticsearch"]))
+    # "Ada" stands in a alone: MT-GRPO praises the wrong rollout that found it, GRPO and CalibAdv blame it.
+    found = [trajectory(1.0, [1, 1], [["b"]]), trajectory(0.0, [1, 1], [["a"]]), trajectory(0.0, [1, 1], [["b"]])]
+    disputed = replace(group(*found), question=told().question)
+    columns = credited(stored(disputed), methods_for(stored(disputed), ["grpo", "mt_grpo"]))
     first, *rest = most_disputed(searches_of(4, columns))
-    assert first.opposed >= max(search.opposed for search in rest)
-    opposed = [search for search in (first, *rest) if search.opposed]
-    assert all({1, -1} <= set(search.signs.values()) for search in opposed)
+    assert (first.rollout, first.opposed) == (1, 2)
+    assert {name: first.sign(name) for name in first.credit} == {"calibadv": -1, "grpo": -1, "mt_grpo": 1}
+    assert [search.opposed for search in rest] == [0, 0]
 
 
 def test_truth_is_of_searches_below_the_mean_with_known_gold() -> None:

@@ -103,6 +103,17 @@ def test_a_right_answer_says_the_masses_that_were_balanced() -> None:
     assert [term.name for term in rows[0][0].addends[0]] == ["reward - mean", "1 / deviation"]  # a search is left alone
 
 
+def test_a_ratio_of_every_step_is_told_by_the_masses_of_its_own_step() -> None:
+    explain = make_method("calibadv", {"soft_pen": "none", "adv_reb_at": "every_step"}).explain
+    assert explain is not None
+    right, _ = explain(group(trajectory(1.0, [2, 2], [["a"]]), trajectory(0.0, [6, 4], [["b"]])))
+    # 0.71 a token: 2 of +, 6 of - at the first turns, 2 and 4 at the second ones.
+    assert [reasons.addends[0][-1].why for reasons in right] == [
+        "λ 1; at turn 1 N 4.24 and P 1.41 over tokens",
+        "λ 1; at turn 2 N 2.83 and P 1.41 over tokens",
+    ]
+
+
 def test_a_search_beside_no_other_of_its_state_has_no_step_advantage() -> None:
     drawn = group(trajectory(1.0, [1, 1], [["a"]]))
     explain = make_method("gigpo", {}).explain

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from calibadv.rollout.chat_template import ERRORS, OPENS, Message, Problem, problems
+from calibadv.rollout.chat_template import ERRORS, OPENS, Message, Problem, parts_at, problems
 from calibadv.rollout.dialogues.call_syntax import CallSyntax
 from calibadv.rollout.dialogues.tokenized import TokenizedDialogue
 from calibadv.rollout.protocols import SEARCH, Call, Generation, Result, Said, StopReason, query_of
@@ -340,7 +340,7 @@ def think(thought: str) -> str:
 
 def parting(before: str, after: str) -> str:
     """The place from which on `after` no longer reads as `before`."""
-    at = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
+    at = parts_at(before, after)
     while at and (before[at - 1].isalnum() or before[at - 1] in "<|/_"):
         at -= 1  # to where a word or a tag begins
     behind, new, old = before[max(0, at - 30) : at], after[at : at + 30], before[at : at + 30]

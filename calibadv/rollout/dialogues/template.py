@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from calibadv.rollout.chat_template import Message, messages_of
+from calibadv.rollout.chat_template import Message, messages_of, parts_at
 from calibadv.rollout.dialogues.call_syntax import CallSyntax, learned
 from calibadv.rollout.dialogues.chat import PROBE, ChatDialogue, think
 from calibadv.rollout.protocols import Call
@@ -68,7 +68,7 @@ class TemplateDialogue(ChatDialogue):
             text = self._write([*head, _message(_THOUGHT if field else "", [PROBE], field)])
             if field and _THOUGHT not in text:
                 continue
-            begins = _common(before, text)
+            begins = parts_at(before, text)
             if field:
                 closed = text.find("</think>", text.index(_THOUGHT))
                 if closed < 0 or "<think>" not in text[: text.index(_THOUGHT)]:
@@ -99,10 +99,3 @@ def _message(thought: str, calls: Sequence[Call], field: str | None) -> Message:
 
 def _id(number: int) -> str:
     return f"call{number:05}"  # nine letters and digits, on which Mistral's templates insist
-
-
-def _common(first: str, second: str) -> int:
-    """How many characters both begin with."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
