@@ -62,7 +62,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         raise AssertionError("a run was started")
 
     def call(overrides: dict[str, str], *flags: str) -> tuple[int, str]:
-        arguments = [part for key, value in overrides.items() for part in (f"--{key}", value)]
+        given = {"run.folder": str(tmp_path / "runs")} | overrides  # not the checkout's, which may hold runs
+        arguments = [part for key, value in given.items() for part in (f"--{key}", value)]
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         nothing = partial(one_run.train, parts=Parts(refuse))
         code = run_command(lambda: train.main([*flags, *arguments], train=nothing))
