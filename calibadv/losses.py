@@ -139,37 +139,6 @@ def _chunks(length: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, length, size))
 
 
-@dataclass(frozen=True, slots=True)
-class Surrogate:
-    """Sum of the clipped policy loss, and which tokens [N] the clip cut off from the gradient."""
-
-    loss_sum: Tensor
-    clipped_N: Tensor
-    ratio_N: Tensor
-
-
-def clipped_surrogate(
-    logprobs_N: Tensor,
-    old_logprobs_N: Tensor,
-    advantages_N: Tensor,
-    *,
-    clip: float = 0.2,
-    weights_N: Tensor | None = None,
-) -> Surrogate:
-    """-Σ w · min(ratio·A, clip(ratio, 1 ± clip)·A) with log-ratios clamped to ±20 (PPO; CalibAdv sec. 2).
-
-    Zero advantages give exactly zero loss and gradient.
-    """
-    log_ratio_N = (logprobs_N - old_logprobs_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    ratio_N = log_ratio_N.exp()
-    free_N = ratio_N * advantages_N
-    bounded_N = ratio_N.clamp(1 - clip, 1 + clip) * advantages_N
-    objective_N = torch.minimum(free_N, bounded_N)
-    if weights_N is not None:
-        objective_N = objective_N * weights_N
-    return Surrogate(-objective_N.sum(), bounded_N < free_N, ratio_N.detach())
-
-
 def likelihood_drop(
     logprobs_N: Tensor, old_logprobs_N: Tensor, weights_N: Tensor, segment_N: Tensor | None = None
 ) -> Tensor:
@@ -197,8 +166,3 @@ def low_variance_kl(logprobs_N: Tensor, reference_logprobs_N: Tensor) -> Tensor:
     """Σ (e^d - d - 1), d = log π_ref - log π: Schulman's non-negative estimate of KL(π ‖ π_ref). 0 at π = π_ref."""
     difference_N = (reference_logprobs_N - logprobs_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     return (difference_N.exp() - difference_N - 1).sum()
-
-
-def importance_weights(old_logprobs_N: Tensor, sampler_logprobs_N: Tensor, cap: float) -> Tensor:
-    """min(π_old / π_sampler, cap) per token: truncated importance sampling between learner and engine numerics."""
-    return (old_logprobs_N - sampler_logprobs_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().clamp(max=cap)

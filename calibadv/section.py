@@ -20,6 +20,7 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Coefficient = Annotated[float, Field(ge=0, le=100)]
+Positive = Annotated[float, Field(gt=0, le=10**6)]
 
 
 class Decides(Enum):

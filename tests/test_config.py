@@ -183,6 +183,27 @@ def test_help_names_every_key_with_type_default_and_meaning_in_the_width_it_is_g
         (["--method.params.lam", "-1"], r"lam is -1"),
         (["--rollout.max_prompt_tokens", "16384"], r"max_prompt_tokens = 16384 leaves no room in .* = 16384"),
         (["--learner.importance_cap", "2.0"], r"set learner.old_logprobs 'recompute'"),
+        (["--learner.token_mask", "[0.5, 2]"], r"learner.token_mask corrects recomputed .* set learner.old_logprobs"),
+        (
+            ["--learner.rollout_mask", "[1.1, 1.2]", "--learner.old_logprobs", "recompute"],
+            r"learner.rollout_mask = \[1.1, 1.2\]: expected bounds around 1",
+        ),
+        (["--learner.surrogate", "grpo"], r"learner.surrogate = 'grpo' is not known .* expected one of ppo, gspo,"),
+        (["--learner.surrogate", "nowhere.py:f"], r"learner.surrogate = 'nowhere.py:f': there is no file"),
+        (["--learner.surrogate", "math:pi"], r"learner.surrogate = 'math:pi' is no function: it is 3.14"),
+        (
+            ["--learner.surrogate", "sapo", "--learner.clip_high", "0.3"],
+            r"learner.clip_high = 0.3 is read by ppo, gspo, gspo_turn, cispo, not by learner.surrogate = 'sapo'",
+        ),
+        (
+            ["--learner.surrogate", "cispo", "--learner.dual_clip", "3"],
+            r"learner.dual_clip = 3 is read by ppo, gspo, gspo_turn, not by learner.surrogate = 'cispo'",
+        ),
+        (["--learner.divisor", "constant"], r"learner.divisor = 'constant' with learner.divisor_tokens = none"),
+        (
+            ["--learner.divisor_tokens", "512"],
+            r"learner.divisor = 'tokens' with learner.divisor_tokens = 512: the const",
+        ),
         (
             ["--learner.zero", "2"],
             r"learner.zero = 2 .* learner.learners = 0 is no more than one: set learner.learners",

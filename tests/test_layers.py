@@ -38,6 +38,7 @@ search                        a query's documents
 data pocket                   questions and documents; a small world with its policy
 rollout                       one trajectory, and the groups of a question
 advantages rewards            pure functions of what was rolled out
+surrogates correction         what an update climbs; where learner and engine disagree
 tags batching losses collapse
 dealing                       which learner trains what
 types section files tables json_lines http_client model_source unspaced user_code

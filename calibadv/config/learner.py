@@ -7,7 +7,17 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.data.errors import short_repr
-from calibadv.section import Beta, Coefficient, Decides, Means, Rollouts, Section, Share, Tokens
+from calibadv.nearest import did_you_mean
+from calibadv.section import Beta, Coefficient, Decides, Means, Positive, Rollouts, Section, Share, Tokens
+from calibadv.user_code import names_code
+
+SURROGATES: dict[str, tuple[str, ...]] = {  # by name: which of clip_high and dual_clip it reads
+    "ppo": ("clip_high", "dual_clip"),
+    "gspo": ("clip_high", "dual_clip"),
+    "gspo_turn": ("clip_high", "dual_clip"),
+    "cispo": ("clip_high",),
+    "sapo": (),
+}
 
 
 class LearnerConfig(Section):
@@ -47,8 +57,22 @@ class LearnerConfig(Section):
     """Over a step's rollouts, each with mini-batches of its own draw."""
     token_budget: Means[Tokens] = 16384
     """Padded tokens of a micro-batch; how many there are follows from it."""
+    surrogate: str = "ppo"
+    """What an update climbs: ppo, gspo (one ratio a rollout), gspo_turn (one a turn), cispo, sapo, or a function of
+    your own as file.py:name or package.module:name (docs/method.md)."""
     clip: float = Field(0.2, gt=0, le=10**6)
-    """Of the probability ratio: 1 - clip to 1 + clip."""
+    """Of the probability ratio: 1 - clip to 1 + clip. GSPO's paper has 3e-4, and 4e-4 above."""
+    clip_high: float | None = Field(None, gt=0, le=10**6)
+    """The bound above, 1 + clip_high (DAPO: 0.28); none = clip."""
+    dual_clip: float | None = Field(None, gt=1, le=10**6)
+    """A negative advantage counts at most this many times over, however likely its token has become; none = off."""
+    sapo_tau: tuple[Positive, Positive] = (1.0, 1.05)
+    """Of surrogate "sapo": temperatures where the advantage is positive, and where not."""
+    divisor: Literal["tokens", "sequences", "constant"] = "tokens"
+    """What the surrogate's sum is divided by: tokens, so that each counts alike; rollouts, each the mean of its tokens;
+    or rollouts times divisor_tokens (Dr. GRPO)."""
+    divisor_tokens: Tokens | None = None
+    """Of divisor "constant": tokens a rollout, e.g. about those of a long one."""
     kl_coef: Coefficient = 0.0
     """Weight of the low-variance KL against the policy as it was at the start."""
     entropy_coef: Coefficient = 0.0
@@ -57,6 +81,11 @@ class LearnerConfig(Section):
     """The ratio's denominator: the engine's log-probs, or the learner's own before its first update."""
     importance_cap: float | None = Field(None, gt=0, le=10**6)
     """Truncated importance sampling between engine and learner; needs old_logprobs "recompute". none = off."""
+    token_mask: tuple[Positive, Positive] | None = None
+    """Tokens whose probability by the learner, over the engine's, is outside do not train, e.g. [0.5, 2]; needs
+    "recompute"."""
+    rollout_mask: tuple[Positive, Positive] | None = None
+    """Rollouts whose geometric mean of that ratio is outside do not train, e.g. [0.99, 1.01]; needs "recompute"."""
     gradient_checkpointing: Means[bool] = False
     """Whether activations are computed again in the backward pass, which saves memory."""
     lora_rank: int = Field(0, ge=0, le=10**5)
@@ -79,11 +108,42 @@ class LearnerConfig(Section):
         )
 
     @model_validator(mode="after")
-    def _importance_needs_recompute(self) -> LearnerConfig:
-        if self.importance_cap is not None and self.old_logprobs != "recompute":
+    def _surrogate_knows_its_numbers(self) -> LearnerConfig:
+        """A number that the surrogate does not read is a mistake."""
+        own = names_code(self.surrogate)
+        if not own and self.surrogate not in SURROGATES:
             raise ValueError(
-                "learner.importance_cap corrects recomputed log-probs: set learner.old_logprobs 'recompute'"
+                f"learner.surrogate = {self.surrogate!r} is not known{did_you_mean(self.surrogate, SURROGATES)}; "
+                f"expected one of {', '.join(SURROGATES)}, or a function as file.py:name or package.module:name"
             )
+        read = () if own else SURROGATES[self.surrogate]
+        for name in ("clip_high", "dual_clip"):
+            if getattr(self, name) is not None and name not in read:
+                having = ", ".join(each for each, names in SURROGATES.items() if name in names)
+                raise ValueError(
+                    f"learner.{name} = {getattr(self, name):g} is read by {having}, not by learner.surrogate = "
+                    f"{self.surrogate!r}: leave it at none"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _constant_is_given(self) -> LearnerConfig:
+        if (self.divisor == "constant") != (self.divisor_tokens is not None):
+            raise ValueError(
+                f"learner.divisor = {self.divisor!r} with learner.divisor_tokens = {self.divisor_tokens or 'none'}: "
+                "the constant is given by divisor_tokens, and read by divisor 'constant' alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _correction_needs_recompute(self) -> LearnerConfig:
+        for name in ("importance_cap", "token_mask", "rollout_mask"):
+            if getattr(self, name) is not None and self.old_logprobs != "recompute":
+                raise ValueError(f"learner.{name} corrects recomputed log-probs: set learner.old_logprobs 'recompute'")
+        for name in ("token_mask", "rollout_mask"):
+            bounds = getattr(self, name)
+            if bounds is not None and not bounds[0] <= 1 <= bounds[1]:
+                raise ValueError(f"learner.{name} = {list(bounds)}: expected bounds around 1, e.g. [0.5, 2]")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from pydantic import model_validator
@@ -21,8 +22,10 @@ from calibadv.config.sections import (
     SentinelConfig,
     TrackingConfig,
 )
+from calibadv.methods import Method
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides, Section
+from calibadv.user_code import load, names_code
 
 
 class Config(Section):
@@ -69,12 +72,12 @@ class Config(Section):
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "
                 "set learner.learners to 1 or more"
             )
-        if self.learner.zero and self.method.make().critic is not None:
+        critic = self.make_method().critic
+        if self.learner.zero and critic is not None:
             raise ValueError(
                 f"learner.zero = {self.learner.zero} shares the policy's state alone, and method {self.method.name!r} "
                 "trains a critic beside it: set learner.zero to 0"
             )
-        critic = self.method.make().critic
         self._warm_up(has_critic=critic is not None)
         if self.learner.lora_rank and critic is not None and critic.kind == "model":
             raise ValueError(
@@ -141,6 +144,20 @@ class Config(Section):
                 "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         return self
+
+    def make_method(self) -> Method:
+        """The method, with what other sections give it. ValueError where the two do not go together."""
+        method, surrogate = self.method.make(), self.learner.surrogate
+        if method.surrogate is not None and surrogate != "ppo":
+            raise ValueError(
+                f"learner.surrogate = {surrogate!r}, and method {self.method.name!r} has a surrogate of its own: leave "
+                "the setting at 'ppo'"
+            )
+        if not names_code(surrogate):
+            return method
+        if not callable(function := load(surrogate, "learner.surrogate")):
+            raise ValueError(f"learner.surrogate = {surrogate!r} is no function: it is {function!r}")
+        return replace(method, surrogate=function)
 
     @property
     def run_name(self) -> str:

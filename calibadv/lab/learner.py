@@ -52,7 +52,8 @@ class LabLearner:
             self._value = _ValueModel(policy, critic)
             self._optimizers["critic"] = _adamw(self._value, critic.lr or settings.lr, settings)
         terms = settings.kl_coef > 0 or settings.entropy_coef > 0
-        self._every_row_trains = terms or method.extra_loss is not None or critic is not None
+        own = method.extra_loss is not None or method.surrogate is not None
+        self._every_row_trains = terms or own or critic is not None
 
     def update(self, groups: Sequence[Group], *, updates: int, seed: int, passes: int = 1) -> Updated:
         """`passes` over the groups, each in `updates` mini-batches of its own draw by `seed`."""
@@ -82,7 +83,7 @@ class LabLearner:
     def _update(self, rows: list[Row], totals: UpdateTotals, *, fresh: bool) -> None:
         # Rows without credit have no gradient; they count in the divisor, and need no pass.
         trained = [row for row in rows if self._every_row_trains or row.advantages_N.any()]
-        divisors = count(micro_batches(rows, TOKEN_BUDGET), CPU)
+        divisors = count(micro_batches(rows, TOKEN_BUDGET), CPU, self._settings)
         if not trained:
             return
         for optimizer in self._optimizers.values():

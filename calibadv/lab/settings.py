@@ -36,6 +36,7 @@ class LabRun(BaseModel):
     sampler_dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights that sample; arithmetic is float32
     old_logprobs: Literal["sampler", "recompute"] = "sampler"
     importance_cap: float | None = Field(None, gt=0)  # needs recompute
+    loss: dict[str, Any] = Field(default_factory=dict)  # more of `LearnerConfig`: surrogate, divisor, masks, …
     staleness: int = Field(0, ge=0, le=4)  # how many steps older than the learner's the weights are that sample
     max_searches: int = Field(PLAIN.searches, ge=1)  # the task's, unless given
     max_turn_tokens: int = Field(PLAIN.turn_tokens, ge=8)  # as well
@@ -74,4 +75,5 @@ class LabRun(BaseModel):
             entropy_coef=self.entropy_coef,
             old_logprobs=self.old_logprobs,
             importance_cap=self.importance_cap,
+            **self.loss,
         )

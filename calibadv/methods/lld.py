@@ -18,8 +18,6 @@ from calibadv.types import Credit, Group, Trajectory, TurnKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_TURNS = 1 << 20  # more than a trajectory has: row and turn make one number
-
 Gate = Literal["token", "response", "turn"]
 
 
@@ -77,6 +75,7 @@ def lld(
 
     def loss(tokens: LossTokens) -> Tensor:
         from calibadv.losses import likelihood_drop  # torch: only where a loss is computed
+        from calibadv.surrogates import MAX_TURNS
 
         segment_N = {"turn": tokens.row_N * MAX_TURNS + tokens.turn_N, "response": tokens.row_N, "token": None}[level]
         return likelihood_drop(tokens.logprobs_N, tokens.old_logprobs_N, tokens.weights_N, segment_N)

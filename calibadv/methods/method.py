@@ -21,6 +21,8 @@ from calibadv.types import Credit, Group
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from calibadv.surrogates import SurrogateFn
+
 
 def silver_scores(group: Group) -> StepScores:
     """The paper's step scores, which diagnose every method's groups, also where the method does not use them."""
@@ -84,6 +86,7 @@ class Method:
         None  # what its rewards read of gold passages: filled in, and refused where too few are known
     )
     weights: Callable[[Group], Credit] | None = None  # of each token in the surrogate and its divisor; None: 1
+    surrogate: SurrogateFn | None = None  # what an update climbs at each token; None: `learner.surrogate`
     extra_loss: ExtraLoss | None = None
     critic: Critic | None = None
     explain: Callable[[Group], Explanation] | None = (

@@ -30,7 +30,7 @@ from calibadv.rllib.lora import lora_of
 from calibadv.rllib.lr_schedule import critic_rate, policy_rate
 from calibadv.rllib.model_folder import write_model_folder
 from calibadv.rllib.module import CausalLMModule
-from calibadv.rllib.objective import Divisors, count, loss_terms, to_tensors, total
+from calibadv.rllib.objective import Divisors, count, loss_terms, surrogate_divisor, to_tensors, total
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
 from calibadv.rllib.totals import UpdateTotals
@@ -51,7 +51,8 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         critic = self._method.critic
         self._critic_lr = (critic.lr if critic else None) or self._settings.lr
         terms = self._settings.kl_coef > 0 or self._settings.entropy_coef > 0
-        self._every_row_trains = terms or self._method.extra_loss is not None or critic is not None
+        own = self._method.extra_loss is not None or self._method.surrogate is not None
+        self._every_row_trains = terms or own or critic is not None
         torch.set_num_threads(self._settings.threads)
         self._shares = self._settings.zero > 0 and several_ranks()  # one process has no one to share with
         super().build()
@@ -129,7 +130,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         return totals.as_dict()
 
     def _update_minibatch(self, minibatch: list[MicroBatch], totals: UpdateTotals, *, fresh: bool) -> None:
-        divisors = count(minibatch, self._device)
+        divisors = count(minibatch, self._device, self._settings)
         if divisors.actions == 0:  # on every rank: fewer rollouts than mini-batches
             return
         loss = 0.0
@@ -162,9 +163,13 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> Tensor:
         """The loss of a micro-batch that is a mini-batch by itself, as RLlib asks for it."""
-        weights_N, actions = batch["weights_N"], float(len(batch["advantages_N"]))
-        kept = float((weights_N > 0).sum())
-        divisors = Divisors(float(weights_N.sum()), kept, actions, float(batch["extra_counts_N"].sum()))
+        weights_N, row_N = batch["weights_N"].cpu().numpy(), batch["row_N"].cpu().numpy()
+        divisors = Divisors(
+            surrogate=surrogate_divisor(weights_N, row_N, self._settings),
+            kept=float((weights_N > 0).sum()),
+            actions=float(len(weights_N)),
+            extra=float(batch["extra_counts_N"].sum()),
+        )
         return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
 
     def compare_logprobs(self, shards: list[GroupShard]) -> dict[str, Any]:

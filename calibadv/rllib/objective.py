@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from calibadv.batching import MicroBatch
 from calibadv.config import LearnerConfig
-from calibadv.losses import clipped_surrogate, importance_weights, low_variance_kl, value_loss
+from calibadv.correction import importance_weights, rollout_mask, sum_by_row, token_mask
+from calibadv.losses import low_variance_kl, value_loss
 from calibadv.methods.method import LossTokens, Method
 from calibadv.rllib.ranks import sum_over_ranks
+from calibadv.surrogates import PolicyTokens, Segment, SurrogateFn, cispo, gspo, ppo, sapo
+from calibadv.types import FloatArray, IntArray
 
 _NO_TOKENS = 1e-9  # where every token weighs nothing: its sum is 0 too
 
@@ -25,7 +30,7 @@ _NO_TOKENS = 1e-9  # where every token weighs nothing: its sum is 0 too
 class Divisors:
     """Counts of a mini-batch over all ranks."""
 
-    tokens: float  # Σ weights in the surrogate: the number of action tokens where every weight is 1
+    surrogate: float  # by `learner.divisor`: Σ weights, which is the number of action tokens where every weight is 1
     kept: float  # action tokens that weigh more than 0: for KL and entropy terms
     actions: float  # action tokens, whatever they weigh: for the critic
     extra: float  # tokens that the method's own term counts
@@ -37,10 +42,10 @@ def to_tensors(micro: MicroBatch, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
-def count(minibatch: Sequence[MicroBatch], device: torch.device) -> Divisors:
+def count(minibatch: Sequence[MicroBatch], device: torch.device, settings: LearnerConfig) -> Divisors:
     """The divisors of a mini-batch of which each rank holds a part. Collective."""
     local = [
-        sum(float(micro.tokens["weights_N"].sum()) for micro in minibatch),
+        sum(surrogate_divisor(micro.tokens["weights_N"], micro.row_N, settings) for micro in minibatch),
         float(sum(int((micro.tokens["weights_N"] > 0).sum()) for micro in minibatch)),
         float(sum(micro.num_actions for micro in minibatch)),
         sum(float(micro.tokens["extra_counts_N"].sum()) for micro in minibatch),
@@ -48,23 +53,50 @@ def count(minibatch: Sequence[MicroBatch], device: torch.device) -> Divisors:
     return Divisors(*sum_over_ranks(local, device))
 
 
+def surrogate_divisor(weights_N: FloatArray, row_N: IntArray, settings: LearnerConfig) -> float:
+    """What a micro-batch adds to the surrogate's divisor: Σ weights, or its rollouts that weigh anything.
+
+    "constant": those, times `learner.divisor_tokens` (Dr. GRPO).
+    """
+    if settings.divisor == "tokens":
+        return float(weights_N.sum())
+    return float(len(np.unique(row_N[weights_N > 0])) * (settings.divisor_tokens or 1))
+
+
+def surrogate_of(settings: LearnerConfig, method: Method) -> SurrogateFn:
+    """The method's own surrogate, or that of `learner.surrogate` with its numbers."""
+    if method.surrogate is not None:
+        return method.surrogate
+    low, high = settings.clip, settings.clip if settings.clip_high is None else settings.clip_high
+    if settings.surrogate == "cispo":
+        return partial(cispo, low=low, high=high)
+    if settings.surrogate == "sapo":
+        return partial(sapo, positive=settings.sapo_tau[0], negative=settings.sapo_tau[1])
+    if settings.surrogate == "ppo":
+        return partial(ppo, low=low, high=high, dual=settings.dual_clip)
+    segment: Segment = "turn" if settings.surrogate == "gspo_turn" else "rollout"
+    return partial(gspo, low=low, high=high, dual=settings.dual_clip, segment=segment)
+
+
 def loss_terms(
     batch: Mapping[str, Tensor], out: dict[str, Tensor], divisors: Divisors, settings: LearnerConfig, method: Method
 ) -> dict[str, Tensor]:
-    """The terms by name; their sum over micro-batches and ranks is the loss. Sets `clipped_N` in `out`.
+    """The terms by name; their sum over micro-batches and ranks is the loss.
 
-    `batch` as `to_tensors` makes it, `out` as the module's `forward_train`.
+    `batch` as `to_tensors` makes it, `out` as the module's `forward_train`. Sets `clipped_N` in `out`, and `masked_N`
+    where a mask is on.
     """
     logprobs_N, old_logprobs_N, weights_N = out["logprobs_N"], batch["old_logprobs_N"], batch["weights_N"]
+    row_N, turn_N = batch["row_N"], batch["turn_N"]
     kept_N = weights_N > 0  # what a method takes out of the surrogate trains in no other term of the policy either
-    if settings.importance_cap is not None:
-        cap = settings.importance_cap
-        weights_N = weights_N * importance_weights(old_logprobs_N, batch["sampler_logprobs_N"], cap)
-    surrogate = clipped_surrogate(
-        logprobs_N, old_logprobs_N, batch["advantages_N"], clip=settings.clip, weights_N=weights_N
-    )
-    out["clipped_N"] = surrogate.clipped_N & kept_N
-    terms = {"surrogate": surrogate.loss_sum / max(divisors.tokens, _NO_TOKENS)}
+    if settings.divisor == "sequences":  # each rollout weighs 1, however long it is
+        weights_N = weights_N / sum_by_row(weights_N, row_N).clamp(min=_NO_TOKENS)
+    weights_N = _corrected(weights_N, kept_N, batch, out, settings)
+    tokens = PolicyTokens(logprobs_N, old_logprobs_N, batch["advantages_N"], row_N, turn_N)
+    surrogate = surrogate_of(settings, method)(tokens)
+    clipped_N = surrogate.clipped_N
+    out["clipped_N"] = torch.zeros_like(kept_N) if clipped_N is None else clipped_N & kept_N
+    terms = {"surrogate": -(surrogate.objective_N * weights_N).sum() / max(divisors.surrogate, _NO_TOKENS)}
     if settings.kl_coef:
         kl_sum = low_variance_kl(logprobs_N[kept_N], out["reference_logprobs_N"][kept_N])
         terms["kl"] = settings.kl_coef * kl_sum / max(divisors.kept, _NO_TOKENS)
@@ -72,10 +104,8 @@ def loss_terms(
         entropy_sum = out["entropy_N"][kept_N].sum()
         terms["entropy"] = -settings.entropy_coef * entropy_sum / max(divisors.kept, _NO_TOKENS)
     if (extra := method.extra_loss) is not None and divisors.extra:
-        tokens = LossTokens(
-            logprobs_N, old_logprobs_N, batch["extra_weights_N"], row_N=batch["row_N"], turn_N=batch["turn_N"]
-        )
-        terms["extra"] = extra.coef * extra.loss(tokens) / divisors.extra
+        weighed = LossTokens(logprobs_N, old_logprobs_N, batch["extra_weights_N"], row_N=row_N, turn_N=turn_N)
+        terms["extra"] = extra.coef * extra.loss(weighed) / divisors.extra
     if (critic := method.critic) is not None:
         error_sum = value_loss(out["values_N"], batch["values_N"], batch["returns_N"], critic.clip)
         terms["value"] = error_sum / divisors.actions
@@ -85,3 +115,23 @@ def loss_terms(
 def total(terms: Mapping[str, Tensor]) -> Tensor:
     """Their sum."""
     return torch.stack(list(terms.values())).sum()
+
+
+def _corrected(
+    weights_N: Tensor, kept_N: Tensor, batch: Mapping[str, Tensor], out: dict[str, Tensor], settings: LearnerConfig
+) -> Tensor:
+    """The weights times what corrects for the sampler: a truncated ratio, and 0 where a mask drops the token."""
+    old_logprobs_N, sampler_logprobs_N = batch["old_logprobs_N"], batch.get("sampler_logprobs_N")
+    if settings.importance_cap is not None:
+        assert sampler_logprobs_N is not None
+        weights_N = weights_N * importance_weights(old_logprobs_N, sampler_logprobs_N, settings.importance_cap)
+    if settings.token_mask is None and settings.rollout_mask is None:
+        return weights_N
+    assert sampler_logprobs_N is not None
+    stays_N = torch.ones_like(kept_N)
+    if settings.token_mask is not None:
+        stays_N = stays_N & token_mask(old_logprobs_N, sampler_logprobs_N, settings.token_mask)
+    if settings.rollout_mask is not None:
+        stays_N = stays_N & rollout_mask(old_logprobs_N, sampler_logprobs_N, batch["row_N"], settings.rollout_mask)
+    out["masked_N"] = kept_N & ~stays_N
+    return weights_N * stays_N

@@ -37,6 +37,8 @@ class UpdateTotals:
             if (clipped_N := out.get("clipped_N")) is not None:
                 self.sums["clipped"] += float(clipped_N.sum())
                 self.clipped.update(batch["ids_BT"][batch["action_BT"]][clipped_N].tolist())
+            if (masked_N := out.get("masked_N")) is not None:
+                self.sums["masked"] += float(masked_N.sum())
             if (values_N := out.get("values_N")) is not None and fresh:
                 returns_N = batch["returns_N"]
                 for name, flat_N in (("returns", returns_N), ("misses", returns_N - values_N)):
@@ -87,6 +89,8 @@ def step_metrics(ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
     if sums["tokens"]:
         metrics["learner/clipped_share"] = sums["clipped"] / sums["tokens"]
         metrics["policy/entropy"] = sums["entropy"] / sums["tokens"]
+        if "masked" in sums:
+            metrics["learner/masked_share"] = sums["masked"] / sums["tokens"]
     if sums["fresh_tokens"]:
         metrics["sync/logprob_diff_mean"] = sums["logprob_diff"] / sums["fresh_tokens"]
         metrics["sync/logprob_diff_max"] = max(totals["max_logprob_diff"] for totals in ranks)

@@ -88,7 +88,7 @@ def warm_start_gold(request: GoldRequest) -> History:
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(request.recipe.threads)
     source = model_folder(request.model)
-    request = replace(request, config=with_date(request.config, request.config.method.make(), source))
+    request = replace(request, config=with_date(request.config, request.config.make_method(), source))
     shown, held_out, counts = asyncio.run(_demonstrations(request, source))
     model = load_causal_lm(str(source))
     if request.config.learner.gradient_checkpointing:
@@ -168,7 +168,7 @@ def _search(request: GoldRequest) -> SearchFn:
 async def _shown(
     request: GoldRequest, questions: Sequence[Question], source: Path, search: SearchFn
 ) -> tuple[list[Demonstration], Counter[Outcome]]:
-    method = request.config.method.make()
+    method = request.config.make_method()
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
     if not isinstance(dialogue, TagsDialogue):
         raise ValueError(

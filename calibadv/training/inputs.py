@@ -129,7 +129,7 @@ def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers
     train = readers.questions(files["train"], tokens=tokens, tally=tallies["train"])
     test = readers.questions(files["test"], tokens=tokens, tally=tallies["test"])
     corpus = readers.corpus(files["corpus"], tally=tallies["corpus"])
-    method = config.method.make()
+    method = config.make_method()
     trained = training_questions(train, corpus, method.gold, file=files["train"])
     _check_overlap(train, test)
     try_user_code(config, train[0])

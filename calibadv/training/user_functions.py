@@ -39,6 +39,8 @@ def try_user_code(config: Config, question: Question) -> None:
         logger.info(
             "reward.outcome %s: %g for a right answer to %s%s", config.reward.outcome, scored.reward, question.id, parts
         )
+    if names_code(config.learner.surrogate):
+        logger.info("learner.surrogate %s: %s", config.learner.surrogate, _tried_surrogate(config))
     if config.reward.judge:
         sample = f"It is {question.golden_answers[0]}, I think."
         try:
@@ -66,6 +68,7 @@ def code_digests(config: Config) -> dict[str, str]:
         "reward.outcome": config.reward.outcome,
         "search.tool": config.search.tool,
         "method.name": config.method.name,
+        "learner.surrogate": config.learner.surrogate,
         **{f"rollout.tools.{tool.called}": tool.function for tool in config.rollout.tools if tool.function},
     }
     return {key: digest(value, key) for key, value in named.items() if names_code(value)}
@@ -82,3 +85,25 @@ def right_answer(question: Question) -> Trajectory:
         Turn(kind, ids, logprobs, ids, text, question.text if kind is TurnKind.SEARCH else None) for kind, text in texts
     )
     return Trajectory(ids, turns, answer, answer_reward=1.0, format_reward=1.0, reward=1.0)
+
+
+def _tried_surrogate(config: Config) -> str:
+    """What the user's surrogate gives for two tokens of advantages 1 and -1 at the old policy, in words."""
+    import torch  # the command line is read without it
+
+    from calibadv.surrogates import PolicyTokens, Surrogate
+
+    logprobs_N, index_N = torch.full((2,), -1.0, requires_grad=True), torch.zeros(2, dtype=torch.int64)
+    tokens = PolicyTokens(logprobs_N, torch.full((2,), -1.0), torch.tensor([1.0, -1.0]), index_N, index_N)
+    key = f"learner.surrogate = {config.learner.surrogate!r}"
+    try:
+        given = surrogate(tokens) if (surrogate := config.make_method().surrogate) else None
+    except Exception as error:
+        raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
+    if not isinstance(given, Surrogate) or given.objective_N.shape != (2,) or not given.objective_N.requires_grad:
+        raise ValueError(
+            f"{key}: it gave {given!r}, expected a calibadv.surrogates.Surrogate with an objective a token"
+        )
+    torch.autograd.backward(given.objective_N.sum())
+    up, down = (logprobs_N.grad if logprobs_N.grad is not None else torch.zeros(2)).tolist()
+    return f"gradients {up:g} and {down:g} at advantages 1 and -1"

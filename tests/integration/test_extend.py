@@ -21,7 +21,7 @@ def examples() -> str:
     """mine.py as the page has it; the import that must come first in a file is put there."""
     page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     return "\n\n".join(blocks)
 
 
@@ -53,6 +53,7 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
         "search.concurrency": "4",
         "method.name": "mine.py:method",
         "method.params.scale": "0.25",
+        "learner.surrogate": "mine.py:surrogate",
         "sentinel.unready": "off",  # three facts answer no question of the pocket world
     }
 
@@ -66,6 +67,7 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
     output = run()
     assert "reward.outcome mine.py:reward: 1 for a right answer to " in output
     assert "answer 1, thrift 0" in output
+    assert "learner.surrogate mine.py:surrogate: gradients 1 and -1 at advantages 1 and -1" in output
     assert "search.tool mine.py:moody: " in output
     assert "search.ledger ledger.sqlite: 0 answers of this engine" in output
     folder = tmp_path / "runs" / "method-seed3"
