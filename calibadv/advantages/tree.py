@@ -9,8 +9,8 @@ from collections import Counter
 
 import numpy as np
 
-from calibadv.advantages.group import group_advantages
-from calibadv.advantages.turns import relative, spread
+from calibadv.advantages.group import Baseline, group_advantages
+from calibadv.advantages.turns import spread
 from calibadv.types import Credit, FloatArray, Group
 
 Node = int | tuple[int, int]
@@ -32,17 +32,18 @@ def parent_nodes(group: Group) -> list[list[Node]]:
     return [[ROOT, *nodes_S][: len(nodes_S)] for nodes_S in turn_nodes(group)]
 
 
-def tree_advantages(group: Group) -> FloatArray:
-    """A among all leaves of the question + A among the leaves of the same tree, each by its own std. Shape [G].
+def tree_advantages(group: Group, baseline: Baseline = "grpo") -> FloatArray:
+    """A among all leaves of the question + A among the leaves of the same tree, each by its own numbers. Shape [G].
 
     Tree-GRPO's two levels. The only leaf of its tree gets the first term alone (our decision). Where all trajectories
     are of one tree, as independent chains are, this is twice GRPO.
     """
     rewards_G = np.array([t.reward for t in group.trajectories], dtype=np.float32)
     trees_G = np.array([t.tree for t in group.trajectories])
-    advantages_G = group_advantages(rewards_G)
+    advantages_G = group_advantages(rewards_G, baseline)
     for tree in np.unique(trees_G):
-        advantages_G[trees_G == tree] += relative(rewards_G[trees_G == tree])
+        if (among := trees_G == tree).sum() > 1:
+            advantages_G[among] += group_advantages(rewards_G[among], baseline)
     return advantages_G
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from calibadv.advantages.gae import WHITEN_EPSILON
+from calibadv.advantages.group import STD_EPSILON
 from calibadv.methods import METHODS, Method, make_method
 from calibadv.methods.reasons import Explanation, Reasons, Term, turn_means
+from calibadv.methods.rows import step_facts
 from calibadv.rewards.turns import with_turn_rewards
 from calibadv.tracking.groups import StoredStep
 from calibadv.types import Group
@@ -59,6 +61,11 @@ def _by_method(stored: StoredStep, name: str, method: Method) -> list[Credited]:
     credits_ = [method.advantages(group) for group in groups]
     means = [turn_means(credit, group) for credit, group in zip(credits_, groups, strict=True)]
     reasons = [method.explain(group) if method.explain else None for group in groups]
+    if method.by_step_deviation:
+        scale = 1 / (step_facts(groups).deviation + STD_EPSILON)
+        term = Term("1 / deviation of the step", scale, "of what is stored of it")
+        means = [[[value * scale for value in row_S] for row_S in rows] for rows in means]
+        reasons = [rows and [[replace(r.times(term), note="") for r in row_S] for row_S in rows] for rows in reasons]
     if method.critic is not None and method.critic.whiten:
         tokens = np.concatenate([row_N for credit in credits_ for row_N in credit], dtype=np.float64)
         mean, scale = float(tokens.mean()), 1 / float(np.sqrt(tokens.var(ddof=1) + WHITEN_EPSILON))

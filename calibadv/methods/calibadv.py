@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from calibadv.advantages.group import outcome_credit
+from calibadv.advantages.group import Baseline, outcome_credit
 from calibadv.advantages.rebalance import OneSided, rebalance_answers, rebalance_every_step
 from calibadv.advantages.silver import (
     StepScores,
@@ -61,6 +61,7 @@ def calibadv(
     repeats_score_zero: bool | None = None,
     well_formed_only: bool | None = None,
     one_sided: OneSided | None = None,
+    baseline: Baseline = "grpo",
     judge_url: str = "",
     judge_model: str = "",
     judge_concurrency: int = 16,
@@ -74,6 +75,7 @@ def calibadv(
     `judge_model`. `lam` is the ratio of positive to negative mass at the answer (the released code's knob is 1 / lam).
     `adv_reb_at` "every_step" rebalances at each step index of the group, as the paper's sweep of lambda does (sec. 4.4;
     it has `soft_pen` "none" and no `pre_think`).
+    `baseline` is that of the credit before calibration, as for `grpo`; the paper's is GRPO's.
     ValueError for an unknown preset, soft penalty or `lam` <= 0, and for a judge that cannot be asked.
     """
     if preset not in PRESETS:
@@ -111,7 +113,7 @@ def calibadv(
         )
 
     def softened(group: Group) -> Credit:
-        credit = outcome_credit(group)
+        credit = outcome_credit(group, baseline)
         return credit if soft_pen == "none" else soften_negative(credit, group, scores(group))
 
     def advantages(group: Group) -> Credit:
@@ -125,11 +127,17 @@ def calibadv(
             words = [[f"c: {soft_pen}"] * len(t.turns) for t in group.trajectories]
         penalty = None if soft_pen == "none" else words
         return calibration_reasons(
-            group, softened(group), advantages(group), penalty, lam=lam, every_step=adv_reb_at == "every_step"
+            group,
+            softened(group),
+            advantages(group),
+            penalty,
+            lam=lam,
+            every_step=adv_reb_at == "every_step",
+            baseline=baseline,
         )
 
     return replace(
-        grpo(),
+        grpo(baseline=baseline),
         name="calibadv",
         advantages=advantages,
         scores=scores,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calibadv.advantages.group import outcome_credit
+from calibadv.advantages.group import Baseline, outcome_credit
 from calibadv.advantages.rebalance import final_tokens, masses, tokens_at
 from calibadv.methods.reasons import Explanation, Term, outcome_reasons, turn_means
 from calibadv.types import Credit, Group
@@ -21,16 +21,17 @@ def calibration_reasons(
     *,
     lam: float,
     every_step: bool,
+    baseline: Baseline = "grpo",
 ) -> Explanation:
     """The reasons of `calibrated`, which is `softened` rebalanced, which is GRPO's credit softened.
 
     `penalty` has a row [S - 1] a trajectory: where each intermediate step's c comes from; None: nothing is softened.
     `every_step`: rebalanced at each step index, not at the answers alone.
     """
-    stages = [turn_means(credit, group) for credit in (outcome_credit(group), softened, calibrated)]
+    stages = [turn_means(credit, group) for credit in (outcome_credit(group, baseline), softened, calibrated)]
     balanced = _masses_words(softened, group, lam, every_step)
     rows = []
-    for i, reasons_S in enumerate(outcome_reasons(group)):
+    for i, reasons_S in enumerate(outcome_reasons(group, baseline=baseline)):
         row = []
         for s, reasons in enumerate(reasons_S):
             before, soft, after = (stage[i][s] for stage in stages)

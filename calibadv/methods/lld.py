@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from calibadv.advantages.group import Baseline
 from calibadv.advantages.steps import step_slices
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import ExtraLoss, LossTokens, Method, StepFacts
@@ -40,6 +41,7 @@ def lld(
     gate: Gate | None = None,
     mask_answer: bool = False,
     divisor: Literal["preserved", "all"] = "preserved",
+    baseline: Baseline = "grpo",
 ) -> Method:
     """Lazy likelihood displacement regularisation (LLD, LLDS and LLDS-MA; Deng et al. 2025).
 
@@ -48,8 +50,8 @@ def lld(
     0.1, the gate at each token, A > 0 alone. `gate` is what must have become less likely as a whole before its tokens
     count: each "token" (LLD), the "response" (LLDS), or the "turn" (the official code). `mask_answer` (LLDS-MA) weighs
     the tokens of `<answer>…</answer>` by min(max(V - 1, 0), 1), V the step's mean of valid searches. `divisor` "all"
-    counts all action tokens, as the official code does, but of the whole mini-batch. The term is exactly 0 at
-    π_θ = π_old. ValueError for an unknown variant or a negative `coef`.
+    counts all action tokens, as the official code does, but of the whole mini-batch. `baseline` as for `grpo`. The term
+    is exactly 0 at π_θ = π_old. ValueError for an unknown variant or a negative `coef`.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}, expected one of {sorted(VARIANTS)}")
@@ -80,7 +82,7 @@ def lld(
         segment_N = {"turn": tokens.row_N * MAX_TURNS + tokens.turn_N, "response": tokens.row_N, "token": None}[level]
         return likelihood_drop(tokens.logprobs_N, tokens.old_logprobs_N, tokens.weights_N, segment_N)
 
-    return replace(grpo(), name="lld", extra_loss=ExtraLoss(weight, weights, counts, loss))
+    return replace(grpo(baseline=baseline), name="lld", extra_loss=ExtraLoss(weight, weights, counts, loss))
 
 
 def preserved(credit: Credit, *, with_zero: bool = True) -> Credit:

@@ -34,6 +34,7 @@ class StepFacts:
     """What is known of a whole training step, over all learners."""
 
     mean_searches: float  # valid searches a rollout
+    deviation: float = 1.0  # of rewards around their question's mean, unbiased
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Method:
     gold: GoldNeed | None = (
         None  # what its rewards read of gold passages: filled in, and refused where too few are known
     )
+    by_step_deviation: bool = False  # the credit is divided by `StepFacts.deviation` (REINFORCE++)
     weights: Callable[[Group], Credit] | None = None  # of each token in the surrogate and its divisor; None: 1
     surrogate: SurrogateFn | None = None  # what an update climbs at each token; None: `learner.surrogate`
     extra_loss: ExtraLoss | None = None

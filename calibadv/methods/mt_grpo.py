@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from calibadv.advantages.group import outcome_credit
+from calibadv.advantages.group import Baseline, check_within_group, outcome_credit
 from calibadv.advantages.tree import parent_nodes, turn_nodes
 from calibadv.advantages.turns import TurnKeys, TurnValues, add_to_turns, relative, relative_to_peers, turn_rewards
 from calibadv.methods.grpo import grpo
@@ -25,30 +25,31 @@ from calibadv.types import Credit, Group, TurnKind
 TURN_STD_EPSILON = 1e-4  # official code
 
 
-def mt_grpo(*, form: Literal["chains", "tree"] = "chains", lam: float = 1.0) -> Method:
+def mt_grpo(*, form: Literal["chains", "tree"] = "chains", lam: float = 1.0, baseline: Baseline = "grpo") -> Method:
     """Multi-turn GRPO (Wei et al. 2025).
 
     `form` "tree" rolls out a trunk and branches along it, so that actions have siblings. A_O keeps the epsilon that all
-    methods share, so that `lam` = 0 is GRPO (our decision; the official code adds 1e-4 to both stds). ValueError for an
-    unknown form or a negative `lam`.
+    methods share, so that `lam` = 0 is GRPO (our decision; the official code adds 1e-4 to both stds). `baseline` is
+    A_O's, as for `grpo`. ValueError for an unknown form, a negative `lam`, or a baseline on the step's scale.
     """
     if form not in ("chains", "tree"):
         raise ValueError(f"form is {form!r}, expected 'chains' (independent rollouts) or 'tree' (sibling actions)")
     if lam < 0:
         raise ValueError(f"lam is {lam}, expected a weight of 0 or more (official code: 1)")
+    check_within_group(baseline, "mt_grpo", "advantages of turns")
     turn_advantages = first_turn_advantages if form == "chains" else sibling_advantages
 
     def advantages(group: Group) -> Credit:
-        return add_to_turns(outcome_credit(group), turn_advantages(group), group, lam)
+        return add_to_turns(outcome_credit(group, baseline), turn_advantages(group), group, lam)
 
     def explain(group: Group) -> Explanation:
         products = first_turn_products(group) if form == "chains" else sibling_products(group)
         return [
             [reasons.plus(Term("λ", lam), *product) for reasons, product in zip(reasons_S, products_S, strict=True)]
-            for reasons_S, products_S in zip(outcome_reasons(group), products, strict=True)
+            for reasons_S, products_S in zip(outcome_reasons(group, baseline=baseline), products, strict=True)
         ]
 
-    method = replace(grpo(), name="mt_grpo", advantages=advantages, explain=explain)
+    method = replace(grpo(baseline=baseline), name="mt_grpo", advantages=advantages, explain=explain)
     if form == "chains":
         return replace(method, score_turns=at_once(first_search_rewards))
     return replace(method, plan=siblings, score_turns=at_once(each_search_rewards))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calibadv.advantages.group import EQUAL_REWARDS, STD_EPSILON
+from calibadv.advantages.group import EQUAL_REWARDS, STD_EPSILON, Baseline, baseline_divisor
 from calibadv.advantages.steps import step_slices
 from calibadv.advantages.turns import TurnKeys, TurnValues, alternatives, own_identities
 from calibadv.types import Credit, FloatArray, Group
@@ -54,40 +54,62 @@ Explanation = list[list[Reasons]]
 """A row [S] a trajectory: the reasons of each of its turns."""
 
 
-def compared(value: float, values_K: Sequence[float] | FloatArray, what: str, epsilon: float = STD_EPSILON) -> Product:
-    """The factors of (value - mean) / (std + epsilon) among K alternatives, as `advantages` has it.
+SCALES = {"grpo": "1 / deviation", "rloo": "G / (G - 1)", "maxrl": "1 / mean"}  # of r - mean; else there is none
+
+
+def compared(
+    value: float,
+    values_K: Sequence[float] | FloatArray,
+    what: str,
+    epsilon: float = STD_EPSILON,
+    baseline: Baseline = "grpo",
+) -> Product:
+    """The factors of (value - mean) / (std + epsilon) among K alternatives, as `advantages` has it, or of a `baseline`.
 
     Equal values: one factor 0. One value alone is, as in `group_advantages`, compared with nothing.
     """
     values = np.asarray(values_K, dtype=np.float64)
     if len(values) == 1:
-        return (Term(f"{what}, alone", float(value)), Term("1 / (1 + ε)", 1 / (1 + epsilon)))
+        alone = Term(f"{what}, alone", float(value))
+        return (alone, Term("1 / (1 + ε)", 1 / (1 + epsilon))) if baseline == "grpo" else (alone,)
     if np.ptp(values) < EQUAL_REWARDS:
         return (Term(f"all {what}s equal", 0.0, f"{len(values)} times {_short(values[0])}"),)
-    mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    return (
-        Term(f"{what} - mean", float(value) - mean, f"{_short(value)} - {_short(mean)}"),
-        Term("1 / deviation", 1 / (deviation + epsilon), f"of {len(values)}: {' '.join(map(_short, values))}"),
-    )
+    mean = float(values.mean())
+    centred = Term(f"{what} - mean", float(value) - mean, f"{_short(value)} - {_short(mean)}")
+    if (scale := SCALES.get(baseline)) is None:
+        return (centred,)
+    of = f"of {len(values)}: {' '.join(map(_short, values))}"
+    return (centred, Term(scale, 1 / baseline_divisor(values, baseline, epsilon), of))
 
 
-def outcome_reasons(group: Group, among: Sequence[bool] | None = None) -> Explanation:
+STEP_SCALE = "what trained was divided by the deviation of the whole step's rewards around their questions' means"
+
+
+def outcome_reasons(group: Group, among: Sequence[bool] | None = None, baseline: Baseline = "grpo") -> Explanation:
     """GRPO's: the rollout's reward beside those of the group, the same for all of its turns.
 
     `among`: which trajectories are compared, where not all are; the others have the credit 0.
     """
     compares = among or [True] * len(group.trajectories)
     rewards_G = [t.reward for t, counts in zip(group.trajectories, compares, strict=True) if counts]
-    return [
-        [Reasons((compared(t.reward, rewards_G, "reward") if counts else (Term("left out", 0.0),),)) for _ in t.turns]
-        for t, counts in zip(group.trajectories, compares, strict=True)
-    ]
+    note = STEP_SCALE if baseline == "reinforce++" else ""
+    rows = []
+    for t, counts in zip(group.trajectories, compares, strict=True):
+        product = compared(t.reward, rewards_G, "reward", baseline=baseline) if counts else (Term("left out", 0.0),)
+        rows.append([Reasons((product,), note)] * len(t.turns))
+    return rows
 
 
 def peer_products(
-    rewards: TurnValues, peers: TurnKeys, what: str, *, turns: TurnKeys | None = None, epsilon: float = STD_EPSILON
+    rewards: TurnValues,
+    peers: TurnKeys,
+    what: str,
+    *,
+    turns: TurnKeys | None = None,
+    epsilon: float = STD_EPSILON,
+    baseline: Baseline = "grpo",
 ) -> list[list[Product]]:
-    """The factors of `relative_to_peers`, of the same arguments. Rows [S]."""
+    """The factors of `relative_to_peers`, of the same arguments, or of another `baseline`. Rows [S]."""
     identities = turns or own_identities(peers)
     compared_turns = alternatives(rewards, peers, identities)
 
@@ -96,7 +118,7 @@ def peer_products(
             return (Term(f"no {what} here", 0.0),)
         if len(beside := list(compared_turns[peer].values())) == 1:
             return (Term(f"{what} without a peer", 0.0, _short(reward)),)
-        return compared(reward, beside, what, epsilon)
+        return compared(reward, beside, what, epsilon, baseline)
 
     return [
         [product(float(reward), peer) for reward, peer in zip(rewards_S, peers_S, strict=True)]

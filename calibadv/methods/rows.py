@@ -8,23 +8,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from calibadv.advantages.gae import gae
+from calibadv.advantages.group import STD_EPSILON
 from calibadv.batching import GroupShard, Row, to_row
 from calibadv.methods.method import Critic, Method, StepFacts
-from calibadv.types import FloatArray, Group, TurnKind
+from calibadv.types import Credit, FloatArray, Group, TurnKind
 
 
 def step_facts(groups: Sequence[Group]) -> StepFacts:
     """What a method may want to know of the whole step."""
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     searches = sum(turn.kind is TurnKind.SEARCH for trajectory in trajectories for turn in trajectory.turns)
-    return StepFacts(mean_searches=searches / len(trajectories))
+    rewards = [np.array([t.reward for t in group.trajectories], dtype=np.float64) for group in groups]
+    squares = sum(float(((rewards_G - rewards_G.mean()) ** 2).sum()) for rewards_G in rewards)
+    deviation = float(np.sqrt(squares / max(len(trajectories) - 1, 1)))
+    return StepFacts(mean_searches=searches / len(trajectories), deviation=deviation)
+
+
+def step_credit(group: Group, method: Method, facts: StepFacts) -> Credit:
+    """The method's credit of a group, on the scale of the step where the method's is. One row [N] a trajectory."""
+    credit = method.advantages(group)
+    if not method.by_step_deviation:
+        return credit
+    scale = np.float32(1 / (facts.deviation + STD_EPSILON))
+    return [row_N * scale for row_N in credit]
 
 
 def credit_rows(shard: GroupShard, method: Method, facts: StepFacts) -> list[Row]:
     """One row a trajectory with the method's credit and weights, computed on the whole group."""
     group = shard.group
-    credit = method.advantages(group)
+    credit = step_credit(group, method, facts)
     weights = method.weights(group) if method.weights else [None] * len(credit)
     rows = [
         to_row(trajectory, advantages_N, minibatch, weights_N)

@@ -6,11 +6,12 @@ w = 0 if any turn is void, else 1;   loss = sum of w * surrogate / sum of w, and
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from calibadv.advantages.group import broadcast, group_advantages
+from calibadv.advantages.group import Baseline, broadcast, group_advantages
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
 from calibadv.methods.reasons import Explanation, outcome_reasons
@@ -19,13 +20,13 @@ from calibadv.types import Credit, FloatArray, Group, Trajectory, TurnKind
 LEFT_OUT = "the rollout has a void turn: none of its tokens trains"
 
 
-def simpletir(variant: Literal["official", "calibadv_paper"] = "official") -> Method:
+def simpletir(variant: Literal["official", "calibadv_paper"] = "official", *, baseline: Baseline = "grpo") -> Method:
     """Void-turn filtering (SimpleTIR; Xue et al. 2025).
 
     "official": a trajectory with a void turn stays in the group's mean and std, and none of its tokens trains, neither
     in the surrogate nor in a KL or entropy term. "calibadv_paper", the baseline of the CalibAdv paper (Table 1,
     appendix A), drops it before mean and std. The rest of the recipe (clip-higher, dual clip, oversampling) is no part
-    of this baseline. ValueError for an unknown variant.
+    of this baseline. `baseline` as for `grpo`. ValueError for an unknown variant.
     """
     if variant not in ("official", "calibadv_paper"):
         raise ValueError(f"variant is {variant!r}, expected 'official' or 'calibadv_paper'")
@@ -33,12 +34,12 @@ def simpletir(variant: Literal["official", "calibadv_paper"] = "official") -> Me
     def explain(group: Group) -> Explanation:
         among = None if variant == "official" else [not has_void_turn(t) for t in group.trajectories]
         return [
-            [replace(r, note="" if not has_void_turn(t) else LEFT_OUT) for r in reasons_S]
-            for reasons_S, t in zip(outcome_reasons(group, among), group.trajectories, strict=True)
+            [replace(r, note=LEFT_OUT if has_void_turn(t) else r.note) for r in reasons_S]
+            for reasons_S, t in zip(outcome_reasons(group, among, baseline), group.trajectories, strict=True)
         ]
 
-    method = replace(grpo(), name="simpletir", weights=without_void_turns, explain=explain)
-    return method if variant == "official" else replace(method, advantages=among_valid)
+    method = replace(grpo(baseline=baseline), name="simpletir", weights=without_void_turns, explain=explain)
+    return method if variant == "official" else replace(method, advantages=partial(among_valid, baseline=baseline))
 
 
 def without_void_turns(group: Group) -> Credit:
@@ -51,7 +52,7 @@ def without_void_turns(group: Group) -> Credit:
     ]
 
 
-def among_valid(group: Group) -> Credit:
+def among_valid(group: Group, baseline: Baseline = "grpo") -> Credit:
     """GRPO's credit among the trajectories without a void turn, 0 on the others. One row [N] a trajectory.
 
     One that is left alone is a group of one: it keeps its reward.
@@ -60,7 +61,7 @@ def among_valid(group: Group) -> Credit:
     advantages_G: FloatArray = np.zeros(len(sound_G), dtype=np.float32)
     if sound_G.any():
         rewards_G = np.array([trajectory.reward for trajectory in group.trajectories])
-        advantages_G[sound_G] = group_advantages(rewards_G[sound_G])
+        advantages_G[sound_G] = group_advantages(rewards_G[sound_G], baseline)
     return broadcast(advantages_G, group)
 
 

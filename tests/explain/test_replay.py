@@ -98,3 +98,17 @@ def test_arithmetic_reads_as_it_multiplies_out() -> None:
         "-0.50 [reward - mean: 0.00 - 0.50] × 1.41 [1 / deviation: of 2: 1.00 0.00] × "
         "0.67 [1 - c: 1 of 3 documents silver, by correct rollout 1] = -0.471"
     )
+
+
+def test_the_scale_of_the_step_is_told_where_the_whole_step_is_stored() -> None:
+    far, near = two_rollouts(), replace(two_rollouts(), question=replace(QUESTION, id="test/near"))
+    near = replace(near, trajectories=tuple(replace(t, reward=0.2 * t.reward) for t in near.trajectories))
+    deviation = ((4 * 0.25 / 2 + 0.01 * 2) / 3) ** 0.5  # of 0.5, -0.5, 0.1 and -0.1
+    step = stored(far, near, method="grpo", baseline="reinforce++")
+    columns = credited(step, methods_for(step, ["grpo"]))
+    for column, expected in zip(columns, (0.5, 0.1), strict=True):
+        assert column["grpo"].credit[0][0] == pytest.approx(expected / deviation, rel=1e-4)
+        assert column["grpo"].reasons is not None
+        reasons = column["grpo"].reasons[0][0]
+        assert reasons.total == pytest.approx(expected / deviation, rel=1e-4)
+        assert [term.name for term in reasons.addends[0]] == ["reward - mean", "1 / deviation of the step"]

@@ -40,19 +40,20 @@ def test_ten_steps_of_every_method_train(method: str, tmp_path: Path) -> None:
 
 
 LOSSES: dict[str, dict[str, Any]] = {
-    "gspo": {"clip": 3e-4, "clip_high": 4e-4, "divisor": "sequences"},
-    "gspo_turn": {"clip": 3e-3, "dual_clip": 3.0},
-    "cispo": {"clip": 1.0, "clip_high": 0.28, "divisor": "constant", "divisor_tokens": 100},
-    "sapo": {"divisor": "sequences"},
+    "gspo": {"baseline": "rloo", "clip": 3e-4, "clip_high": 4e-4, "divisor": "sequences"},
+    "gspo_turn": {"baseline": "maxrl", "clip": 3e-3, "dual_clip": 3.0},
+    "cispo": {"baseline": "dr_grpo", "clip": 1.0, "clip_high": 0.28, "divisor": "constant", "divisor_tokens": 100},
+    "sapo": {"baseline": "reinforce++", "divisor": "sequences"},
     "ppo": {"token_mask": (0.98, 1.02), "rollout_mask": (0.999, 1.001)},
 }
 
 
 @pytest.mark.parametrize("surrogate", LOSSES)
-def test_ten_steps_of_every_surrogate_train(surrogate: str, tmp_path: Path) -> None:
+def test_ten_steps_of_every_surrogate_and_baseline_train(surrogate: str, tmp_path: Path) -> None:
     given = {"surrogate": surrogate, **LOSSES[surrogate]}
     run = LabRun(
         method="calibadv",
+        params={"baseline": given.pop("baseline", "grpo")},
         steps=10,
         sampler_dtype="bfloat16",
         old_logprobs="recompute",

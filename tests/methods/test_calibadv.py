@@ -143,7 +143,7 @@ def test_each_switch_overrides_its_preset() -> None:
         ("calibadv", {"soft_pen": "judge"}, "judge_url is '', expected the address of an OpenAI-compatible API"),
         ("calibadv", {**JUDGE, "judge_model": ""}, "judge_model is ''"),
         ("calibadv", {**JUDGE, "judge_retries": -1}, "judge_retries is -1"),
-        ("grpo", {"lam": 1.0}, "parameters: none"),
+        ("grpo", {"lam": 1.0}, "parameters: baseline"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest_right_one(name: str, params: dict, message: str) -> None:

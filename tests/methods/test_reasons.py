@@ -13,6 +13,8 @@ from calibadv.methods.reasons import Explanation, turn_means
 from calibadv.types import Group, TurnKind
 from tests.build import group, trajectory
 
+ADDING = ("criticsearch", "gigpo", "mt_grpo")  # to A_O an advantage of another scale
+COMPARING = ("calibadv", "first_exposure", "grpo", "lld", "simpletir", "tree_grpo", *ADDING)  # rewards of a group
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in METHODS),
     ("calibadv", {"preset": "reference", "lam": 2.0}),
@@ -23,6 +25,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mt_grpo", {"form": "tree", "lam": 0.5}),
     ("ppo", {"gamma": 0.9}),
     ("simpletir", {"variant": "calibadv_paper"}),
+    *((name, {"baseline": b}) for name in COMPARING for b in ("dr_grpo", "rloo", "maxrl")),
+    *((name, {"baseline": "reinforce++"}) for name in COMPARING if name not in ADDING),
+    ("calibadv", {"adv_reb_at": "every_step", "baseline": "rloo"}),
+    ("gigpo", {"episode_statistics": "turns", "baseline": "rloo"}),
+    ("mt_grpo", {"form": "tree", "baseline": "dr_grpo"}),
+    ("simpletir", {"variant": "calibadv_paper", "baseline": "maxrl"}),
 ]
 
 
