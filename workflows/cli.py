@@ -29,6 +29,7 @@ COMMANDS = {
     "warm-start": Command("warm_start", "teach a policy the format before RL"),
     "doctor": Command("doctor", "check this machine before a long run"),
     "explain": Command("explain", "why a search got its advantage, and what other methods would have said"),
+    "report": Command("report", "one page a run or over several, a file that needs no server"),
     "lab": Command("lab", "make the laboratory's runs of a study, minutes each on a core"),
 }
 

@@ -55,6 +55,17 @@ def truth_of(searches: Sequence[Search], *, draws: int = 2000) -> Truth | None:
     return Truth(len(known), _rate(counts_Q3[:, [0, 1]], draws), _rate(counts_Q3[:, [0, 2]], draws), calibration)
 
 
+def truth_by_step(searches: Sequence[Search], *, windows: int = 5, draws: int = 2000) -> list[tuple[int, int, Truth]]:
+    """(first step, last step, truth) of up to `windows` parts of the training, each of about as many of its steps.
+
+    CalibAdv sec. 4.5 asks at five checkpoints. A part of which no gold passage is known is left out.
+    """
+    steps = sorted({search.step for search in searches})
+    parts = [part.tolist() for part in np.array_split(steps, min(windows, len(steps)))] if steps else []
+    found = [(part[0], part[-1], truth_of([s for s in searches if s.step in part], draws=draws)) for part in parts]
+    return [(first, last, truth) for first, last, truth in found if truth is not None]
+
+
 def _rate(counts_Q2: np.ndarray[tuple[int, int], np.dtype[np.float64]], draws: int) -> Rate | None:
     hits, of = counts_Q2.sum(axis=0)
     if not of:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import NDArray
 
 from calibadv.plots.style import MUTED, Ink, legend_of, styled, whole_steps
 from calibadv.studies.results import CellResult
-from calibadv.tracking.series import History, running_mean, series
-
-Array = NDArray[np.float64]
+from calibadv.tracking.series import History, mean_and_spread, running_mean, series
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +64,6 @@ BY_FILE = {curve.file: curve for curve in CURVES}
 def shown_histories(result: CellResult) -> list[History]:
     """Those of the finished runs; while there is none, of whatever has begun."""
     return [run.history for run in result.done] or [run.history for run in result.runs if run.history]
-
-
-def mean_and_spread(histories: Sequence[History], metric: str, *, smooth: bool) -> tuple[Array, Array, Array | None]:
-    """Steps that every history has the metric at, its mean there, and the deviation over seeds (None for one seed).
-
-    Unbiased. Each seed is smoothed before the mean is taken, so that the band tells seeds apart, not steps.
-    """
-    rows = []
-    for history in histories:
-        steps, values = series(history, metric)
-        if len(steps):
-            rows.append(dict(zip(steps.tolist(), (running_mean(values) if smooth else values).tolist(), strict=True)))
-    shared = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
-    values_SK = np.asarray([[row[step] for step in shared] for row in rows], dtype=np.float64)
-    steps_K = np.asarray(shared, dtype=np.float64)
-    if not shared:
-        return steps_K, steps_K, None
-    return steps_K, values_SK.mean(axis=0), values_SK.std(axis=0, ddof=1) if len(rows) > 1 else None
 
 
 def has_curve(results: Sequence[CellResult], curve: Curve) -> bool:

@@ -7,16 +7,19 @@ import logging
 from pathlib import Path
 
 from calibadv.tracking.folder_lock import FolderLock
-from calibadv.tracking.follower import Follower
+from calibadv.tracking.follower import OPERATIONS, Follower
+from calibadv.tracking.journal import Journal
 from calibadv.tracking.mlflow_store import MlflowStore, Target
 
 log = logging.getLogger(__name__)
 
 
-def catch_up(folder: Path, uri: str | None = None, timeout_s: float = 600.0) -> int:
+def catch_up(
+    folder: Path, uri: str | None = None, timeout_s: float = 600.0, *, artifact: Path | None = None
+) -> int:
     """Deliver what the run's store lacks; the number of lines that it still lacks after `timeout_s`.
 
-    `uri`: another store, where the run is made anew, whole; the folder belongs to that one from then on. ValueError
+    `artifact`: a file of the run's folder that was made after its end, and is to be an artifact of its run. `uri`: another store, where the run is made anew, whole; the folder belongs to that one from then on. ValueError
     where the folder was never tracked, or a live process writes it.
     """
     target = Target.read(folder)
@@ -26,6 +29,10 @@ def catch_up(folder: Path, uri: str | None = None, timeout_s: float = 600.0) -> 
         target = Target(target.experiment, target.run_name, uri, target.tags, begun_ms=target.begun_ms)
     lock = FolderLock(folder, "wait for it, it delivers by itself")
     try:
+        if artifact is not None:
+            operations = Journal(folder / OPERATIONS)
+            operations.append([{"op": "artifact", "path": str(artifact.resolve().relative_to(folder.resolve())), "to": None}])
+            operations.close()
         return Follower(folder, MlflowStore(folder, target), target.offsets).close(timeout_s)
     finally:
         lock.close()

@@ -20,6 +20,7 @@ from calibadv.tracking.record import RolloutRecord
 
 log = logging.getLogger(__name__)
 
+FIRST_PREDICTIONS = "first_predictions.jsonl"  # of the evaluation before training
 CHECKPOINTS = "checkpoints"  # the folder in it, unless they have a place of their own
 ONE_WRITER = "two runs cannot share a folder, choose another with --run.name or end that process"
 _RUN_FILES = ("config.toml", "metrics.jsonl", "summary.json")
@@ -117,12 +118,17 @@ class RunFolder:
         """Append that the run starts again by itself."""
         Journal(self.restarts).append([{"time": time.strftime("%Y-%m-%d %H:%M:%S"), "why": why}])
 
-    def write_predictions(self, predictions: Iterable[Mapping[str, Any]]) -> None:
-        """The latest evaluation's answers, a JSON object a line; an earlier one's are replaced."""
-        try:
-            write_text(self.predictions, "".join(map(json_line, predictions)))
-        except OSError as error:
-            log.warning("%s cannot be written (%s): it stays as it was", self.predictions, error)
+    def write_predictions(self, predictions: Iterable[Mapping[str, Any]], *, first: bool = False) -> None:
+        """The latest evaluation's answers, a JSON object a line; an earlier one's are replaced.
+
+        `first`: those of the evaluation before training, which are kept beside for intervals of what changed.
+        """
+        lines = "".join(map(json_line, predictions))
+        for path in (self.predictions, *([self.path / FIRST_PREDICTIONS] if first else [])):
+            try:
+                write_text(path, lines)
+            except OSError as error:
+                log.warning("%s cannot be written (%s): it stays as it was", path, error)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json last, in one move: its presence says that the run finished."""

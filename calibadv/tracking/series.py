@@ -12,6 +12,7 @@ from calibadv.collapse import collapse_step
 BENCHMARKS = "eval/f1_"  # and the name of a data set, or "mean"
 History = Sequence[Mapping[str, float]]
 """A dict a step, as in metrics.jsonl; each has "step"."""
+Array = NDArray[np.float64]
 
 
 def series(history: History, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -43,3 +44,21 @@ def running_mean(values: NDArray[np.float64], share: float = 0.1) -> NDArray[np.
     """Centred mean over about `share` of the series (3 to 21 values), shorter at its ends; same length."""
     half = int(np.clip(len(values) * share, 3, 21)) // 2
     return np.asarray([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])
+
+
+def mean_and_spread(histories: Sequence[History], metric: str, *, smooth: bool) -> tuple[Array, Array, Array | None]:
+    """Steps that every history has the metric at, its mean there, and the deviation over seeds (None for one seed).
+
+    Unbiased. Each seed is smoothed before the mean is taken, so that the band tells seeds apart, not steps.
+    """
+    rows = []
+    for history in histories:
+        steps, values = series(history, metric)
+        if len(steps):
+            rows.append(dict(zip(steps.tolist(), (running_mean(values) if smooth else values).tolist(), strict=True)))
+    shared = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    values_SK = np.asarray([[row[step] for step in shared] for row in rows], dtype=np.float64)
+    steps_K = np.asarray(shared, dtype=np.float64)
+    if not shared:
+        return steps_K, steps_K, None
+    return steps_K, values_SK.mean(axis=0), values_SK.std(axis=0, ddof=1) if len(rows) > 1 else None

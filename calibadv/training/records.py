@@ -66,9 +66,9 @@ class Records:
             stored = StoredStep(step, method.name, method.params, groups, trained, documents)
             write_groups(self.folder.groups, stored, limit_mb=tracking.groups_mb)
 
-    def answers(self, answers: Sequence[Prediction]) -> None:
-        """The newest evaluation's answers, in place of an earlier one's."""
-        self.folder.write_predictions(answer.to_dict() for answer in answers)
+    def answers(self, answers: Sequence[Prediction], version: int) -> None:
+        """The newest evaluation's answers, in place of an earlier one's; those of version 0 are kept beside."""
+        self.folder.write_predictions((answer.to_dict() for answer in answers), first=version == 0)
 
     def overview(self, version: int) -> None:
         """The figure of six panels as it is at `version`, on the run's page."""

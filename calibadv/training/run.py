@@ -209,12 +209,12 @@ class TrainingRun:
         answers = predictions(sample.groups)
         metrics = evaluation_metrics(answers) | algorithm.logprob_diff(sample.groups[:COMPARED_QUESTIONS])
         self.compared_f1 = evaluation_metrics(answers[: self.config.evaluation.questions])["eval/f1"]
-        self.records.answers(answers)
+        self.records.answers(answers, algorithm.version)
         return metrics, sample.groups
 
     def _look(self, sample: StepSample) -> None:
         if not well_formed(sample.groups):
-            self.records.answers(predictions(sample.groups))
+            self.records.answers(predictions(sample.groups), 0)
         self.readiness.look(sample.groups)
 
     def _remedy(self) -> str:

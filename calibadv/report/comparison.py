@@ -1,0 +1,68 @@
+"""Methods side by side on stored groups, as a page shows them: how they agree, whom they blame, and c against the truth.
+
+What `calibadv explain` prints, as data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from calibadv.explain.disagreement import Search, Why, figures, most_disputed, searches_of
+from calibadv.explain.replay import credited, methods_for
+from calibadv.explain.truth import Truth, truth_by_step, truth_of
+from calibadv.report.reading import RunFiles
+from calibadv.report.rollouts import Library, Replayed, evenly_spaced, first_groups, group_json
+
+DISPUTED = 60  # searches that are listed as the most disputed
+
+
+def compared(run: RunFiles, most_groups: int) -> dict[str, Any] | None:
+    """At most so many of the run's stored groups, evenly over its steps, credited by every method.
+
+    None where none is stored, or none is wanted.
+    """
+    steps = evenly_spaced(run.groups_steps, most_groups)
+    replayed, stored_groups = [], 0
+    for stored in run.stored(steps):
+        stored_groups += len(stored.groups)
+        shown = first_groups(stored, max(1, most_groups // len(steps)))
+        replayed += [Replayed(shown, columns) for columns in credited(shown, methods_for(shown))]
+    if not replayed:
+        return None
+    by_group = [searches_of(of.stored.step, [of.columns]) for of in replayed]
+    searches = [search for of_group in by_group for search in of_group]
+    library = Library()
+    groups = [group_json(of, of_group, library) for of, of_group in zip(replayed, by_group, strict=True)]
+    return {
+        "methods": list(replayed[0].columns),
+        "stored": {"steps": len(run.groups_steps), "read": len(steps), "groups": stored_groups},
+        "searches": len(searches),
+        "figures": {name: asdict(of) for name, of in figures(searches, [of.columns for of in replayed]).items()},
+        "kinds": _kinds(searches),
+        "disputed": list(_disputed(searches, by_group)),
+        "truth": _truth(truth_of(searches)),
+        "truth_by_step": [{"first": a, "last": b, **asdict(of)} for a, b, of in truth_by_step(searches)],
+        "groups": groups,
+        "documents": library.documents,
+    }
+
+
+def _kinds(searches: Sequence[Search]) -> list[dict[str, Any]]:
+    counts = Counter(search.why for search in searches)
+    opposed = Counter(search.why for search in searches if search.opposed)
+    return [{"name": why.name, "text": str(why), "searches": counts[why], "opposed": opposed[why]} for why in Why]
+
+
+def _disputed(searches: Sequence[Search], by_group: Sequence[Sequence[Search]]) -> Iterator[list[int]]:
+    """[group, rollout, turn] of the searches on which methods disagree most, the most disputed first."""
+    group_of = {id(search): g for g, of_group in enumerate(by_group) for search in of_group}
+    for search in most_disputed(searches)[:DISPUTED]:
+        if search.opposed:
+            yield [group_of[id(search)], search.rollout, search.turn]
+
+
+def _truth(truth: Truth | None) -> Mapping[str, Any] | None:
+    return None if truth is None else asdict(truth)

@@ -1,0 +1,77 @@
+"""One page a run: `workflows/report.py RUN [RUN …] [--out FILE] [--groups N] [--log]`.
+
+Writes one HTML file that needs no server and nothing from outside, and opens from a mail: what the run is and what came
+of it, its curves with collapse and alarms, the evaluations before and after, its rollouts with every method's credit,
+faults, checkpoints and configuration. Of several runs it has the methods side by side too. Needs no model and no GPU.
+"""
+
+from __future__ import annotations
+
+from calibadv.tracking.starting import loading, say_starting
+
+if __name__ == "__main__":
+    say_starting("report")  # before what takes seconds to import
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from calibadv.config import Config, load_config
+from workflows.command import run_command
+from workflows.runs import RUNS, found_run
+from workflows.shipped import RECIPES
+
+log = logging.getLogger("workflows.report")  # also when this file is __main__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; ValueError for a run that is not there, or that has made no step. 1: --log, and MLflow lacks it still."""
+    asked = _parser().parse_args(arguments)
+    with loading():
+        from calibadv.report.write import NAME, write_report
+        from calibadv.tracking.catch_up import catch_up
+    folders = [found_run(given) or Path(given) for given in asked.runs]
+    if asked.log and len(folders) > 1:
+        raise ValueError(f"--log gives the page to its run in MLflow, and {len(folders)} runs are named: name one")
+    if asked.log and asked.out:
+        raise ValueError("--log gives the run's own report.html to MLflow: leave out --out")
+    to = asked.out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
+    write_report(folders, to, recipes=shipped_recipes(), groups=asked.groups, limit_mb=asked.limit_mb)
+    log.info("%s: %.1f MB", to, to.stat().st_size / 1e6)
+    return int(asked.log and catch_up(folders[0], artifact=to) > 0)
+
+
+def shipped_recipes() -> Mapping[str, Config]:
+    """The recipes that come with the project, by name: the nearest is what a run's settings are compared with."""
+    return {path.name: load_config(path) for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"the folder of a run, or its name in {RUNS}/")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run's folder, or here")
+    parser.add_argument(
+        "--groups",
+        type=int,
+        default=240,
+        metavar="N",
+        help="stored groups that are shown and credited by every method, evenly over the steps (%(default)s)",
+    )
+    parser.add_argument(
+        "--limit-mb", type=float, default=10.0, metavar="MB", help="fewer groups where it were larger (%(default)g)"
+    )
+    parser.add_argument("--log", action="store_true", help="as an artifact of the run's MLflow run, too")
+    return parser
+
+
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())
