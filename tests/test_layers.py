@@ -25,6 +25,7 @@ benchmarks                    what is measured and never shipped
 workflows                     the commands, and what composes them
 serve doctor studies          the search app; a machine checked; methods compared
 training lab supervised       a whole run; the laboratory; learning from demonstrations
+report                        one page a run
 explain                       why a search got its advantage
 evaluation plots              what a policy is worth; pictures of a run
 rllib                         the loop and its learners

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import ray
 
 from calibadv.config import Config
+from calibadv.report.write import write_run_report
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.training.opening import opened_run
 from calibadv.training.parts import Parts
@@ -19,6 +20,7 @@ from calibadv.training.sentinel import Collapsed
 from calibadv.training.signals import Interruption, Preempted
 from calibadv.views.summary import RunSummary, TerminalView
 from workflows.session import started
+from workflows.shipped import shipped_recipes
 
 logger = logging.getLogger("workflows.train")
 
@@ -26,7 +28,7 @@ PREEMPTED = os.EX_TEMPFAIL  # 75, "try again later": what sysexits.h calls it
 LOST = 4  # processes, more often than the run starts again by itself
 ENDS: dict[type[Exception], int] = {CheckpointFailed: 1, Collapsed: 3, Unready: 5}
 """What ends a run with its reason in one line, and the exit code."""
-PARTS = Parts(started)
+PARTS = Parts(started, report=lambda folder: write_run_report(folder, shipped_recipes()))
 
 
 def train(

@@ -1,4 +1,4 @@
-"""One page a run: `workflows/report.py RUN [RUN …] [--out FILE] [--groups N] [--log]`.
+"""One page a run: `workflows/report.py [RUN …] [--out FILE] [--groups N] [--log]`.
 
 Writes one HTML file that needs no server and nothing from outside, and opens from a mail: what the run is and what came
 of it, its curves with collapse and alarms, the evaluations before and after, its rollouts with every method's credit,
@@ -15,13 +15,12 @@ if __name__ == "__main__":
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from calibadv.config import Config, load_config
 from workflows.command import run_command
-from workflows.runs import RUNS, found_run
-from workflows.shipped import RECIPES
+from workflows.runs import RUNS, found_run, newest_run
+from workflows.shipped import shipped_recipes
 
 log = logging.getLogger("workflows.report")  # also when this file is __main__
 
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with loading():
         from calibadv.report.write import NAME, write_report
         from calibadv.tracking.catch_up import catch_up
-    folders = [found_run(given) or Path(given) for given in asked.runs]
+    folders = [found_run(given) or Path(given) for given in asked.runs] or [newest_run()]
     if asked.log and len(folders) > 1:
         raise ValueError(f"--log gives the page to its run in MLflow, and {len(folders)} runs are named: name one")
     if asked.log and asked.out:
@@ -43,16 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(asked.log and catch_up(folders[0], artifact=to) > 0)
 
 
-def shipped_recipes() -> Mapping[str, Config]:
-    """The recipes that come with the project, by name: the nearest is what a run's settings are compared with."""
-    return {path.name: load_config(path) for path in sorted(RECIPES.glob("*.toml"))}
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"the folder of a run, or its name in {RUNS}/")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help=f"the folder of a run, or its name in {RUNS}/; none: the newest there"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run's folder, or here")
     parser.add_argument(
         "--groups",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from calibadv.config import Config, load_config
+
 _HERE = Path(__file__).parent
 RECIPES = _HERE / "recipes"
 
@@ -16,6 +18,11 @@ def recipe_file(text: str) -> Path:
 def study_file(text: str) -> Path:
     """The same for studies/."""
     return _found(text, "studies")
+
+
+def shipped_recipes() -> dict[str, Config]:
+    """Every recipe by its file's name: what a report compares a run's settings with."""
+    return {path.name: load_config(path) for path in sorted(RECIPES.glob("*.toml"))}
 
 
 def _found(text: str, folder: str) -> Path:

@@ -211,5 +211,7 @@ class TrackingConfig(Section):
     """Training steps between logged ones."""
     store_groups: Literal["none", "sampled", "all"] = "sampled"
     """Groups that are kept whole in groups/, for `calibadv explain`: those that are written out, or all."""
+    report: bool = True
+    """Whether the run's end writes report.html, its page (docs/report.md)."""
     groups_mb: float = Field(500.0, gt=0, le=1e6)
     """Size of groups/ above which every second step of it is dropped."""

@@ -15,7 +15,7 @@ from rich.text import Text
 from calibadv.advantages.silver import silver_documents
 from calibadv.explain.disagreement import MethodFigures, Search, Why
 from calibadv.explain.replay import Credited
-from calibadv.explain.truth import Rate, Truth
+from calibadv.explain.truth import Rate, Truth, truth_by_step
 from calibadv.methods.reasons import Reasons, Term
 from calibadv.tags import think_text
 from calibadv.types import Document, Trajectory, Turn, TurnKind
@@ -49,6 +49,8 @@ def overview(
     yield _figures_table(figures, len(searches))
     yield _agreement_table(figures)
     yield from _truth_text(truth)
+    if truth is not None and len(parts := truth_by_step(searches)) > 1:
+        yield _truth_table(parts)
     if searches and shown:
         yield _why_table(searches)
         for why in Why:
@@ -127,6 +129,23 @@ def _truth_text(truth: Truth | None) -> Iterator[RenderableType]:
     )
     bins = ", ".join(f"c {c:.2f}: {share:.0%} of {n}" for c, share, n in truth.calibration)
     yield Text(f"mean share of gold passages by c: {bins}")
+
+
+def _truth_table(parts: Sequence[tuple[int, int, Truth]]) -> Table:
+    table = Table(title="c against gold passages in parts of the training", title_justify="left", box=None)
+    bins = sorted({c for _, _, truth in parts for c, _, _ in truth.calibration})
+    for name in ("steps", "searches", "precision", "recall", *(f"gold at c {c:.2f}" for c in bins)):
+        table.add_column(name, justify="left" if name == "steps" else "right")
+    for first, last, truth in parts:
+        share = {c: value for c, value, _ in truth.calibration}
+        table.add_row(
+            str(first) if first == last else f"{first} to {last}",
+            str(truth.searches),
+            _rate(truth.precision),
+            _rate(truth.recall),
+            *(_percent(share.get(c)) for c in bins),
+        )
+    return table
 
 
 def _why_table(searches: Sequence[Search]) -> Table:

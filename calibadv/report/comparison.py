@@ -1,6 +1,6 @@
-"""Methods side by side on stored groups, as a page shows them: how they agree, whom they blame, and c against the truth.
+"""Methods side by side on stored groups: how far they agree, whom they blame, and c against the truth.
 
-What `calibadv explain` prints, as data.
+What `calibadv explain` prints, as a page's data.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compared(run: RunFiles, most_groups: int) -> dict[str, Any] | None:
         "methods": list(replayed[0].columns),
         "stored": {"steps": len(run.groups_steps), "read": len(steps), "groups": stored_groups},
         "searches": len(searches),
-        "figures": {name: asdict(of) for name, of in figures(searches, [of.columns for of in replayed]).items()},
+        "figures": _figures(searches, replayed),
         "kinds": _kinds(searches),
         "disputed": list(_disputed(searches, by_group)),
         "truth": _truth(truth_of(searches)),
@@ -48,6 +48,12 @@ def compared(run: RunFiles, most_groups: int) -> dict[str, Any] | None:
         "groups": groups,
         "documents": library.documents,
     }
+
+
+def _figures(searches: Sequence[Search], replayed: Sequence[Replayed]) -> dict[str, Any]:
+    """By method; where there is no search nobody agrees or disagrees."""
+    found = {name: asdict(of) for name, of in figures(searches, [of.columns for of in replayed]).items()}
+    return found if searches else {name: of | {"agrees": {}} for name, of in found.items()}
 
 
 def _kinds(searches: Sequence[Search]) -> list[dict[str, Any]]:

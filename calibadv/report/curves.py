@@ -1,4 +1,4 @@
-"""What a report draws of a run's metrics: the panels of `calibadv.plots`, as data, with what there is to mark on them."""
+"""What a report draws of a run's metrics: the panels of `calibadv.plots` as data, and what is marked on them."""
 
 from __future__ import annotations
 

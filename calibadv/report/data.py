@@ -1,4 +1,4 @@
-"""A run as the page's JSON: its head, which is drawn at once, and its rollouts, which are unpacked when they are looked at."""
+"""A run as the page's data: its head, and its rollouts, which are unpacked when the run is looked at."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def _head(run: RunFiles, recipes: Mapping[str, Config]) -> dict[str, Any]:
     return {
         "name": run.name,
         "method": config.method.name,
-        "params": {
-            name: str(value) for name, value in all_params(config.method.name, config.method.params).items()
-        },
+        "params": {name: str(value) for name, value in all_params(config.method.name, config.method.params).items()},
         "seed": config.run.seed,
         "model": Path(config.model.path).name,
         "engine": config.rollout.engine,

@@ -69,7 +69,9 @@ def time_outside_steps(run: RunFiles) -> float | None:
 
 
 def _extra_s(steps: list[Mapping[str, float]], hit: Mapping[int, float]) -> float | None:
-    seconds = {int(row["step"]): row["time/step_s"] - row.get("time/eval_s", 0.0) for row in steps if "time/step_s" in row}
+    seconds = {
+        int(row["step"]): row["time/step_s"] - row.get("time/eval_s", 0.0) for row in steps if "time/step_s" in row
+    }
     calm = [value for step, value in seconds.items() if step not in hit]
     met = [seconds[step] for step in hit if step in seconds]
     if not calm or not met:

@@ -78,12 +78,10 @@ def group_json(replayed: Replayed, searches: Sequence[Search], library: Library)
             {
                 **_rollout(trajectory),
                 "turns": [
-                    _turn(s, turn, told.get((i, s)), stored.documents, library)
+                    _turn(turn, told.get((i, s)), stored.documents, library)
                     | {
                         "credit": [round(column.credit[i][s], DIGITS) + 0.0 for column in columns.values()],
-                        "why": [
-                            _why(column.reasons[i][s]) if column.reasons else None for column in columns.values()
-                        ],
+                        "why": [_why(column.reasons[i][s]) if column.reasons else None for column in columns.values()],
                     }
                     for s, turn in enumerate(trajectory.turns)
                 ],
@@ -108,9 +106,7 @@ def _rollout(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def _turn(
-    s: int, turn: Turn, search: Search | None, known: Mapping[str, Document], library: Library
-) -> dict[str, Any]:
+def _turn(turn: Turn, search: Search | None, known: Mapping[str, Document], library: Library) -> dict[str, Any]:
     row: dict[str, Any] = {
         "kind": str(turn.kind),
         "think": _cut(think_text(turn.text), LONGEST_TEXT),

@@ -42,7 +42,8 @@ def settings_of(config: Config, recipes: Mapping[str, Config]) -> Settings:
         Setting(key, values.get(key, "–"), of_base.get(key, "–"), str(decides(key).value))
         for key in _different(values, of_base)
     ]
-    return Settings(base, tuple(differences), values)
+    order = [str(what.value) for what in Decides]  # what is learned first, places last
+    return Settings(base, tuple(sorted(differences, key=lambda one: order.index(one.decides))), values)
 
 
 def _texts(config: Config) -> dict[str, str]:

@@ -18,6 +18,11 @@ NAME = "report.html"
 GROUPS = 240  # shown and credited by every method: 1,200 rollouts of five, some 20 s of one core
 
 
+def write_run_report(folder: Path, recipes: Mapping[str, Config] | None = None) -> Path:
+    """The page of one run, in its folder."""
+    return write_report([folder], folder / NAME, recipes=recipes)
+
+
 def write_report(
     folders: Sequence[Path],
     to: Path,

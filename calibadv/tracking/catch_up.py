@@ -14,13 +14,12 @@ from calibadv.tracking.mlflow_store import MlflowStore, Target
 log = logging.getLogger(__name__)
 
 
-def catch_up(
-    folder: Path, uri: str | None = None, timeout_s: float = 600.0, *, artifact: Path | None = None
-) -> int:
+def catch_up(folder: Path, uri: str | None = None, timeout_s: float = 600.0, *, artifact: Path | None = None) -> int:
     """Deliver what the run's store lacks; the number of lines that it still lacks after `timeout_s`.
 
-    `artifact`: a file of the run's folder that was made after its end, and is to be an artifact of its run. `uri`: another store, where the run is made anew, whole; the folder belongs to that one from then on. ValueError
-    where the folder was never tracked, or a live process writes it.
+    `uri`: another store, where the run is made anew, whole; the folder belongs to that one from then on. `artifact`: a
+    file of the folder that was written after the run's end, and is to be an artifact of it too. ValueError where the
+    folder was never tracked, or a live process writes it.
     """
     target = Target.read(folder)
     if target is None:
@@ -30,8 +29,9 @@ def catch_up(
     lock = FolderLock(folder, "wait for it, it delivers by itself")
     try:
         if artifact is not None:
+            name = str(artifact.resolve().relative_to(folder.resolve()))
             operations = Journal(folder / OPERATIONS)
-            operations.append([{"op": "artifact", "path": str(artifact.resolve().relative_to(folder.resolve())), "to": None}])
+            operations.append([{"op": "artifact", "path": name, "to": None}])
             operations.close()
         return Follower(folder, MlflowStore(folder, target), target.offsets).close(timeout_s)
     finally:

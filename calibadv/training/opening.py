@@ -75,7 +75,7 @@ def opened_run(
             yield TrainingRun(
                 config,
                 inputs,
-                Records(config, inputs, folder, tracker, view, parts.plots),
+                Records(config, inputs, folder, tracker, view, parts.plots, parts.report),
                 checkpoints,
                 parts.started,
                 interruption,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from calibadv.config import Config
 from calibadv.plots.run import write_plots
+from calibadv.report.write import write_run_report
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.tracking.mlflow_run import MlflowRun, Tracker
 from calibadv.tracking.provenance import method_color
@@ -46,3 +47,4 @@ class Parts:
     tracked: Callable[[Config, Path, Mapping[str, str]], AbstractContextManager[Tracker]] = mlflow_run
     plots: Callable[[History, Path], list[Path]] = write_plots  # at the end
     view: Callable[[int], TerminalView] = open_view  # of so many steps
+    report: Callable[[Path], Path] = write_run_report  # the page of a finished run's folder

@@ -16,6 +16,7 @@ from calibadv.evaluation.prediction import Prediction
 from calibadv.json_lines import read_json_lines
 from calibadv.methods.reasons import turn_means
 from calibadv.plots.run import write_overview
+from calibadv.report.write import write_run_report
 from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.clipped_table import write_clipped_table
 from calibadv.tracking.groups import StoredStep, write_groups
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """One run's record. `plots` draws the figures of the end."""
+    """One run's record. `plots` draws the figures of the end, `report` writes its page."""
 
     config: Config
     inputs: Inputs
@@ -42,6 +43,7 @@ class Records:
     tracker: Tracker
     view: TerminalView
     plots: Callable[[History, Path], list[Path]]
+    report: Callable[[Path], Path] = write_run_report
 
     def step(
         self, version: int, metrics: Mapping[str, float], rollouts: Sequence[RolloutRecord], left_s: float | None
@@ -103,6 +105,18 @@ class Records:
         self.tracker.log_artifact(self.folder.summary)
         self.tracker.log_artifact(self.folder.predictions)
         self.tracker.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))
+        self._page()
         hints = next_steps(self.folder.path.parent, self.tracker.uri, self.tracker.experiment_id, self.tracker.run_id)
         example = None if progress.example is None else RolloutRecord.from_dict(progress.example)
         return view_summary(summary, self.folder.path, example, hints)
+
+    def _page(self) -> None:
+        """report.html. It is made of what is written by now: that it cannot be made takes nothing from the run."""
+        if not self.config.tracking.report:
+            return
+        try:
+            self.tracker.log_artifact(self.report(self.folder.path))
+        except Exception as error:  # a method of the user's is called on stored groups
+            logger.warning(
+                "report.html could not be written (%s): calibadv report %s tries again", error, self.folder.path
+            )

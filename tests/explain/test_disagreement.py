@@ -8,7 +8,7 @@ import pytest
 
 from calibadv.explain.disagreement import Why, figures, most_disputed, searches_of
 from calibadv.explain.replay import credited, methods_for
-from calibadv.explain.truth import truth_of
+from calibadv.explain.truth import truth_by_step, truth_of
 from calibadv.types import Group, Question
 from tests.build import group, trajectory
 from tests.explain.test_replay import stored
@@ -75,3 +75,12 @@ def test_without_gold_ids_or_failures_there_is_no_truth() -> None:
     equal = group(trajectory(1.0, [1, 1], [["a"]]), trajectory(1.0, [1, 1], [["x"]]))
     known = replace(equal, question=told().question)
     assert truth_of(searches_of(0, credited(stored(known), methods_for(stored(known), ["grpo"])))) is None
+
+
+def test_truth_by_step_is_of_parts_with_about_as_many_steps_each() -> None:
+    columns = credited(stored(told()), methods_for(stored(told()), ["grpo"]))
+    searches = [search for step in (0, 5, 10, 15, 20) for search in searches_of(step, columns)]
+    parts = truth_by_step(searches, windows=2)
+    assert [(first, last, truth.searches) for first, last, truth in parts] == [(0, 10, 12), (15, 20, 8)]
+    assert truth_by_step(searches[:5], windows=5)[0][:2] == (0, 0)
+    assert truth_by_step([]) == []

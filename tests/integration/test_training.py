@@ -161,7 +161,14 @@ def test_mlflow_has_the_finished_run_with_metrics_traces_and_artifacts(finished:
     artifacts = {
         file.path for part in (None, "model", "plots") for file in client.list_artifacts(run.info.run_id, part)
     }
-    assert {"summary.json", "clipped_tokens.csv", "plots/overview.png", "model/model.safetensors"} <= artifacts
+    assert {
+        "summary.json",
+        "clipped_tokens.csv",
+        "plots/overview.png",
+        "model/model.safetensors",
+        "report.html",
+    } <= artifacts
+    assert "<title>first · calibadv report</title>" in (finished / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(place: Place) -> None:

@@ -198,11 +198,14 @@ def test_a_dead_server_raises_nothing_and_a_live_store_catches_up_with_the_folde
     uri = f"sqlite:///{runs / 'mlflow.db'}"
     assert catch_up(path, uri) == 0
     assert catch_up(path) == 0  # it belongs to that store now, which has everything
+    (path / "report.html").write_text("written later")
+    assert catch_up(path, artifact=path / "report.html") == 0
     target = Target.read(path)
     assert target is not None
     assert target.run_id is not None
     stored = client(runs).get_run(target.run_id)
     assert stored.info.status == "FINISHED"
+    assert "report.html" in {file.path for file in client(runs).list_artifacts(target.run_id)}
     assert stored.info.start_time == target.begun_ms
     assert stored.data.metrics == {"reward/mean": 0.5}
     assert [file.path for file in client(runs).list_artifacts(target.run_id)] == ["note.txt"]

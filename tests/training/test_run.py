@@ -93,6 +93,11 @@ def no_plots(*_: object) -> list[Path]:
     return []
 
 
+def no_report(folder: Path) -> Path:
+    """For all but the tests of reports."""
+    return folder / "report.html"
+
+
 def settings(*more: str) -> Config:
     small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=4"]
     return load_config(None, overrides_of(*small, *more))
@@ -102,7 +107,13 @@ def settings(*more: str) -> Config:
 def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
     """Makes, or goes on with, the run in a folder; the algorithm as it was at the end."""
 
-    def call(name: str, script: Script | None = None, *more: str, resume: bool = False) -> FakeAlgorithm:
+    def call(
+        name: str,
+        script: Script | None = None,
+        *more: str,
+        resume: bool = False,
+        report: Callable[[Path], Path] = no_report,
+    ) -> FakeAlgorithm:
         config = settings(*more)
         identity = Identity(flat(config.model_dump(mode="json")), {})
         inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), policy_path(), METHOD, (), (), {})
@@ -120,7 +131,7 @@ def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
                 yield algorithm
 
             call.told = Told()  # type: ignore[attr-defined]
-            records = Records(config, inputs, folder, call.told, PlainView(STEPS), no_plots)
+            records = Records(config, inputs, folder, call.told, PlainView(STEPS), no_plots, report)
             run = TrainingRun(
                 config, inputs, records, kept, started, interruption, resumed=resumed.progress if resumed else None
             )
@@ -173,8 +184,24 @@ def test_a_run_evaluates_before_between_and_after_and_saves_when_due(attempt: An
         ("model", "model"),
         ("summary.json", None),
         ("predictions.jsonl", None),
+        ("report.html", None),
     ]
+    assert lines(tmp_path / "a", "first_predictions.jsonl") == lines(tmp_path / "a", "predictions.jsonl")
     assert "| held-out questions | before | after | change |" in attempt.told.notes[-1]
+
+
+def test_a_report_that_cannot_be_written_takes_nothing_from_the_run(
+    attempt: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Path) -> Path:
+        raise RuntimeError("a method of mine")
+
+    attempt("a", report=broken)
+    assert (tmp_path / "a" / "summary.json").is_file()
+    assert f"(a method of mine): calibadv report {tmp_path / 'a'} tries again" in caplog.text
+    attempt("b", None, "--tracking.report=false", report=broken)
+    assert ("report.html", None) not in attempt.told.artifacts
+    assert caplog.text.count("a method of mine") == 1
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ function creditLine(world, group, turn, m, scale) {
   const fill = way ? styled(h("i", { class: way > 0 ? "pos" : "neg" }), { width: `${Math.max(1, (50 * Math.abs(value)) / scale)}%` }) : null;
   const said = arithmetic(turn.why[m], value);
   return h("details", { class: m === 0 ? "credit trained" : "credit" },
-    h("summary", { title: said, "aria-label": `${name}: ${signed(value)}, ${WORDS[way]}. ${said}` },
+    h("summary", { title: said, "aria-label": `${name}: ${signed(value)}, ${WORDS[way]}` },
       h("span", { class: "method" }, name), h("span", { class: "bar", "aria-hidden": "true" }, fill), h("span", { class: "value" }, signed(value))),
     why(turn.why[m], value, group.notes[name]));
 }
@@ -61,7 +61,7 @@ function creditLine(world, group, turn, m, scale) {
 function arithmetic(reasons, value) {
   if (!reasons) return "this method tells no reasons";
   const [note, products] = reasons;
-  const sum = products.map((product) => product.map(([name, term]) => `${short(term)} [${name}]`).join(" × ")).join(" + ");
+  const sum = products.map((product) => product.map(([name, term, from]) => `${short(term)} [${name}${from ? `: ${from}` : ""}]`).join(" × ")).join(" + ");
   return `${sum} = ${signed(value, 3)}${note ? ` (${note})` : ""}`;
 }
 

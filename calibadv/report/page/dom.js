@@ -39,9 +39,9 @@ function number(value, digits = 3) {
 const minus = (text) => text.replace("-", "−");
 const percent = (value, digits = 0) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`);
 
-/** With its sign always; what rounds to nothing has none. */
+/** With its sign always; nothing has none, and what would round to nothing has a digit more. */
 function signed(value, digits = 2) {
-  const text = value.toFixed(digits);
+  const text = value.toFixed(Math.abs(value) > 0 && Math.abs(value) < 0.5 * 10 ** -digits ? digits + 2 : digits);
   return Number(text) === 0 ? (0).toFixed(digits) : minus(value > 0 ? `+${text}` : text);
 }
 
@@ -78,6 +78,7 @@ function section(id, title, note, ...children) {
 
 /** A labelled control. */
 function field(label, control, wide = false) {
+  control.setAttribute("aria-label", label);  // else the options of a choice were part of its name
   return h("label", { class: wide ? "field wide" : "field" }, label, control);
 }
 

@@ -29,6 +29,7 @@ async function showRun(head, index, holder) {
   crosshairs.clear();
   const browser = rolloutBrowser(world);
   holder.replaceChildren(runSummary(run), runCurves(run), browser.element, methodComparison(world, browser) || "", runFaults(run), runSettings(run));
+  browser.begin?.();
   navigation();
 }
 
@@ -37,8 +38,14 @@ async function begin() {
   const head = await payload("head");
   const one = h("div", {});
   styled(one, { display: "grid", gap: "40px", "min-width": "0" });
-  const choice = head.runs.length > 1 ? h("div", { class: "card filters" }, field("One run", select(head.runs.map((run, i) => [i, run.name]), (i) => showRun(head, Number(i), one)), true)) : "";
-  content.replaceChildren(...(head.cells.length ? manyRuns(head) : []), choice, one, h("p", { class: "soft small" }, `Written ${head.written} by calibadv report. This file is whole: it asks no server for anything.`));
+  const runs = select(head.runs.map((run, i) => [i, run.name]), (i) => showRun(head, Number(i), one));
+  const choose = async (i) => {
+    runs.value = String(i);
+    await showRun(head, i, one);
+    document.getElementById("summary").scrollIntoView();
+  };
+  const choice = head.runs.length > 1 ? h("div", { class: "card filters" }, field("One run", runs, true)) : "";
+  content.replaceChildren(...(head.cells.length ? manyRuns(head, choose) : []), choice, one, h("p", { class: "soft small" }, `Written ${head.written} by calibadv report. This file is whole: it asks no server for anything.`));
   await showRun(head, 0, one);
   document.documentElement.dataset.ready = "true";
 }

@@ -43,7 +43,10 @@ function rolloutBrowser(world) {
     shown = PAGE;
     fill();
     count.textContent = `${found.length.toLocaleString("en")} of ${plural(all.length, "rollout")}`;
-    if (!found.includes(at)) look(found[0] || null);
+    if (!found.includes(at)) {
+      look(found[0] || null);
+      if (list.parentElement) list.parentElement.scrollTop = 0;
+    }
   }
   function fill() {
     list.replaceChildren(...found.slice(0, shown).map((entry) => h("li", {}, item(entry))));
@@ -119,7 +122,7 @@ function rolloutBrowser(world) {
   const note = `${plural(world.groups.length, "group")} of ${plural(stored.read, "step")}${stored.read < stored.steps || stored.groups > world.groups.length ? `, evenly of the ${plural(stored.steps, "step")} that are stored` : ""}; steps count from 0, as for calibadv explain`;
   const element = section("rollouts", "Rollouts", note,
     h("div", { class: "card filters", role: "search", "aria-label": "Filter the rollouts" },
-      field("Text of question, query, document, answer", typed("text", { type: "search", placeholder: "words" }), true),
+      field("Text", typed("text", { type: "search", placeholder: "of question, query, document, answer" }), true),
       field("Step", picked("step", [["", "any"], ...stepsThere.map((one) => [one, one])])),
       field("Outcome", picked("outcome", [["", "any"], ["above", "above its group"], ["below", "below its group"], ["right", "F1 1"], ["cut", "void or cut"]])),
       field("Reward from", typed("low", { type: "number", step: "0.1" })), field("to", typed("high", { type: "number", step: "0.1" })),
@@ -140,8 +143,12 @@ function rolloutBrowser(world) {
     step(0, false);
   }
   refresh();
-  if (world.disputed.length) open(...world.disputed[0]);  // what one would look for
-  return { element, filter: set, open(g, r) { set({}); open(g, r); } };
+  return {
+    element,
+    filter: set,
+    open(g, r) { set({}); open(g, r); },
+    begin() { if (world.disputed.length) open(...world.disputed[0]); },  // what one would look for
+  };
 }
 
 const rewardPill = (rollout) => h("span", { class: rollout.reward > 0 ? "pill good" : "pill bad" }, `${rollout.reward > 0 ? "✓" : "✗"} ${number(rollout.reward, 2)}`);

@@ -6,7 +6,8 @@ const NAMES = { "eval/f1": "F1, held out", "reward/f1": "F1 in training", "rewar
   "policy/ppl": "Policy perplexity", "rollout/high_ppl_ratio": "Rollouts of PPL > 50", "advantage/neg_pos_ratio": "Negative-to-positive ratio",
   "advantage/penalised_all_silver": "Penalised queries, all silver", "silver/score_mean": "Mean silver score c", "rollout/searches": "Searches a rollout", "rollout/action_tokens": "Action tokens a rollout" };
 
-function manyRuns(head) {
+/** `choose(i)` shows one of the runs below. */
+function manyRuns(head, choose) {
   const cells = head.cells;
   const spread = (figure, digits = 3) => (figure ? [number(figure.mean, digits), figure.std === null ? null : h("span", { class: "soft small" }, ` ± ${number(figure.std, digits)}`)] : "–");
   const rows = cells.map((cell) => [h("b", {}, cell.name), cell.seeds.length, spread(cell.f1), spread(cell.em), spread(cell.format), spread(cell.searches, 2), spread(cell.tokens, 0),
@@ -16,17 +17,27 @@ function manyRuns(head) {
   const curve = (name) => ({
     title: NAMES[name] || name, high: null, share: name.includes("ratio") && !name.includes("neg_pos"), level: null, log: name.includes("ppl") ? 20 : null, stacked: false,
     marks: name === "reward/f1" ? cells.flatMap((cell) => cell.collapses.filter((step) => step !== null).map((step) => ({ x: step, text: `${cell.name}: collapse` }))) : [],
-    lines: cells.map((cell) => ({ label: cell.name, dots: name.startsWith("eval/"), points: (cell.curves[name] || []).map(([x, y, low, high]) => (low === high ? { x, y } : { x, y, low, high })) })),
+    lines: cells.map((cell) => ({ label: cell.name, dots: name.startsWith("eval/"), points: (cell.curves[name] || []).map(([x, y, low, high]) => (cell.seeds.length > 1 ? { x, y, low, high } : { x, y })) })),
   });
   return [
     h("section", { id: "runs", "aria-labelledby": "runs-title" },
       h("div", { class: "stack" }, h("h1", { id: "runs-title" }, `${plural(head.runs.length, "run")}, ${plural(cells.length, "method")}`), h("p", { class: "soft" }, "Mean ± deviation over seeds, of the newest evaluation of each run")),
       h("div", { class: "card pad" }, table("Methods", [["", false], ["runs", true], ["F1", true], ["EM", true], ["format", true], ["searches", true], ["tokens sampled", true], ["time", true], ["collapse", false]], rows)),
-      h("div", { class: "two" }, pareto(cells))),
+      h("div", { class: "two" }, pareto(cells), h("div", { class: "card pad" }, everyRun(head, choose)))),
     section("compared", "Curves by method", "mean over seeds; the band is one deviation",
       field("Any metric", select([["", "choose …"], ...all.map((name) => [name, name])], (name) => own.replaceChildren(...(name ? [chartCard(curve(name))] : [])))),
       own, h("div", { class: "charts" }, WANTED.filter((name) => all.includes(name)).map((name) => chartCard(curve(name))))),
   ];
+}
+
+function everyRun(head, choose) {
+  const rows = head.runs.map((run, i) => {
+    const f1 = run.evaluation.rows.find((row) => row.label === "F1");
+    const now = f1 && (f1.after || f1.before);
+    return [h("button", { class: "link", type: "button", click: () => choose(i) }, run.name), run.seed, `${run.steps} of ${run.planned}`,
+      now ? [number(now.mean), now.low < now.high ? h("span", { class: "soft small" }, ` (${number(now.low)} to ${number(now.high)})`) : null] : "–", run.alarms.length, run.collapse === null ? "none" : `step ${run.collapse}`];
+  });
+  return table("Runs: choose one to see it below", [["", false], ["seed", true], ["steps", true], ["F1", true], ["alarms", true], ["collapse", true]], rows);
 }
 
 /** Tokens against F1, a mark a method; who is on the front has no other with more F1 for no more tokens. */
@@ -51,5 +62,5 @@ function pareto(cells) {
     if (cell.tokens.std !== null) svg.append(s("line", { stroke: color(i), "stroke-width": 2, x1: x(cell.tokens.mean - cell.tokens.std), x2: x(cell.tokens.mean + cell.tokens.std), y1: cy, y2: cy }));
     svg.append(s("circle", { cx, cy, r: 6, fill: color(i) }), s("text", { x: cx > right - 90 ? cx - 10 : cx + 10, y: cy - 8, "text-anchor": cx > right - 90 ? "end" : "start" }, cell.name));
   }
-  return h("figure", { class: "card chart" }, h("h3", {}, "Tokens against F1"), svg, h("p", { class: "soft small" }, "Dotted: the front, where no other method has more F1 for no more tokens. Bars: one deviation over seeds."));
+  return styled(h("figure", { class: "card chart" }, h("h3", {}, "Tokens against F1"), svg, h("p", { class: "soft small" }, "Dotted: the front, where no other method has more F1 for no more tokens. Bars: one deviation over seeds.")), { margin: "0" });
 }
