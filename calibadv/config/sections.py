@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from calibadv.collapse import Limits
 from calibadv.data.errors import short_repr
 from calibadv.methods import Method, make_method
+from calibadv.methods.keep import with_keep
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.outcome import JUDGE, make_outcome
 from calibadv.section import Content, Decides, Means, Result, Rollouts, Seconds, Section, Share, Steps, Task
@@ -92,6 +93,9 @@ class RewardConfig(Section):
     outcome: str = "f1"
     """Of a whole rollout: f1 (gated by format), f1_ungated, em, cover_em, format_bonus, judge (a model says whether the
     answer is right), or a function of your own as file.py:name or package.module:name (docs/extend.md)."""
+    turns: Result[str] = ""
+    """Of each turn, for methods that read such rewards: a function of your own as file.py:name or package.module:name;
+    "" = the method's own (docs/extend.md)."""
     judge_url: Means[str] = ""
     """Address of the judge, an OpenAI-compatible API with its path, e.g. http://127.0.0.1:8000/v1; its key is
     $JUDGE_API_KEY of the engines."""
@@ -130,6 +134,9 @@ class MethodConfig(Section):
     package.module:name, which returns a `Method` (docs/extend.md)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The method's own parameters, e.g. --method.params.lam 2.0; the README lists those of each."""
+    keep: str = "all"
+    """Groups that train: all; credited (those with any advantage: no group of equal rewards); or those for which a
+    function of your own says so, file.py:name or package.module:name of a group."""
 
     @model_validator(mode="after")
     def _exists(self) -> MethodConfig:
@@ -138,7 +145,7 @@ class MethodConfig(Section):
 
     def make(self) -> Method:
         """The method. ValueError for a name or a parameter that there is not."""
-        return make_method(self.name, self.params)
+        return with_keep(make_method(self.name, self.params), self.keep)
 
 
 class EvaluationConfig(Section):

@@ -23,6 +23,7 @@ from calibadv.config.sections import (
     TrackingConfig,
 )
 from calibadv.methods import Method
+from calibadv.rewards.own_turns import own_turns, unscored
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides, Section
 from calibadv.user_code import load, names_code
@@ -153,11 +154,28 @@ class Config(Section):
                 f"learner.surrogate = {surrogate!r}, and method {self.method.name!r} has a surrogate of its own: leave "
                 "the setting at 'ppo'"
             )
-        if not names_code(surrogate):
+        if names_code(surrogate):
+            if not callable(function := load(surrogate, "learner.surrogate")):
+                raise ValueError(f"learner.surrogate = {surrogate!r} is no function: it is {function!r}")
+            method = replace(method, surrogate=function)
+        return self._with_turn_rewards(method)
+
+    def _with_turn_rewards(self, method: Method) -> Method:
+        """The method, with the user's rewards of turns in place of its own. ValueError where it reads none."""
+        turns, name = self.reward.turns, self.method.name
+        if not turns and method.score_turns is unscored:
+            raise ValueError(
+                f"method {name!r} with method.params.soft_pen 'turns' reads rewards of turns that you make: set "
+                "reward.turns"
+            )
+        if not turns:
             return method
-        if not callable(function := load(surrogate, "learner.surrogate")):
-            raise ValueError(f"learner.surrogate = {surrogate!r} is no function: it is {function!r}")
-        return replace(method, surrogate=function)
+        if method.score_turns is None:
+            raise ValueError(
+                f"reward.turns = {turns!r}, and method {name!r} reads no rewards of turns: leave it empty, or choose "
+                "mt_grpo, stepsearch, criticsearch, or calibadv with method.params.soft_pen 'turns'"
+            )
+        return replace(method, score_turns=own_turns(turns, self.rollout.infra_retries), gold=None)
 
     @property
     def run_name(self) -> str:

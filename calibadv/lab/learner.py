@@ -20,6 +20,7 @@ from calibadv.batching import MicroBatch, Row, micro_batches, shard_groups
 from calibadv.config import LearnerConfig
 from calibadv.lab.policy import HIDDEN, Policy
 from calibadv.losses import token_stats
+from calibadv.methods.keep import kept_groups, no_credit
 from calibadv.methods.method import Critic, Method
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row, step_facts
 from calibadv.rllib.objective import count, loss_terms, to_tensors, total
@@ -57,8 +58,9 @@ class LabLearner:
 
     def update(self, groups: Sequence[Group], *, updates: int, seed: int, passes: int = 1) -> Updated:
         """`passes` over the groups, each in `updates` mini-batches of its own draw by `seed`."""
-        facts = step_facts(groups)
-        (shards,) = shard_groups(groups, num_minibatches=updates, num_shards=1, seed=seed, passes=passes)
+        kept = kept_groups(groups, self._method)
+        facts = step_facts(kept)
+        (shards,) = shard_groups(kept, num_minibatches=updates, num_shards=1, seed=seed, passes=passes)
         rows = [row for shard in shards for row in credit_rows(shard, self._method, facts)]
         if self._settings.old_logprobs == "recompute":
             outputs = self._outputs(rows)
@@ -78,7 +80,9 @@ class LabLearner:
         metrics.pop("policy/entropy", None)  # of the rows with credit alone; the sampler knows that of all
         trained = iter(rows)
         credit = {s.group.question.id: [_trained(next(trained)) for _ in s.minibatch_G] for s in shards}
-        return Updated(metrics, [credit[group.question.id] for group in groups])
+        if self._method.keep is not None:
+            metrics["learner/kept_share"] = len(kept) / len(groups)
+        return Updated(metrics, [credit.get(group.question.id) or no_credit(group) for group in groups])
 
     def _update(self, rows: list[Row], totals: UpdateTotals, *, fresh: bool) -> None:
         # Rows without credit have no gradient; they count in the divisor, and need no pass.

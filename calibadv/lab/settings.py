@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from calibadv.config import LearnerConfig
 from calibadv.lab.controls import lab_method
 from calibadv.lab.tasks import PLAIN, TASKS, TaskName
+from calibadv.methods.keep import with_keep
 from calibadv.methods.method import Method
 
 
@@ -19,6 +20,7 @@ class LabRun(BaseModel):
 
     method: str = "grpo"  # of the registry, or one of the controls
     params: dict[str, Any] = Field(default_factory=dict)
+    keep: str = "all"  # groups that train
     seed: int = Field(0, ge=0)
     world: int = Field(7, ge=0)
     task: TaskName = "plain"
@@ -61,7 +63,7 @@ class LabRun(BaseModel):
 
     def make_method(self) -> Method:
         """The method, new. ValueError for one that does not exist or a parameter that it does not have."""
-        return lab_method(self.method, self.params)
+        return with_keep(lab_method(self.method, self.params), self.keep)
 
     def learner(self) -> LearnerConfig:
         """The project's learner settings of this run."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -26,11 +26,12 @@ from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
 from calibadv.methods.reasons import Explanation
 from calibadv.rewards.judge import Endpoint, judged_steps
+from calibadv.rewards.own_turns import unscored
 from calibadv.rewards.turns import TurnScorer
 from calibadv.tags import PRE_THINK
 from calibadv.types import Credit, Group
 
-SoftPen = Literal["silver", "uniform", "judge", "none"]
+SoftPen = Literal["silver", "uniform", "judge", "turns", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def calibadv(
 
     `soft_pen = "uniform"` is the paper's control (c = 0.5 everywhere); "judge" has c from a judge model, asked during
     the rollout (`rewards.judge`; the presets' switches on scores have no part in it), and needs `judge_url` and
-    `judge_model`. `lam` is the ratio of positive to negative mass at the answer (the released code's knob is 1 / lam).
+    `judge_model`; "turns" has c from the user's `reward.turns`, cut to [0, 1] (ours). `lam` is the ratio of positive to
+    negative mass at the answer (the released code's knob is 1 / lam).
     `adv_reb_at` "every_step" rebalances at each step index of the group, as the paper's sweep of lambda does (sec. 4.4;
     it has `soft_pen` "none" and no `pre_think`).
     `baseline` is that of the credit before calibration, as for `grpo`; the paper's is GRPO's.
@@ -80,8 +82,8 @@ def calibadv(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}, expected one of {sorted(PRESETS)}")
-    if soft_pen not in ("silver", "uniform", "judge", "none"):
-        raise ValueError(f"soft_pen is {soft_pen!r}, expected 'silver', 'uniform', 'judge' or 'none'")
+    if soft_pen not in get_args(SoftPen):
+        raise ValueError(f"soft_pen is {soft_pen!r}, expected one of {', '.join(get_args(SoftPen))}")
     if adv_reb_at not in ("answer", "every_step"):
         raise ValueError(f"adv_reb_at is {adv_reb_at!r}, expected 'answer' or 'every_step'")
     if lam <= 0:
@@ -93,16 +95,16 @@ def calibadv(
         "well_formed_only": well_formed_only,
         "one_sided": one_sided,
     }
-    judge: Callable[[], TurnScorer] | None = None
+    scorer: Callable[[], TurnScorer] | None = unscored if soft_pen == "turns" else None
     if soft_pen == "judge":
-        judge = judged_steps(Endpoint(judge_url, judge_model, judge_concurrency, judge_timeout_s, judge_retries))
+        scorer = judged_steps(Endpoint(judge_url, judge_model, judge_concurrency, judge_timeout_s, judge_retries))
     switch = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
     correct: dict[str, Any] = {"correct_threshold": correct_threshold, "best_tier_only": switch.best_tier_only}
 
     def scores(group: Group) -> StepScores:
         if soft_pen == "uniform":
             return uniform_scores(group)
-        if soft_pen == "judge":
+        if soft_pen in ("judge", "turns"):
             return turn_rewards(group)
         return step_scores(
             group,
@@ -142,11 +144,11 @@ def calibadv(
         advantages=advantages,
         scores=scores,
         prefill=PRE_THINK if pre_think else "",
-        score_turns=judge,
+        score_turns=scorer,
         explain=explain,
     )
 
 
 def turn_rewards(group: Group) -> StepScores:
-    """The rewards that a turn scorer gave the intermediate steps, as their scores c."""
-    return [np.array([turn.reward for turn in t.turns[:-1]], dtype=np.float32) for t in group.trajectories]
+    """The rewards that a turn scorer gave the intermediate steps, as their scores c in [0, 1]."""
+    return [np.array([turn.reward for turn in t.turns[:-1]], dtype=np.float32).clip(0, 1) for t in group.trajectories]

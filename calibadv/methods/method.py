@@ -87,6 +87,7 @@ class Method:
         None  # what its rewards read of gold passages: filled in, and refused where too few are known
     )
     by_step_deviation: bool = False  # the credit is divided by `StepFacts.deviation` (REINFORCE++)
+    keep: Callable[[Group], bool] | None = None  # which groups train; the others are in no divisor. None: all
     weights: Callable[[Group], Credit] | None = None  # of each token in the surrogate and its divisor; None: 1
     surrogate: SurrogateFn | None = None  # what an update climbs at each token; None: `learner.surrogate`
     extra_loss: ExtraLoss | None = None

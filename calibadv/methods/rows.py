@@ -18,13 +18,13 @@ from calibadv.types import Credit, FloatArray, Group, TurnKind
 
 
 def step_facts(groups: Sequence[Group]) -> StepFacts:
-    """What a method may want to know of the whole step."""
+    """What a method may want to know of the whole step, of which nothing may be left to train."""
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     searches = sum(turn.kind is TurnKind.SEARCH for trajectory in trajectories for turn in trajectory.turns)
     rewards = [np.array([t.reward for t in group.trajectories], dtype=np.float64) for group in groups]
     squares = sum(float(((rewards_G - rewards_G.mean()) ** 2).sum()) for rewards_G in rewards)
     deviation = float(np.sqrt(squares / max(len(trajectories) - 1, 1)))
-    return StepFacts(mean_searches=searches / len(trajectories), deviation=deviation)
+    return StepFacts(mean_searches=searches / max(len(trajectories), 1), deviation=deviation)
 
 
 def step_credit(group: Group, method: Method, facts: StepFacts) -> Credit:

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from calibadv.nearest import did_you_mean
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
@@ -18,6 +19,8 @@ from calibadv.user_code import load, names_code
 Reward = float | Mapping[str, float]
 """A number, or named parts whose sum it is; the mean of each part is a metric, `reward/part_<name>`."""
 OutcomeFn = Callable[[Question, Trajectory], Reward | Awaitable[Reward]]
+
+T = TypeVar("T")
 
 FORMAT_BONUS = 0.2
 RETRY_AFTER_S = 0.5  # doubled each time
@@ -78,22 +81,37 @@ class Outcome:
 
     async def __call__(self, question: Question, trajectory: Trajectory) -> Trajectory:
         """The trajectory with its reward and the parts of it. Raises `RewardFailed`."""
-        for attempt in range(self.retries + 1):
-            try:
-                return _with_reward(trajectory, await self._call(question, trajectory))
-            except Exception as error:
-                if attempt == self.retries:
-                    said = f"{type(error).__name__}: {error}"
-                    raise RewardFailed(f"no reward for a rollout of question {question.id!r} ({said})") from error
-                await asyncio.sleep(RETRY_AFTER_S * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
 
-    async def _call(self, question: Question, trajectory: Trajectory) -> Reward:
-        if self.function in OUTCOMES.values() or inspect.iscoroutinefunction(self.function):
-            given = self.function(question, trajectory)
-        else:  # it may wait for a server: other rollouts go on meanwhile
-            given = await asyncio.to_thread(self.function, question, trajectory)
-        return await given if isinstance(given, Awaitable) else given
+        async def attempt() -> Trajectory:
+            if self.function in OUTCOMES.values():
+                return _with_reward(trajectory, await _result(self.function(question, trajectory)))
+            return _with_reward(trajectory, await called(self.function, question, trajectory))
+
+        return await tried(attempt, self.retries, f"no reward for a rollout of question {question.id!r}")
+
+
+async def called(function: Callable[..., Any], *given: Any) -> Any:
+    """What the user's function returns; one that is not `async` runs in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*given)
+    # It may wait for a server: other rollouts go on meanwhile.
+    return await _result(await asyncio.to_thread(function, *given))
+
+
+async def tried(attempt: Callable[[], Awaitable[T]], retries: int, failed: str) -> T:
+    """What an attempt returns, made `retries` times more where it raises. Raises `RewardFailed`, beginning as said."""
+    for made in range(retries + 1):
+        try:
+            return await attempt()
+        except Exception as error:
+            if made == retries:
+                raise RewardFailed(f"{failed} ({type(error).__name__}: {error})") from error
+            await asyncio.sleep(RETRY_AFTER_S * 2**made)
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _result(given: Any) -> Any:
+    return await given if isinstance(given, Awaitable) else given
 
 
 def make_outcome(name: str, retries: int = 2, judge: Endpoint | None = None) -> Outcome:

@@ -24,6 +24,7 @@ from calibadv.checkpoints.manifest import FileEntry
 from calibadv.cluster.coordinator import StepProgress, find_coordinator
 from calibadv.cluster.engine_registry import EngineReport
 from calibadv.config import Config
+from calibadv.methods.keep import kept_groups, no_credit
 from calibadv.methods.rows import step_facts
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.env_runner import Look, StepSample
@@ -111,16 +112,19 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         what = f"the learners' update of step {self.version + 1}"
         with self.timed("learn"), self.waiting(what, progress=self._learned):
             updates = self.settings.updates_per_step
+            groups = kept_groups(self.sample.groups, method := self.config.method.value)
             totals = self.learner_group.update_shards(
-                self.shards(), num_minibatches=updates, facts=step_facts(self.sample.groups)
+                self.shards(groups), num_minibatches=updates, facts=step_facts(groups)
             )
-        self.clipped, self.credit = clipped_tokens(totals), trained_credit(totals)
-        return step_metrics(totals)
+        dropped = {group.question.id: no_credit(group) for group in self.sample.groups}
+        self.clipped, self.credit = clipped_tokens(totals), dropped | trained_credit(totals)
+        share = {} if method.keep is None else {"learner/kept_share": len(groups) / len(self.sample.groups)}
+        return step_metrics(totals) | share
 
-    def shards(self) -> list[list[GroupShard]]:
-        """The step's groups dealt to the learners; the same draw of mini-batches for every number of learners."""
+    def shards(self, groups: Sequence[Group]) -> list[list[GroupShard]]:
+        """The groups dealt to the learners; the same draw of mini-batches for every number of learners."""
         return shard_groups(
-            self.sample.groups,
+            groups,
             num_minibatches=self.settings.minibatches_per_pass,
             num_shards=self.learner_group.num_shards,
             seed=sampling_seed(self.settings.run.seed, self.version, "minibatches", 0),

@@ -56,7 +56,11 @@ class GroupRoller:
         if self.score_turns is None or rolled.group is None:
             return rolled
         assert rolled.documents is not None
-        scores = await self.score_turns(rolled.group, rolled.documents)
+        try:
+            scores = await self.score_turns(rolled.group, rolled.documents)
+        except RewardFailed as error:
+            logger.warning("%s; the question is left out", error)
+            return replace(rolled, group=None, counts={**rolled.counts, "reward/failed_count": 1.0})
         return replace(
             rolled, group=with_turn_rewards(rolled.group, scores.rewards), counts={**rolled.counts, **scores.counts}
         )

@@ -60,7 +60,8 @@ def run_summary(
 def logged_params(config: Config) -> dict[str, Any]:
     """The configuration as MLflow's parameters, every parameter of the method among them."""
     tree = config.model_dump(mode="json")
-    return tree | {"method": {"name": config.method.name, "params": all_params(**tree["method"])}}
+    method: dict[str, Any] = tree["method"]
+    return tree | {"method": {**method, "params": all_params(method["name"], method["params"])}}
 
 
 def title(config: Config) -> str:

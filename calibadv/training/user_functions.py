@@ -15,10 +15,11 @@ from calibadv.cluster.factories import outcome_of
 from calibadv.config import Config
 from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
+from calibadv.rewards.own_turns import own_turns
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.tools import make_tools
 from calibadv.search.tool import load_tool, tool_search
-from calibadv.types import Question, Trajectory, Turn, TurnKind
+from calibadv.types import Group, Question, Trajectory, Turn, TurnKind
 from calibadv.user_code import digest, names_code
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,14 @@ def try_user_code(config: Config, question: Question) -> None:
         logger.info(
             "reward.outcome %s: %g for a right answer to %s%s", config.reward.outcome, scored.reward, question.id, parts
         )
+    if config.reward.turns:
+        group = Group(question, (right_answer(question),))
+        try:
+            (row,) = asyncio.run(own_turns(config.reward.turns, retries=0)()(group, {})).rewards
+        except RewardFailed as error:
+            raise ValueError(f"reward.turns = {config.reward.turns!r}: {error}") from error
+        said = ", ".join(f"{value + 0.0:g}" for value in row)
+        logger.info("reward.turns %s: %s for a search and a right answer to %s", config.reward.turns, said, question.id)
     if names_code(config.learner.surrogate):
         logger.info("learner.surrogate %s: %s", config.learner.surrogate, _tried_surrogate(config))
     if config.reward.judge:
@@ -66,8 +75,10 @@ def code_digests(config: Config) -> dict[str, str]:
     """A digest of each file of the user's that a setting names, by the setting."""
     named = {
         "reward.outcome": config.reward.outcome,
+        "reward.turns": config.reward.turns,
         "search.tool": config.search.tool,
         "method.name": config.method.name,
+        "method.keep": config.method.keep,
         "learner.surrogate": config.learner.surrogate,
         **{f"rollout.tools.{tool.called}": tool.function for tool in config.rollout.tools if tool.function},
     }

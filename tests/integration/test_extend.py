@@ -21,7 +21,7 @@ def examples() -> str:
     """mine.py as the page has it; the import that must come first in a file is put there."""
     page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     return "\n\n".join(blocks)
 
 
@@ -109,6 +109,8 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(dialogue: str,
         "data.test_questions": "2",
         "search.tool": "mine.py:search",
         "sentinel.unready": "off",
+        "method.params.soft_pen": "turns",
+        "reward.turns": "mine.py:turns",
         "rollout.dialogue": dialogue,
         "rollout.tools": '[{function = "mine.py:calculate", timeout_s = 5, max_tokens = 64}]',
         "rollout.on_void_turn": "retry",
@@ -121,6 +123,7 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(dialogue: str,
     with ray_folder() as ray:
         code, output = ended(start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray))
     assert code == 0, output
+    assert "reward.turns mine.py:turns: 0, 0 for a search and a right answer to " in output
     assert "tool calculate(expression): Gives the value of an arithmetic expression" in output
     folder = tmp_path / "runs" / dialogue
     _, *steps = lines(folder / "metrics.jsonl")

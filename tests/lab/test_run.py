@@ -44,7 +44,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "gspo_turn": {"baseline": "maxrl", "clip": 3e-3, "dual_clip": 3.0},
     "cispo": {"baseline": "dr_grpo", "clip": 1.0, "clip_high": 0.28, "divisor": "constant", "divisor_tokens": 100},
     "sapo": {"baseline": "reinforce++", "divisor": "sequences"},
-    "ppo": {"token_mask": (0.98, 1.02), "rollout_mask": (0.999, 1.001)},
+    "ppo": {"keep": "credited", "token_mask": (0.98, 1.02), "rollout_mask": (0.999, 1.001)},
 }
 
 
@@ -54,6 +54,7 @@ def test_ten_steps_of_every_surrogate_and_baseline_train(surrogate: str, tmp_pat
     run = LabRun(
         method="calibadv",
         params={"baseline": given.pop("baseline", "grpo")},
+        keep=given.pop("keep", "all"),
         steps=10,
         sampler_dtype="bfloat16",
         old_logprobs="recompute",
@@ -65,6 +66,7 @@ def test_ten_steps_of_every_surrogate_and_baseline_train(surrogate: str, tmp_pat
     rows = read_metrics(tmp_path)
     assert any(row.get("learner/grad_norm", 0) > 0 for row in rows)
     assert ("learner/masked_share" in rows[0]) == (surrogate == "ppo")
+    assert ("learner/kept_share" in rows[0]) == (surrogate == "ppo")
     if surrogate == "ppo":  # bf16 weights sampled: some tokens are off, and not all
         assert 0 < max(row.get("learner/masked_share", 0) for row in rows) < 1
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from calibadv.rewards.judged_answer import UnreadableVerdict
 from calibadv.rewards.outcome import Outcome
+from calibadv.rewards.own_turns import OwnTurns
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.plans import chains
@@ -95,6 +96,17 @@ async def test_a_rollout_without_a_verdict_drops_the_group_and_is_counted() -> N
     rolled = await roll(Script([ANSWER] * 3), Library(), 3, outcome=Outcome(judge, retries=0))
     assert (rolled.group, rolled.infra_failed) == (None, 0)
     assert rolled.counts == {"reward/failed_count": 2.0, "reward/unreadable_count": 1.0}
+
+
+async def test_turns_that_cannot_be_scored_drop_the_group_and_are_counted() -> None:
+    def broken(_question: Question, _trajectory: Trajectory, _documents: Any) -> list[float]:
+        raise ConnectionError("away")
+
+    rolled = await roll(Script([ANSWER] * 2), Library(), 2, score_turns=OwnTurns(broken, retries=0))
+    assert (rolled.group, rolled.infra_failed) == (None, 0)
+    assert rolled.counts == {"reward/failed_count": 1.0}
+    greedy = await roll(Script([ANSWER]), Library(), evaluate=True, score_turns=OwnTurns(broken, retries=0))
+    assert greedy.group is not None  # nobody scores the turns of an evaluation
 
 
 async def test_evaluation_is_one_greedy_rollout() -> None:
