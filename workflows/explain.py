@@ -1,4 +1,4 @@
-"""Why a search got its advantage: `workflows/explain.py RUN [--question ID] [--step N] [--method NAME] [--disagree]`.
+"""Why a search got its advantage: `workflows/explain.py RUN [--question ID] [--step N] [--method NAME] [--disagree] …`.
 
 Credits the groups that a run has stored again, by the method that trained and by others. With --question every turn's
 credit with its arithmetic; without, the methods side by side, and how well silver documents stand for gold passages.
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflows.command import run_command
+from workflows.judge_options import add_judge
 from workflows.runs import RUNS, found_run
 
 
@@ -28,9 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rich.console import Console
 
         from calibadv.explain.disagreement import figures, most_disputed, searches_of
-        from calibadv.explain.page import group_page, overview
+        from calibadv.explain.judged import judged_of
+        from calibadv.explain.page import group_page, judged_table, overview
         from calibadv.explain.replay import credited, methods_for
         from calibadv.explain.truth import truth_of
+        from calibadv.rewards.judge import Endpoint
         from calibadv.tracking.groups import read_groups
     console, run = Console(), found_run(asked.run) or asked.run
     steps = [(stored, credited(stored, methods_for(stored, asked.method))) for stored in read_groups(run, asked.step)]
@@ -40,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         disputed = most_disputed(searches) if asked.disagree else searches
         for part in overview(disputed, figures(searches, groups), truth_of(searches), asked.disagree):
             console.print(part, "")
+        if asked.judge:
+            documents = {stored.step: stored.documents for stored, _ in steps}
+            console.print(judged_table(judged_of(searches, documents, Endpoint(asked.judge, asked.judge_model))), "")
         return 0
     pages = [
         group_page(stored.step, columns, stored.documents)
@@ -78,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="show the N (3) most disputed searches of each kind",
     )
+    add_judge(parser)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""One page a run: `workflows/report.py [RUN …] [--out FILE] [--groups N] [--log]`.
+"""One page a run: `workflows/report.py [RUN …] [--out FILE] [--groups N] [--judge URL] [--log]`.
 
 Writes one HTML file that needs no server and nothing from outside, and opens from a mail: what the run is and what came
 of it, its curves with collapse and alarms, the evaluations before and after, its rollouts with every method's credit,
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflows.command import run_command
+from workflows.judge_options import add_judge
 from workflows.runs import RUNS, found_run, newest_run
 from workflows.shipped import shipped_recipes
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     with loading():
         from calibadv.report.write import NAME, write_report
+        from calibadv.rewards.judge import Endpoint
         from calibadv.tracking.catch_up import catch_up
     folders = [found_run(given) or Path(given) for given in asked.runs] or [newest_run()]
     if asked.log and len(folders) > 1:
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.log and asked.out:
         raise ValueError("--log gives the run's own report.html to MLflow: leave out --out")
     to = asked.out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
-    write_report(folders, to, recipes=shipped_recipes(), groups=asked.groups, limit_mb=asked.limit_mb)
+    judge = Endpoint(asked.judge, asked.judge_model) if asked.judge else None
+    write_report(folders, to, recipes=shipped_recipes(), groups=asked.groups, limit_mb=asked.limit_mb, judge=judge)
     log.info("%s: %.1f MB", to, to.stat().st_size / 1e6)
     return int(asked.log and catch_up(folders[0], artifact=to) > 0)
 
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "--limit-mb", type=float, default=10.0, metavar="MB", help="fewer groups where it were larger (%(default)g)"
     )
     parser.add_argument("--log", action="store_true", help="as an artifact of the run's MLflow run, too")
+    add_judge(parser)
     return parser
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from calibadv.advantages.silver import silver_documents
 from calibadv.explain.disagreement import MethodFigures, Search, Why
+from calibadv.explain.judged import Judged
 from calibadv.explain.replay import Credited
 from calibadv.explain.truth import Rate, Truth, truth_by_step
 from calibadv.methods.reasons import Reasons, Term
@@ -144,6 +145,23 @@ def _truth_table(parts: Sequence[tuple[int, int, Truth]]) -> Table:
             _rate(truth.precision),
             _rate(truth.recall),
             *(_percent(share.get(c)) for c in bins),
+        )
+    return table
+
+
+def judged_table(judged: Sequence[Judged]) -> Table:
+    """What a judge said of searches with c > 0.5, beside the gold passages."""
+    table = Table(title="a judge on searches with c > 0.5", title_justify="left", box=None)
+    for name in ("steps", "asked", "helpful", "at least partially", "found gold", "no verdict"):
+        table.add_column(name, justify="left" if name == "steps" else "right")
+    for of in judged:
+        table.add_row(
+            str(of.first) if of.first == of.last else f"{of.first} to {of.last}",
+            str(of.asked),
+            _rate(of.helpful),
+            _rate(of.partly),
+            _rate(of.gold),
+            str(of.unreadable + of.failed),
         )
     return table
 

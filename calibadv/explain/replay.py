@@ -48,7 +48,8 @@ def credited(stored: StoredStep, methods: Mapping[str, Method]) -> list[dict[str
     """Of each stored group, by method, its credit and reasons.
 
     Turn rewards are the stored ones for the method that trained, and are made anew for the others. A critic's method
-    has the credit of a critic that says 0, whitened over what is stored of the step where it whitens.
+    has the credit of a critic that says 0, whitened over what is stored of the step where it whitens; where it trained
+    the run, the credit is the stored one, and what its critic's values made of it is one term of the reasons.
     """
     columns = {name: _by_method(stored, name, method) for name, method in methods.items()}
     return [{name: column[g] for name, column in columns.items()} for g in range(len(stored.groups))]
@@ -71,8 +72,13 @@ def _by_method(stored: StoredStep, name: str, method: Method) -> list[Credited]:
         mean, scale = float(tokens.mean()), 1 / float(np.sqrt(tokens.var(ddof=1) + WHITEN_EPSILON))
         means = [[[(value - mean) * scale for value in row_S] for row_S in rows] for rows in means]
         reasons = [rows and [[_whitened(r, mean, scale) for r in row_S] for row_S in rows] for rows in reasons]
+    as_trained = method.critic is not None and name == stored.method
+    if as_trained:
+        trained = [[list(row_S) for row_S in rows] for rows in stored.trained]
+        reasons = [told and _with_values(told, rows) for told, rows in zip(reasons, trained, strict=True)]
+        means = trained
     return [
-        Credited(name, group, rows, explained if _fits(explained, rows) else None, _note(method, group))
+        Credited(name, group, rows, explained if _fits(explained, rows) else None, _note(method, group, as_trained))
         for group, rows, explained in zip(groups, means, reasons, strict=True)
     ]
 
@@ -84,6 +90,18 @@ async def _scored(stored: StoredStep, method: Method) -> list[Group]:
         documents = {doc: stored.documents[doc] for doc in group.doc_ids if doc in stored.documents}
         scored.append(with_turn_rewards(group, (await score(group, documents)).rewards))
     return scored
+
+
+def _with_values(reasons: Explanation, trained: Sequence[Sequence[float]]) -> Explanation:
+    """The reasons of a critic that says 0, and as one more term what the real one's values made of them."""
+    why = "as it trained, less what a critic that says 0 gives"
+    return [
+        [
+            told.plus(Term("the critic's values", value - told.total, why))
+            for told, value in zip(row, row_S, strict=True)
+        ]
+        for row, row_S in zip(reasons, trained, strict=True)
+    ]
 
 
 def _whitened(reasons: Reasons, mean: float, scale: float) -> Reasons:
@@ -98,9 +116,11 @@ def _fits(reasons: Explanation | None, credit: Sequence[Sequence[float]]) -> boo
     return all(abs(r.total - value) < TURN_ALIKE for row, values in pairs for r, value in zip(row, values, strict=True))
 
 
-def _note(method: Method, group: Group) -> str:
+def _note(method: Method, group: Group, as_trained: bool) -> str:
     notes = []
-    if method.critic is not None:
+    if as_trained:
+        notes.append("as it trained: its critic's values and the whole step's whitening are one term")
+    elif method.critic is not None:
         notes.append("a critic that says 0: its values are not stored")
     question = group.question
     if method.gold is not None and not (question.gold_doc_ids or question.gold_passages):

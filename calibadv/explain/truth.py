@@ -60,10 +60,24 @@ def truth_by_step(searches: Sequence[Search], *, windows: int = 5, draws: int = 
 
     CalibAdv sec. 4.5 asks at five checkpoints. A part of which no gold passage is known is left out.
     """
+    found = [(first, last, truth_of(of, draws=draws)) for first, last, of in parts_of_training(searches, windows)]
+    return [(first, last, truth) for first, last, truth in found if truth is not None]
+
+
+def parts_of_training(searches: Sequence[Search], windows: int) -> list[tuple[int, int, list[Search]]]:
+    """(first step, last step, searches) of up to `windows` parts, each of about as many of the steps at hand."""
     steps = sorted({search.step for search in searches})
     parts = [part.tolist() for part in np.array_split(steps, min(windows, len(steps)))] if steps else []
-    found = [(part[0], part[-1], truth_of([s for s in searches if s.step in part], draws=draws)) for part in parts]
-    return [(first, last, truth) for first, last, truth in found if truth is not None]
+    return [(part[0], part[-1], [search for search in searches if search.step in part]) for part in parts]
+
+
+def rate_over_questions(hits: Sequence[tuple[str, bool]], *, draws: int = 2000) -> Rate | None:
+    """The share of hits, each of a question by its id, with its interval over questions; None of nothing."""
+    row_of = {question: q for q, question in enumerate(sorted({question for question, _ in hits}))}
+    counts_Q2 = np.zeros((len(row_of), 2))
+    for question, hit in hits:
+        counts_Q2[row_of[question]] += (hit, 1)
+    return _rate(counts_Q2, draws) if hits else None
 
 
 def _rate(counts_Q2: np.ndarray[tuple[int, int], np.dtype[np.float64]], draws: int) -> Rate | None:

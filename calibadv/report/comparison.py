@@ -11,15 +11,17 @@ from dataclasses import asdict
 from typing import Any
 
 from calibadv.explain.disagreement import Search, Why, figures, most_disputed, searches_of
+from calibadv.explain.judged import judged_of
 from calibadv.explain.replay import credited, methods_for
 from calibadv.explain.truth import Truth, truth_by_step, truth_of
 from calibadv.report.reading import RunFiles
 from calibadv.report.rollouts import Library, Replayed, evenly_spaced, first_groups, group_json
+from calibadv.rewards.judge import Endpoint
 
 DISPUTED = 60  # searches that are listed as the most disputed
 
 
-def compared(run: RunFiles, most_groups: int) -> dict[str, Any] | None:
+def compared(run: RunFiles, most_groups: int, judge: Endpoint | None = None) -> dict[str, Any] | None:
     """At most so many of the run's stored groups, evenly over its steps, credited by every method.
 
     None where none is stored, or none is wanted.
@@ -45,6 +47,7 @@ def compared(run: RunFiles, most_groups: int) -> dict[str, Any] | None:
         "disputed": list(_disputed(searches, by_group)),
         "truth": _truth(truth_of(searches)),
         "truth_by_step": [{"first": a, "last": b, **asdict(of)} for a, b, of in truth_by_step(searches)],
+        "judged": _judged(searches, replayed, judge),
         "groups": groups,
         "documents": library.documents,
     }
@@ -68,6 +71,13 @@ def _disputed(searches: Sequence[Search], by_group: Sequence[Sequence[Search]]) 
     for search in most_disputed(searches)[:DISPUTED]:
         if search.opposed:
             yield [group_of[id(search)], search.rollout, search.turn]
+
+
+def _judged(searches: Sequence[Search], replayed: Sequence[Replayed], judge: Endpoint | None) -> list[dict[str, Any]]:
+    if judge is None:
+        return []
+    documents = {of.stored.step: of.stored.documents for of in replayed}
+    return [asdict(judged) for judged in judged_of(searches, documents, judge)]
 
 
 def _truth(truth: Truth | None) -> Mapping[str, Any] | None:

@@ -17,6 +17,7 @@ from calibadv.report.faults import faults_of, time_outside_steps
 from calibadv.report.reading import RunFiles
 from calibadv.report.settings import settings_of
 from calibadv.report.several import cells_of
+from calibadv.rewards.judge import Endpoint
 from calibadv.tracking.series import collapse_point
 from calibadv.views.summary import TIME_PARTS
 
@@ -29,10 +30,12 @@ class PageData:
     rollouts: list[dict[str, Any] | None]
 
 
-def page_data(runs: Sequence[RunFiles], recipes: Mapping[str, Config], *, most_groups: int) -> PageData:
+def page_data(
+    runs: Sequence[RunFiles], recipes: Mapping[str, Config], *, most_groups: int, judge: Endpoint | None = None
+) -> PageData:
     """All that the page of these runs shows. `most_groups`: of all runs together."""
     share = most_groups // len(runs)
-    rollouts = [compared(run, share) for run in runs]
+    rollouts = [compared(run, share, judge) for run in runs]
     heads = [_head(run, recipes) for run in runs]
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     cells = [asdict(cell) for cell in cells_of(runs)] if len(runs) > 1 else []

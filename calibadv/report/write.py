@@ -11,6 +11,7 @@ from calibadv.files import write_text
 from calibadv.report.data import page_data
 from calibadv.report.html import page
 from calibadv.report.reading import read_run
+from calibadv.rewards.judge import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,14 @@ def write_report(
     recipes: Mapping[str, Config] | None = None,
     groups: int = GROUPS,
     limit_mb: float = 10.0,
+    judge: Endpoint | None = None,
 ) -> Path:
     """Writes the page of the runs in `folders` to the file `to`, in one move, and returns it.
 
     `recipes`: by name, of which the nearest is what a run's configuration is compared with; none: the defaults.
     `groups`: at most so many stored groups are shown, evenly over the steps, half of them again and again where the
-    file were above `limit_mb`. ValueError for a folder that holds no run, or none that has made a step.
+    file were above `limit_mb`. `judge`: is asked about some of their searches. ValueError for a folder that holds no
+    run, or none that has made a step.
     """
     if not folders:
         raise ValueError("no run is named: name a folder runs/<name> at least")
@@ -43,7 +46,7 @@ def write_report(
         raise ValueError(f"groups = {groups}, limit_mb = {limit_mb:g}: expected 0 at least, and above 0")
     runs = [read_run(folder) for folder in folders]
     while True:
-        html = page(page_data(runs, recipes or {}, most_groups=groups))
+        html = page(page_data(runs, recipes or {}, most_groups=groups, judge=judge))
         size_mb = len(html.encode()) / 1e6
         if size_mb <= limit_mb or not groups:
             break

@@ -71,6 +71,18 @@ def test_a_critic_s_credit_is_whitened_over_the_step_and_its_reasons_with_it() -
             assert [reasons.total for reasons in reasons_S] == pytest.approx(row, abs=1e-5)
 
 
+def test_a_critic_that_trained_has_its_stored_credit_and_its_values_are_one_term() -> None:
+    step = replace(stored(two_rollouts(), method="ppo"), trained=([[0.5, 0.25], [-1.0, -0.5, 0.0]],))
+    (columns,) = credited(step, methods_for(step, ["grpo"]))
+    ppo = columns["ppo"]
+    assert ppo.credit == [[0.5, 0.25], [-1.0, -0.5, 0.0]]
+    assert ppo.note.startswith("as it trained")
+    assert ppo.reasons is not None
+    for row, reasons_S in zip(ppo.credit, ppo.reasons, strict=True):
+        assert [reasons.total for reasons in reasons_S] == pytest.approx(row)
+        assert {reasons.addends[-1][0].name for reasons in reasons_S} == {"the critic's values"}
+
+
 def test_reasons_of_another_credit_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def doubled() -> object:
         grpo = make_method("grpo", {})

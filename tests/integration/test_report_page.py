@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from calibadv.report.write import write_report
@@ -171,6 +172,16 @@ def test_every_control_and_picture_has_a_name(page: Page) -> None:
         .map((one) => one.outerHTML.slice(0, 80))"""
     )
     assert nameless == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_that_keeps_anybody_out(browser: Browser, report: Path, scheme: str) -> None:
+    with browser.new_context(color_scheme=scheme, reduced_motion="reduce") as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(report.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        found = Axe().run(page)
+        assert [(each["id"], each["nodes"][0]["html"][:90]) for each in found.response["violations"]] == []
 
 
 def test_several_runs_stand_beside_each_other(browser: Browser, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from calibadv.tracking.provenance import command_line
 from calibadv.tracking.starting import said_starting
+from tests.report.made_up import history, write_run
 from workflows import cli
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,9 @@ def test_a_wheel_holds_all_that_the_command_needs(tmp_path: Path) -> None:
     said = run(str(tmp_path / "site" / "bin" / "calibadv"), "train", "--dry-run", cwd=tmp_path / "empty")
     assert "[learner]" in said
     assert list((tmp_path / "empty").iterdir()) == []
+    write_run(tmp_path / "trained", history(2))
+    run(str(tmp_path / "site" / "bin" / "calibadv"), "report", str(tmp_path / "trained"), cwd=tmp_path / "empty")
+    assert "<script>" in (tmp_path / "trained" / "report.html").read_text(encoding="utf-8")
     run(str(tmp_path / "site" / "bin" / "calibadv"), "init", "mine", cwd=tmp_path / "empty")
     assert {"recipe.toml", "reward.py", "search.py", "corpus.jsonl"} <= {
         path.name for path in (tmp_path / "empty" / "mine").iterdir()

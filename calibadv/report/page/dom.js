@@ -32,6 +32,7 @@ function number(value, digits = 3) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${(value / 1e6).toFixed(2)} M`;
   if (size >= 1e4) return `${(value / 1e3).toFixed(0)} k`;
+  if (size >= 1e3 && digits === 0) return `${(value / 1e3).toFixed(1)} k`;
   if (size >= 100) return value.toFixed(0);
   return minus(value.toFixed(digits));
 }
@@ -66,7 +67,7 @@ function table(caption, columns, rows, attributes = {}) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     h("table", attributes,
       h("caption", {}, caption),
-      h("thead", {}, h("tr", {}, columns.map(([name, right]) => h("th", { scope: "col", class: right ? "n" : null }, name)))),
+      h("thead", {}, h("tr", {}, columns.map(([name, right]) => (name ? h("th", { scope: "col", class: right ? "n" : null }, name) : h("td", {}))))),
       h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell))))));
 }
 

@@ -5,7 +5,7 @@ function methodComparison(world, browser) {
   const all = `${plural(world.searches, "search", "searches")} in ${plural(world.groups.length, "group")}; a search is a turn that is not the last one`;
   return section("methods", "Methods on the same rollouts", all,
     h("div", { class: "two" },
-      h("div", { class: "column" }, card(blame(world)), card(kinds(world, browser)), goldRates(world)),
+      h("div", { class: "column" }, card(blame(world)), card(kinds(world, browser)), goldRates(world), judgeRates(world)),
       h("div", { class: "column" }, card(agreement(world)), card(disputed(world, browser)), calibration(world))));
 }
 
@@ -28,7 +28,7 @@ function agreement(world) {
   const rows = names.map((one) => h("tr", {}, h("th", { scope: "row" }, one), names.map((other) => {
     const share = world.figures[one].agrees[other];
     const cell = h("td", {}, share === null || share === undefined ? "–" : Math.round(100 * share));
-    if (one !== other && share !== null) styled(cell, { background: `color-mix(in srgb, var(--accent) ${Math.round(70 * Math.max(0, (share - 0.4) / 0.6))}%, transparent)`, color: share > 0.85 ? "var(--card)" : "inherit" });
+    if (one !== other && share !== null) styled(cell, { background: `color-mix(in srgb, var(--accent) ${Math.round(34 * Math.max(0, (share - 0.4) / 0.6))}%, transparent)` });
     return cell;
   })));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Agreement of methods" }, h("table", { class: "heat" },
@@ -54,12 +54,22 @@ function disputed(world, browser) {
   return table("Disputed most", [["query", false], ["blame", true], ["praise", true], ["c", true]], rows);
 }
 
+const partOf = (part) => (part.first === part.last ? `step ${part.first}` : `steps ${part.first} to ${part.last}`);
+const rate = (one) => (one ? [h("span", {}, one.value.toFixed(2)), h("span", { class: "soft small" }, ` (${one.low.toFixed(2)} to ${one.high.toFixed(2)}, of ${one.of})`)] : "–");
+
+/** What a judge said of searches with c > 0.5, where one was asked. */
+function judgeRates(world) {
+  if (!world.judged.length) return null;
+  return card(table("A judge on searches with c > 0.5", [["", false], ["asked", true], ["helpful", true], ["at least partially", true], ["found gold", true], ["no verdict", true]],
+    world.judged.map((of) => [partOf(of), of.asked, rate(of.helpful), rate(of.partly), rate(of.gold), of.unreadable + of.failed])),
+  h("p", { class: "soft small" }, "Drawn as CalibAdv sec. 4.5 draws them: at most 20 in each of five parts of the training."));
+}
+
 function goldRates(world) {
   const { truth: of } = world;
   if (!of) return card(h("h3", {}, "c against gold passages"), h("p", { class: "soft" }, "Of these questions no gold passage is known by its id, or no rollout is below its group's mean."));
-  const rate = (one) => (one ? [h("span", {}, one.value.toFixed(2)), h("span", { class: "soft small" }, ` (${one.low.toFixed(2)} to ${one.high.toFixed(2)}, of ${one.of})`)] : "undefined");
   const rows = [["all steps", of.searches, rate(of.precision), rate(of.recall)],
-    ...world.truth_by_step.map((part) => [part.first === part.last ? `step ${part.first}` : `steps ${part.first} to ${part.last}`, part.searches, rate(part.precision), rate(part.recall)])];
+    ...world.truth_by_step.map((part) => [partOf(part), part.searches, rate(part.precision), rate(part.recall)])];
   return card(table("c > 0 as a sign of a gold passage", [["", false], ["searches", true], ["precision", true], ["recall", true]], rows),
     h("p", { class: "soft small" }, "Of searches in rollouts below their group's mean, whose blame c softens; bootstrap 95 % over questions. The question of CalibAdv sec. 4.5, asked of gold passages in place of a judge."));
 }
@@ -67,7 +77,7 @@ function goldRates(world) {
 /** How much of what a search found is gold, by its c: over all steps, and in parts of the training. */
 function calibration(world) {
   if (!world.truth) return null;
-  const parts = [["all steps", world.truth], ...world.truth_by_step.map((part) => [part.first === part.last ? `step ${part.first}` : `steps ${part.first} to ${part.last}`, part])];
+  const parts = [["all steps", world.truth], ...world.truth_by_step.map((part) => [partOf(part), part])];
   const bins = [...new Set(parts.flatMap(([, part]) => part.calibration.map(([c]) => c)))].sort((a, b) => a - b);
   const rows = parts.map(([name, part]) => [name, ...bins.map((bin) => {
     const found = part.calibration.find(([c]) => c === bin);

@@ -25,7 +25,7 @@ function manyRuns(head, choose) {
       h("div", { class: "card pad" }, table("Methods", [["", false], ["runs", true], ["F1", true], ["EM", true], ["format", true], ["searches", true], ["tokens sampled", true], ["time", true], ["collapse", false]], rows)),
       h("div", { class: "two" }, pareto(cells), h("div", { class: "card pad" }, everyRun(head, choose)))),
     section("compared", "Curves by method", "mean over seeds; the band is one deviation",
-      field("Any metric", select([["", "choose …"], ...all.map((name) => [name, name])], (name) => own.replaceChildren(...(name ? [chartCard(curve(name))] : [])))),
+      h("div", { class: "row" }, field("Any metric", select([["", "choose …"], ...all.map((name) => [name, name])], (name) => own.replaceChildren(...(name ? [chartCard(curve(name))] : []))))),
       own, h("div", { class: "charts" }, WANTED.filter((name) => all.includes(name)).map((name) => chartCard(curve(name))))),
   ];
 }
@@ -45,10 +45,15 @@ function pareto(cells) {
   const known = cells.map((cell, i) => ({ cell, i })).filter(({ cell }) => cell.tokens && cell.f1);
   if (!known.length) return null;
   const width = 560, height = 300, left = 48, bottom = 262, right = 540, top = 16;
-  const most = Math.max(...known.map(({ cell }) => cell.tokens.mean + (cell.tokens.std || 0)));
-  const best = Math.max(...known.map(({ cell }) => cell.f1.mean + (cell.f1.std || 0)));
-  const xs = niceTicks(0, most), ys = niceTicks(0, best);
-  const x = (value) => left + (value / xs.at(-1)) * (right - left), y = (value) => bottom - (value / ys.at(-1)) * (bottom - top);
+  const span = (figures) => {  // around the marks and their bars, with some air
+    const low = Math.min(...figures.map((figure) => figure.mean - (figure.std || 0))), high = Math.max(...figures.map((figure) => figure.mean + (figure.std || 0)));
+    const air = 0.15 * (high - low) || 0.1 * high || 1;
+    return [Math.max(0, low - air), high + air];
+  };
+  const [x0, x1] = span(known.map(({ cell }) => cell.tokens)), [y0, y1] = span(known.map(({ cell }) => cell.f1));
+  const inside = (low, high) => niceTicks(low, high).filter((tick) => low <= tick && tick <= high);
+  const xs = inside(x0, x1), ys = inside(y0, y1);
+  const x = (value) => left + ((value - x0) / (x1 - x0)) * (right - left), y = (value) => bottom - ((value - y0) / (y1 - y0)) * (bottom - top);
   const front = known.filter(({ cell }) => !known.some(({ cell: other }) => other !== cell && other.f1.mean >= cell.f1.mean && other.tokens.mean <= cell.tokens.mean && (other.f1.mean > cell.f1.mean || other.tokens.mean < cell.tokens.mean)))
     .sort((a, b) => a.cell.tokens.mean - b.cell.tokens.mean);
   const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Tokens against F1. ${known.map(({ cell }) => `${cell.name}: ${number(cell.tokens.mean, 0)} tokens, F1 ${number(cell.f1.mean)}`).join(". ")}` });
