@@ -2,7 +2,8 @@
 
 Writes one HTML file that needs no server and nothing from outside, and opens from a mail: what the run is and what came
 of it, its curves with collapse and alarms, the evaluations before and after, its rollouts with every method's credit,
-faults, checkpoints and configuration. Of several runs it has the methods side by side too. Needs no model and no GPU.
+faults, checkpoints and configuration. Of several runs, or of a
+study's folder, it has the methods side by side too. Needs no model and no GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from workflows.command import run_command
 from workflows.judge_options import add_judge
-from workflows.runs import RUNS, found_run, newest_run
+from workflows.runs import RUNS, found_run, newest_run, runs_within
 from workflows.shipped import shipped_recipes
 
 log = logging.getLogger("workflows.report")  # also when this file is __main__
@@ -33,12 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from calibadv.report.write import NAME, write_report
         from calibadv.rewards.judge import Endpoint
         from calibadv.tracking.catch_up import catch_up
-    folders = [found_run(given) or Path(given) for given in asked.runs] or [newest_run()]
+    given = [found_run(run) or Path(run) for run in asked.runs] or [newest_run()]
+    folders = [run for folder in given for run in runs_within(folder)]
     if asked.log and len(folders) > 1:
         raise ValueError(f"--log gives the page to its run in MLflow, and {len(folders)} runs are named: name one")
     if asked.log and asked.out:
         raise ValueError("--log gives the run's own report.html to MLflow: leave out --out")
-    to = asked.out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
+    to = asked.out or (given[0] / NAME if len(given) == 1 else Path(NAME))
     judge = Endpoint(asked.judge, asked.judge_model) if asked.judge else None
     write_report(folders, to, recipes=shipped_recipes(), groups=asked.groups, limit_mb=asked.limit_mb, judge=judge)
     log.info("%s: %.1f MB", to, to.stat().st_size / 1e6)
@@ -50,9 +52,14 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help=f"the folder of a run, or its name in {RUNS}/; none: the newest there"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help=f"the folder of a run or of a study, or its name in {RUNS}/; none: the newest there",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run's folder, or here")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: report.html in the run's or the study's folder, or here"
+    )
     parser.add_argument(
         "--groups",
         type=int,

@@ -15,6 +15,14 @@ def newest_run() -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
+def runs_within(folder: Path) -> list[Path]:
+    """The folder itself, or, where it is a study's or another folder of runs, those in it that have made a step."""
+    if (folder / "config.toml").is_file() or not folder.is_dir():
+        return [folder]
+    found = [path.parent for path in sorted(folder.glob("*/metrics.jsonl")) if (path.parent / "config.toml").is_file()]
+    return found or [folder]
+
+
 def found_run(given: str | Path) -> Path | None:
     """The folder of that path, or of that name in `RUNS`; None where neither is there."""
     return next((path for path in (Path(given), RUNS / given) if path.is_dir()), None)

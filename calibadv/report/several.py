@@ -1,4 +1,4 @@
-"""Several runs beside each other: those of one method and parameters are seeds of one cell, with a band over them."""
+"""Several runs beside each other: those that differ by their seed alone are one cell, with a band over them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from calibadv.checkpoints.identity import flat
+from calibadv.config import decides
 from calibadv.methods import all_params
 from calibadv.report.reading import RunFiles
+from calibadv.section import Decides
 from calibadv.tracking.series import History, collapse_point, mean_and_spread, series
 
 _MEASURED = "eval/"  # metrics of evaluations: few values, which are not smoothed
@@ -24,7 +27,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Runs that differ by their seed alone, as far as the method goes."""
+    """Runs that differ by their seed alone, and by where and how fast they were made."""
 
     name: str
     runs: tuple[str, ...]
@@ -40,7 +43,7 @@ class Cell:
 
 
 def cells_of(runs: Sequence[RunFiles]) -> list[Cell]:
-    """The cells, in the order of their first runs. Equal methods with other parameters are other cells."""
+    """The cells, in the order of their first runs. Equal methods with other settings are other cells."""
     grouped: dict[str, list[RunFiles]] = {}
     for run in runs:
         grouped.setdefault(_cell_name(run, runs), []).append(run)
@@ -73,16 +76,22 @@ def _band(histories: Sequence[History], metric: str) -> list[list[float]]:
 
 
 def _cell_name(run: RunFiles, runs: Sequence[RunFiles]) -> str:
-    """The method's name, and of its parameters those on which runs of the method differ."""
-    method = run.config.method
-    alike = [_params(other) for other in runs if other.config.method.name == method.name]
-    own = _params(run)
-    differ = [name for name in own if len({str(params.get(name)) for params in alike}) > 1]
-    return " ".join([method.name, *(f"{name}={own[name]}" for name in differ)])
+    """The method's name, and on what its runs differ: its parameters, and all settings that decide what comes out."""
+    method, own = run.config.method.name, _settings(run)
+    alike = [_settings(other) for other in runs if other.config.method.name == method]
+    differ = [name for name in own if len({str(settings.get(name)) for settings in alike}) > 1]
+    return " ".join([method, *(f"{name}={own[name]}" for name in differ)])
 
 
-def _params(run: RunFiles) -> dict[str, Any]:
-    return dict(all_params(run.config.method.name, run.config.method.params))
+def _settings(run: RunFiles) -> dict[str, Any]:
+    """What a run's result depends on beside its seed and its method's name, whose parameters have their own names."""
+    values = flat(run.config.model_dump(mode="json"))
+    kept = {
+        key: value
+        for key, value in values.items()
+        if not key.startswith("method.") and key != "run.seed" and decides(key) not in (Decides.PLACE, Decides.MEANS)
+    }
+    return {**all_params(run.config.method.name, run.config.method.params), **kept}
 
 
 def _figure(values: Sequence[float | None]) -> Figure | None:

@@ -184,6 +184,18 @@ def test_axe_finds_nothing_that_keeps_anybody_out(browser: Browser, report: Path
         assert [(each["id"], each["nodes"][0]["html"][:90]) for each in found.response["violations"]] == []
 
 
+def test_a_run_that_has_next_to_nothing_has_a_page(browser: Browser, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "bare", [{"step": 1, "reward/mean": 0.5}])
+    with browser.new_context() as context:
+        page, said = context.new_page(), []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(write_report([run], tmp_path / "report.html").as_uri())
+        page.wait_for_selector("html[data-ready]")
+        expect(page.locator("#curves .chart")).to_have_count(1)
+        expect(page.locator("#summary")).to_contain_text("not finished")
+        assert said == []
+
+
 def test_several_runs_stand_beside_each_other(browser: Browser, tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / f"{name}-{seed}", history(6, eval__f1=f1), method__name=name, run__seed=seed)

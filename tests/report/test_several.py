@@ -33,3 +33,15 @@ def test_parameters_on_which_runs_of_a_method_differ_are_in_the_cells_names(tmp_
         for lam in (1.0, 2.0)
     ]
     assert [cell.name for cell in cells_of([read_run(run) for run in runs])] == ["calibadv lam=1.0", "calibadv lam=2.0"]
+
+
+def test_runs_that_differ_in_what_decides_the_result_are_other_cells_and_places_are_not(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / f"r{i}", history(2), run__seed=i, learner__lr=lr, tracking__experiment=f"e{i}")
+        for i, lr in enumerate((1e-5, 2e-5, 1e-5))
+    ]
+    cells = cells_of([read_run(run) for run in runs])
+    assert [(cell.name, cell.seeds) for cell in cells] == [
+        ("calibadv learner.lr=1e-05", (0, 2)),
+        ("calibadv learner.lr=2e-05", (1,)),
+    ]

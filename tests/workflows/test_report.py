@@ -38,6 +38,15 @@ def test_several_runs_have_one_page_where_one_asks_for_it(tmp_path: Path) -> Non
     assert [cell["seeds"] for cell in head["cells"]] == [[0, 1]]
 
 
+def test_a_studys_folder_stands_for_its_runs(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / "study" / f"grpo-seed{seed}", history(2), method__name="grpo", run__seed=seed)
+    (tmp_path / "study" / "plots").mkdir()
+    assert main([str(tmp_path / "study")]) == 0
+    head = payload((tmp_path / "study" / "report.html").read_text(encoding="utf-8"), "head")
+    assert [(cell["name"], cell["seeds"]) for cell in head["cells"]] == [("grpo", [0, 1])]
+
+
 def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [str(write_run(tmp_path / f"s{seed}", history(2))) for seed in (0, 1)]
     assert run_command(lambda: main([*runs, "--log"])) == 2

@@ -28,7 +28,7 @@ function agreement(world) {
   const rows = names.map((one) => h("tr", {}, h("th", { scope: "row" }, one), names.map((other) => {
     const share = world.figures[one].agrees[other];
     const cell = h("td", {}, share === null || share === undefined ? "–" : Math.round(100 * share));
-    if (one !== other && share !== null) styled(cell, { background: `color-mix(in srgb, var(--accent) ${Math.round(34 * Math.max(0, (share - 0.4) / 0.6))}%, transparent)` });
+    if (one !== other && typeof share === "number") styled(cell, { background: `color-mix(in srgb, var(--accent) ${Math.round(34 * Math.max(0, (share - 0.4) / 0.6))}%, transparent)` });
     return cell;
   })));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Agreement of methods" }, h("table", { class: "heat" },
