@@ -1,5 +1,6 @@
 # make train [ARGS="--config … --section.key value"]   trains; without ARGS the pocket world on this machine's CPU
 # make report [ARGS="RUN …"]                          one HTML page of a run, the newest one without ARGS, or of several
+# make serve [ARGS="RUN"]                              lets the newest run answer, in the browser and by OpenAI's API
 # make compare [ARGS="STUDY.toml"]                     runs a study of several methods, the pocket study without ARGS
 # make test [WORKERS=2]                               all tests, two files at a time
 # All do all set-up (see scripts/setup.sh). One thread a process: the parts share the cores among themselves.
@@ -9,13 +10,17 @@ BIN := .venv/bin
 # A file of tests is one process's: its tests may share a Ray. Each process needs a core and up to 10 GB.
 TESTS = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-.PHONY: train report compare test check format setup setup-gpu lock mlflow audit doctor chaos
+.PHONY: train serve report compare test check format setup setup-gpu lock mlflow audit doctor chaos
 
 train: setup
 	$(BIN)/python workflows/train.py $(ARGS)
 
 report: setup
 	$(BIN)/python workflows/report.py $(ARGS)
+
+# The newest run answers, in the browser and by OpenAI's API: make serve [ARGS="RUN --serve.port 8080"]
+serve: setup
+	$(BIN)/python workflows/serve.py $(ARGS)
 
 compare: setup
 	$(BIN)/python workflows/compare.py $(or $(ARGS),workflows/studies/pocket.toml)

@@ -46,7 +46,7 @@ def start_search(
     try:
         serve.run(target, name=name, route_prefix="/" if config.http_port is not None else None)
     except RuntimeError as error:
-        raise RuntimeError(f"the search app {name!r} did not start: {_why(name)}") from error
+        raise RuntimeError(f"the search app {name!r} did not start: {why_not_started(name)}") from error
     where = f"http://{config.http_host}:{config.http_port}/retrieve" if config.http_port is not None else "handles"
     logger.info("search: app %r answers by %s", name, where)
 
@@ -65,7 +65,7 @@ def _start_serve(config: SearchConfig) -> None:
         serve.start(proxy_location="Disabled")
         return
     if not running:
-        _check_port_free(config.http_host, config.http_port)
+        check_port_free(config.http_host, config.http_port, "http_port", "; training needs none")
     if not is_loopback(config.http_host) and not config.token_env:
         logger.warning("search: %s is open to the network without a token: set token_env", config.http_host)
     http = {"host": config.http_host, "port": config.http_port, "request_timeout_s": REQUEST_TIMEOUT_S}
@@ -77,22 +77,23 @@ def _start_serve(config: SearchConfig) -> None:
         )
 
 
-def _why(name: str) -> str:
+def why_not_started(name: str) -> str:
     """What Serve knows of a failed deployment; its own error says only that there was one. Removes the app."""
     app = serve.status().applications.get(name)
     serve.delete(name)
     return " ".join(deployment.message for deployment in app.deployments.values()) if app else "no status is known"
 
 
-def _check_port_free(host: str, port: int) -> None:
+def check_port_free(host: str, port: int, setting: str, instead: str = "") -> None:
+    """RuntimeError, with the setting that chooses another one, where somebody listens on the port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
         try:
             probe.bind((host, port))
         except OSError as error:
             raise RuntimeError(
-                f"the search app cannot listen on {host}:{port} ({error.strerror}): stop what uses the port, choose "
-                "another http_port, or leave it empty (training calls by handle and needs none)"
+                f"Serve cannot listen on {host}:{port} ({error.strerror}): stop what uses the port, or choose another "
+                f"{setting}{instead}"
             ) from error
 
 

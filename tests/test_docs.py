@@ -47,6 +47,8 @@ CONFIGURED = {
     "doctor",
     "benchmarks.chaos",
     "warm_start",
+    "serve",
+    "benchmarks.serving",
 }  # they take --section.key value
 OURS = r"(?:[\w./-]*workflows/\w+\.py|benchmarks\.\w+)"  # the latter after python -m
 BARE = re.compile(r"(?<![\w./-])python3? +(?:-m (?:pytest|serve|benchmarks)|(?:workflows|scripts|deploy|serve)/)")

@@ -23,7 +23,7 @@ PACKAGES = ("calibadv", "serve", "workflows", "benchmarks")
 LAYERS = """\
 benchmarks                    what is measured and never shipped
 workflows                     the commands, and what composes them
-serve doctor studies          the search app; a machine checked; methods compared
+serve doctor studies          search and agent as services; a machine checked; methods compared
 training lab supervised       a whole run; the laboratory; learning from demonstrations
 report                        one page a run
 explain                       why a search got its advantage

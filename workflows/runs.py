@@ -26,3 +26,13 @@ def runs_within(folder: Path) -> list[Path]:
 def found_run(given: str | Path) -> Path | None:
     """The folder of that path, or of that name in `RUNS`; None where neither is there."""
     return next((path for path in (Path(given), RUNS / given) if path.is_dir()), None)
+
+
+def newest_run(folder: Path = RUNS) -> Path:
+    """The run of the folder whose model was written last. FileNotFoundError where none has one."""
+    runs = [path.parent for path in folder.glob("*/model") if (path.parent / "config.toml").is_file()]
+    if not runs:
+        raise FileNotFoundError(
+            f"no run in {folder}/ has a model yet: train one (`make train`), or name a run or model"
+        )
+    return max(runs, key=lambda run: ((run / "model").stat().st_mtime, run.name))

@@ -123,6 +123,12 @@ def pool_cpus(config: Config) -> float:
     return engines + config.search.replicas * config.search.num_cpus + 2
 
 
+def serving_cpus(config: Config) -> float:
+    """Logical CPUs of a served agent: engines, search replicas, and Serve's own processes."""
+    engines = max(config.serve.replicas, config.serve.max_replicas)
+    return engines * config.cluster.cpus_per_engine + config.search.replicas * config.search.num_cpus + 2
+
+
 def init_ray(config: Config, wanted: float) -> None:
     """Joins the configured cluster, or starts a local one of at least `wanted` logical CPUs (ValueError in a job)."""
     check_job(config)

@@ -22,6 +22,7 @@ from calibadv.config.sections import (
     SentinelConfig,
     TrackingConfig,
 )
+from calibadv.config.serve import ServeConfig
 from calibadv.methods import Method
 from calibadv.rewards.own_turns import own_turns, unscored
 from calibadv.search.settings import SearchConfig
@@ -45,6 +46,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

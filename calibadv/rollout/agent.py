@@ -17,15 +17,18 @@ import numpy as np
 from calibadv.rewards.answer import best_over_golden
 from calibadv.rollout.protocols import (
     SEARCH,
+    Answered,
     Call,
     Dialogue,
     GenerateFn,
     Generation,
     Result,
     Said,
+    Sampled,
     Sampling,
     SearchFailed,
     SearchFn,
+    Step,
     StopReason,
     ToolFailed,
     ToolFn,
@@ -38,6 +41,8 @@ EMPTY = np.zeros(0, dtype=np.int64)
 NO_CALL_LEFT = "Error: no call is left. Give the answer."
 NO_QUERY = "Error: search needs a 'query', which is a text."
 OnVoidTurn = Literal["stop", "retry"]
+Tell = Callable[[Step], None]
+"""Is told of each step of a rollout as it happens; what it does changes nothing of the rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,13 @@ class Agent:
         top_p: float = 1.0,
         policy_version: int = 0,
         prefix: tuple[Turn, ...] = (),
+        tell: Tell = lambda _: None,
     ) -> Trajectory:
         """One trajectory of `question`. A tool that fails for good gives one with `infra_failed`, never a score.
 
         `prefix`: turns of another trajectory of this question, each with an observation, that this one starts with as
-        they are. Raises ValueError for a prompt longer than `limits.max_prompt_tokens`.
+        they are. `tell` hears of each turn as it is sampled and as it is answered. Raises ValueError for a prompt
+        longer than `limits.max_prompt_tokens`.
         """
         prompt_ids = self.limits.check_prompt(self.dialogue.prompt_ids(question.text), question)
         context = np.concatenate([prompt_ids, *(ids for t in prefix for ids in (t.action_ids, t.observation_ids))])
@@ -100,11 +107,12 @@ class Agent:
             generation = await self.generate(context, sampling)
             said, cut = self.dialogue.said(generation), False
             answer = said.answer
+            tell(Sampled(index, said))
             turn = replace(self._turn(said, generation), generate_s=time.perf_counter() - begun_s)
             try:
                 if index < self.limits.max_turns:
                     calls_left = self.limits.max_turns - sum(turn.calls for turn in turns)
-                    turn, cut = await self._observe(turn, said.calls, calls_left, len(context))
+                    turn, cut = await self._observe(turn, index, said.calls, calls_left, len(context), tell)
             except (SearchFailed, ToolFailed):
                 infra_failed = True
             turns.append(turn)
@@ -120,7 +128,7 @@ class Agent:
         return Turn(said.kind, generation.ids, generation.logprobs, EMPTY, said.text, said.query, answer_span=span)
 
     async def _observe(
-        self, turn: Turn, calls: Sequence[Call], calls_left: int, context_tokens: int
+        self, turn: Turn, index: int, calls: Sequence[Call], calls_left: int, context_tokens: int, tell: Tell
     ) -> tuple[Turn, bool]:
         """The turn with what the environment answers (nothing: the rollout ends), and whether that did not fit."""
         budget = self.limits.max_observation_tokens
@@ -128,6 +136,7 @@ class Agent:
             begun_s = time.perf_counter()
             carried_out, too_many = calls[:calls_left], calls[calls_left:]
             results = await self._results(carried_out) + [Result(text=NO_CALL_LEFT)] * len(too_many)
+            tell(Answered(index, tuple(calls), tuple(results)))
             turn = replace(
                 turn,
                 search_s=time.perf_counter() - begun_s,

@@ -92,6 +92,26 @@ def query_of(call: Call) -> str | None:
     return query.strip() or None if call.tool == SEARCH and isinstance(query, str) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A rollout's news: the turn of this number has been sampled, and its calls are next."""
+
+    index: int
+    said: Said
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A rollout's news: the calls of the turn of this number have their results, as many."""
+
+    index: int
+    calls: tuple[Call, ...]
+    results: tuple[Result, ...]
+
+
+Step = Sampled | Answered
+
+
 class GenerateFn(Protocol):
     """Token ids in, sampled token ids out."""
 

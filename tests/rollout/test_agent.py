@@ -254,3 +254,15 @@ async def test_a_rollout_in_tags_is_the_papers_token_for_token() -> None:
     assert len(whole) == 773
     assert hashlib.sha256(whole.astype("<i8").tobytes()).hexdigest()[:16] == "86cd13831e89155f"
     assert [turn.answer_span for turn in rolled.turns] == [None, None, (11, 34)]
+
+
+async def test_each_step_is_told_as_it_happens_and_changes_nothing() -> None:
+    told: list[Any] = []
+    agent = Agent(TagsDialogue(TOKENIZER, "", "Q {question}\n"), Script([SEARCH, ANSWER]), Library())
+    trajectory = await agent.roll(QUESTION, temperature=0.7, seed_of_turn=lambda turn: 100 + turn, tell=told.append)
+    searched, answered, said = told
+    assert (searched.index, searched.said.query, said.index, said.said.answer) == (0, "Ada", 1, "Oslo")
+    assert (answered.index, answered.results[0].documents) == (0, (ADA,))
+    for turn, untold in zip(trajectory.turns, (await roll(Script([SEARCH, ANSWER]))).turns, strict=True):
+        np.testing.assert_array_equal(turn.action_ids, untold.action_ids)
+        np.testing.assert_array_equal(turn.observation_ids, untold.observation_ids)

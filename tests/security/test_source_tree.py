@@ -25,8 +25,8 @@ PICKLE_WITHIN_RAY = {
     "calibadv/cluster/stream.py",
 }
 UNSAFE_MODULES = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "_pickle", "cPickle"}
-# Whoever listens has to say where: `serve/` alone does, by Ray Serve.
-SERVERS = {"http.server", "socketserver", "uvicorn", "fastapi", "flask", "aiohttp.web", "xmlrpc.server"}
+# Whoever listens has to say where: `serve/` alone does, by Ray Serve. FastAPI does not listen by itself.
+SERVERS = {"http.server", "socketserver", "uvicorn", "flask", "aiohttp.web", "xmlrpc.server"}
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
@@ -141,7 +141,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     remote_code: ("f(trust_remote_code=True)", "f(trust_remote_code=given)", "{'trust_remote_code': given}"),
     unchecked_certificates: ("httpx.get(url, verify=False)",),
     unpacked_archives: ("archive.extractall()", "shutil.unpack_archive(path)"),
-    open_servers: ("import http.server", "from fastapi import FastAPI\nimport fastapi", "bind(('0.0.0.0', 80))"),
+    open_servers: ("import http.server", "from uvicorn import run\nimport uvicorn", "bind(('0.0.0.0', 80))"),
 }
 
 

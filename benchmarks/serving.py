@@ -1,0 +1,115 @@
+"""Answers a second of the served agent: `python -m benchmarks.serving [RUN_OR_MODEL] [--section.key …]`.
+
+Starts what `calibadv serve` starts, and lets 1, 8 and 64 askers ask the run's test questions over HTTP, each the next
+as soon as it has its answer. Beside it the same questions through an evaluation's rollouts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from openai import AsyncOpenAI
+
+from calibadv.config import POCKET
+from calibadv.config.command_line import flags, split
+from calibadv.data.questions import load_questions
+from calibadv.evaluation.asking import Ask, ask_model, cluster_rollouts
+from calibadv.evaluation.models import EvaluatedModel
+from calibadv.tables import markdown_rows
+from calibadv.training.inputs import corpus_file
+from calibadv.types import Question
+from serve.search_client import search_factory
+from workflows.command import run_command
+from workflows.serve import SEARCH_APP, parse_command, serving
+
+log = logging.getLogger(__name__)
+
+HEAD = ("askers", "answers", "failed", "answers/s", "first event p50 ms", "p95 ms", "end p50 ms", "p95 ms")
+ASKERS = (1, 8, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How long one question took, in seconds."""
+
+    first_s: float  # to the first event that says something of the rollout
+    end_s: float
+    completed: bool
+
+
+async def ask(client: AsyncOpenAI, model: str, question: Question) -> Asked:
+    """One streamed answer."""
+    begun_s, first_s, last = time.perf_counter(), 0.0, ""
+    async for event in await client.responses.create(model=model, input=question.text, stream=True):
+        if event.type == "response.output_item.added" and not first_s:
+            first_s = time.perf_counter() - begun_s
+        last = event.type
+    return Asked(first_s, time.perf_counter() - begun_s, last in ("response.completed", "response.incomplete"))
+
+
+async def load(url: str, model: str, questions: Sequence[Question], askers: int) -> tuple[list[Asked], float]:
+    """(every answer, wall time in seconds) of so many askers, who share the questions."""
+    waiting = iter(questions)
+    answers: list[Asked] = []
+
+    async with AsyncOpenAI(base_url=f"{url}v1", api_key="none", max_retries=0, timeout=300) as client:
+
+        async def asker(mine: Iterator[Question]) -> None:
+            for question in mine:
+                answers.append(await ask(client, model, question))
+
+        begun_s = time.perf_counter()
+        await asyncio.gather(*(asker(waiting) for _ in range(askers)))
+    return answers, time.perf_counter() - begun_s
+
+
+def row(askers: int, answers: Sequence[Asked], wall_s: float) -> list[str | int | float]:
+    """A row of `HEAD`."""
+    done = [answer for answer in answers if answer.completed]
+    first = [1000 * answer.first_s for answer in done]
+    end = [1000 * answer.end_s for answer in done]
+    quantiles = [round(float(q)) for times in (first, end) for q in np.percentile(times, [50, 95])]
+    return [askers, len(done), len(answers) - len(done), round(len(done) / wall_s, 1), *quantiles]
+
+
+def evaluation_rate(model: EvaluatedModel, questions: Sequence[Question]) -> float:
+    """Answers a second of the evaluation's rollouts, from the first that came to the last: engines start before."""
+    asks = [Ask("served", question) for question in questions]
+    search = search_factory(model.config.search, SEARCH_APP)
+    times_s = [time.perf_counter() for _ in ask_model(asks, model, search, cluster_rollouts)]
+    return (len(times_s) - 1) / (times_s[-1] - times_s[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; prints a table."""
+    own, values = split(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__, allow_abbrev=False)
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--askers", type=int, nargs="+", default=ASKERS)
+    parser.add_argument("--questions", type=int, default=400)
+    parser.add_argument("--no-evaluation", action="store_true", help="leave the evaluation's rollouts out")
+    known = parser.parse_args(own)
+    settings = flags({"cluster.logical_cpus": 16, **values})  # for the evaluation's engines beside the served one
+    model = parse_command([*([known.model] if known.model else []), *settings])
+    with serving(model) as url:
+        test = model.config.data.test
+        questions = load_questions(corpus_file(model.config).parent / "test.jsonl" if test == POCKET else Path(test))
+        asyncio.run(load(url, model.name, questions[:64], 64))  # not measured: the first answers warm caches up
+        asked = questions[: known.questions]
+        rows = [row(count, *asyncio.run(load(url, model.name, asked, count))) for count in known.askers]
+        sys.stdout.write(markdown_rows(HEAD, rows))
+        if not known.no_evaluation:
+            sys.stdout.write(f"evaluation's rollouts: {evaluation_rate(model, asked):.1f} answers/s\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

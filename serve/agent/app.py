@@ -1,0 +1,297 @@
+"""The agent's HTTP app: OpenAI's Responses and chat completions, thumbs, health, and the page. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Body, FastAPI
+from openai.types import Model
+from openai.types.responses import Response as OpenAIResponse
+from openai.types.responses import ResponseStreamEvent
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from calibadv.config.serve import ServeConfig
+from calibadv.http_client import is_loopback
+from calibadv.rollout import protocols
+from calibadv.types import TokenUnit, Trajectory
+from serve.agent import chat, responses
+from serve.agent.citations import Searches, citations
+from serve.agent.feedback import Feedback
+from serve.agent.mcp import Answered, mount_mcp
+from serve.agent.news import Accepted, Answerer, Asked, Interrupted, News, Refused
+from serve.agent.places import Place, Places
+from serve.agent.requests import BadRequest, ChatRequest, FeedbackRequest, ResponsesRequest, asked
+from serve.agent.web import Guard, answer_errors, error
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+LATE = "The answer took longer than {:g} s and was given up."
+LOST = "The engine was lost while it answered. Ask again."
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is served, and within which limits."""
+
+    model: str  # its name
+    settings: ServeConfig
+    feedback: Path
+    tokens: TokenUnit = TokenUnit.WORDS
+    token: str = ""  # of all who may ask; "": everyone
+    about: str = ""  # one line for the page
+
+
+def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = time.time) -> FastAPI:
+    """The app. `answerer` rolls out; `clock` gives Unix time in seconds."""
+    app = FastAPI(title="calibadv agent", description=served.about, docs_url=None, redoc_url=None)
+    settings, places = served.settings, Places(served.settings.max_concurrent)
+    feedback = Feedback(served.feedback, clock)
+    answer_errors(app)
+
+    async def begun(question: Asked) -> tuple[AsyncGenerator[News, None], Place]:
+        """News of a question that has a place and was accepted. `BadRequest` and `Busy` before anything is sent."""
+        place = places.take()
+        try:
+            news = _in_time(answerer.news(question), settings.timeout_s)
+            first = await anext(news)
+        except BaseException:
+            place.leave()
+            raise
+        if isinstance(first, Refused):
+            place.leave()
+            raise BadRequest(first.reason)
+        assert isinstance(first, Accepted)
+        return news, place
+
+    async def answered(question: Asked) -> Answered:
+        """A whole answer. `Interrupted` where the search did not answer."""
+        news, place = await begun(question)
+        searches: Searches = ()
+        with place:
+            async with aclosing(news) as steps:
+                async for step in steps:
+                    searches = _searches(searches, step)
+        assert isinstance(step, Trajectory)
+        if step.infra_failed:
+            raise Interrupted(responses.SEARCH_FAILED)
+        return Answered(step, citations(step.answer, searches, served.tokens))
+
+    def check_model(name: str) -> None:
+        if name != served.model:
+            raise BadRequest(f"there is no model {name!r} here, only {served.model!r}", "model")
+
+    @app.post("/v1/responses")
+    async def create_response(request: Annotated[ResponsesRequest, Body()]) -> Response:
+        check_model(request.model)
+        question = asked(request, settings)
+        news, place = await begun(question)
+        response_id, created = f"resp_{secrets.token_hex(12)}", clock()
+        events = _response_events(
+            responses.begin(response_id, served.model, created, question.temperature, question.top_p),
+            news,
+            served.tokens,
+            settings.timeout_s,
+        )
+        kept = _kept(events, place, lambda whole: feedback.remember(response_id, _to_rate(question, whole)))
+        if request.stream:
+            return EventSourceResponse(_sse(kept), headers={"Cache-Control": "no-store"})
+        async for event in kept:
+            last = event
+        assert isinstance(last, responses.LAST)
+        return _json(last.response)
+
+    @app.post("/v1/chat/completions")
+    async def create_completion(request: Annotated[ChatRequest, Body()]) -> Response:
+        check_model(request.model)
+        question = asked(request, settings)
+        head = chat.Head(f"chatcmpl-{secrets.token_hex(12)}", served.model, int(clock()))
+        if request.stream:
+            stream = _chat_stream(head, *await begun(question), served.tokens, usage=request.wants_usage)
+            return EventSourceResponse(stream, headers={"Cache-Control": "no-store"})
+        whole = await answered(question)
+        return _json(chat.completion(head, whole.trajectory, whole.citations))
+
+    @app.post("/v1/feedback")
+    async def rate(request: Annotated[FeedbackRequest, Body()]) -> Response:
+        known = await asyncio.to_thread(feedback.rate, request.response_id, request.rating, request.comment)
+        if not known:
+            said = f"no answer {request.response_id!r} is remembered: only the newest can be rated"
+            return error(404, said, "invalid_request_error", "response_id")
+        return JSONResponse({"kept": True})
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return _json_list([_model(served, clock)])
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        if name != served.model:
+            return error(
+                404, f"there is no model {name!r} here, only {served.model!r}", "invalid_request_error", "model"
+            )
+        return _json(_model(served, clock))
+
+    @app.get("/healthz")
+    async def alive() -> Response:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        try:
+            await asyncio.wait_for(answerer.ready(), settings.timeout_s)
+        except Exception:
+            logger.exception("not ready")  # to the log, not to whoever asks: this path needs no token
+            return PlainTextResponse("not ready\n", 503)
+        return PlainTextResponse("ok\n")
+
+    async def ask(question: str) -> Answered:
+        return await answered(asked(ResponsesRequest(model=served.model, input=question), settings))
+
+    if find_spec("mcp"):
+        mount_mcp(app, ask, answerer.search, served.about)
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.add_middleware(Guard, token=served.token, max_body_bytes=settings.max_body_kb * 1000)
+    if is_loopback(settings.host):  # a page of another name that resolves to this machine is not let in
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", settings.host])
+    return app
+
+
+async def _in_time(news: AsyncGenerator[News, None], timeout_s: float) -> AsyncGenerator[News, None]:
+    """The same news. TimeoutError where the last of them takes longer than `timeout_s` from the first call on."""
+    until_s = asyncio.get_running_loop().time() + timeout_s
+    async with aclosing(news) as steps:
+        while True:
+            try:
+                async with asyncio.timeout_at(until_s):
+                    step = await anext(steps)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise TimeoutError(LATE.format(timeout_s)) from None
+            yield step
+
+
+async def _response_events(
+    told: responses.Told, news: AsyncGenerator[News, None], tokens: TokenUnit, timeout_s: float
+) -> AsyncGenerator[ResponseStreamEvent, None]:
+    """The events of a response, the last of which says how it ended, whatever ends it."""
+    progress, events = told
+    for event in events:
+        yield event
+    try:
+        async with aclosing(news) as steps:
+            async for step in steps:
+                assert not isinstance(step, Accepted | Refused)
+                if isinstance(step, Trajectory):
+                    progress, events = responses.end(progress, step, tokens)
+                else:
+                    progress, events = responses.step_events(progress, step)
+                for event in events:
+                    yield event
+        return
+    except TimeoutError:
+        said = LATE.format(timeout_s)
+    except Interrupted:
+        said = LOST
+    except Exception:
+        logger.exception("an answer failed")
+        said = "Something went wrong on the server. Ask again."
+    for event in responses.failed(progress, said)[1]:
+        yield event
+
+
+async def _kept(
+    events: AsyncGenerator[ResponseStreamEvent, None], place: Place, remember: Callable[[OpenAIResponse], None]
+) -> AsyncGenerator[ResponseStreamEvent, None]:
+    """The same events. The place is given back when they end, or when nobody reads them any more."""
+    with place:
+        async with aclosing(events) as stream:
+            async for event in stream:
+                if isinstance(event, responses.LAST):
+                    remember(event.response)
+                yield event
+
+
+async def _sse(events: AsyncGenerator[ResponseStreamEvent, None]) -> AsyncGenerator[ServerSentEvent, None]:
+    async with aclosing(events) as stream:
+        async for event in stream:
+            yield ServerSentEvent(event.model_dump_json(exclude_unset=True), event=event.type)
+
+
+async def _chat_stream(
+    head: chat.Head, news: AsyncGenerator[News, None], place: Place, tokens: TokenUnit, *, usage: bool
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """Chunks, then [DONE]; an error in words in place of the last ones where the rollout failed."""
+
+    def sent(chunk: Any) -> ServerSentEvent:
+        return ServerSentEvent(chunk.model_dump_json(exclude_unset=True))
+
+    said, searches = "", Searches(())
+    with place:
+        yield sent(chat.first_chunk(head))
+        try:
+            async with aclosing(news) as steps:
+                async for step in steps:
+                    assert not isinstance(step, Accepted | Refused)
+                    searches = _searches(searches, step)
+                    if not isinstance(step, Trajectory):
+                        chunks = chat.step_chunks(head, step)
+                    elif step.infra_failed:
+                        chunks, said = [], responses.SEARCH_FAILED
+                    else:
+                        chunks = chat.last_chunks(head, step, citations(step.answer, searches, tokens), usage=usage)
+                    for chunk in chunks:
+                        yield sent(chunk)
+        except TimeoutError as late:
+            said = str(late)
+        except Interrupted:
+            said = LOST
+        if said:
+            yield ServerSentEvent(bytes(error(503, said, "server_error").body).decode())
+        yield ServerSentEvent("[DONE]")
+
+
+def _searches(searches: Searches, step: News) -> Searches:
+    """What was found so far."""
+    if not isinstance(step, protocols.Answered):
+        return searches
+    return (*searches, *(result.documents for result in step.results if result.text is None))
+
+
+def _to_rate(question: Asked, response: OpenAIResponse) -> dict[str, Any]:
+    """What a thumb is about."""
+    cited = [
+        one.file_id
+        for item in response.output
+        if item.type == "message"
+        for part in item.content
+        if part.type == "output_text"
+        for one in part.annotations
+        if one.type == "file_citation"
+    ]
+    return {"model": response.model, "question": question.text, "answer": response.output_text, "documents": cited}
+
+
+def _model(served: Served, clock: Callable[[], float]) -> Model:
+    return Model(id=served.model, created=int(clock()), object="model", owned_by="calibadv", about=served.about)
+
+
+def _json(value: Any) -> Response:
+    return Response(value.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+def _json_list(values: list[Model]) -> Response:
+    return JSONResponse({"object": "list", "data": [value.model_dump(exclude_unset=True) for value in values]})

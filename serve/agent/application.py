@@ -1,0 +1,145 @@
+"""The agent as a Serve application: engines that answer, and before them one process that speaks HTTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import Application
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from calibadv.cluster.shipped import shipped_factory
+from calibadv.config import Config, role
+from calibadv.rollout.protocols import SearchFn
+from calibadv.rollout.tools import make_tools
+from calibadv.types import Document
+from serve.access import token_of
+from serve.agent.app import Served, make_app
+from serve.agent.news import Accepted, Asked, Busy, Interrupted, News
+from serve.agent.policy import Policy, make_parts
+
+APP = "agent"
+ATTEMPTS = 5  # of a question whose engine is lost before it has said anything
+BESIDE = 64  # requests of the page, of health checks and of those who are sent away, beside questions
+
+
+class Engines:
+    """The `Answerer` over the policy's replicas: a lost one is noticed only where it had begun to speak."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._stream = handle.options(stream=True)
+
+    async def news(self, asked: Asked) -> AsyncGenerator[News, None]:
+        """See `Answerer`. A question of which nothing was said yet is asked again elsewhere."""
+        said = accepted = False
+        for _ in range(ATTEMPTS):
+            answer = self._stream.roll.remote(asked)
+            try:
+                async for step in answer:
+                    if isinstance(step, Accepted) and accepted:
+                        continue
+                    accepted, said = True, said or not isinstance(step, Accepted)
+                    yield step
+                return
+            except BackPressureError as full:
+                raise Busy("the engines' queue is full: try again soon") from full
+            except RayError as lost:
+                if said:
+                    raise Interrupted("the engine was lost while it answered") from lost
+            finally:
+                answer.cancel()  # does nothing where it has ended
+        raise Interrupted(f"the engine was lost {ATTEMPTS} times before it answered")
+
+    async def search(self, query: str) -> tuple[Document, ...]:
+        """See `Answerer`."""
+        found: tuple[Document, ...] = await self._handle.search.remote(query)
+        return found
+
+    async def ready(self) -> None:
+        """See `Answerer`."""
+        await self._handle.ready.remote()
+
+
+@serve.ingress()
+class Front:
+    """The one process that speaks HTTP."""
+
+    def __init__(self, served: Served, engines: DeploymentHandle) -> None:
+        self._served = replace(served, token=token_of(served.settings.token_env))
+        self._engines = engines
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve asks for it when this replica starts."""
+        return make_app(self._served, Engines(self._engines))
+
+
+def agent_application(config: Config, model: str, folder: Path, search: Callable[[], SearchFn]) -> Application:
+    """The app over the model in `folder`, which is called `model`; `search` makes its search tool in each replica.
+
+    ValueError where the settings name a token that is not in the environment, or tools that cannot be used.
+    """
+    settings, rollout = config.serve, config.rollout
+    token_of(settings.token_env)  # here too: in one line, before anything starts
+    method = config.method.make()
+    parts = shipped_factory(partial(make_parts, config, method, str(folder), search, make_tools(rollout.tools)))
+    served = Served(model, settings, feedback_file(config), config.reward.tokens, about=about(config, model))
+    variable = settings.token_env
+    environment = {variable: os.environ[variable]} if variable and config.cluster.address == "local" else {}
+    engines = serve.deployment(
+        Policy,
+        name="policy",
+        **_replicas(config),
+        ray_actor_options={
+            "num_cpus": config.cluster.cpus_per_engine,
+            "num_gpus": config.cluster.gpus_per_engine * rollout.tensor_parallel,
+            "resources": role(config.cluster.engines_on),
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}},
+        },
+        max_ongoing_requests=rollout.max_concurrent,
+        max_constructor_retry_count=1,  # a model that cannot be loaded does not get better
+        health_check_period_s=5,
+        health_check_timeout_s=60,  # a loaded machine is slow, not ill
+        graceful_shutdown_timeout_s=10,
+    )
+    front = serve.deployment(
+        Front,
+        name="front",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": environment}},
+        max_ongoing_requests=settings.max_concurrent + BESIDE,
+        max_constructor_retry_count=1,
+        graceful_shutdown_timeout_s=10,
+    )
+    return front.bind(served, engines.bind(parts))
+
+
+def feedback_file(config: Config) -> Path:
+    """Where thumbs are kept."""
+    return Path(config.serve.feedback or config.run.folder / "feedback.jsonl").absolute()
+
+
+def about(config: Config, model: str) -> str:
+    """One line on what answers."""
+    return f"{model}, trained by {config.method.name}; searches {Path(config.data.corpus).name}"
+
+
+def _replicas(config: Config) -> dict[str, Any]:
+    """A fixed number of engines, or as many as the questions under way ask for."""
+    settings = config.serve
+    if settings.max_replicas <= settings.replicas:
+        return {"num_replicas": settings.replicas}
+    scaling = {
+        "min_replicas": settings.replicas,
+        "max_replicas": settings.max_replicas,
+        "target_ongoing_requests": max(1, config.rollout.max_concurrent // 2),
+    }
+    return {"autoscaling_config": scaling}

@@ -1,0 +1,89 @@
+"""The agent as an MCP server with two tools: `ask` answers a question with citations, `search` only searches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+
+from calibadv.types import Document, Trajectory
+from serve.agent.citations import Citation
+from serve.agent.news import Busy, Interrupted
+from serve.agent.requests import BadRequest
+from serve.agent.responses import annotation, no_answer
+
+PATH = "/mcp"
+_CITATION = ("title", "passage", "score", "status", "search", "rank")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A whole rollout and what goes with its answer."""
+
+    trajectory: Trajectory
+    citations: tuple[Citation, ...]
+
+
+def mount_mcp(
+    app: FastAPI,
+    ask: Callable[[str], Awaitable[Answered]],
+    search: Callable[[str], Awaitable[tuple[Document, ...]]],
+    about: str,
+) -> None:
+    """Puts the server at `PATH` of the app, whose lifespan it lives by."""
+    mounted = mcp_app(ask, search, about)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        async with mounted.router.lifespan_context(mounted):
+            yield
+
+    app.router.lifespan_context = lifespan
+    app.mount(PATH, mounted)
+
+
+def mcp_app(
+    ask: Callable[[str], Awaitable[Answered]], search: Callable[[str], Awaitable[tuple[Document, ...]]], about: str
+) -> Starlette:
+    """The server over streamable HTTP, at the root of what it is mounted at. Each call stands by itself: no sessions.
+
+    It answers as long as its lifespan lasts. ImportError without the extra `mcp`.
+    """
+    from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    server = MCPServer("calibadv", instructions=about)
+
+    @server.tool(name="ask")
+    async def ask_agent(question: str) -> dict[str, Any]:
+        """Answers one question, in words that stand by themselves, from the agent's documents, with citations."""
+        try:
+            answered = await ask(question)
+        except (BadRequest, Busy, Interrupted, TimeoutError) as refusal:
+            raise ToolError(str(refusal)) from refusal  # whose words alone reach the client
+        notes = [annotation(one, answered.trajectory.answer or "") for one in answered.citations]
+        return {
+            "answer": answered.trajectory.answer,
+            "why_not": no_answer(answered.trajectory),
+            "citations": [{"id": note["file_id"], **{name: note[name] for name in _CITATION}} for note in notes],
+        }
+
+    @server.tool(name="search")
+    async def search_documents(query: str) -> list[dict[str, Any]]:
+        """Returns the passages that fit a query best, best first."""
+        return [
+            {"id": document.id, "title": document.title, "passage": document.text, "score": document.score}
+            for document in await search(query)
+        ]
+
+    return server.streamable_http_app(
+        streamable_http_path="/",
+        json_response=True,
+        stateless_http=True,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the app around it has it
+    )

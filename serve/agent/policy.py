@@ -1,0 +1,149 @@
+"""The engine's deployment: it rolls out questions with the project's own agent, and gives news of each as it goes.
+
+Engine, dialogue and limits are made by what makes a run's (`calibadv.cluster.factories`), so that a served question
+meets the tokens that were trained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from calibadv.cluster.engine import Engine, EngineDied
+from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate
+from calibadv.cluster.factories import AnyDialogue, make_dialogue, make_engine, make_limits
+from calibadv.config import Config
+from calibadv.methods import Method
+from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
+from calibadv.rollout.protocols import Generation, Sampling, SearchFn, Step
+from calibadv.rollout.seeds import sampling_seed
+from calibadv.rollout.tools import Tool
+from calibadv.types import Document, IntArray, Question, Trajectory
+from serve.agent.news import Accepted, Asked, News, Refused
+
+logger = logging.getLogger(__name__)
+
+PROOF_AGE_S = 10.0  # an answer of the engine this recent proves that the next one will come
+NO_GOLDEN_ANSWER = ("",)  # of a question that nobody scores; an empty one scores 0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a replica answers with."""
+
+    engine: Engine
+    dialogue: AnyDialogue
+    search: Callable[[], SearchFn]  # made at the first rollout: the search app may start while engines do
+    limits: Limits
+    require_search: bool
+    on_void_turn: OnVoidTurn
+    tools: Sequence[Tool]
+    run_seed: int
+    engine_timeout_s: float
+
+
+def make_parts(
+    config: Config, method: Method, model_folder: str, search: Callable[[], SearchFn], tools: Sequence[Tool]
+) -> Parts:
+    """The parts of a run's configuration, over the model of that folder."""
+    rollout = config.rollout
+    return Parts(
+        engine=make_engine(config, model_folder),
+        dialogue=make_dialogue(config, method, model_folder, tools),
+        search=search,
+        limits=make_limits(config),
+        require_search=rollout.require_search,
+        on_void_turn=rollout.on_void_turn,
+        tools=tools,
+        run_seed=config.run.seed,
+        engine_timeout_s=rollout.engine_timeout_s,
+    )
+
+
+class Policy:
+    """One replica. `make` is called in it."""
+
+    def __init__(self, make: Callable[[], Parts]) -> None:
+        self._parts = make()
+        self._last_answer = LastAnswer()
+        self._death: Exception | None = None
+        self._proved_s = float("-inf")
+
+    async def roll(self, asked: Asked) -> AsyncGenerator[News, None]:
+        """News of one rollout, the trajectory last. Whoever closes the iterator ends the rollout."""
+        parts = self._parts
+        question = Question(f"served/{uuid.uuid4().hex}", asked.text, NO_GOLDEN_ANSWER)
+        prompt_tokens = len(parts.dialogue.prompt_ids(question.text))
+        if prompt_tokens > parts.limits.max_prompt_tokens:
+            yield Refused(
+                f"the question makes a prompt of {prompt_tokens} tokens, and at most "
+                f"{parts.limits.max_prompt_tokens} fit: shorten it"
+            )
+            return
+        yield Accepted(prompt_tokens)
+        steps: asyncio.Queue[Step | None] = asyncio.Queue()
+        rollout = asyncio.create_task(self._roll(asked, question, steps.put_nowait))
+        rollout.add_done_callback(lambda _: steps.put_nowait(None))
+        try:
+            while (step := await steps.get()) is not None:
+                yield step
+            yield rollout.result()
+        finally:
+            rollout.cancel()
+
+    async def search(self, query: str) -> tuple[Document, ...]:
+        """What the agent's search finds."""
+        return await self._search(query)
+
+    async def ready(self) -> None:
+        """Raises where the engine cannot sample a token, or the search finds nothing to say."""
+        if time.monotonic() - self._proved_s < PROOF_AGE_S:
+            return
+        await self._generate(self._parts.dialogue.prompt_ids("Is anyone there?"), Sampling(1, 0.0))
+        await self._search("Is anyone there?")
+        self._proved_s = time.monotonic()
+
+    async def check_health(self) -> None:
+        """Raises when the engine is lost; Serve then replaces this replica."""
+        if self._death is not None:
+            raise RuntimeError(f"the engine is lost: {self._death}") from self._death
+
+    @cached_property
+    def _search(self) -> SearchFn:
+        return self._parts.search()
+
+    async def _roll(self, asked: Asked, question: Question, tell: Callable[[Step], None]) -> Trajectory:
+        parts = self._parts
+        agent = Agent(
+            parts.dialogue,
+            self._generate,
+            self._search,
+            parts.limits,
+            parts.require_search,
+            parts.on_void_turn,
+            {tool.name: tool for tool in parts.tools},
+        )
+        trajectory = await agent.roll(
+            question,
+            temperature=asked.temperature,
+            top_p=asked.top_p if asked.temperature else 1.0,
+            seed_of_turn=lambda turn: sampling_seed(parts.run_seed, 0, "served", asked.seed, turn),
+            policy_version=parts.engine.version,
+            tell=tell,
+        )
+        self._proved_s = time.monotonic()
+        return trajectory
+
+    async def _generate(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+        engine = TimedGenerate(self._parts.engine, self._parts.engine_timeout_s, self._last_answer)
+        try:
+            return await engine(prompt_ids, sampling)
+        except (EngineDied, RuntimeError) as death:  # the torch engine's own is a RuntimeError
+            logger.exception("the engine is lost")
+            self._death = death
+            raise

@@ -1,0 +1,82 @@
+"""The policy's deployment in this process: what is served is what an evaluation rolls out, and a lost engine is ill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibadv.cluster.engine import EngineDied
+from calibadv.cluster.factories import make_roller
+from calibadv.config import load_config
+from calibadv.data.corpus import load_corpus
+from calibadv.data.questions import load_questions
+from calibadv.pocket import policy_path, write_pocket_world
+from calibadv.search.build import build_pipeline
+from calibadv.search.settings import SearchConfig
+from calibadv.types import Document, Trajectory
+from serve.agent.news import Accepted, Asked, Refused
+from serve.agent.policy import Policy, make_parts
+from tests.serve.world import Endless, parts
+from workflows.shipped import RECIPES
+
+QUESTIONS = 6
+
+
+async def test_served_greedy_answers_are_those_of_the_evaluation_token_by_token(tmp_path: Any) -> None:
+    config = load_config(RECIPES / "pocket.toml", {"rollout.engine": "torch"})
+    world = write_pocket_world(tmp_path / "pocket")
+    words = SearchConfig(retriever="bm25", reranker="none")
+    pipeline = build_pipeline(load_corpus(world.corpus), words, tmp_path)
+
+    async def search(query: str) -> tuple[Document, ...]:
+        return pipeline.search_batch([query])[0]
+
+    method, folder = config.method.make(), str(policy_path())
+    made = make_parts(config, method, folder, lambda: search, ())
+    roller, policy = make_roller(config, method, folder, search), Policy(lambda: made)
+    for question in load_questions(world.test)[:QUESTIONS]:
+        rolled = await roller.evaluate(question, made.engine, step=0, version=0)
+        assert rolled.group is not None
+        (evaluated,) = rolled.group.trajectories
+        first, *_, served = [news async for news in policy.roll(Asked(question.text))]
+        assert isinstance(served, Trajectory)
+        assert first == Accepted(len(evaluated.prompt_ids))
+        np.testing.assert_array_equal(served.prompt_ids, evaluated.prompt_ids)
+        assert served.answer == evaluated.answer
+        for ours, theirs in zip(served.turns, evaluated.turns, strict=True):
+            np.testing.assert_array_equal(ours.action_ids, theirs.action_ids)
+            np.testing.assert_array_equal(ours.observation_ids, theirs.observation_ids)
+            np.testing.assert_array_equal(ours.logprobs, theirs.logprobs)
+    made.engine.close()
+
+
+async def test_a_question_over_the_budget_is_refused_and_nothing_is_sampled() -> None:
+    engine = Endless()
+    policy = Policy(lambda: parts(engine))
+    (news,) = [news async for news in policy.roll(Asked("Oslo " * 3000))]
+    assert isinstance(news, Refused)
+    assert engine.samplings == []
+
+
+async def test_a_lost_engine_makes_the_replica_ill_and_is_never_an_answer() -> None:
+    class Dead(Endless):
+        async def __call__(self, *_: Any) -> Any:
+            raise EngineDied("out of memory")
+
+    policy = Policy(lambda: parts(Dead()))
+    await policy.check_health()
+    with pytest.raises(EngineDied):
+        [news async for news in policy.roll(Asked("Where?"))]
+    with pytest.raises(RuntimeError, match="the engine is lost: out of memory"):
+        await policy.check_health()
+
+
+async def test_readiness_samples_a_token_and_searches_unless_an_answer_has_just_proved_both() -> None:
+    engine = Endless()
+    policy = Policy(lambda: parts(engine))
+    await policy.ready()
+    assert [one.max_tokens for one in engine.samplings] == [1]
+    await policy.ready()
+    assert len(engine.samplings) == 1

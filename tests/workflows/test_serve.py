@@ -1,0 +1,83 @@
+"""What `calibadv serve` is asked to serve; nothing is started here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from calibadv.config import Config, to_toml
+from calibadv.config.serve import ServeConfig
+from calibadv.pocket import policy_path
+from serve.agent.application import agent_application, feedback_file
+from serve.agent.builder import AgentArgs, agent_app
+from workflows.runs import newest_run
+from workflows.serve import parse_command
+
+ROOT = Path(__file__).parents[2]
+
+
+def made_run(folder: Path, name: str, written_s: int, *, model: bool = True) -> Path:
+    run = folder / name
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text(to_toml(Config()))
+    (run / "metrics.jsonl").write_text("")
+    if model:
+        shutil.copytree(policy_path(), run / "model")
+        os.utime(run / "model", (written_s, written_s))
+    return run
+
+
+def test_the_newest_run_with_a_model_is_the_default(tmp_path: Path) -> None:
+    made_run(tmp_path / "runs", "old", 1000)
+    made_run(tmp_path / "runs", "new", 2000)
+    made_run(tmp_path / "runs", "unfinished", 3000, model=False)
+    assert newest_run(tmp_path / "runs").name == "new"
+    with pytest.raises(FileNotFoundError, match=r"no run in .* has a model yet: train one \(`make train`\)"):
+        newest_run(tmp_path)
+
+
+def test_a_run_is_served_by_its_name_with_its_own_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_run(tmp_path / "runs", "mine", 1000)
+    monkeypatch.chdir(tmp_path)
+    for given in (["mine"], ["runs/mine"], []):
+        model = parse_command([*given, "--serve.port", "9000", "--rollout.max_turns", "2"])
+        assert (model.name, model.config.serve.port, model.config.rollout.max_turns) == ("mine", 9000, 2)
+        assert model.config.rollout.template == Config().rollout.template
+        assert model.folder.samefile(tmp_path / "runs" / "mine" / "model")
+
+
+def test_an_open_host_needs_a_token_and_a_token_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"serve\.host = '10\.0\.0\.1' is open to the network"):
+        ServeConfig(host="10.0.0.1")
+    config = Config(serve=ServeConfig(host="10.0.0.1", token_env="NO_SUCH_TOKEN"))
+    monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
+    with pytest.raises(ValueError, match="this process has no such environment variable"):
+        agent_application(config, "mine", tmp_path, lambda: None)  # type: ignore[arg-type,return-value]
+
+
+def test_replicas_scale_where_there_may_be_more_of_them() -> None:
+    with pytest.raises(ValueError, match=r"serve\.max_replicas = 1 is below serve\.replicas = 2"):
+        ServeConfig(replicas=2, max_replicas=1)
+    assert feedback_file(Config()).name == "feedback.jsonl"
+
+
+def test_the_config_file_is_what_the_builder_takes(tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "serve" / "agent.yaml").read_text())
+    search, agent = config["applications"]
+    assert (search["import_path"], search["route_prefix"]) == ("serve.agent.builder:search_app", None)
+    assert (agent["import_path"], agent["route_prefix"]) == ("serve.agent.builder:agent_app", "/")
+    assert search["args"] == agent["args"]  # one configuration
+    assert config["http_options"]["host"] == "127.0.0.1"
+    AgentArgs.model_validate(agent["args"])
+    run = made_run(tmp_path, "mine", 1000)
+    built = agent_app({"model": str(run), "overrides": {"serve.max_concurrent": 3, "cluster.gpus_per_engine": 0.5}})
+    front = built._bound_deployment
+    assert front.max_ongoing_requests > 3
+    engines = front.init_args[1]._bound_deployment
+    assert engines.ray_actor_options["num_gpus"] == 0.5

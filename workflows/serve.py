@@ -1,0 +1,98 @@
+"""Serve a trained agent: `workflows/serve.py [RUN_OR_MODEL] [--config RECIPE] [--serve.port 8080 --section.key …]`.
+
+RUN_OR_MODEL is a run's folder or its name in runs/, a model's folder, a hub name, or "pocket"; without one the newest
+run. The agent answers as its run asked it: same engine, dialogue, limits and search. A page, OpenAI's Responses and
+chat completions, until Ctrl-C. More: docs/serving.md.
+"""
+
+from __future__ import annotations
+
+from calibadv.tracking.starting import loading, say_starting
+
+if __name__ == "__main__":
+    say_starting("serve")  # before what takes seconds to import
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from calibadv.config.command_line import KEYS_TOO, parse
+from calibadv.evaluation.models import EvaluatedModel, find_models
+from workflows.command import run_command
+from workflows.runs import RUNS, found_run, newest_run
+from workflows.shipped import RECIPES, recipe_file
+
+log = logging.getLogger("workflows.serve")  # also when this file is __main__
+
+SEARCH_APP = "search"
+
+
+def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | None = None) -> int:
+    """0: served until `wait` returned. 130: without it, until Ctrl-C. 2: refused, nothing started."""
+    model = parse_command(arguments)
+    with serving(model) as url:
+        log.info("\n%s answers on %s: open it in a browser; Ctrl-C ends it", model.name, url)
+        (wait or threading.Event().wait)()
+    return 0
+
+
+def parse_command(arguments: Sequence[str] | None = None) -> EvaluatedModel:
+    """What is to be served. ValueError or FileNotFoundError for what cannot be."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=KEYS_TOO, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", metavar="RUN_OR_MODEL", help=f"default: the newest run in {RUNS}/")
+    parser.add_argument("--config", type=recipe_file, help="a recipe; needed for a model that none of our runs made")
+    known, overrides = parse(parser, arguments, intermixed=True)
+    given = known.model if known.model is not None else newest_run()
+    named = found_run(given) or given
+    (model,) = find_models([str(named)], known.config, overrides, RECIPES / "pocket.toml")
+    return model
+
+
+@contextmanager
+def serving(model: EvaluatedModel) -> Iterator[str]:
+    """The address of the agent, which answers. Inside a running Ray that one is used; what was started here is stopped.
+
+    RuntimeError where a part does not start.
+    """
+    with loading():
+        import ray
+
+        from calibadv.training.inputs import corpus_file
+        from serve.agent.application import APP, agent_application
+        from serve.agent.start import open_http, start_agent
+        from serve.app import stop_search
+        from serve.search_client import search_factory
+        from workflows.session import init_ray, open_search, serving_cpus
+    config = model.config
+    application = agent_application(config, model.name, model.folder, search_factory(config.search, SEARCH_APP))
+    corpus = corpus_file(config)
+    joined = ray.is_initialized()
+    with ExitStack() as stack:
+        if not joined:
+            init_ray(config, serving_cpus(config))
+            stack.callback(ray.shutdown)
+        open_http(config.serve)
+        if joined or config.cluster.address != "local":  # a local cluster is stopped whole
+            stack.callback(stop_search, SEARCH_APP)
+            stack.callback(stop_search, APP)
+        log.info("the search app over %s", corpus)
+        asking = open_search(config, corpus, SEARCH_APP)
+        log.info("the engine of %s", model.folder)
+        start_agent(application)
+        host = f"[{config.serve.host}]" if ":" in config.serve.host else config.serve.host
+        yield f"http://{host}:{config.serve.port}/"
+        del asking
+
+
+def cli() -> int:
+    """The command as it is called: `main`, with what every command does around it."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(cli())
