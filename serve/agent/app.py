@@ -16,17 +16,15 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI
 from openai.types import Model
 from openai.types.responses import Response as OpenAIResponse
-from openai.types.responses import ResponseStreamEvent
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from calibadv.config.serve import ServeConfig
 from calibadv.http_client import is_loopback
-from calibadv.rollout import protocols
 from calibadv.types import TokenUnit, Trajectory
-from serve.agent import chat, responses
+from serve.agent import chat, responses, streams
 from serve.agent.citations import Searches, citations
 from serve.agent.feedback import Feedback
 from serve.agent.mcp import Answered, mount_mcp
@@ -38,8 +36,6 @@ from serve.agent.web import Guard, answer_errors, error
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-LATE = "The answer took longer than {:g} s and was given up."
-LOST = "The engine was lost while it answered. Ask again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         """News of a question that has a place and was accepted. `BadRequest` and `Busy` before anything is sent."""
         place = places.take()
         try:
-            news = _in_time(answerer.news(question), settings.timeout_s)
+            news = streams.in_time(answerer.news(question), settings.timeout_s)
             first = await anext(news)
         except BaseException:
             place.leave()
@@ -79,15 +75,15 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
     async def answered(question: Asked) -> Answered:
         """A whole answer. `Interrupted` where the search did not answer."""
         news, place = await begun(question)
-        searches: Searches = ()
+        found: Searches = ()
         with place:
             async with aclosing(news) as steps:
                 async for step in steps:
-                    searches = _searches(searches, step)
+                    found = streams.searches(found, step)
         assert isinstance(step, Trajectory)
         if step.infra_failed:
             raise Interrupted(responses.SEARCH_FAILED)
-        return Answered(step, citations(step.answer, searches, served.tokens))
+        return Answered(step, citations(step.answer, found, served.tokens))
 
     def check_model(name: str) -> None:
         if name != served.model:
@@ -99,17 +95,17 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         question = asked(request, settings)
         news, place = await begun(question)
         response_id, created = f"resp_{secrets.token_hex(12)}", clock()
-        events = _response_events(
+        events = streams.response_events(
             responses.begin(response_id, served.model, created, question.temperature, question.top_p),
             news,
             served.tokens,
             settings.timeout_s,
         )
-        kept = _kept(events, place, lambda whole: feedback.remember(response_id, _to_rate(question, whole)))
+        kept = streams.kept(events, place, lambda whole: feedback.remember(response_id, _to_rate(question, whole)))
         if request.stream:
-            return EventSourceResponse(_sse(kept), headers={"Cache-Control": "no-store"})
-        async for event in kept:
-            last = event
+            return EventSourceResponse(streams.sse(kept), headers={"Cache-Control": "no-store"})
+        async for together in kept:
+            last = together[-1]
         assert isinstance(last, responses.LAST)
         return _json(last.response)
 
@@ -119,7 +115,7 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         question = asked(request, settings)
         head = chat.Head(f"chatcmpl-{secrets.token_hex(12)}", served.model, int(clock()))
         if request.stream:
-            stream = _chat_stream(head, *await begun(question), served.tokens, usage=request.wants_usage)
+            stream = streams.chat_stream(head, *await begun(question), served.tokens, usage=request.wants_usage)
             return EventSourceResponse(stream, headers={"Cache-Control": "no-store"})
         whole = await answered(question)
         return _json(chat.completion(head, whole.trajectory, whole.citations))
@@ -167,108 +163,6 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
     if is_loopback(settings.host):  # a page of another name that resolves to this machine is not let in
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", settings.host])
     return app
-
-
-async def _in_time(news: AsyncGenerator[News, None], timeout_s: float) -> AsyncGenerator[News, None]:
-    """The same news. TimeoutError where the last of them takes longer than `timeout_s` from the first call on."""
-    until_s = asyncio.get_running_loop().time() + timeout_s
-    async with aclosing(news) as steps:
-        while True:
-            try:
-                async with asyncio.timeout_at(until_s):
-                    step = await anext(steps)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise TimeoutError(LATE.format(timeout_s)) from None
-            yield step
-
-
-async def _response_events(
-    told: responses.Told, news: AsyncGenerator[News, None], tokens: TokenUnit, timeout_s: float
-) -> AsyncGenerator[ResponseStreamEvent, None]:
-    """The events of a response, the last of which says how it ended, whatever ends it."""
-    progress, events = told
-    for event in events:
-        yield event
-    try:
-        async with aclosing(news) as steps:
-            async for step in steps:
-                assert not isinstance(step, Accepted | Refused)
-                if isinstance(step, Trajectory):
-                    progress, events = responses.end(progress, step, tokens)
-                else:
-                    progress, events = responses.step_events(progress, step)
-                for event in events:
-                    yield event
-        return
-    except TimeoutError:
-        said = LATE.format(timeout_s)
-    except Interrupted:
-        said = LOST
-    except Exception:
-        logger.exception("an answer failed")
-        said = "Something went wrong on the server. Ask again."
-    for event in responses.failed(progress, said)[1]:
-        yield event
-
-
-async def _kept(
-    events: AsyncGenerator[ResponseStreamEvent, None], place: Place, remember: Callable[[OpenAIResponse], None]
-) -> AsyncGenerator[ResponseStreamEvent, None]:
-    """The same events. The place is given back when they end, or when nobody reads them any more."""
-    with place:
-        async with aclosing(events) as stream:
-            async for event in stream:
-                if isinstance(event, responses.LAST):
-                    remember(event.response)
-                yield event
-
-
-async def _sse(events: AsyncGenerator[ResponseStreamEvent, None]) -> AsyncGenerator[ServerSentEvent, None]:
-    async with aclosing(events) as stream:
-        async for event in stream:
-            yield ServerSentEvent(event.model_dump_json(exclude_unset=True), event=event.type)
-
-
-async def _chat_stream(
-    head: chat.Head, news: AsyncGenerator[News, None], place: Place, tokens: TokenUnit, *, usage: bool
-) -> AsyncGenerator[ServerSentEvent, None]:
-    """Chunks, then [DONE]; an error in words in place of the last ones where the rollout failed."""
-
-    def sent(chunk: Any) -> ServerSentEvent:
-        return ServerSentEvent(chunk.model_dump_json(exclude_unset=True))
-
-    said, searches = "", Searches(())
-    with place:
-        yield sent(chat.first_chunk(head))
-        try:
-            async with aclosing(news) as steps:
-                async for step in steps:
-                    assert not isinstance(step, Accepted | Refused)
-                    searches = _searches(searches, step)
-                    if not isinstance(step, Trajectory):
-                        chunks = chat.step_chunks(head, step)
-                    elif step.infra_failed:
-                        chunks, said = [], responses.SEARCH_FAILED
-                    else:
-                        chunks = chat.last_chunks(head, step, citations(step.answer, searches, tokens), usage=usage)
-                    for chunk in chunks:
-                        yield sent(chunk)
-        except TimeoutError as late:
-            said = str(late)
-        except Interrupted:
-            said = LOST
-        if said:
-            yield ServerSentEvent(bytes(error(503, said, "server_error").body).decode())
-        yield ServerSentEvent("[DONE]")
-
-
-def _searches(searches: Searches, step: News) -> Searches:
-    """What was found so far."""
-    if not isinstance(step, protocols.Answered):
-        return searches
-    return (*searches, *(result.documents for result in step.results if result.text is None))
 
 
 def _to_rate(question: Asked, response: OpenAIResponse) -> dict[str, Any]:

@@ -41,3 +41,6 @@ class Place:
         if self._places is not None:
             self._places.taken -= 1
             self._places = None
+
+    def __del__(self) -> None:  # of a stream that its client has left before anyone began to read it
+        self.leave()

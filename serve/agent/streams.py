@@ -1,0 +1,131 @@
+"""From the news of a rollout to what a client reads as it comes, whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from openai.types.responses import Response as OpenAIResponse
+from openai.types.responses import ResponseStreamEvent
+from sse_starlette import ServerSentEvent
+
+from calibadv.rollout import protocols
+from calibadv.types import TokenUnit, Trajectory
+from serve.agent import chat, responses
+from serve.agent.citations import Searches, citations
+from serve.agent.news import Accepted, Interrupted, News, Refused
+from serve.agent.places import Place
+from serve.agent.web import error
+
+logger = logging.getLogger(__name__)
+
+LATE = "The answer took longer than {:g} s and was given up."
+LOST = "The engine was lost while it answered. Ask again."
+
+
+async def in_time(news: AsyncGenerator[News, None], timeout_s: float) -> AsyncGenerator[News, None]:
+    """The same news. TimeoutError where the last of them takes longer than `timeout_s` from the first call on."""
+    until_s = asyncio.get_running_loop().time() + timeout_s
+    async with aclosing(news) as steps:
+        while True:
+            try:
+                async with asyncio.timeout_at(until_s):
+                    step = await anext(steps)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise TimeoutError(LATE.format(timeout_s)) from None
+            yield step
+
+
+async def response_events(
+    told: responses.Told, news: AsyncGenerator[News, None], tokens: TokenUnit, timeout_s: float
+) -> AsyncGenerator[list[ResponseStreamEvent], None]:
+    """The events of a response, those of a step together, the last of which says how it ended, whatever ends it."""
+    progress, events = told
+    yield events
+    try:
+        async with aclosing(news) as steps:
+            async for step in steps:
+                assert not isinstance(step, Accepted | Refused)
+                if isinstance(step, Trajectory):
+                    progress, events = responses.end(progress, step, tokens)
+                else:
+                    progress, events = responses.step_events(progress, step)
+                if events:
+                    yield events
+        return
+    except TimeoutError:
+        said = LATE.format(timeout_s)
+    except Interrupted:
+        said = LOST
+    except Exception:
+        logger.exception("an answer failed")
+        said = "Something went wrong on the server. Ask again."
+    yield responses.failed(progress, said)[1]
+
+
+async def kept(
+    events: AsyncGenerator[list[ResponseStreamEvent], None], place: Place, remember: Callable[[OpenAIResponse], None]
+) -> AsyncGenerator[list[ResponseStreamEvent], None]:
+    """The same events. The place is given back when they end, or when nobody reads them any more."""
+    with place:
+        async with aclosing(events) as stream:
+            async for together in stream:
+                if isinstance(last := together[-1], responses.LAST):
+                    remember(last.response)
+                yield together
+
+
+async def sse(events: AsyncGenerator[list[ResponseStreamEvent], None]) -> AsyncGenerator[bytes, None]:
+    """A piece of the stream a step: each piece costs a passage through Serve's proxy."""
+    async with aclosing(events) as stream:
+        async for together in stream:
+            yield b"".join(encoded(event.model_dump_json(exclude_unset=True), event.type) for event in together)
+
+
+def encoded(data: str, kind: str | None = None) -> bytes:
+    return ServerSentEvent(data, event=kind).encode()
+
+
+async def chat_stream(
+    head: chat.Head, news: AsyncGenerator[News, None], place: Place, tokens: TokenUnit, *, usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """Chunks, then [DONE]; an error in words in place of the last ones where the rollout failed."""
+
+    def sent(*chunks: Any) -> bytes:
+        return b"".join(encoded(chunk.model_dump_json(exclude_unset=True)) for chunk in chunks)
+
+    said, found = "", Searches(())
+    with place:
+        yield sent(chat.first_chunk(head))
+        try:
+            async with aclosing(news) as steps:
+                async for step in steps:
+                    assert not isinstance(step, Accepted | Refused)
+                    found = searches(found, step)
+                    if not isinstance(step, Trajectory):
+                        chunks = chat.step_chunks(head, step)
+                    elif step.infra_failed:
+                        chunks, said = [], responses.SEARCH_FAILED
+                    else:
+                        chunks = chat.last_chunks(head, step, citations(step.answer, found, tokens), usage=usage)
+                    if chunks:
+                        yield sent(*chunks)
+        except TimeoutError as late:
+            said = str(late)
+        except Interrupted:
+            said = LOST
+        if said:
+            yield encoded(bytes(error(503, said, "server_error").body).decode())
+        yield encoded("[DONE]")
+
+
+def searches(found: Searches, step: News) -> Searches:
+    """What was found so far."""
+    if not isinstance(step, protocols.Answered):
+        return found
+    return (*found, *(result.documents for result in step.results if result.text is None))
