@@ -7,11 +7,11 @@ from pathlib import Path
 RUNS = Path("runs")  # where a name is looked for
 
 
-def newest_run() -> Path:
-    """The run in `RUNS` whose metrics were written last. ValueError where there is none."""
-    found = [path for path in RUNS.glob("*/metrics.jsonl") if path.is_file()]
+def newest_run(holds: str = "metrics.jsonl") -> Path:
+    """The run in `RUNS` in which that file or folder was written last. ValueError where none has it."""
+    found = [path for path in RUNS.glob(f"*/{holds}") if (path.parent / "config.toml").is_file()]
     if not found:
-        raise ValueError(f"{RUNS}/ holds no run that has made a step: name a run's folder, or train one (make train)")
+        raise ValueError(f"{RUNS}/ holds no run of that kind: name a run's folder, or train one (make train)")
     return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
@@ -26,13 +26,3 @@ def runs_within(folder: Path) -> list[Path]:
 def found_run(given: str | Path) -> Path | None:
     """The folder of that path, or of that name in `RUNS`; None where neither is there."""
     return next((path for path in (Path(given), RUNS / given) if path.is_dir()), None)
-
-
-def newest_run(folder: Path = RUNS) -> Path:
-    """The run of the folder whose model was written last. FileNotFoundError where none has one."""
-    runs = [path.parent for path in folder.glob("*/model") if (path.parent / "config.toml").is_file()]
-    if not runs:
-        raise FileNotFoundError(
-            f"no run in {folder}/ has a model yet: train one (`make train`), or name a run or model"
-        )
-    return max(runs, key=lambda run: ((run / "model").stat().st_mtime, run.name))

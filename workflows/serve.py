@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | No
 
 
 def parse_command(arguments: Sequence[str] | None = None) -> EvaluatedModel:
-    """What is to be served. ValueError or FileNotFoundError for what cannot be."""
+    """What is to be served. ValueError for what cannot be."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=KEYS_TOO, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", nargs="?", metavar="RUN_OR_MODEL", help=f"default: the newest run in {RUNS}/")
     parser.add_argument("--config", type=recipe_file, help="a recipe; needed for a model that none of our runs made")
     known, overrides = parse(parser, arguments, intermixed=True)
-    given = known.model if known.model is not None else newest_run()
+    given = known.model if known.model is not None else newest_run("model")
     named = found_run(given) or given
     (model,) = find_models([str(named)], known.config, overrides, RECIPES / "pocket.toml")
     return model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,13 @@ import httpx
 import psutil
 import pytest
 from openai import OpenAI
+from playwright.sync_api import Browser, expect
 
 from calibadv.cluster.local_ray import free_ports
 from calibadv.data.questions import load_questions
 from calibadv.types import Question
 from serve.agent.application import APP
+from tests.integration.browser import a_browser
 from workflows.serve import parse_command, serving
 
 pytestmark = pytest.mark.integration
@@ -90,24 +91,14 @@ def test_an_engine_that_is_killed_under_load_loses_no_question(agent: Agent) -> 
 
 
 def test_the_page_answers_in_a_browser(agent: Agent) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TEST: playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("NO BROWSER TEST: no Chromium on this machine (apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            _walk(browser, agent)
-        finally:
-            browser.close()
+    with a_browser() as browser:
+        _walk(browser, agent)
     (line,) = [json.loads(line) for line in agent.feedback.read_text().splitlines()]
     assert (line["rating"], line["comment"]) == ("up", "<b>right</b>")
 
 
-def _walk(browser: Any, agent: Agent) -> None:
+def _walk(browser: Browser, agent: Agent) -> None:
     """Asks, reads, follows a citation, rates; then narrow and dark."""
-    from playwright.sync_api import expect
-
     page = browser.new_page(viewport={"width": 1100, "height": 900}, color_scheme="light")
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))

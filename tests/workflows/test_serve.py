@@ -31,13 +31,15 @@ def made_run(folder: Path, name: str, written_s: int, *, model: bool = True) -> 
     return run
 
 
-def test_the_newest_run_with_a_model_is_the_default(tmp_path: Path) -> None:
+def test_the_newest_run_with_a_model_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_run(tmp_path / "runs", "old", 1000)
     made_run(tmp_path / "runs", "new", 2000)
     made_run(tmp_path / "runs", "unfinished", 3000, model=False)
-    assert newest_run(tmp_path / "runs").name == "new"
-    with pytest.raises(FileNotFoundError, match=r"no run in .* has a model yet: train one \(`make train`\)"):
-        newest_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert newest_run("model").name == "new"
+    monkeypatch.chdir(tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"or train one \(make train\)"):
+        newest_run("model")
 
 
 def test_a_run_is_served_by_its_name_with_its_own_configuration(
