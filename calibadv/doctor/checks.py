@@ -16,6 +16,7 @@ from calibadv.doctor.hardware import gpu_memory, gpus, ram
 from calibadv.doctor.nucleus import nucleus
 from calibadv.doctor.retriever import retriever
 from calibadv.doctor.rollout import rollout
+from calibadv.doctor.sequence_clip import sequence_clip
 from calibadv.doctor.servers import servers
 from calibadv.doctor.subject import model
 from calibadv.doctor.tokenizer import tokenizer
@@ -37,6 +38,7 @@ def checks(means: Means) -> tuple[Check, ...]:
         Check("versions", versions),
         Check("tokens", tokens),
         Check("top_p", nucleus),
+        Check("clip", sequence_clip),
         Check("servers", servers, 60),
         Check("model", model, 300),
         Check("GPUs", gpus, 60),

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from calibadv.cluster.nodes import Node, about_here, paths_of
 from calibadv.config import load_config
-from calibadv.doctor import cluster, data, format_check, nucleus, retriever, rollout, tokenizer, tokens
+from calibadv.doctor import cluster, data, format_check, nucleus, retriever, rollout, sequence_clip, tokenizer, tokens
 from calibadv.doctor.examine import Check, examine
 from calibadv.doctor.finding import Finding, State
 from calibadv.doctor.subject import Subject
@@ -72,6 +72,16 @@ def test_a_truncated_sampler_beside_whole_log_probs_is_warned_of(tmp_path: Path)
         (finding,) = looked(nucleus.nucleus, given)
         assert (finding.state, "top_p 0.95" in finding.said, "rollout.top_p 1" in finding.remedy) == (WARN, True, True)
     assert looked(nucleus.nucleus, subject(tmp_path)) == []
+
+
+# ---- clip --------------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_that_no_mean_of_a_rollout_reaches_is_warned_of(tmp_path: Path) -> None:
+    (finding,) = looked(sequence_clip.sequence_clip, subject(tmp_path, "--learner.surrogate=gspo"))
+    assert (finding.state, "learner.clip 0.2" in finding.said, "3e-4" in finding.remedy) == (WARN, True, True)
+    for well in (("--learner.surrogate=gspo", "--learner.clip=3e-4"), ("--learner.surrogate=cispo",)):
+        assert looked(sequence_clip.sequence_clip, subject(tmp_path, *well)) == []
 
 
 # ---- data --------------------------------------------------------------------------------------------------------
