@@ -143,6 +143,19 @@ def test_rollouts_and_curves_are_walked_by_keyboard(page: Page) -> None:
     )
 
 
+def test_a_link_leads_to_its_rollout_and_a_wrong_one_to_no_harm(page: Page, report: Path) -> None:
+    page.locator("#rollouts .item").nth(3).click()
+    link = page.locator(".talk").get_by_role("link", name="link to this rollout")
+    assert link.get_attribute("href") == "#rollout=1.1"
+    page.goto("about:blank")
+    page.goto(f"{report.as_uri()}#rollout=1.1")
+    expect(page.locator("#rollouts .item[aria-current=true] .meta")).to_contain_text("step 1rollout 2")
+    expect(page.locator(".talk")).to_contain_text("calibadv explain mine --step 1 --question test/1")
+    page.goto("about:blank")
+    page.goto(f"{report.as_uri()}#rollout=99.1")
+    expect(page.locator("#rollouts .item[aria-current=true]")).to_have_count(1)
+
+
 def test_a_kind_of_dispute_opens_its_rollouts(page: Page) -> None:
     page.locator("#methods").get_by_role("button", name="found silver documents, in a rollout that failed").click()
     expect(page.locator("#rollouts [role=status]")).to_have_text("3 of 6 rollouts")

@@ -27,9 +27,10 @@ async function showRun(head, index, holder) {
   const run = head.runs[index];
   const world = await payload(`rollouts-${index}`);
   crosshairs.clear();
-  const browser = rolloutBrowser(world);
+  const browser = rolloutBrowser(world, run.name);
   holder.replaceChildren(runSummary(run), runCurves(run), browser.element, methodComparison(world, browser) || "", runFaults(run), runSettings(run));
   browser.begin?.();
+  onhashchange = () => { if (location.hash.startsWith("#rollout=")) browser.begin?.(); };
   navigation();
 }
 

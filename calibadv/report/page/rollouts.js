@@ -4,7 +4,7 @@ const PAGE = 120;  // rollouts of the list that are there at once
 const ALWAYS = ["grpo", "criticsearch", "mt_grpo"];  // beside the method that trained, until others are chosen
 
 /** `world` is the run's rollouts; `open(g, r, turn)` of the result shows one from elsewhere, `filter(changes)` filters. */
-function rolloutBrowser(world) {
+function rolloutBrowser(world, name) {
   if (!world) {
     return { element: section("rollouts", "Rollouts", null, h("div", { class: "card none" }, "The run has stored no groups: tracking.store_groups was \"none\", or no step that keeps them was made.")) };
   }
@@ -92,7 +92,8 @@ function rolloutBrowser(world) {
     const endings = [rollout.truncated ? "cut by a token limit" : "", rollout.forced ? "searched where only an answer was left" : ""].filter(Boolean);
     detail.replaceChildren(
       h("header", {},
-        h("p", { class: "soft small" }, `step ${group.step} · ${group.id}${Object.entries(group.metadata).map(([name, value]) => ` · ${name} ${value}`).join("")}`),
+        h("p", { class: "soft small" }, `step ${group.step} · ${group.id}${Object.entries(group.metadata).map(([key, value]) => ` · ${key} ${value}`).join("")} · `,
+          h("a", { class: "link", href: `#rollout=${g}.${r}`, title: "This file's address with this leads here" }, "link to this rollout")),
         h("h3", {}, group.question),
         h("p", {}, h("span", { class: "soft" }, "golden: "), group.golden.join(" / ")),
         h("div", { class: "siblings", role: "group", "aria-label": "Rollouts of this question" }, group.rollouts.map((other, i) => h("button", {
@@ -103,7 +104,8 @@ function rolloutBrowser(world) {
         class: "button small", type: "button", "aria-pressed": String(chosen.has(m)), title: m ? "Show its credit" : "The method that trained",
         click: () => { chosen.has(m) ? chosen.delete(m) : chosen.add(m); draw(); },
       }, m ? name : `${name} (trained)`))),
-      ...conversation(world, group, rollout, [...chosen].sort((a, b) => a - b), matching(rollout) || new Set()));
+      ...conversation(world, group, rollout, [...chosen].sort((a, b) => a - b), matching(rollout) || new Set()),
+      h("p", { class: "soft small" }, "The same in a terminal: ", h("code", {}, `calibadv explain ${name} --step ${group.step} --question ${group.id}`)));
     return undefined;
   }
   function set(changes) {
@@ -147,7 +149,14 @@ function rolloutBrowser(world) {
     element,
     filter: set,
     open(g, r) { set({}); open(g, r); },
-    begin() { if (world.disputed.length) open(...world.disputed[0]); },  // what one would look for
+    /** Opens what the address names, else what one would look for. */
+    begin() {
+      const named = location.hash.match(/^#rollout=(\d+)\.(\d+)$/)?.slice(1).map(Number);
+      if (named && world.groups[named[0]]?.rollouts[named[1]]) {
+        open(...named);
+        element.scrollIntoView();
+      } else if (world.disputed.length && !named) open(...world.disputed[0]);
+    },
   };
 }
 

@@ -116,6 +116,7 @@ function runSettings(run) {
       ? table(`${plural(differences.length, "setting")} differ from ${base}`, [["key", false], ["this run", false], [base, false], ["decides", false]],
         differences.map((one) => [h("code", {}, one.key), h("code", {}, one.value), h("code", { class: "soft" }, one.base), h("span", { class: "soft small" }, one.decides.split(":")[0])]))
       : h("p", { class: "soft" }, `Nothing differs from ${base}.`)),
-    h("div", { class: "card pad" }, table(`Parameters of ${run.method}`, [["", false], ["", false]], Object.entries(run.params).map(([name, value]) => [name, h("code", {}, value)]))),
+    h("details", { class: "plain" }, h("summary", {}, `Parameters of ${run.method}`),
+      h("div", { class: "card pad" }, table(`Parameters of ${run.method}`, [["", false], ["", false]], Object.entries(run.params), { class: "settings" }))),
     h("details", { class: "plain" }, h("summary", {}, "Every setting"), h("div", { class: "card pad stack" }, field("Filter", search, true), rows)));
 }
