@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from calibadv.config import LearnerConfig
+from calibadv.config.learner import SURROGATES
 from calibadv.lab.learner import LabLearner
 from calibadv.lab.policy import Policy
-from calibadv.methods import make_method
+from calibadv.methods import METHODS, make_method
+from calibadv.rewards.turns import with_turn_rewards
 from calibadv.types import Group, Trajectory
 from tests.build import group, trajectory
 
@@ -100,3 +105,19 @@ def test_a_critic_learns_what_the_rewards_are() -> None:
     of = pair(policy)
     losses = [learner.update([of], updates=1, seed=0).metrics["learner/value_loss"] for _ in range(40)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_goes_with_every_surrogate_and_divisor(name: str) -> None:
+    """Two updates of each: the second one's ratios are not 1."""
+    for surrogate, divisor in itertools.product(SURROGATES, ("tokens", "sequences", "constant")):
+        policy = small_policy()
+        of = with_turn_rewards(pair(policy), [[0.2, 1.0], [0.0, -1.0]])
+        given: dict[str, Any] = {"surrogate": surrogate, "divisor": divisor, "token_mask": (0.5, 2.0)}
+        given |= {"divisor_tokens": 8} if divisor == "constant" else {}
+        settings = LearnerConfig(lr=1e-3, lr_final=1e-3, old_logprobs="recompute", importance_cap=2.0, **given)
+        learner = LabLearner(policy, make_method(name, {}), settings)
+        metrics = learner.update([of], updates=1, seed=0, passes=2).metrics
+        assert (metrics["learner/updates"], metrics["learner/skipped_updates"]) == (2, 0), given
+        assert metrics["learner/grad_norm"] > 0, given
+        assert 0 <= metrics["learner/masked_share"] < 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from calibadv.lab.run import DONE, METRICS, read_metrics, run_in
 from calibadv.lab.settings import LabRun
 from calibadv.lab.tasks import TASKS, TaskName
 from calibadv.lab.warm_start import load_start
-from calibadv.methods import METHODS
+from calibadv.methods import METHODS, Method
+from calibadv.rewards.own_turns import OwnTurns
+from calibadv.types import Document, Question, Trajectory
 
 ROOT = Path(__file__).parents[2]
 TINY = {"questions": 3, "samples": 3, "updates": 2, "lr": 1e-3, "evaluation_questions": 5, "evaluate_every": 10}
@@ -69,6 +73,25 @@ def test_ten_steps_of_every_surrogate_and_baseline_train(surrogate: str, tmp_pat
     assert ("learner/kept_share" in rows[0]) == (surrogate == "ppo")
     if surrogate == "ppo":  # bf16 weights sampled: some tokens are off, and not all
         assert 0 < max(row.get("learner/masked_share", 0) for row in rows) < 1
+
+
+class OwnTurnsRun(LabRun):
+    """A run whose turns a user's function scores."""
+
+    def make_method(self) -> Method:
+        return replace(super().make_method(), score_turns=lambda: OwnTurns(found_something), gold=None)
+
+
+def found_something(_question: Question, rollout: Trajectory, documents: Mapping[str, Document]) -> list[float]:
+    assert all(id in documents for id in rollout.doc_ids)
+    return [float(len(turn.doc_ids) > 0) for turn in rollout.turns]
+
+
+def test_ten_steps_with_rewards_of_turns_of_one_s_own_train(tmp_path: Path) -> None:
+    given: dict[str, Any] = {**TINY, "evaluation_questions": 1, "params": {"soft_pen": "turns"}}
+    run = OwnTurnsRun(method="calibadv", steps=10, **given)
+    assert run_in(tmp_path, run).reason == "complete"
+    assert any(row.get("learner/grad_norm", 0) > 0 for row in read_metrics(tmp_path))
 
 
 def test_the_sampler_s_log_probs_are_the_learner_s() -> None:
