@@ -97,7 +97,7 @@ def _with_values(reasons: Explanation, trained: Sequence[Sequence[float]]) -> Ex
     why = "as it trained, less what a critic that says 0 gives"
     return [
         [
-            told.plus(Term("the critic's values", value - told.total, why))
+            replace(told.plus(Term("the critic's values", value - told.total, why)), note="")
             for told, value in zip(row, row_S, strict=True)
         ]
         for row, row_S in zip(reasons, trained, strict=True)

@@ -80,7 +80,7 @@ def test_a_critic_that_trained_has_its_stored_credit_and_its_values_are_one_term
     assert ppo.reasons is not None
     for row, reasons_S in zip(ppo.credit, ppo.reasons, strict=True):
         assert [reasons.total for reasons in reasons_S] == pytest.approx(row)
-        assert {reasons.addends[-1][0].name for reasons in reasons_S} == {"the critic's values"}
+        assert {(reasons.addends[-1][0].name, reasons.note) for reasons in reasons_S} == {("the critic's values", "")}
 
 
 def test_reasons_of_another_credit_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
