@@ -1,7 +1,7 @@
 // The browser of rollouts: filters, the list of what they let through, and the one that is looked at.
 
 const PAGE = 120;  // rollouts of the list that are there at once
-const ALWAYS = ["grpo", "criticsearch", "mt_grpo"];  // beside the method that trained, until others are chosen
+const ALWAYS = ["calibadv", "grpo", "criticsearch", "mt_grpo"];  // beside the method that trained, until others are chosen
 
 /** `world` is the run's rollouts; `open(g, r, turn)` of the result shows one from elsewhere, `filter(changes)` filters. */
 function rolloutBrowser(world, name) {
