@@ -1,25 +1,22 @@
-"""Groups -> shards a learner -> rows -> token-budget micro-batches.
+"""Groups -> shards a learner -> rows.
 
 The mini-batch of a rollout is drawn over the *whole* step before anything is sharded, so that the update is the same
 for every number of learners: each rank trains its own rollouts of mini-batch m, and the loss is divided by the
 token count that all ranks share.
 
-B rows, T padded tokens, N action tokens.
+G trajectories of a group, M mini-batches, T tokens of a row, N action tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibadv.dealing import deal
 from calibadv.types import FloatArray, Group, IntArray, Trajectory
-
-PAD_ID = 0  # masked everywhere; any id of the vocabulary will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +52,6 @@ class Row:
 
 
 TOKEN_FIELDS = tuple(field.name for field in fields(Row) if field.name.endswith("_N"))
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Right-padded rows that fit the token budget together. Flat [N] arrays follow the action mask row by row."""
-
-    ids_BT: IntArray
-    action_BT: NDArray[np.bool_]
-    row_N: IntArray  # index of each token's row
-    tokens: Mapping[str, NDArray[Any]]  # every [N] field of the rows by its name
-
-    @property
-    def num_actions(self) -> int:
-        """N."""
-        return len(self.row_N)
 
 
 def shard_groups(
@@ -133,39 +115,4 @@ def to_row(
         extra_counts_N=zeros_N,
         values_N=zeros_N,
         returns_N=zeros_N,
-    )
-
-
-def micro_batches(rows: Sequence[Row], token_budget: int) -> list[MicroBatch]:
-    """Rows packed longest first, each micro-batch at most `token_budget` padded tokens (a longer row goes alone)."""
-    batches: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: len(row.ids_T), reverse=True):
-        current = batches[-1] if batches else []
-        if current and (len(current) + 1) * len(current[0].ids_T) <= token_budget:
-            current.append(row)
-        else:
-            batches.append([row])
-    return [_stack(batch) for batch in batches]
-
-
-def padding() -> MicroBatch:
-    """One token that is no action: a pass that trains and reports nothing, for a rank that has to keep step."""
-    nothing_N = np.empty(0, np.float32)
-    tokens: dict[str, Any] = dict.fromkeys(TOKEN_FIELDS, nothing_N) | {"turn_N": np.empty(0, np.int64)}
-    return _stack([Row(np.full(1, PAD_ID, np.int64), np.zeros(1, np.bool_), 0, **tokens)])
-
-
-def _stack(rows: Sequence[Row]) -> MicroBatch:
-    width = len(rows[0].ids_T)
-    ids_BT = np.full((len(rows), width), PAD_ID, dtype=np.int64)
-    action_BT = np.zeros((len(rows), width), dtype=np.bool_)
-    for b, row in enumerate(rows):
-        ids_BT[b, : len(row.ids_T)] = row.ids_T
-        action_BT[b, : len(row.ids_T)] = row.action_T
-    lengths = [len(row.advantages_N) for row in rows]
-    return MicroBatch(
-        ids_BT,
-        action_BT,
-        np.repeat(np.arange(len(rows)), lengths),
-        {name: np.concatenate([getattr(row, name) for row in rows]) for name in TOKEN_FIELDS},
     )

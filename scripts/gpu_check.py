@@ -25,13 +25,15 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from calibadv.batching import Row, micro_batches
+from calibadv.batching import Row
 from calibadv.config import LearnerConfig
 from calibadv.losses import token_stats
 from calibadv.memory.items import CONTEXT, learner_items, sum_bytes
 from calibadv.memory.shape import KNOWN, ModelShape
 from calibadv.methods import make_method
+from calibadv.micro_batches import micro_batches
 from calibadv.rllib.objective import Divisors, loss_terms, to_tensors, total
+from calibadv.rllib.packed_attention import PACKED
 from calibadv.rllib.policy import policy_pass
 
 TINY = {
@@ -220,6 +222,36 @@ def attention(at: Machine) -> dict[str, Any]:
     return found | {"passes": not (short and long) or long < 5 * short}
 
 
+def packing(at: Machine) -> dict[str, Any]:
+    """Packed rows, every second of which begins as the one before, against padded ones; four layers."""
+    model, found = at.model(layers=min(4, SHAPES[at.shape]["num_hidden_layers"])), {}
+    given = rows(at.shape, 8)
+    for before, row in zip(given[::2], given[1::2], strict=True):
+        common = min(len(before.ids_T), len(row.ids_T)) // 4
+        row.ids_T[:common] = before.ids_T[:common]
+    logprobs: dict[bool, list[Any]] = {}
+    for packed in (False, True):
+        model.set_attn_implementation(PACKED if packed else "sdpa")
+        made = micro_batches(given, LENGTHS.get(at.shape, LONG)[1], packed=packed)
+        parts: list[Any] = [None] * len(given)
+
+        def update(made: Any = made, parts: list[Any] = parts) -> None:
+            for micro in made:
+                with torch.autocast(at.device.type, torch.bfloat16):
+                    stats = policy_pass(model, to_tensors(micro, at.device))[1]
+                stats.logprobs_N.sum().backward()
+                flat_N = stats.logprobs_N.detach().cpu().numpy()
+                for index, part in zip(micro.rows, micro.by_row(flat_N), strict=True):
+                    parts[index] = part
+            model.zero_grad(set_to_none=True)
+
+        name = "packed" if packed else "padded"
+        found[f"{name}_s"], found[f"{name}_tokens"] = at.seconds(update), sum(micro.ids_BT.size for micro in made)
+        logprobs[packed] = parts
+    mean = float(np.mean(np.abs(np.concatenate(logprobs[True]) - np.concatenate(logprobs[False]))))
+    return found | {"bf16_mean": mean, "passes": mean <= MOST_BF16}
+
+
 def learner(at: Machine) -> dict[str, Any]:
     """Updates of the whole shape: padded tokens a second, and the peak against what --dry-run predicts."""
     longest, budget = LENGTHS.get(at.shape, LONG)
@@ -273,7 +305,7 @@ def _shape(model: Any) -> ModelShape:
     )
 
 
-PHASES: tuple[Callable[[Machine], dict[str, Any]], ...] = (machine, head, agreement, attention, learner)
+PHASES: tuple[Callable[[Machine], dict[str, Any]], ...] = (machine, head, agreement, attention, packing, learner)
 
 
 def measured(at: Machine, only: set[str], budget_s: float) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Rows, shards and micro-batches: nothing lost, nothing trained twice, budgets kept."""
+"""Rows and shards: nothing lost, nothing trained twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.batching import micro_batches, padding, shard_groups, to_row
+from calibadv.batching import shard_groups, to_row
 from tests.build import group, trajectory
 
 
@@ -19,23 +19,6 @@ def test_row_marks_exactly_the_sampled_tokens_and_ends_at_the_last_one() -> None
     assert row.action_T.nonzero()[0].tolist() == [4, 5, 9]
     assert row.old_logprobs_N.tolist() == [-1, -1, -1]
     assert row.advantages_N.tolist() == [1, 2, 3]
-
-
-def test_micro_batch_pads_on_the_right_and_keeps_flat_arrays_in_mask_order() -> None:
-    rows = [to_row(trajectory(1.0, [n]), np.full(n, n, np.float32)) for n in (1, 3)]
-    (micro,) = micro_batches(rows, token_budget=100)
-    assert micro.ids_BT.shape == (2, 7)
-    assert micro.ids_BT[1].tolist() == [0, 1, 2, 3, 10, 0, 0]
-    assert micro.tokens["advantages_N"].tolist() == [3, 3, 3, 1]
-    assert np.count_nonzero(micro.action_BT, axis=1).tolist() == [3, 1]
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))
-def test_micro_batches_keep_the_token_budget_and_every_row(lengths: list[int], budget: int) -> None:
-    batches = micro_batches([to_row(trajectory(1.0, [n]), np.full(n, n, np.float32)) for n in lengths], budget)
-    assert all(batch.ids_BT.size <= budget or len(batch.ids_BT) == 1 for batch in batches)
-    sizes = Counter(int(n) for batch in batches for n in batch.action_BT.sum(axis=1))
-    assert sizes == Counter(lengths)
 
 
 groups = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=5), min_size=1, max_size=12).map(
@@ -64,17 +47,6 @@ def test_shards_are_balanced_by_tokens() -> None:
     ]
     loads = [sum(len(item) for item in shard) for shard in shards]
     assert abs(loads[0] - loads[1]) <= 10
-
-
-def test_padding_is_a_pass_over_one_token_with_the_fields_of_any_other_and_nothing_in_them() -> None:
-    (real,) = micro_batches([to_row(trajectory(1.0, [2]), np.zeros(2, np.float32))], token_budget=100)
-    empty = padding()
-    assert empty.num_actions == 0
-    assert empty.ids_BT.tolist() == [[0]]
-    assert not empty.action_BT.any()
-    assert {name: (array.size, array.dtype) for name, array in empty.tokens.items()} == {
-        name: (0, array.dtype) for name, array in real.tokens.items()
-    }
 
 
 def test_each_pass_draws_mini_batches_of_its_own_and_the_first_draw_stays() -> None:

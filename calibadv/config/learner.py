@@ -56,7 +56,10 @@ class LearnerConfig(Section):
     passes: int = Field(1, ge=1, le=1000)
     """Over a step's rollouts, each with mini-batches of its own draw."""
     token_budget: Means[Tokens] = 16384
-    """Padded tokens of a micro-batch; how many there are follows from it."""
+    """Tokens of a micro-batch, padding included; how many micro-batches there are follows from it."""
+    pack_rows: Means[bool] = True
+    """Whether rollouts stand in a micro-batch one after the other, without padding and with common beginnings computed
+    once, where the model's attention allows it."""
     surrogate: str = "ppo"
     """What an update climbs: ppo, gspo (one ratio a rollout), gspo_turn (one a turn), cispo, sapo, or a function of
     your own as file.py:name or package.module:name (docs/method.md)."""

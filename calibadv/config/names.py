@@ -110,7 +110,7 @@ OURS: Mapping[str, tuple[str, ...]] = {
 _MEANING = {  # of keys that count otherwise than their namesakes
     "data.questions_per_step": "questions, each with rollout.samples rollouts",
     "learner.minibatch_rollouts": "rollouts of one update, over all learners",
-    "learner.token_budget": "padded tokens of a micro-batch, whose number follows from it",
+    "learner.token_budget": "tokens of a micro-batch, padding included, whose number follows from it",
     "learner.warmup_steps": "training steps, not a share of them",
     "rollout.vllm": "a table of vLLM's own engine arguments",
     "rollout.max_turn_tokens": "of one turn; rollout.max_tokens is for all of a rollout",

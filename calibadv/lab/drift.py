@@ -21,13 +21,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from calibadv.batching import micro_batches, to_row
+from calibadv.batching import to_row
 from calibadv.lab.controls import lab_method, masses
 from calibadv.lab.diagnostics import RIGHT
 from calibadv.lab.learner import CPU, TOKEN_BUDGET, action_hidden
 from calibadv.lab.policy import Policy
 from calibadv.losses import token_stats
 from calibadv.methods.method import Method
+from calibadv.micro_batches import micro_batches
 from calibadv.rllib.objective import to_tensors
 from calibadv.types import Credit, Group
 
@@ -120,7 +121,7 @@ def minibatch_gradients(policy: Policy, groups: Sequence[Group], method: Method)
         tokens = sum(len(row.advantages_N) for row in rows)
         for micro in micro_batches([row for row in rows if row.advantages_N.any()], TOKEN_BUDGET):
             batch = to_tensors(micro, CPU)
-            stats = token_stats(action_hidden(policy, batch), policy.embed.weight, batch["ids_BT"][batch["action_BT"]])
+            stats = token_stats(action_hidden(policy, batch), policy.embed.weight, batch["targets_N"])
             torch.autograd.backward(-(batch["advantages_N"] * stats.logprobs_N).sum() / tokens)
         gradients.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in policy.parameters()])
     policy.zero_grad(set_to_none=True)
@@ -164,7 +165,7 @@ def _figures(policy: Policy, groups: Sequence[Group], tail: int) -> Iterator[Fre
     for micro in micro_batches(rows, TOKEN_BUDGET):
         batch = to_tensors(micro, CPU)
         logp_NV = torch.log_softmax(action_hidden(policy, batch) @ policy.embed.weight.T, dim=-1)
-        logp_N = logp_NV.gather(1, batch["ids_BT"][batch["action_BT"]][:, None])[:, 0]
+        logp_N = logp_NV.gather(1, batch["targets_N"][:, None])[:, 0]
         right_N = batch["advantages_N"]
         yield Fresh(
             torch.logsumexp(logp_NV[:, tail:], dim=-1).double().sum() / count,

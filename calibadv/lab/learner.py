@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from calibadv.advantages.gae import moments, whiten
-from calibadv.batching import MicroBatch, Row, micro_batches, shard_groups
+from calibadv.batching import Row, shard_groups
 from calibadv.config import LearnerConfig
 from calibadv.lab.policy import HIDDEN, Policy
 from calibadv.losses import token_stats
 from calibadv.methods.keep import kept_groups, no_credit
 from calibadv.methods.method import Critic, Method
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row, step_facts
+from calibadv.micro_batches import micro_batches
 from calibadv.rllib.objective import count, loss_terms, to_tensors, total
 from calibadv.rllib.totals import UpdateTotals, step_metrics
 from calibadv.types import Credit, FloatArray, Group
@@ -111,14 +112,14 @@ class LabLearner:
 
     def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         hidden_NH = action_hidden(self.policy, batch)
-        stats = token_stats(hidden_NH, self.policy.embed.weight, batch["ids_BT"][batch["action_BT"]])
+        stats = token_stats(hidden_NH, self.policy.embed.weight, batch["targets_N"])
         out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N}
         if self._reference is not None:
             with torch.no_grad():
                 reference = token_stats(
                     action_hidden(self._reference, batch),
                     self._reference.embed.weight,
-                    batch["ids_BT"][batch["action_BT"]],
+                    batch["targets_N"],
                 )
             out["reference_logprobs_N"] = reference.logprobs_N
         if self._value is not None:
@@ -128,12 +129,11 @@ class LabLearner:
     @torch.no_grad()
     def _outputs(self, rows: list[Row]) -> list[dict[str, FloatArray]]:
         """Every [N] output of a forward pass, a dict a row, in the rows' order."""
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids_T), reverse=True)  # as `micro_batches` sorts
-        waiting = iter(order)
         outputs: list[dict[str, FloatArray]] = [{} for _ in rows]
-        for micro in micro_batches([rows[i] for i in order], TOKEN_BUDGET):
-            for part in _by_row(micro, self._forward(to_tensors(micro, CPU))):
-                outputs[next(waiting)] = part
+        for micro in micro_batches(rows, TOKEN_BUDGET):
+            for name, flat_N in self._forward(to_tensors(micro, CPU)).items():
+                for index, part in zip(micro.rows, micro.by_row(flat_N.numpy()), strict=True):
+                    outputs[index][name] = part
         return outputs
 
     def state(self) -> dict[str, Any]:
@@ -175,10 +175,7 @@ class _ValueModel(nn.Module):
 
 def action_hidden(policy: Policy, batch: dict[str, Tensor]) -> Tensor:
     """Hidden states [N, H] that predict a micro-batch's action tokens, row by row."""
-    hidden_BTH = policy(batch["ids_BT"])
-    predicts_BT = torch.zeros_like(batch["action_BT"])
-    predicts_BT[:, :-1] = batch["action_BT"][:, 1:]
-    hidden_NH: Tensor = hidden_BTH[predicts_BT]
+    hidden_NH: Tensor = policy(batch["ids_BT"]).flatten(0, 1)[batch["predicts_N"]]
     return hidden_NH
 
 
@@ -190,9 +187,3 @@ def _adamw(model: nn.Module, lr: float, settings: LearnerConfig) -> torch.optim.
 
 def _trained(row: Row) -> FloatArray:
     return row.advantages_N * row.weights_N
-
-
-def _by_row(micro: MicroBatch, out: dict[str, Tensor]) -> list[dict[str, FloatArray]]:
-    bounds = np.cumsum(np.bincount(micro.row_N, minlength=len(micro.ids_BT)))[:-1]
-    parts = {name: np.split(flat_N.numpy(), bounds) for name, flat_N in out.items()}
-    return [{name: part[b] for name, part in parts.items()} for b in range(len(micro.ids_BT))]

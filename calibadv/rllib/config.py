@@ -92,6 +92,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
                 "path": self.model_folder,
                 "dtype": learner.dtype,
                 "gradient_checkpointing": learner.gradient_checkpointing,
+                "pack_rows": learner.pack_rows,
                 "keep_reference": learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
                 "critic": critic.kind if critic is not None else None,
             },

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from calibadv.advantages.gae import moments, whiten
-from calibadv.batching import GroupShard, Row, micro_batches, padding
+from calibadv.batching import GroupShard, Row
 from calibadv.methods import Method
 from calibadv.methods.method import Critic
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row
+from calibadv.micro_batches import micro_batches, padding
 from calibadv.rllib.objective import to_tensors
 from calibadv.rllib.ranks import most_of_ranks, sum_over_ranks
 from calibadv.types import FloatArray
@@ -89,7 +89,10 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
         super().__init__()
         self._token_budget = token_budget
 
-    def __call__(self, *, batch: dict[str, Any], shared_data: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def __call__(
+        self, *, rl_module: Any, batch: dict[str, Any], shared_data: dict[str, Any], **_: Any
+    ) -> dict[str, Any]:
+        packed = rl_module[DEFAULT_MODULE_ID].packs_rows
         rows: list[Row] = batch.pop(ROWS)
         batch[CREDIT] = [row.advantages_N * row.weights_N for row in rows]
         batch[MINIBATCHES] = [
@@ -103,6 +106,7 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
                         if index in (row.minibatch, *row.later_minibatches) and row.advantages_N.any() == credited
                     ],
                     self._token_budget,
+                    packed=packed,
                 )
             ]
             for index in range(shared_data[NUM_MINIBATCHES])
@@ -114,19 +118,15 @@ def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int) -> list[dic
     """Every [N] output of a forward pass without gradient, a dict a row, in the rows' order."""
     module = rl_module[DEFAULT_MODULE_ID]
     device = next(module.parameters()).device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids_T), reverse=True)  # as `micro_batches` sorts
     outputs: list[dict[str, FloatArray]] = [{} for _ in rows]
-    waiting = iter(order)
-    packed = micro_batches([rows[i] for i in order], token_budget)
-    (passes,) = most_of_ranks([len(packed)], device) if module.collective else [len(packed)]
+    made = micro_batches(rows, token_budget, packed=module.packs_rows)
+    (passes,) = most_of_ranks([len(made)], device) if module.collective else [len(made)]
     with torch.no_grad():
-        for micro in packed:
-            out = {name: flat.cpu().numpy() for name, flat in module.forward_train(to_tensors(micro, device)).items()}
-            bounds = np.cumsum(np.bincount(micro.row_N, minlength=len(micro.ids_BT)))[:-1]
-            parts = {name: np.split(flat, bounds) for name, flat in out.items()}
-            for b in range(len(micro.ids_BT)):
-                outputs[next(waiting)] = {name: part[b] for name, part in parts.items()}
-        for _ in range(passes - len(packed)):
+        for micro in made:
+            for name, flat_N in module.forward_train(to_tensors(micro, device)).items():
+                for index, part in zip(micro.rows, micro.by_row(flat_N.cpu().numpy()), strict=True):
+                    outputs[index][name] = part
+        for _ in range(passes - len(made)):
             module.forward_train(to_tensors(padding(), device))
     return outputs
 

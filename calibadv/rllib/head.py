@@ -98,9 +98,8 @@ def check_own_logits(model: PreTrainedModel, logprobs_of: Callable[[dict[str, Te
     noise = torch.Generator().manual_seed(0)
     ids_1T = torch.randint(min(model.get_input_embeddings().weight.shape[0], 256), (1, _IDS), generator=noise)
     ids_1T = ids_1T.to(model.device)
-    action_1T = torch.ones_like(ids_1T, dtype=torch.bool)
-    action_1T[:, 0] = False
-    ours_N = logprobs_of({"ids_BT": ids_1T, "action_BT": action_1T})
+    before_N = torch.arange(_IDS - 1, device=model.device)
+    ours_N = logprobs_of({"ids_BT": ids_1T, "predicts_N": before_N, "targets_N": ids_1T[0, 1:]})
     own_TV = model(input_ids=ids_1T, use_cache=False).logits[0].float().log_softmax(-1)
     own_N = own_TV[:-1].gather(-1, ids_1T[0, 1:, None])[:, 0]
     difference = float((ours_N - own_N).abs().max())

@@ -18,11 +18,12 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
 from torch import Tensor
 
-from calibadv.batching import GroupShard, MicroBatch, micro_batches, to_row
+from calibadv.batching import GroupShard, to_row
 from calibadv.checkpoints.state_files import Tree
 from calibadv.cluster.packed import PackedWeights
 from calibadv.config import LearnerConfig
 from calibadv.methods.method import Method, StepFacts
+from calibadv.micro_batches import MicroBatch, micro_batches
 from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.connectors import CREDIT, FACTS, MINIBATCHES, NUM_MINIBATCHES
 from calibadv.rllib.learner_state import random_state, set_random_state
@@ -37,6 +38,7 @@ from calibadv.rllib.totals import UpdateTotals
 from calibadv.rllib.update_progress import UpdateProgress, to_coordinator
 from calibadv.rllib.updater import PlainUpdater, Updater
 
+_PACKED_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.2}  # nats: of the largest token, between two orders of sums
 CRITIC = "critic"  # its optimizer, beside the one that is called "policy"
 
 
@@ -56,6 +58,8 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         torch.set_num_threads(self._settings.threads)
         self._shares = self._settings.zero > 0 and several_ranks()  # one process has no one to share with
         super().build()
+        if self._device.type != "cpu" and self.policy.packs_rows:
+            self.policy.check_packing(_PACKED_DIFFERENCE[self._settings.dtype])
         self._updater = self._make_updater()
         self._copy = copy_of_learner(self.config.calibadv, self._device)
         self._progress = UpdateProgress(to_coordinator(self.config.coordinator if rank() == 0 else None))
@@ -181,7 +185,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             for trajectory in shard.group.trajectories
         ]
         with torch.no_grad():
-            for micro in micro_batches(rows, self._settings.token_budget):
+            for micro in micro_batches(rows, self._settings.token_budget, packed=self.policy.packs_rows):
                 batch = to_tensors(micro, self._device)
                 totals.add_tokens(batch, self.policy.forward_train(batch), fresh=True)
         return totals.as_dict()

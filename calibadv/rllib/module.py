@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,20 +14,31 @@ from torch import Tensor, nn
 
 from calibadv.losses import TokenStats
 from calibadv.rllib.lora import Lora, adapters_off, add_adapters
-from calibadv.rllib.policy import action_hidden, frozen_copy, load_causal_lm, policy_pass, value_head
+from calibadv.rllib.packed_attention import packs_alike
+from calibadv.rllib.policy import (
+    action_hidden,
+    frozen_copy,
+    load_causal_lm,
+    packs_rows,
+    pad_rows,
+    policy_pass,
+    value_head,
+)
+
+log = logging.getLogger(__name__)
 
 
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
     """The policy in the learner, and its critic where the method has one.
 
     `model_config`: path, dtype (of every pass: "bfloat16" is autocast), gradient_checkpointing, keep_reference (for KL
-    terms), critic ("model", "head" or None), lora (None: all weights are trained).
+    terms), critic ("model", "head" or None), pack_rows, lora (None: all weights are trained).
     """
 
     def setup(self) -> None:
         """Loads fp32 master weights. Called by RLlib once, on every learner."""
         settings: dict[str, Any] = self.model_config
-        self.language_model = load_causal_lm(settings["path"])
+        self.language_model = load_causal_lm(settings["path"], pack=settings.get("pack_rows", True))
         lora: Lora | None = settings.get("lora")
         if lora is not None:
             add_adapters(self.language_model, lora)
@@ -69,6 +81,27 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
                 return policy_pass(self.reference, batch)[1].logprobs_N
             with adapters_off(self.language_model):
                 return self.policy_pass(batch)[1].logprobs_N
+
+    @property
+    def packs_rows(self) -> bool:
+        """Whether its passes take packed micro-batches."""
+        return packs_rows(self.language_model)
+
+    @torch.no_grad()
+    def check_packing(self, tolerance: float) -> None:
+        """Pads the rows from here on where packed ones differ by more than `tolerance` nats, or cannot be had.
+
+        For the device and dtype that train: the check at load was in fp32 on a CPU.
+        """
+        try:
+            alike = packs_alike(self.language_model, lambda batch: self.forward_train(batch)["logprobs_N"], tolerance)
+        except (RuntimeError, NotImplementedError, ImportError) as error:  # a kernel that this device does not have
+            log.warning("packed rows cannot be had here: %s", error)
+            alike = False
+        if not alike:
+            for model in (self.language_model, self.reference, self.value_trunk):
+                if model is not None:
+                    pad_rows(model)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What the policy's optimizer updates: the language model, or its adapters alone; never the reference."""

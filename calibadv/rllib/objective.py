@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibadv.batching import MicroBatch
 from calibadv.config import LearnerConfig
 from calibadv.correction import importance_weights, rollout_mask, sum_by_row, token_mask
 from calibadv.losses import low_variance_kl, value_loss
 from calibadv.methods.method import LossTokens, Method
+from calibadv.micro_batches import MicroBatch
 from calibadv.rllib.ranks import sum_over_ranks
 from calibadv.surrogates import PolicyTokens, Segment, SurrogateFn, cispo, gspo, ppo, sapo
 from calibadv.types import FloatArray, IntArray
@@ -37,9 +37,16 @@ class Divisors:
 
 
 def to_tensors(micro: MicroBatch, device: torch.device) -> dict[str, Tensor]:
-    """Every array of the micro-batch by its field name, on the learner's device; dtypes are kept."""
-    arrays = {"ids_BT": micro.ids_BT, "action_BT": micro.action_BT, "row_N": micro.row_N, **micro.tokens}
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    """Every array of the micro-batch by its field name, on the learner's device; dtypes are kept.
+
+    Lengths of segments stay on the CPU, which is where they are read.
+    """
+    arrays = {name: getattr(micro, name) for name in ("ids_BT", "predicts_N", "targets_N", "row_N")} | {**micro.tokens}
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    if (segments := micro.segments) is not None:
+        tensors |= {name: torch.from_numpy(getattr(segments, name)).to(device) for name in ("positions_T", "keys_K")}
+        tensors |= {name: torch.from_numpy(getattr(segments, name)) for name in ("lengths_S", "key_lengths_S")}
+    return tensors
 
 
 def count(minibatch: Sequence[MicroBatch], device: torch.device, settings: LearnerConfig) -> Divisors:

@@ -36,7 +36,7 @@ class UpdateTotals:
             self.sums["entropy"] += float(out["entropy_N"].sum())
             if (clipped_N := out.get("clipped_N")) is not None:
                 self.sums["clipped"] += float(clipped_N.sum())
-                self.clipped.update(batch["ids_BT"][batch["action_BT"]][clipped_N].tolist())
+                self.clipped.update(batch["targets_N"][clipped_N].tolist())
             if (masked_N := out.get("masked_N")) is not None:
                 self.sums["masked"] += float(masked_N.sum())
             if (values_N := out.get("values_N")) is not None and fresh:

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from calibadv.batching import MicroBatch
 from calibadv.checkpoints.state_files import Tree
+from calibadv.micro_batches import MicroBatch
 from calibadv.rllib.lora import merged
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.ranks import sum_gradients

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, distributed, nn
 from transformers import PreTrainedModel
 
-from calibadv.batching import MicroBatch, padding
 from calibadv.checkpoints.state_files import Tree
 from calibadv.config import LearnerConfig
 from calibadv.losses import TokenStats, token_stats
+from calibadv.micro_batches import MicroBatch, padding
 from calibadv.rllib.head import head_of
 from calibadv.rllib.lora import merged
 from calibadv.rllib.module import CausalLMModule
@@ -150,7 +150,7 @@ class _Policy(nn.Module):
     def forward(self, batch: dict[str, Tensor], autocast: bool) -> tuple[Tensor, Tensor, Tensor]:
         with self._autocast() if autocast else contextlib.nullcontext():
             hidden_NH = action_hidden(self.language_model.base_model, batch)
-            logprobs_N, entropy_N = self.head(hidden_NH, batch["ids_BT"][batch["action_BT"]])
+            logprobs_N, entropy_N = self.head(hidden_NH, batch["targets_N"])
         return hidden_NH, logprobs_N, entropy_N
 
     def _autocast(self) -> torch.autocast:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from calibadv.batching import Row, micro_batches
+from calibadv.batching import Row
+from calibadv.micro_batches import micro_batches
 from calibadv.rllib.objective import to_tensors
-from calibadv.rllib.policy import action_hidden, action_stats
+from calibadv.rllib.policy import action_hidden, action_stats, packs_rows
 from calibadv.supervised.demonstrations import Demonstration
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class GoldRecipe:
     seed: int = 0
     threads: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 = autocast over fp32 master weights
-    token_budget: int = 4096  # padded tokens a micro-batch: what is held in memory at once
+    token_budget: int = 4096  # tokens a micro-batch, padding included: what is held in memory at once
     warmup: float = 0.1  # share of the steps
     grad_clip: float = 1.0
 
@@ -133,7 +134,7 @@ def mean_loss(model: PreTrainedModel, demonstrations: Sequence[Demonstration], r
 
 def _parts(model: PreTrainedModel, rows: Sequence[Row], recipe: GoldRecipe) -> Iterator[Tensor]:
     """The summed cross-entropy of each micro-batch. Logits exist for action tokens alone, a chunk at a time."""
-    for micro in micro_batches(rows, recipe.token_budget):
+    for micro in micro_batches(rows, recipe.token_budget, packed=packs_rows(model)):
         batch = to_tensors(micro, model.device)
         with _autocast(recipe, model.device):
             stats = action_stats(model, action_hidden(model.base_model, batch), batch)

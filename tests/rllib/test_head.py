@@ -76,14 +76,13 @@ def saved(config: PreTrainedConfig, folder: Path) -> str:
 
 def batch(length: int = 20) -> dict[str, Tensor]:
     ids_BT = torch.randint(90, (2, length), generator=torch.Generator().manual_seed(1))
-    action_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-    action_BT[:, 5:] = True
-    return {"ids_BT": ids_BT, "action_BT": action_BT}
+    predicts_N = torch.arange(2 * length).view(2, length)[:, 4:-1].flatten()
+    return {"ids_BT": ids_BT, "predicts_N": predicts_N, "targets_N": ids_BT[:, 5:].flatten()}
 
 
 def own_logprobs(model: PreTrainedModel, given: dict[str, Tensor]) -> Tensor:
     logprobs_BTV = model(input_ids=given["ids_BT"], use_cache=False).logits.float().log_softmax(-1)
-    return logprobs_BTV[:, :-1].gather(-1, given["ids_BT"][:, 1:, None])[..., 0][given["action_BT"][:, 1:]]
+    return logprobs_BTV.flatten(0, 1)[given["predicts_N"]].gather(-1, given["targets_N"][:, None])[:, 0]
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -223,7 +223,7 @@ def test_the_reference_is_the_base_without_a_second_model(model_folder: Path) ->
     first, *_, last = (step_metrics([train(learner, GROUPS, 1)])["learner/kl_loss"] for _ in range(3))
     assert first == pytest.approx(0, abs=1e-9)
     assert last > 1e-6
-    batch = {"ids_BT": IDS, "action_BT": torch.tensor([[False, False, True, True, True]])}
+    batch = {"ids_BT": IDS, "predicts_N": torch.tensor([1, 2, 3]), "targets_N": IDS[0, 2:]}
     with torch.no_grad():
         base = torch.log_softmax(original(model_folder)(IDS).logits, -1)[0, [1, 2, 3], IDS[0, 2:]]
         torch.testing.assert_close(learner.policy._reference_logprobs(batch), base, rtol=1e-5, atol=1e-5)

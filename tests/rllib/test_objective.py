@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from calibadv.batching import MicroBatch, micro_batches, to_row
+from calibadv.batching import to_row
 from calibadv.config import LearnerConfig
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
+from calibadv.micro_batches import MicroBatch, micro_batches
 from calibadv.rllib.objective import Divisors, count, loss_terms, to_tensors, total
 from calibadv.surrogates import PolicyTokens, Surrogate
 from tests.build import trajectory

@@ -1,0 +1,155 @@
+"""Attention over packed rows, for models whose attention is plain and causal. Knows nothing of Ray.
+
+Q tokens of a segment, K keys that it reads, A heads, D head size, S segments; see `calibadv.micro_batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from calibadv.batching import TOKEN_FIELDS, Row
+from calibadv.micro_batches import micro_batches
+from calibadv.rllib.head import TOLERANCE
+from calibadv.rllib.objective import to_tensors
+from calibadv.types import IntArray
+
+PACKED = "calibadv_packed"  # among transformers' attention implementations
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`micro_batches.Segments` as attention reads them, once a pass."""
+
+    lengths: list[int]
+    key_lengths: list[int]
+    keys_K: Tensor | None  # places that are read; None: every segment reads itself alone
+    bounds_S: Tensor  # of queries, from 0, int32
+    key_bounds_S: Tensor
+
+
+def layout(batch: dict[str, Tensor]) -> Layout:
+    """Of a packed micro-batch's tensors."""
+    lengths_S, key_lengths_S, keys_K = batch["lengths_S"], batch["key_lengths_S"], batch["keys_K"]
+    bounds_S, key_bounds_S = (
+        nn.functional.pad(lengths.cumsum(0), (1, 0)).to(keys_K.device, torch.int32)
+        for lengths in (lengths_S, key_lengths_S)
+    )
+    alone = len(keys_K) == batch["ids_BT"].shape[1]
+    return Layout(lengths_S.tolist(), key_lengths_S.tolist(), None if alone else keys_K, bounds_S, key_bounds_S)
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Whether the model's attention may be replaced by `packed_attention`, by what its class and settings say.
+
+    Not where a layer sees a window alone, caps its scores, adds sinks, or is no attention at all.
+    """
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    plain = window is None and set(kinds) == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
+    return plain and all(getattr(model, name, False) for name in ("_supports_attention_backend", "_supports_sdpa"))
+
+
+@torch.no_grad()
+def packs_alike(
+    model: PreTrainedModel, logprobs_of: Callable[[dict[str, Tensor]], Tensor], tolerance: float = TOLERANCE
+) -> bool:
+    """Whether packed rows, two of which begin alike, have the log-probs that they have padded.
+
+    `logprobs_of`: log-probs [N] of a batch's action tokens, as the learner computes them; `tolerance` in nats.
+    """
+    noise = np.random.default_rng(0)
+    first_T, second_T, other_T = (noise.integers(min(model.config.vocab_size, 256), size=24) for _ in range(3))
+    rows = [_all_actions(ids_T) for ids_T in (first_T, np.concatenate([first_T[:20], second_T]), other_T)]
+    padded, packed = (micro_batches(rows, token_budget=1000, packed=packed) for packed in (False, True))
+    logprobs = []
+    for (micro,) in (padded, packed):
+        found_N = logprobs_of(to_tensors(micro, model.device)).float().cpu().numpy()
+        logprobs.append([part for _, part in sorted(zip(micro.rows, micro.by_row(found_N), strict=True))])
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(*logprobs, strict=True))
+    return difference <= tolerance
+
+
+def _all_actions(ids_T: IntArray) -> Row:
+    """A row in which all but the first token was sampled."""
+    nothing: dict[str, Any] = dict.fromkeys(TOKEN_FIELDS, np.zeros(len(ids_T) - 1, np.float32))
+    return Row(ids_T, np.arange(len(ids_T)) > 0, 0, **nothing)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    packed: Layout | None = None,
+    **given: Any,
+) -> tuple[Tensor, None]:
+    """Outputs [1, T, A, D]: each segment's queries over its own keys, causally. Without a layout: the usual attention.
+
+    Query, key and value as transformers hands them over: [1, A, T, D], keys and values perhaps of fewer heads.
+    """
+    if packed is None:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **given
+        )
+        return output, None
+    if packed.keys_K is not None:
+        key, value = key[:, :, packed.keys_K], value[:, :, packed.keys_K]
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        return _variable_length(query, key, value, scaling, packed), None
+    parts = zip(  # one split each: the backward pass of a slice would write zeros as long as the whole
+        torch.split(query, packed.lengths, dim=2),
+        torch.split(key, packed.key_lengths, dim=2),
+        torch.split(value, packed.key_lengths, dim=2),
+        strict=True,
+    )
+    outputs = [
+        sdpa_attention_forward(module, q, k, v, _mask(q, k), scaling=scaling, is_causal=True)[0] for q, k, v in parts
+    ]
+    return torch.cat(outputs, dim=1), None
+
+
+def _variable_length(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, packed: Layout) -> Tensor:
+    """The same in one kernel, which takes half precision on CUDA alone."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    output = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        packed.bounds_S,
+        packed.key_bounds_S,
+        max(packed.lengths),
+        max(packed.key_lengths),
+        scale=scaling,
+        window_size=(-1, 0),  # causal, from the bottom right
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(output, Tensor)
+    return output[None]
+
+
+def _mask(query: Tensor, key: Tensor) -> Tensor | None:
+    """What the queries may read, where they are fewer than the keys; None: causal as it is."""
+    queries, keys = query.shape[2], key.shape[2]
+    return None if queries == keys else _lower_right(queries, keys, query.device)
+
+
+@lru_cache(maxsize=256)  # every layer asks for the same
+def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
+    return torch.ones(1, 1, queries, keys, dtype=torch.bool, device=device).tril(diagonal=keys - queries)
+
+
+AttentionInterface.register(PACKED, packed_attention)
