@@ -82,8 +82,8 @@ def test_what_is_like_nothing_gets_no_suggestion() -> None:
 def test_the_refusal_says_the_key_and_what_it_counts() -> None:
     said = refused("--learner.gradient-accumulation-steps", "8")
     assert said == (
-        "unknown key 'learner.gradient_accumulation_steps' (did you mean 'learner.token_budget', padded tokens of a "
-        "micro-batch, whose number follows from it?)"
+        "unknown key 'learner.gradient_accumulation_steps' (did you mean 'learner.token_budget', tokens of a "
+        "micro-batch, padding included, whose number follows from it?)"
     )
     assert "--learning_rate names no section (did you mean 'learner.lr'?)" in refused("--learning_rate", "1e-6")
     said = refused("actor_rollout_ref.rollout.n=5")
