@@ -11,9 +11,11 @@ from typing import Any
 from calibadv.config import POCKET, Config, load_config
 from calibadv.config.rollout import RolloutConfig
 from calibadv.section import Decides
+from calibadv.tracking.registered import is_registered
 
 DIALOGUE = RolloutConfig.deciding(Decides.DIALOGUE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+CONFIGURATION = "calibadv.toml"  # in a model's folder: the configuration of the run that made it, wherever it goes
 _RUN_MARKS = ("config.toml", "metrics.jsonl")  # of every run's folder
 
 
@@ -60,7 +62,9 @@ def _find(text: str, recipe: Path | None, overrides: Mapping[str, Any], pocket: 
     given = tail if named else text
     run = _run_of(Path(given))
     folder = _folder(given, run)
-    config = _config(run, pocket if run is None and given == POCKET and recipe is None else recipe, overrides, given)
+    trained = run / "config.toml" if run is not None else folder / CONFIGURATION
+    own = trained if trained.is_file() else None
+    config = _config(own, pocket if own is None and given == POCKET and recipe is None else recipe, overrides, given)
     name = head if named else _name(given, folder, run)
     return EvaluatedModel(check_name(name, f"the name of model {given!r}"), folder, config)
 
@@ -91,22 +95,24 @@ def _folder(given: str, run: Path | None) -> Path:
 def _name(given: str, folder: Path, run: Path | None) -> str:
     if given == POCKET:
         return POCKET
+    if is_registered(given):
+        return re.sub(r"[/@]", "-", given.removeprefix("models:/"))
     if run is None:
         hub = not Path(given).is_dir()  # a hub model's folder is named after a commit
         return given.rpartition("/")[2] if hub else folder.parent.name if folder.name == "model" else folder.name
     return run.name if folder == run / "model" else f"{run.name}-{folder.name}"
 
 
-def _config(run: Path | None, recipe: Path | None, overrides: Mapping[str, Any], given: str) -> Config:
+def _config(own: Path | None, recipe: Path | None, overrides: Mapping[str, Any], given: str) -> Config:
     """The configuration; flags are applied to run and recipe alike, so that they win whichever is taken."""
-    if recipe is None and run is None:
+    if recipe is None and own is None:
         raise ValueError(
             f"{given!r} is no model of one of our runs, so that nothing says how to ask it: give --config RECIPE, "
             "e.g. workflows/recipes/qwen2.5-7b.toml"
         )
-    if run is None:
+    if own is None:
         return load_config(recipe, overrides)
-    trained = load_config(run / "config.toml", overrides)
+    trained = load_config(own, overrides)
     if recipe is None:
         return trained
     config = load_config(recipe, overrides)

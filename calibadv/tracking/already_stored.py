@@ -46,6 +46,8 @@ class AlreadyStored:
                     found = (_IMAGE.match(file.path) for file in self._client.list_artifacts(self._run_id, "images"))
                     self._images = {(match[1], int(match[2])) for match in found if match}
                 return (operation["key"], operation["step"]) in self._images
+            case "register":
+                return bool(self._client.search_model_versions(f"run_id = '{self._run_id}'"))
             case _:
                 return False  # done twice, it is the same
 

@@ -62,6 +62,9 @@ class Tracker(Protocol):
     def log_artifact(self, path: Path, to: str | None = None) -> None:
         """Log a file or a folder under the artifact folder `to`; it is read later, so leave it where it is."""
 
+    def register(self, name: str, card: str) -> None:
+        """Make the artifact folder `model` the newest version of a registered model, with its card, in Markdown."""
+
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
         """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
 
@@ -145,6 +148,10 @@ class MlflowRun:
     def log_artifact(self, path: Path, to: str | None = None) -> None:
         """Log a file or a folder under the artifact folder `to`; it is read later, so leave it where it is."""
         self._put("artifact", path=self._relative(path), to=to)
+
+    def register(self, name: str, card: str) -> None:
+        """Make the artifact folder `model` the newest version of a registered model, with its card, in Markdown."""
+        self._put("register", name=name, card=card)
 
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
         """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""

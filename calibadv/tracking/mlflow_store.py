@@ -26,6 +26,7 @@ from calibadv.tracking.follower import Operation, Rejected
 from calibadv.tracking.moved_store import ARTIFACTS, correct_artifact_roots
 from calibadv.tracking.provenance import provenance
 from calibadv.tracking.record import RolloutRecord
+from calibadv.tracking.registered import register_version
 from calibadv.tracking.traces import write_trace
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class MlflowStore:
                     client.log_artifact(run_id, str(path), operation["to"])
                 else:
                     raise Rejected(f"the file {path} no longer exists")
+            case "register":
+                register_version(client, run_id, operation["name"], operation["card"])
             case "system":
                 step = max(0, operation["time_ms"] - self._start_ms) // 1000  # seconds since the run began
                 metrics = [

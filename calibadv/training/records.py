@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calibadv.checkpoints.progress import Progress
 from calibadv.cluster.factories import make_dialogue
-from calibadv.config import Config
+from calibadv.config import Config, to_toml
 from calibadv.diagnostics import ClippedTokens
-from calibadv.evaluation.prediction import Prediction
+from calibadv.evaluation.models import CONFIGURATION
+from calibadv.evaluation.prediction import Prediction, read_predictions
+from calibadv.files import write_text
 from calibadv.json_lines import read_json_lines
 from calibadv.methods.reasons import turn_means
 from calibadv.plots.run import write_overview
@@ -25,6 +28,7 @@ from calibadv.tracking.provenance import command_line, note
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.series import History
+from calibadv.training.card import CARD, model_card
 from calibadv.training.inputs import Inputs
 from calibadv.training.summary import before_and_after, final_metrics, next_steps, run_summary, title, view_summary
 from calibadv.types import Credit
@@ -101,14 +105,25 @@ class Records:
         )
         self.folder.write_summary(summary)
         self.tracker.log_metrics(self.config.run.steps, final_metrics(summary))
+        example = None if progress.example is None else RolloutRecord.from_dict(progress.example)
+        card = self._card(summary, example)
         self.tracker.log_artifact(self.folder.model, "model")
+        if self.config.tracking.register:
+            self.tracker.register(self.config.tracking.register, card)
         self.tracker.log_artifact(self.folder.summary)
         self.tracker.log_artifact(self.folder.predictions)
         self.tracker.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))
         self._page()
         hints = next_steps(self.folder.path.parent, self.tracker.uri, self.tracker.experiment_id, self.tracker.run_id)
-        example = None if progress.example is None else RolloutRecord.from_dict(progress.example)
         return view_summary(summary, self.folder.path, example, hints)
+
+    def _card(self, summary: Mapping[str, Any], example: RolloutRecord | None) -> str:
+        """The model's README, written into its folder with the run's configuration."""
+        answers = list(read_predictions(self.folder.predictions).values())
+        card = model_card(self.config, summary, self.inputs.digests, answers, example)
+        write_text(self.folder.model / CARD, card)
+        write_text(self.folder.model / CONFIGURATION, to_toml(self.config))
+        return card
 
     def _page(self) -> None:
         """report.html. It is made of what is written by now: that it cannot be made takes nothing from the run."""

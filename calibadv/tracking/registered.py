@@ -1,0 +1,74 @@
+"""Models of MLflow's registry, by the address that MLflow gives them: models:/NAME/VERSION or models:/NAME@ALIAS."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from calibadv.tracking.database import store_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NEWEST = "newest"  # the alias of the last version
+_MAX_CARD = 5000  # characters that a store keeps of a version's description
+CACHE = Path(".cache/models")
+_ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+
+
+def is_registered(name: str) -> bool:
+    """Whether the name is an address of the registry."""
+    return name.startswith("models:/")
+
+
+def registered_model(address: str, *, uri: str = "", cache: Path = CACHE) -> Path:
+    """The folder of the model of that address, fetched into `cache` once a version.
+
+    `uri`: of the store; "" = $MLFLOW_TRACKING_URI, or the database in runs/. ValueError for what is no such address,
+    for a model that is not registered there, and for a store that does not answer.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise ValueError(
+            f"{address!r} is no model of MLflow's registry: expected models:/NAME/VERSION or models:/NAME@ALIAS"
+        )
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    where = uri or os.environ.get("MLFLOW_TRACKING_URI") or store_uri(Path("runs"))
+    client = MlflowClient(where)
+    try:
+        if found["alias"]:
+            version = client.get_model_version_by_alias(found["name"], found["alias"])
+        else:
+            version = client.get_model_version(found["name"], found["version"])
+        folder = cache / f"{found['name']}-{version.version}-{version.run_id}"
+        if not folder.is_dir():
+            cache.mkdir(parents=True, exist_ok=True)
+            # Not by its models:/ address, which MLflow would look up in a registry of its own choice.
+            source = client.get_model_version_download_uri(found["name"], version.version)
+            with TemporaryDirectory(dir=cache) as draft:  # a fetch that is cut leaves no half model
+                fetched = Path(download_artifacts(artifact_uri=source, dst_path=draft, tracking_uri=where))
+                fetched.rename(folder)
+    except MlflowException as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{address} is not to be had from {where} ({said}): name a registered version, or set MLFLOW_TRACKING_URI "
+            "to the store that has it"
+        ) from None
+    return folder.absolute()
+
+
+def register_version(client: MlflowClient, run_id: str, name: str, card: str) -> None:
+    """Makes the run's artifact folder `model` the newest version of the registered model. Raises what MLflow raises."""
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):  # it is there already; whatever else it is comes again in the next call
+        client.create_registered_model(name, description="Search agents trained by calibadv.")
+    version = client.create_model_version(name, f"runs:/{run_id}/model", run_id, description=card[:_MAX_CARD])
+    client.set_registered_model_alias(name, NEWEST, version.version)

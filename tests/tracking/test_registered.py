@@ -1,0 +1,43 @@
+"""A run's model as a version in MLflow's registry, and back as a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from calibadv.tracking.already_stored import AlreadyStored
+from calibadv.tracking.mlflow_run import MlflowRun
+from calibadv.tracking.registered import is_registered, registered_model
+
+CARD = "# calibadv-seed0\n\nA search agent."
+
+
+def test_a_registered_model_comes_back_by_version_and_alias_and_is_registered_once(runs: Path, tmp_path: Path) -> None:
+    folder, uri = runs / "registered", f"sqlite:///{runs / 'mlflow.db'}"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text("{}")
+    with MlflowRun(folder) as run:
+        run.log_artifact(folder / "model", "model")
+        run.register("agent", CARD)
+    client = MlflowClient(uri)
+    version = client.get_model_version_by_alias("agent", "newest")
+    assert (version.version, version.run_id, version.description) in ((1, run.run_id, CARD), ("1", run.run_id, CARD))
+    for address in ("models:/agent/1", "models:/agent@newest"):
+        assert is_registered(address)
+        found = registered_model(address, uri=uri, cache=tmp_path)
+        assert (found / "config.json").read_text() == "{}"
+    assert len(list(tmp_path.iterdir())) == 1  # fetched once
+    again = {"op": "register", "name": "agent", "card": CARD, "time_ms": 1}
+    assert run.run_id is not None
+    assert AlreadyStored(client, run.run_id).has(again)
+    assert not AlreadyStored(client, "0" * 32).has(again)
+
+
+def test_what_is_not_registered_is_refused_by_its_address(runs: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{runs / 'mlflow.db'}"
+    with pytest.raises(ValueError, match=r"models:/nobody/3 is not to be had from sqlite:.*set MLFLOW_TRACKING_URI"):
+        registered_model("models:/nobody/3", uri=uri, cache=tmp_path)
+    with pytest.raises(ValueError, match="expected models:/NAME/VERSION or models:/NAME@ALIAS"):
+        registered_model("models:/agent", uri=uri, cache=tmp_path)
