@@ -20,7 +20,7 @@ report: setup
 
 # The newest run answers, in the browser and by OpenAI's API: make serve [ARGS="RUN --serve.port 8080"]
 serve: setup
-	$(BIN)/python workflows/serve.py $(ARGS)
+	$(BIN)/python workflows/serve_agent.py $(ARGS)
 
 compare: setup
 	$(BIN)/python workflows/compare.py $(or $(ARGS),workflows/studies/pocket.toml)

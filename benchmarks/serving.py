@@ -28,7 +28,7 @@ from calibadv.training.inputs import corpus_file
 from calibadv.types import Question
 from serve.search_client import search_factory
 from workflows.command import run_command
-from workflows.serve import SEARCH_APP, parse_command, serving
+from workflows.serve_agent import SEARCH_APP, parse_command, serving
 
 log = logging.getLogger(__name__)
 

@@ -47,7 +47,7 @@ CONFIGURED = {
     "doctor",
     "benchmarks.chaos",
     "warm_start",
-    "serve",
+    "serve_agent",
     "benchmarks.serving",
 }  # they take --section.key value
 OURS = r"(?:[\w./-]*workflows/\w+\.py|benchmarks\.\w+)"  # the latter after python -m

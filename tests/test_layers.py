@@ -237,3 +237,9 @@ def test_every_module_says_what_it_is() -> None:
         if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text("utf-8")))
     ]
     assert silent == []
+
+
+def test_no_command_s_file_hides_a_package() -> None:
+    # `python workflows/train.py` looks beside itself first: a workflows/serve.py would be imported for `serve`.
+    beside = {path.stem for path in (ROOT / "workflows").glob("*.py")}
+    assert beside & {*PACKAGES, *sys.stdlib_module_names} == set()

@@ -24,7 +24,7 @@ COMMANDS = {
     "train": Command("train", "train a search agent; without arguments the pocket world on this machine"),
     "compare": Command("compare", "train several methods over several seeds, and write tables and figures"),
     "evaluate": Command("evaluate", "answer question sets with one or more models, and write a table"),
-    "serve": Command("serve", "let a trained agent answer: a page, and OpenAI's API with citations"),
+    "serve": Command("serve_agent", "let a trained agent answer: a page, and OpenAI's API with citations"),
     "data": Command("prepare_data", "turn questions and corpora of known formats into what a run reads"),
     "index": Command("build_index", "embed a corpus and build its index"),
     "warm-start": Command("warm_start", "teach a policy the format before RL"),

@@ -220,7 +220,7 @@ class TrackingConfig(Section):
     """Groups that are kept whole in groups/, for `calibadv explain`: those that are written out, or all."""
     report: bool = True
     """Whether the run's end writes report.html, its page (docs/report.md)."""
-    register: str = Field("", pattern=r"^[^/:@]*$", max_length=200)
+    register_as: str = Field("", pattern=r"^[^/:@]*$", max_length=200)
     """Name in MLflow's registry under which the final model becomes a version; "" = none."""
     groups_mb: float = Field(500.0, gt=0, le=1e6)
     """Size of groups/ above which every second step of it is dropped."""

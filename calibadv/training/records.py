@@ -108,8 +108,8 @@ class Records:
         example = None if progress.example is None else RolloutRecord.from_dict(progress.example)
         card = self._card(summary, example)
         self.tracker.log_artifact(self.folder.model, "model")
-        if self.config.tracking.register:
-            self.tracker.register(self.config.tracking.register, card)
+        if self.config.tracking.register_as:
+            self.tracker.register(self.config.tracking.register_as, card)
         self.tracker.log_artifact(self.folder.summary)
         self.tracker.log_artifact(self.folder.predictions)
         self.tracker.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))

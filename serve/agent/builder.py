@@ -44,7 +44,7 @@ def search_app(args: dict[str, Any]) -> Application:
     if config.search.elsewhere or config.search.together:
         raise ValueError(
             "this agent searches by a server, a function or a ledger of its own: leave the application `search` out, "
-            "or serve it with workflows/serve.py"
+            "or serve it with workflows/serve_agent.py"
         )
     return search_application(config.search, corpus_file(config), config.run.cache / "search")
 

@@ -22,7 +22,7 @@ from calibadv.data.questions import load_questions
 from calibadv.types import Question
 from serve.agent.application import APP
 from tests.integration.browser import a_browser
-from workflows.serve import parse_command, serving
+from workflows.serve_agent import parse_command, serving
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ from calibadv.pocket import policy_path
 from serve.agent.application import agent_application, feedback_file
 from serve.agent.builder import AgentArgs, agent_app
 from workflows.runs import newest_run
-from workflows.serve import parse_command
+from workflows.serve_agent import parse_command
 
 ROOT = Path(__file__).parents[2]
 

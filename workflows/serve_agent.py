@@ -1,4 +1,4 @@
-"""Serve a trained agent: `workflows/serve.py [RUN_OR_MODEL] [--config RECIPE] [--serve.port 8080 --section.key …]`.
+"""Serve a trained agent: `workflows/serve_agent.py [RUN_OR_MODEL] [--config RECIPE] [--serve.port 8080 --section.key …]`.
 
 RUN_OR_MODEL is a run's folder or its name in runs/, a model's folder, a hub name, or "pocket"; without one the newest
 run. The agent answers as its run asked it: same engine, dialogue, limits and search. A page, OpenAI's Responses and
@@ -25,7 +25,7 @@ from workflows.command import run_command
 from workflows.runs import RUNS, found_run, newest_run
 from workflows.shipped import RECIPES, recipe_file
 
-log = logging.getLogger("workflows.serve")  # also when this file is __main__
+log = logging.getLogger("workflows.serve_agent")  # also when this file is __main__
 
 SEARCH_APP = "search"
 
