@@ -1,8 +1,8 @@
-"""Serve a trained agent: `workflows/serve_agent.py [RUN_OR_MODEL] [--config RECIPE] [--serve.port 8080 --section.key …]`.
+"""Serve a trained agent: `workflows/serve_agent.py [RUN_OR_MODEL] [--config RECIPE] [--section.key …]`.
 
-RUN_OR_MODEL is a run's folder or its name in runs/, a model's folder, a hub name, or "pocket"; without one the newest
-run. The agent answers as its run asked it: same engine, dialogue, limits and search. A page, OpenAI's Responses and
-chat completions, until Ctrl-C. More: docs/serving.md.
+RUN_OR_MODEL is a run's folder or its name in runs/, a model's folder, a hub name, models:/NAME/VERSION of MLflow, or
+"pocket"; without one the newest run. The agent answers as its run asked it: same engine, dialogue, limits and search. A
+page, OpenAI's Responses and chat completions, until Ctrl-C. More: docs/serving.md.
 """
 
 from __future__ import annotations
