@@ -1,4 +1,4 @@
-"""The user's reward, search and tools and the judge of answers, tried before a run: each is asked once.
+"""The user's functions, a search engine elsewhere and the judge of answers, tried before a run: each is asked once.
 
 A tool is only looked up: nobody but a policy knows what to ask it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,8 +17,11 @@ from calibadv.config import Config
 from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rewards.own_turns import own_turns
-from calibadv.rollout.protocols import SearchFailed
+from calibadv.rollout.protocols import SearchFailed, SearchFn
 from calibadv.rollout.tools import make_tools
+from calibadv.search.client import Busy
+from calibadv.search.remote import http_search
+from calibadv.search.settings import SearchConfig
 from calibadv.search.tool import load_tool, tool_search
 from calibadv.types import Group, Question, Trajectory, Turn, TurnKind
 from calibadv.user_code import digest, names_code
@@ -26,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def try_user_code(config: Config, question: Question) -> None:
-    """Says what the user's functions and the judge give for a right answer to `question` and a search of its words.
+    """Says what the user's functions, the engine and the judge give for `question`, a right answer and its words.
 
     ValueError where one cannot be loaded, fails, or gives something else than it should.
     """
@@ -57,14 +61,7 @@ def try_user_code(config: Config, question: Question) -> None:
         except (ConnectionError, UnreadableVerdict) as error:
             raise ValueError(f"reward.outcome = 'judge': {error}") from error
         logger.info("reward.outcome judge: %g for the answer %r to %s", verdict, sample, question.id)
-    if config.search.tool:
-        search = tool_search(config.search.but(patience_s=0.0), load_tool(config.search))
-        try:
-            found = asyncio.run(search(question.text))
-        except SearchFailed as error:
-            raise ValueError(f"search.tool = {config.search.tool!r}: {error.__cause__ or error}") from error
-        titles = ", ".join(repr(document.title) for document in found[:3])
-        logger.info("search.tool %s: %d documents for %r: %s", config.search.tool, len(found), question.text, titles)
+    _try_search(config.search, question.text)
     for tool in make_tools(config.rollout.tools):
         about = tool.schema["function"]
         given = ", ".join(about["parameters"].get("properties", ()))
@@ -96,6 +93,29 @@ def right_answer(question: Question) -> Trajectory:
         Turn(kind, ids, logprobs, ids, text, question.text if kind is TurnKind.SEARCH else None) for kind, text in texts
     )
     return Trajectory(ids, turns, answer, answer_reward=1.0, format_reward=1.0, reward=1.0)
+
+
+def _try_search(search: SearchConfig, query: str) -> None:
+    """Says what an engine that is not the run's own finds. One that is down is a warning: it may come up.
+
+    Not asked where a ledger has begun: it may know the answer, and it alone knows what may be asked.
+    """
+    if not (search.tool or search.url) or (search.ledger and Path(search.ledger).exists()):
+        return
+    if search.ledger_mode == "replay":
+        return
+    key = f"search.tool = {search.tool!r}" if search.tool else f"search.url = {search.url!r}"
+    once = search.but(patience_s=0.0)
+    ask: SearchFn = tool_search(once, load_tool(search)) if search.tool else http_search(once)
+    try:
+        found = asyncio.run(ask(query))
+    except SearchFailed as error:
+        if search.url and isinstance(error.__cause__, RuntimeError | Busy):
+            logger.warning("%s: %s; the run will ask again", key, error.__cause__)
+            return
+        raise ValueError(f"{key}: {error.__cause__ or error}") from error
+    titles = ", ".join(repr(document.title) for document in found[:3])
+    logger.info("%s: %d documents for %r: %s", key, len(found), query, titles)
 
 
 def _tried_surrogate(config: Config) -> str:

@@ -68,7 +68,7 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
     assert "reward.outcome mine.py:reward: 1 for a right answer to " in output
     assert "answer 1, thrift 0" in output
     assert "learner.surrogate mine.py:surrogate: gradients 1 and -1 at advantages 1 and -1" in output
-    assert "search.tool mine.py:moody: " in output
+    assert "search.tool = 'mine.py:moody': " in output
     assert "search.ledger ledger.sqlite: 0 answers of this engine" in output
     folder = tmp_path / "runs" / "method-seed3"
     first, *steps = lines(folder / "metrics.jsonl")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
-from calibadv.config import load_config
+from calibadv.config import Config, load_config
 from calibadv.training.user_functions import code_digests, try_user_code
 from tests.build import QUESTION
 
@@ -63,3 +68,76 @@ def test_what_is_no_surrogate_is_refused(name: str, said: str, surrogates: Path)
     config = load_config(None, {"learner.surrogate": f"{surrogates}:{name}"})
     with pytest.raises(ValueError, match=f"learner.surrogate = .*{name}': .*{said}"):
         try_user_code(config, QUESTION)
+
+
+# ---- a search engine elsewhere -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(its address, what it says next and how often it was asked); SearXNG's shape."""
+    state: dict[str, Any] = {
+        "asked": 0,
+        "status": 200,
+        "body": {"results": [{"url": "u", "title": "T", "content": "c"}]},
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state["asked"] += 1
+            body = json.dumps(state["body"]).encode()
+            self.send_response(state["status"])
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/search", state
+        server.shutdown()
+
+
+def of(url: str, **more: Any) -> Config:
+    return load_config(None, {"search.url": url, "search.url_shape": "searxng", **more})
+
+
+def test_an_engine_is_asked_once_and_what_it_found_is_said(
+    engine: tuple[str, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    url, state = engine
+    with caplog.at_level(logging.INFO):
+        try_user_code(of(url), QUESTION)
+    assert f"search.url = {url!r}: 1 documents for {QUESTION.text!r}: 'T'" in caplog.text
+    assert state["asked"] == 1
+
+
+@pytest.mark.parametrize(("status", "body"), [(403, {"error": "no JSON here"}), (200, {"hits": []})])
+def test_an_engine_that_will_never_answer_so_is_refused(
+    status: int, body: dict[str, Any], engine: tuple[str, dict[str, Any]]
+) -> None:
+    url, state = engine
+    state |= {"status": status, "body": body}
+    with pytest.raises(ValueError, match=r"search\.url = "):
+        try_user_code(of(url), QUESTION)
+    assert state["asked"] == 1
+
+
+def test_an_engine_that_is_down_is_a_warning(
+    engine: tuple[str, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    url, state = engine
+    state["status"] = 503
+    try_user_code(of(url), QUESTION)
+    assert "answered 503" in caplog.text
+    assert "the run will ask again" in caplog.text
+
+
+def test_a_begun_ledger_and_a_replay_ask_nothing(engine: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
+    url, state = engine
+    ledger = str(tmp_path / "ledger.sqlite")
+    try_user_code(of(url, **{"search.ledger": ledger, "search.ledger_mode": "replay"}), QUESTION)
+    Path(ledger).touch()
+    try_user_code(of(url, **{"search.ledger": ledger}), QUESTION)
+    assert state["asked"] == 0
