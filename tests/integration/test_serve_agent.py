@@ -133,9 +133,18 @@ def _walk(browser: Browser, agent: Agent) -> None:
 
 
 def _answered(agent: Agent) -> Question:
-    """A question that the untrained pocket policy happens to answer rightly."""
+    """A question that the untrained pocket policy happens to answer rightly, from a document that it read."""
     for question in agent.questions[:60]:
-        if agent.openai.responses.create(model="pocket", input=question.text).output_text in question.golden_answers:
+        response = agent.openai.responses.create(model="pocket", input=question.text)
+        cited = any(
+            getattr(annotation, "status", "") == "cited"
+            for item in response.output
+            if item.type == "message"
+            for part in item.content
+            if part.type == "output_text"
+            for annotation in part.annotations
+        )
+        if cited and response.output_text in question.golden_answers:
             return question
     pytest.fail("none of 60 questions was answered rightly")
 
