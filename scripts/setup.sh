@@ -9,6 +9,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 kind=${1:-cpu}
 python=${PYTHON:-python3.11}
+exec 9<scripts/setup.sh
+flock 9  # two targets at once: the second waits, and finds it done
+# Packages that an interrupted set-up left behind look installed, and lack files.
+begun=.venv/.begun
+if [ -f "$begun" ]; then rm -rf .venv; fi
 if [ "$kind" = cpu ] && [ -f .venv/.gpu ]; then kind=gpu; fi
 if [ "$kind" = gpu ]; then stamp=.venv/.gpu other=.venv/.locked inputs=(pyproject.toml); else
   stamp=.venv/.locked other=.venv/.gpu inputs=(requirements-cpu.lock pyproject.toml); fi
@@ -19,6 +24,8 @@ if [ -f "$other" ]; then echo "error: .venv holds the CPU stack; remove it first
 command -v "$python" >/dev/null || { echo "error: $python not found; install Python 3.11, or set PYTHON=/path/to/python3.11" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
   echo "error: $python is $("$python" --version 2>&1); Python 3.11 is needed (set PYTHON=/path/to/python3.11)" >&2; exit 1; }
+mkdir -p .venv
+: >"$begun"
 if [ "$kind" = gpu ]; then
   echo "setup: .venv with the GPU stack (once)"
   "$python" -m venv .venv
@@ -26,6 +33,7 @@ if [ "$kind" = gpu ]; then
   mlflow=$(sed -n 's/^\(mlflow==[0-9.]*\).*/\1/p' requirements-cpu.lock)
   .venv/bin/python -m pip install --disable-pip-version-check -e ".[gpu,dev]" "$mlflow"
   echo "$wanted" >"$stamp"
+  rm "$begun"
   echo "setup: done"
   exit 0
 fi
@@ -42,4 +50,5 @@ export UV_COMPILE_BYTECODE=1
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -r requirements-cpu.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 echo "$wanted" >"$stamp"
+rm "$begun"
 echo "setup: done"

@@ -61,6 +61,22 @@ def test_the_cpu_stack_is_the_locks_and_is_made_once(tmp_path: Path) -> None:
     assert "requirements-cpu.lock" in checkout.installed
 
 
+@pytest.mark.parametrize("kind", [(), ("gpu",)])
+def test_what_an_interrupted_set_up_left_is_made_anew(kind: tuple[str, ...], tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    python = checkout.python.read_text()
+    checkout.python.write_text(python.replace("echo", 'case "$*" in *install*) kill $PPID; exit 1 ;; esac\necho'))
+    assert checkout.setup(*kind).returncode != 0
+    half = checkout.folder / ".venv" / "half of a package"
+    half.touch()
+    checkout.python.write_text(python)
+    assert checkout.setup(*kind).returncode == 0
+    assert not half.exists()
+    (checkout.folder / ".venv" / "whole").touch()
+    assert checkout.setup(*kind).returncode == 0
+    assert (checkout.folder / ".venv" / "whole").exists()
+
+
 def test_the_gpu_stack_is_the_extra_and_no_later_target_lays_the_cpu_stack_over_it(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     assert checkout.setup("gpu").returncode == 0
