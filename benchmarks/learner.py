@@ -50,7 +50,7 @@ from workflows.command import run_command
 
 CPU = torch.device("cpu")
 QUESTIONS, SAMPLES, MINIBATCHES = 32, 5, 4
-BUDGETS = (1024, 2048, 4096, 8192)
+BUDGETS = (2048, 8192)
 METHOD = make_method("grpo", {})
 HEAD = ("what", "rows", "token budget", "micro-batches", "computed / real tokens", "CPU seconds", "times faster")
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         groups = asyncio.run(rolled_out(Path(folder)))
     model = load_causal_lm(str(policy_path())) if args.policy == "pocket" else wide()
     rows = rows_of(groups)
-    cases = all_cases(model, rows)
+    cases = all_cases(model, rows, rows_of(groups, whole_groups=True))
     for _ in range(args.rounds):
         for case in cases:
             model.set_attn_implementation(PACKED if case.packed else "sdpa")
@@ -118,9 +118,9 @@ async def rolled_out(folder: Path) -> list[Group]:
     return [one.group for one in made if one.group is not None]
 
 
-def rows_of(groups: Sequence[Group]) -> list[Row]:
+def rows_of(groups: Sequence[Group], *, whole_groups: bool = False) -> list[Row]:
     """The rows of every rollout, dealt to mini-batches as a run deals them."""
-    (shards,) = shard_groups(groups, num_minibatches=MINIBATCHES, num_shards=1, seed=0)
+    (shards,) = shard_groups(groups, num_minibatches=MINIBATCHES, num_shards=1, seed=0, whole_groups=whole_groups)
     return [
         to_row(trajectory, advantages_N, minibatch)
         for shard in shards
@@ -146,8 +146,8 @@ def wide() -> PreTrainedModel:
     )
 
 
-def all_cases(model: PreTrainedModel, rows: Sequence[Row]) -> list[Case]:
-    """Updates and passes without gradient, padded and packed, by budget."""
+def all_cases(model: PreTrainedModel, rows: Sequence[Row], by_group: Sequence[Row]) -> list[Case]:
+    """Updates and passes without gradient, padded and packed, by budget; `by_group`: rows of groups drawn whole."""
 
     def update(batches: list[MicroBatch]) -> None:
         divisors = count(batches, CPU, LearnerConfig())
@@ -166,9 +166,10 @@ def all_cases(model: PreTrainedModel, rows: Sequence[Row]) -> list[Case]:
     cases = []
     for budget in BUDGETS:
         for packed in (False, True):
-            drawn = ([row for row in rows if row.minibatch == index] for index in range(MINIBATCHES))
-            made = [micro for part in drawn for micro in micro_batches(part, budget, packed=packed)]
-            cases.append(Case("four updates", packed, budget, made, update))
+            for what, of in (("four updates", rows), ("four updates, groups drawn whole", by_group)):
+                drawn = ([row for row in of if row.minibatch == index] for index in range(MINIBATCHES))
+                made = [micro for part in drawn for micro in micro_batches(part, budget, packed=packed)]
+                cases.append(Case(what, packed, budget, made, update))
             whole = micro_batches(rows, budget, packed=packed)
             cases.append(Case("old log-probs", packed, budget, whole, recompute))
     return sorted(cases, key=lambda case: (case.what, case.packed, -case.budget))

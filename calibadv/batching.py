@@ -55,21 +55,33 @@ TOKEN_FIELDS = tuple(field.name for field in fields(Row) if field.name.endswith(
 
 
 def shard_groups(
-    groups: Sequence[Group], *, num_minibatches: int, num_shards: int, seed: int, passes: int = 1
+    groups: Sequence[Group],
+    *,
+    num_minibatches: int,
+    num_shards: int,
+    seed: int,
+    passes: int = 1,
+    whole_groups: bool = False,
 ) -> list[list[GroupShard]]:
     """Whole groups dealt to `num_shards` learners, so that each has as many tokens of every mini-batch (`deal`).
 
     Each rollout's mini-batch is drawn before, from `seed` and the number of rollouts alone; mini-batches differ by one
-    rollout at most. Each of the `passes` draws anew; pass p has mini-batches p * num_minibatches and on. A shard may be
-    empty: its learner still takes part in every update, with no rows.
+    rollout at most. With `whole_groups` a group's rollouts are drawn together; one that lies across a boundary is cut.
+    Each of the `passes` draws anew; pass p has mini-batches p * num_minibatches and on. A shard may be empty: its
+    learner still takes part in every update, with no rows.
     """
     total = sum(len(group.trajectories) for group in groups)
     random = np.random.default_rng(seed)
     drawn = np.empty((passes, total), dtype=np.int64)
-    for index, minibatch_of in enumerate(drawn):
-        minibatch_of[random.permutation(total)] = np.arange(total) * num_minibatches // max(total, 1)
-        minibatch_of += index * num_minibatches
     starts = np.cumsum([0, *(len(group.trajectories) for group in groups)])
+    for index, minibatch_of in enumerate(drawn):
+        if whole_groups:
+            spans = [np.arange(starts[g], starts[g + 1]) for g in random.permutation(len(groups))]
+            order = np.concatenate(spans) if spans else np.empty(0, np.int64)
+        else:
+            order = random.permutation(total)
+        minibatch_of[order] = np.arange(total) * num_minibatches // max(total, 1)
+        minibatch_of += index * num_minibatches
     items = []
     for group, start in zip(groups, starts[:-1], strict=True):
         first, *later = map(tuple, drawn[:, start : start + len(group.trajectories)].tolist())

@@ -39,6 +39,31 @@ def test_mini_batches_do_not_depend_on_the_number_of_learners(gs: list, minibatc
     assert max(sizes.values()) - min(sizes.get(m, 0) for m in range(minibatches)) <= 1
 
 
+@given(groups, st.integers(1, 4), st.integers(1, 2))
+def test_groups_drawn_whole_are_cut_at_boundaries_alone(gs: list, minibatches: int, passes: int) -> None:
+    (shard,) = shard_groups(gs, num_minibatches=minibatches, num_shards=1, seed=7, passes=passes, whole_groups=True)
+    for number in range(passes):
+        drawn = [(item.minibatch_G, *item.later_PG)[number] for item in shard]
+        sizes = Counter(m for minibatch_G in drawn for m in minibatch_G)
+        assert all(m // minibatches == number for m in sizes)
+        assert max(sizes.values()) - min(sizes.get(number * minibatches + m, 0) for m in range(minibatches)) <= 1
+        assert sum(len(set(minibatch_G)) - 1 for minibatch_G in drawn) <= minibatches - 1
+
+
+def test_whole_groups_are_drawn_anew_in_each_pass_and_with_each_seed() -> None:
+    gs = [group(*(trajectory(1.0, [1]) for _ in range(5))) for _ in range(8)]
+
+    def drawn(seed: int) -> list[tuple[int, ...]]:
+        (shard,) = shard_groups(gs, num_minibatches=4, num_shards=1, seed=seed, passes=2, whole_groups=True)
+        of = {id(item.group): (item.minibatch_G, *item.later_PG) for item in shard}
+        return [tuple(of[id(g)][p][0] % 4 for g in gs) for p in range(2)]
+
+    first, second = drawn(7)
+    assert sorted(first) == sorted(second) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert first != second
+    assert first != drawn(8)[0]
+
+
 def test_shards_are_balanced_by_tokens() -> None:
     gs = [group(trajectory(1.0, [n])) for n in (100, 50, 51, 1)]
     shards = shard_groups(gs, num_minibatches=1, num_shards=2, seed=0)

@@ -53,6 +53,9 @@ class LearnerConfig(Section):
     """Largest norm of an update's gradient."""
     minibatch_rollouts: Rollouts = 256
     """Rollouts of one update, over all learners; 256 in the paper's released script."""
+    minibatch_draw: Literal["rollouts", "groups"] = "rollouts"
+    """What is drawn into mini-batches: rollouts one by one, or a question's rollouts together, whose common beginnings
+    an update then computes once."""
     passes: int = Field(1, ge=1, le=1000)
     """Over a step's rollouts, each with mini-batches of its own draw."""
     token_budget: Means[Tokens] = 16384

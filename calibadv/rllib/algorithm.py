@@ -129,6 +129,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             num_shards=self.learner_group.num_shards,
             seed=sampling_seed(self.settings.run.seed, self.version, "minibatches", 0),
             passes=self.settings.learner.passes,
+            whole_groups=self.settings.learner.minibatch_draw == "groups",
         )
 
     def publish(self) -> None:
