@@ -6,6 +6,11 @@ as soon as it has its answer. Beside it the same questions through an evaluation
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("serving")  # before what takes seconds to import
+
 import argparse
 import asyncio
 import logging

@@ -10,7 +10,7 @@ from __future__ import annotations
 from calibadv.tracking.starting import loading, say_starting
 
 if __name__ == "__main__":
-    say_starting("serve")  # before what takes seconds to import
+    say_starting("serve_agent")  # before what takes seconds to import
 
 import argparse
 import logging

@@ -24,7 +24,7 @@ def test_what_it_writes_is_accepted_by_the_dry_run(
         assert train.main(["--config", "recipe.toml", "--dry-run"]) == 0
     question = load_questions(Path("questions.jsonl"))[0]
     assert f"reward.outcome reward.py:reward: 1 for a right answer to {question.id}, answer 1, thrift 0" in caplog.text
-    assert f"search.tool search.py:search: 3 documents for {question.text!r}: " in caplog.text
+    assert f"search.tool = 'search.py:search': 3 documents for {question.text!r}: " in caplog.text
     assert not (tmp_path / "mine" / "runs").exists()
 
 
