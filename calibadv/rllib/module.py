@@ -93,8 +93,16 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
 
         For the device and dtype that train: the check at load was in fp32 on a CPU.
         """
+        first = self.trainable_parameters()[0]  # below all attention
+
+        def logprobs_there_and_back(batch: dict[str, Tensor]) -> Tensor:
+            with torch.enable_grad():
+                logprobs_N: Tensor = self.forward_train(batch)["logprobs_N"]
+                torch.autograd.grad(logprobs_N.sum(), first)  # its kernel is another one, which may be missing too
+            return logprobs_N.detach()
+
         try:
-            alike = packs_alike(self.language_model, lambda batch: self.forward_train(batch)["logprobs_N"], tolerance)
+            alike = packs_alike(self.language_model, logprobs_there_and_back, tolerance)
         except (RuntimeError, NotImplementedError, ImportError) as error:  # a kernel that this device does not have
             log.warning("packed rows cannot be had here: %s", error)
             alike = False

@@ -23,8 +23,10 @@ from transformers import (
 from calibadv.batching import Row
 from calibadv.micro_batches import micro_batches
 from calibadv.rllib.objective import to_tensors
-from calibadv.rllib.packed_attention import can_pack, packs_alike
+from calibadv.rllib.packed_attention import can_pack, in_autocast, packs_alike
 from calibadv.rllib.policy import load_causal_lm, packs_rows, policy_pass
+from tests.rllib.conftest import settings
+from tests.rllib.test_learner import make_learner
 from tests.test_micro_batches import row
 
 CPU = torch.device("cpu")
@@ -110,6 +112,37 @@ def test_a_model_is_not_packed_where_it_is_not_asked_for_or_reads_its_neighbours
     assert packs_alike(model, lambda batch: policy_pass(model, batch)[1].logprobs_N)
     forgetful = lambda batch: policy_pass(model, {k: v for k, v in batch.items() if k != "positions_T"})[1].logprobs_N  # noqa: E731
     assert not packs_alike(model, forgetful)
+
+
+def test_rows_are_padded_where_a_packed_one_has_no_number(tmp_path: Path) -> None:
+    model = load_causal_lm(saved(PACK["Qwen2"], tmp_path))
+
+    def last_is_nan(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        logprobs_N = policy_pass(model, batch)[1].logprobs_N
+        return logprobs_N.where((batch["row_N"] == 0) | ("positions_T" not in batch), torch.nan)
+
+    assert not packs_alike(model, last_is_nan)
+
+
+def test_a_device_is_tried_forwards_and_backwards(model_folder: Path) -> None:
+    policy = make_learner(model_folder, settings()).policy
+    policy.check_packing(1e-3)
+    assert policy.packs_rows
+    assert all(parameter.grad is None for parameter in policy.parameters())
+
+    def no_kernel(*_: object) -> None:
+        raise RuntimeError("no kernel for the backward pass")
+
+    policy.language_model.base_model.layers[-1].register_full_backward_hook(no_kernel)
+    policy.check_packing(1e-3)
+    assert not policy.packs_rows
+
+
+def test_autocast_has_its_dtype_in_attention_too() -> None:
+    query, value = torch.zeros(1, 2, 3, 8), torch.zeros(1, 2, 3, 8, dtype=torch.bfloat16)
+    assert [tensor.dtype for tensor in in_autocast(query, value)] == [torch.float32, torch.bfloat16]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [tensor.dtype for tensor in in_autocast(query, value)] == [torch.bfloat16, torch.bfloat16]
 
 
 def test_a_saved_model_does_not_name_our_attention(tmp_path: Path) -> None:
