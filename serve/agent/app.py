@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from calibadv.config.serve import ServeConfig
 from calibadv.http_client import is_loopback
-from calibadv.types import TokenUnit, Trajectory
+from calibadv.types import Document, TokenUnit, Trajectory
 from serve.agent import chat, responses, streams
 from serve.agent.citations import Searches, citations
 from serve.agent.feedback import Feedback
@@ -156,8 +156,16 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
     async def ask(question: str) -> Answered:
         return await answered(asked(ResponsesRequest(model=served.model, input=question), settings))
 
+    async def search(query: str) -> tuple[Document, ...]:
+        text = asked(ResponsesRequest(model=served.model, input=query), settings).text
+        with places.take():
+            try:
+                return await asyncio.wait_for(answerer.search(text), settings.timeout_s)
+            except TimeoutError:
+                raise TimeoutError(f"the search took longer than {settings.timeout_s:g} s: try again") from None
+
     if find_spec("mcp"):
-        mount_mcp(app, ask, answerer.search, served.about)
+        mount_mcp(app, ask, search, served.about)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_middleware(Guard, token=served.token, max_body_bytes=settings.max_body_kb * 1000)
     if is_loopback(settings.host):  # a page of another name that resolves to this machine is not let in

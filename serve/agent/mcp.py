@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,13 @@ def mount_mcp(
             yield
 
     app.router.lifespan_context = lifespan
-    app.mount(PATH, mounted)
+    app.router.routes.extend(mounted.routes)  # a mount would have a slash at its end, which nobody's client writes
 
 
 def mcp_app(
     ask: Callable[[str], Awaitable[Answered]], search: Callable[[str], Awaitable[tuple[Document, ...]]], about: str
 ) -> Starlette:
-    """The server over streamable HTTP, at the root of what it is mounted at. Each call stands by itself: no sessions.
+    """The server over streamable HTTP, at `PATH`. Each call stands by itself: no sessions.
 
     It answers as long as its lifespan lasts. ImportError without the extra `mcp`.
     """
@@ -59,13 +59,19 @@ def mcp_app(
 
     server = MCPServer("calibadv", instructions=about)
 
+    @contextmanager
+    def refusals() -> Iterator[None]:
+        """In words: those of a `ToolError` alone reach the client."""
+        try:
+            yield
+        except (BadRequest, Busy, Interrupted, TimeoutError) as refusal:
+            raise ToolError(str(refusal)) from refusal
+
     @server.tool(name="ask")
     async def ask_agent(question: str) -> dict[str, Any]:
         """Answers one question, in words that stand by themselves, from the agent's documents, with citations."""
-        try:
+        with refusals():
             answered = await ask(question)
-        except (BadRequest, Busy, Interrupted, TimeoutError) as refusal:
-            raise ToolError(str(refusal)) from refusal  # whose words alone reach the client
         notes = [annotation(one, answered.trajectory.answer or "") for one in answered.citations]
         return {
             "answer": answered.trajectory.answer,
@@ -76,13 +82,15 @@ def mcp_app(
     @server.tool(name="search")
     async def search_documents(query: str) -> list[dict[str, Any]]:
         """Returns the passages that fit a query best, best first."""
+        with refusals():
+            found = await search(query)
         return [
             {"id": document.id, "title": document.title, "passage": document.text, "score": document.score}
-            for document in await search(query)
+            for document in found
         ]
 
     return server.streamable_http_app(
-        streamable_http_path="/",
+        streamable_http_path=PATH,
         json_response=True,
         stateless_http=True,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the app around it has it
