@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 LATE = "The answer took longer than {:g} s and was given up."
 LOST = "The engine was lost while it answered. Ask again."
+WRONG = "Something went wrong on the server. Ask again."
 
 
 async def in_time(news: AsyncGenerator[News, None], timeout_s: float) -> AsyncGenerator[News, None]:
@@ -64,7 +65,7 @@ async def response_events(
         said = LOST
     except Exception:
         logger.exception("an answer failed")
-        said = "Something went wrong on the server. Ask again."
+        said = WRONG
     yield responses.failed(progress, said)[1]
 
 
@@ -119,6 +120,9 @@ async def chat_stream(
             said = str(late)
         except Interrupted:
             said = LOST
+        except Exception:
+            logger.exception("an answer failed")
+            said = WRONG
         if said:
             yield encoded(bytes(error(503, said, "server_error").body).decode())
         yield encoded("[DONE]")

@@ -238,6 +238,27 @@ async def test_an_engine_that_is_lost_while_it_answers_ends_the_stream_with_an_e
             pass
 
 
+class Broken(Lost):
+    """A policy with a mistake in it."""
+
+    async def news(self, asked: Any) -> Any:
+        try:
+            async for step in super().news(asked):
+                yield step
+        except Interrupted:
+            raise ZeroDivisionError("a secret of the server") from None
+
+
+async def test_a_mistake_of_the_server_ends_either_stream_in_words_that_tell_nothing(tmp_path: Path) -> None:
+    agent = client(Broken(parts(Endless())), tmp_path)
+    events = [event async for event in await agent.responses.create(model="tiny", input=QUESTION, stream=True)]
+    assert events[-1].response.error.message == "Something went wrong on the server. Ask again."
+    messages: Any = [{"role": "user", "content": QUESTION}]
+    with pytest.raises(openai.APIError, match="Something went wrong on the server"):
+        async for _ in await agent.chat.completions.create(model="tiny", messages=messages, stream=True):
+            pass
+
+
 async def test_a_search_that_fails_for_good_is_said_and_never_an_answer(tmp_path: Path) -> None:
     agent = client(InProcess(parts(Endless(), Library(failures=9))), tmp_path)
     response = await agent.responses.create(model="tiny", input=QUESTION)
