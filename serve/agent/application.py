@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,21 +27,24 @@ from serve.agent.news import Accepted, Asked, Busy, Interrupted, News
 from serve.agent.policy import Policy, make_parts
 
 APP = "agent"
-ATTEMPTS = 5  # of a question whose engine is lost before it has said anything
+# Seconds before each attempt at a question whose engine is lost before it has said anything. Serve replaces an engine
+# that is lost in a living process after three failed health checks: until then a question may meet it again.
+PAUSES_S = (0.0, 0.0, 2.0, 4.0, 8.0, 16.0)
 BESIDE = 64  # requests of the page, of health checks and of those who are sent away, beside questions
 
 
 class Engines:
     """The `Answerer` over the policy's replicas: a lost one is noticed only where it had begun to speak."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+    def __init__(self, handle: DeploymentHandle, pause: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        self._handle, self._pause = handle, pause
         self._stream = handle.options(stream=True)
 
     async def news(self, asked: Asked) -> AsyncGenerator[News, None]:
         """See `Answerer`. A question of which nothing was said yet is asked again elsewhere."""
         said = accepted = False
-        for _ in range(ATTEMPTS):
+        for pause_s in PAUSES_S:
+            await self._pause(pause_s)
             answer = self._stream.roll.remote(asked)
             try:
                 async for step in answer:
@@ -57,7 +60,7 @@ class Engines:
                     raise Interrupted("the engine was lost while it answered") from lost
             finally:
                 answer.cancel()  # does nothing where it has ended
-        raise Interrupted(f"the engine was lost {ATTEMPTS} times before it answered")
+        raise Interrupted(f"the engine was lost {len(PAUSES_S)} times before it answered")
 
     async def search(self, query: str) -> tuple[Document, ...]:
         """See `Answerer`."""
@@ -92,8 +95,6 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
     method = config.method.make()
     parts = shipped_factory(partial(make_parts, config, method, str(folder), search, make_tools(rollout.tools)))
     served = Served(model, settings, feedback_file(config), config.reward.tokens, about=about(config, model))
-    variable = settings.token_env
-    environment = {variable: os.environ[variable]} if variable and config.cluster.address == "local" else {}
     engines = serve.deployment(
         Policy,
         name="policy",
@@ -114,7 +115,9 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
         Front,
         name="front",
         num_replicas=1,
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": environment}},
+        ray_actor_options={
+            "num_cpus": 0
+        },  # no runtime_env with the token, which Ray would log: its processes have ours
         max_ongoing_requests=settings.max_concurrent + BESIDE,
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=10,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray import cloudpickle
 
 from calibadv.config import Config, to_toml
 from calibadv.config.serve import ServeConfig
@@ -61,6 +62,14 @@ def test_an_open_host_needs_a_token_and_a_token_must_be_there(tmp_path: Path, mo
     monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
     with pytest.raises(ValueError, match="this process has no such environment variable"):
         agent_application(config, "mine", tmp_path, lambda: None)  # type: ignore[arg-type,return-value]
+
+
+def test_the_value_of_a_token_is_in_nothing_that_ray_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_TOKEN", "planted-secret")
+    run = made_run(tmp_path, "mine", 1000)
+    built = agent_app({"model": str(run), "overrides": {"serve.token_env": "AGENT_TOKEN"}})
+    assert b"AGENT_TOKEN" in (sent := cloudpickle.dumps(built))
+    assert b"planted-secret" not in sent
 
 
 def test_replicas_scale_where_there_may_be_more_of_them() -> None:
