@@ -14,6 +14,7 @@ import numpy as np
 
 from calibadv.cluster.factories import outcome_of
 from calibadv.config import Config
+from calibadv.methods.keep import kept_groups
 from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rewards.own_turns import own_turns
@@ -54,6 +55,9 @@ def try_user_code(config: Config, question: Question) -> None:
         logger.info("reward.turns %s: %s for a search and a right answer to %s", config.reward.turns, said, question.id)
     if names_code(config.learner.surrogate):
         logger.info("learner.surrogate %s: %s", config.learner.surrogate, _tried_surrogate(config))
+    if names_code(config.method.keep):
+        says = "trains" if _tried_keep(config, question) else "is left out"
+        logger.info("method.keep %s: a group of one right answer to %s %s", config.method.keep, question.id, says)
     if config.reward.judge:
         sample = f"It is {question.golden_answers[0]}, I think."
         try:
@@ -116,6 +120,14 @@ def _try_search(search: SearchConfig, query: str) -> None:
         raise ValueError(f"{key}: {error.__cause__ or error}") from error
     titles = ", ".join(repr(document.title) for document in found[:3])
     logger.info("%s: %d documents for %r: %s", key, len(found), query, titles)
+
+
+def _tried_keep(config: Config, question: Question) -> bool:
+    """What the user's choice of groups says of one with a right answer alone."""
+    try:
+        return bool(kept_groups([Group(question, (right_answer(question),))], config.make_method()))
+    except Exception as error:
+        raise ValueError(f"method.keep = {config.method.keep!r}: {type(error).__name__}: {error}") from error
 
 
 def _tried_surrogate(config: Config) -> str:

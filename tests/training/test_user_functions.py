@@ -55,6 +55,16 @@ def test_a_surrogate_is_tried_and_says_what_gradient_it_gives(
     assert set(code_digests(config)) == {"learner.surrogate"}
 
 
+def test_a_choice_of_groups_is_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keeps.py"
+    file.write_text("def short(group):\n    return False\n\ndef broken(group):\n    return group.size > 1\n")
+    with caplog.at_level(logging.INFO):
+        try_user_code(load_config(None, {"method.keep": f"{file}:short"}), QUESTION)
+    assert f"method.keep {file}:short: a group of one right answer to {QUESTION.id} is left out" in caplog.text
+    with pytest.raises(ValueError, match=r"method\.keep = .*broken': AttributeError"):
+        try_user_code(load_config(None, {"method.keep": f"{file}:broken"}), QUESTION)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
