@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from calibadv.files import once_at_a_time
 from calibadv.tracking.database import store_uri
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ def registered_model(address: str, *, uri: str = "", cache: Path = CACHE) -> Pat
         else:
             version = client.get_model_version(found["name"], found["version"])
         folder = cache / f"{found['name']}-{version.version}-{version.run_id}"
-        if not folder.is_dir():
-            cache.mkdir(parents=True, exist_ok=True)
-            # Not by its models:/ address, which MLflow would look up in a registry of its own choice.
-            source = client.get_model_version_download_uri(found["name"], version.version)
-            with TemporaryDirectory(dir=cache) as draft:  # a fetch that is cut leaves no half model
-                fetched = Path(download_artifacts(artifact_uri=source, dst_path=draft, tracking_uri=where))
-                fetched.rename(folder)
+        with once_at_a_time(folder):  # the runs of a study begin together
+            if not folder.is_dir():
+                # Not by its models:/ address, which MLflow would look up in a registry of its own choice.
+                source = client.get_model_version_download_uri(found["name"], version.version)
+                with TemporaryDirectory(dir=cache) as draft:  # a fetch that is cut leaves no half model
+                    fetched = Path(download_artifacts(artifact_uri=source, dst_path=draft, tracking_uri=where))
+                    fetched.rename(folder)
     except MlflowException as error:
         said = str(error).partition("\n")[0]
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,12 @@ def test_a_registered_model_comes_back_by_version_and_alias_and_is_registered_on
     client = MlflowClient(uri)
     version = client.get_model_version_by_alias("agent", "newest")
     assert (version.version, version.run_id, version.description) in ((1, run.run_id, CARD), ("1", run.run_id, CARD))
-    for address in ("models:/agent/1", "models:/agent@newest"):
-        assert is_registered(address)
-        found = registered_model(address, uri=uri, cache=tmp_path)
-        assert (found / "config.json").read_text() == "{}"
-    assert len(list(tmp_path.iterdir())) == 1  # fetched once
+    addresses = ("models:/agent/1", "models:/agent@newest")
+    assert all(map(is_registered, addresses))
+    with ThreadPoolExecutor(2) as pool:  # as runs of a study, which begin together
+        found = set(pool.map(lambda address: registered_model(address, uri=uri, cache=tmp_path), addresses))
+    assert [(folder / "config.json").read_text() for folder in found] == ["{}"]
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == list(found)  # fetched once
     again = {"op": "register", "name": "agent", "card": CARD, "time_ms": 1}
     assert run.run_id is not None
     assert AlreadyStored(client, run.run_id).has(again)
