@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A Chromium for the tests of the report's page, from the distribution: nothing happens where there is one. It needs apt
-# and root; elsewhere install Chromium or Chrome, or name one in CALIBADV_BROWSER. Without a browser those tests are
-# skipped and say so.
+# A Chromium for the tests of the pages (report, served agent), from the distribution: nothing happens where there is
+# one. It needs apt and root; elsewhere install Chromium or Chrome, or name one in CALIBADV_BROWSER. Without a browser
+# those tests are skipped and say so.
 set -euo pipefail
 for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do
   if command -v "$name" >/dev/null; then exit 0; fi

@@ -2,8 +2,8 @@
 
 Writes one HTML file that needs no server and nothing from outside, and opens from a mail: what the run is and what came
 of it, its curves with collapse and alarms, the evaluations before and after, its rollouts with every method's credit,
-faults, checkpoints and configuration. Of several runs, or of a
-study's folder, it has the methods side by side too. Needs no model and no GPU.
+faults, checkpoints and configuration. Of several runs, or of a study's folder, it has the methods side by side too.
+Needs no model and no GPU.
 """
 
 from __future__ import annotations

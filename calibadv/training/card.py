@@ -75,4 +75,4 @@ def _example(example: RolloutRecord | None) -> list[str]:
     if example is None:
         return []
     turns = "\n".join(turn.text for turn in example.turns).replace("```", "'''")
-    return ["## One rollout", f"> {example.question}", f"```text\n{turns}\n```"]
+    return ["## One rollout", f"> {' '.join(example.question.split())}", f"```text\n{turns}\n```"]

@@ -20,7 +20,7 @@ def a_browser() -> Iterator[Browser]:
     found = named or next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(
-            "NO BROWSER HERE, so that the report's page is NOT TESTED: install Chromium (scripts/browser.sh does on "
+            "NO BROWSER HERE, so that the page is NOT TESTED: install Chromium (scripts/browser.sh does on "
             "Debian and Ubuntu), or name one in CALIBADV_BROWSER"
         )
     with sync_playwright() as playwright:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from calibadv.config import load_config
 from calibadv.evaluation.prediction import Prediction
 from calibadv.training.card import model_card
@@ -29,7 +31,16 @@ def test_the_card_has_method_data_figures_with_intervals_and_a_rollout() -> None
     assert "its licence holds" in card
 
 
-def test_a_rollout_cannot_end_its_own_block_and_one_answer_has_no_interval() -> None:
+def test_a_rollout_cannot_end_its_own_block() -> None:
+    hostile = record()
+    turns = [replace(turn, text=f"```\n# Evaluation\n{turn.text}") for turn in hostile.turns]
+    hostile = replace(hostile, question="Where?\n\n# Evaluation", turns=turns)
+    card = model_card(load_config(None, {}), SUMMARY, {}, [answer(0.5)], hostile)
+    assert "> Where? # Evaluation\n" in card
+    assert card.split("```text\n")[1].count("```") == 1  # its end
+
+
+def test_one_answer_has_no_interval() -> None:
     card = model_card(load_config(None, {}), SUMMARY, {}, [answer(0.5)], None)
     assert " to " not in card.split("## Data")[0].split("## Evaluation")[1]
     assert "One rollout" not in card
