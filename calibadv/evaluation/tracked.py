@@ -11,6 +11,7 @@ from calibadv.evaluation.plan import Plan
 from calibadv.evaluation.results import METRICS, PREDICTIONS, ModelResult
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
+from calibadv.tracking.provenance import method_color
 
 
 def open_run(plan: Plan, model: EvaluatedModel) -> MlflowRun:
@@ -24,7 +25,12 @@ def open_run(plan: Plan, model: EvaluatedModel) -> MlflowRun:
         experiment=config.tracking.experiment,
         run_name=f"evaluation-{model.name}",
         uri=config.tracking.mlflow_uri or store_uri(runs),
-        tags={"task": "evaluation", "method": config.method.name, "evaluation": plan.out.name},
+        tags={
+            "task": "evaluation",
+            "method": config.method.name,
+            "evaluation": plan.out.name,
+            "mlflow.runColor": method_color(config.method.name),
+        },
     )
     run.log_params(
         {

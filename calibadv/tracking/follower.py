@@ -101,8 +101,11 @@ class Follower:
             for name, tail in self._tails.items():
                 tail.offset = offsets.get(name, 0)
             self._connected = True
+        known = _size(self._folder / OPERATIONS)  # what these refer to, say a step's metrics, is in the other files
         for name, tail in self._tails.items():
             for line, end in tail.added():
+                if name == OPERATIONS and end > known:
+                    break  # the next time, after what was written before it
                 if self._abandoned.is_set():
                     return
                 try:
@@ -113,6 +116,13 @@ class Follower:
                     return  # the folder may have another follower by now, which asks the store what it has
                 tail.offset = end
                 self._store.remember({name: tail.offset for name, tail in self._tails.items()})
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _metrics(line: Mapping[str, Any]) -> Operation:

@@ -7,13 +7,14 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.follower import OPERATIONS, Follower
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.mlflow_store import MlflowStore, Target
@@ -65,6 +66,26 @@ class Tracker(Protocol):
     def register(self, name: str, card: str) -> None:
         """Make the artifact folder `model` the newest version of a registered model, with its card, in Markdown."""
 
+    def log_inputs(self, data: Sequence[DataSet]) -> None:
+        """Name the data sets that the run is made from."""
+
+    def log_version(
+        self,
+        step: int,
+        metrics: Collection[str],
+        tags: Mapping[str, str],
+        *,
+        data: DataSet | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
+        """Log the policy after `step` steps as a model of its own, with the values that `metrics` have at that step.
+
+        `data`: what they were measured on. `files`: artifacts of that model, read later.
+        """
+
+    def log_version_tags(self, step: int, tags: Mapping[str, str]) -> None:
+        """Set tags of the version after `step` steps."""
+
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
         """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
 
@@ -89,8 +110,7 @@ class MlflowRun:
         first_pause_s: float = 5.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        short_tags = {_key(name): str(value)[:_MAX_TAG] for name, value in (tags or {}).items()}
-        fresh = Target(experiment, run_name or folder.resolve().name, uri, short_tags, begun_ms=_now_ms())
+        fresh = Target(experiment, run_name or folder.resolve().name, uri, _tags(tags or {}), begun_ms=_now_ms())
         target = _earlier_target(folder, fresh)
         target.write(folder)
         self._store = MlflowStore(folder, target)
@@ -137,7 +157,7 @@ class MlflowRun:
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        self._put("tags", values={_key(name): str(value)[:_MAX_TAG] for name, value in tags.items()})
+        self._put("tags", values=_tags(tags))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log one step's metrics in one request; what is not finite is left out."""
@@ -152,6 +172,36 @@ class MlflowRun:
     def register(self, name: str, card: str) -> None:
         """Make the artifact folder `model` the newest version of a registered model, with its card, in Markdown."""
         self._put("register", name=name, card=card)
+
+    def log_inputs(self, data: Sequence[DataSet]) -> None:
+        """Name the data sets that the run is made from."""
+        self._put("inputs", values=[given.to_dict() for given in data])
+
+    def log_version(
+        self,
+        step: int,
+        metrics: Collection[str],
+        tags: Mapping[str, str],
+        *,
+        data: DataSet | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
+        """Log the policy after `step` steps as a model of its own, with the values that `metrics` have at that step.
+
+        `data`: what they were measured on. `files`: artifacts of that model, read later.
+        """
+        self._put(
+            "version",
+            step=step,
+            metrics=sorted(metrics),
+            tags=_tags(tags),
+            data=None if data is None else data.known_as,
+            files=[self._relative(file) for file in files],
+        )
+
+    def log_version_tags(self, step: int, tags: Mapping[str, str]) -> None:
+        """Set tags of the version after `step` steps."""
+        self._put("version_tags", step=step, tags=_tags(tags))
 
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
         """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
@@ -217,6 +267,10 @@ def _earlier_target(folder: Path, target: Target) -> Target:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {_key(name): str(value)[:_MAX_TAG] for name, value in tags.items()}
 
 
 def _key(name: str) -> str:

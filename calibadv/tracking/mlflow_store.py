@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from calibadv.files import write_text
 from calibadv.http_client import route_to
 from calibadv.tracking.already_stored import AlreadyStored
+from calibadv.tracking.data_sets import log_inputs
 from calibadv.tracking.database import database_path, store_uri
 from calibadv.tracking.follower import Operation, Rejected
 from calibadv.tracking.moved_store import ARTIFACTS, correct_artifact_roots
-from calibadv.tracking.provenance import provenance
+from calibadv.tracking.provenance import EXPERIMENT_NOTE, NOTE, provenance
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.registered import register_version
 from calibadv.tracking.traces import write_trace
+from calibadv.tracking.versions import VersionsOfRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +47,7 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 # Without it MLflow takes an experiment with traces for an application and hides the charts that compare runs.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # of one log_batch request, MLflow's limits
 
 
@@ -165,6 +167,19 @@ class MlflowStore:
                     client.log_artifact(run_id, str(path), operation["to"])
                 else:
                     raise Rejected(f"the file {path} no longer exists")
+            case "inputs":
+                log_inputs(client, run_id, operation["values"])
+            case "version":
+                data, files = operation["data"], [self.folder / name for name in operation["files"]]
+                self._versions(client, run_id).log(
+                    operation["step"],
+                    operation["metrics"],
+                    operation["tags"],
+                    data=None if data is None else tuple(data),
+                    files=files,
+                )
+            case "version_tags":
+                self._versions(client, run_id).tag(operation["step"], operation["tags"])
             case "register":
                 register_version(client, run_id, operation["name"], operation["card"])
             case "system":
@@ -185,6 +200,9 @@ class MlflowStore:
                 client.set_terminated(run_id, status=operation["status"], end_time=operation["time_ms"])
             case unknown:
                 raise Rejected(f"no such operation: {unknown!r}")
+
+    def _versions(self, client: MlflowClient, run_id: str) -> VersionsOfRun:
+        return VersionsOfRun(client, self._experiment_id, run_id, self.target.run_name)
 
     def _connect(self) -> tuple[MlflowClient, str]:
         """The client and the run id; makes experiment and run where they do not exist."""
@@ -259,6 +277,8 @@ def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
+    if NOTE not in experiment.tags:  # of an earlier release; what somebody wrote there stays
+        client.set_experiment_tag(experiment.experiment_id, NOTE, EXPERIMENT_NOTE)
     return str(experiment.experiment_id)
 
 

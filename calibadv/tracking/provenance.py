@@ -13,6 +13,24 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]  # of the repository, where this is one
+NOTE = "mlflow.note.content"  # the tag of an experiment's or a run's description, in Markdown
+EXPERIMENT_NOTE = """\
+Search agents trained by calibadv. What is where:
+
+| page | shows |
+|---|---|
+| **Runs** | a training each, coloured by method, and `evaluation-…`; *Dataset*: from what; *Models*: what came of it |
+| **Runs, charts** | `eval/f1` of held-out questions, `reward/mean`, `overview`; `final/f1` compares finished runs |
+| **Models** | evaluated checkpoints with step and figures; tag `checkpoint`: kept, best or removed |
+| **Traces** | sampled rollouts: question, searches, documents, answer, and the credit of every turn |
+| a run, **Artifacts** | `report.html`, the run on one page; plots, predictions, and the model with its card |
+
+The truth is the folder of a run, `runs/NAME`: these pages mirror it.
+"""
+_WHERE = (
+    "**Model metrics**: curves and `overview`. **Traces**: sampled rollouts. **Artifacts**: `report.html`, the run on "
+    "one page, `plots`, `model` with its card. **Models**: evaluated checkpoints. Made by:"
+)
 _COLORS = {
     "calibadv": "#2563eb",
     "criticsearch": "#7f9a12",
@@ -63,7 +81,7 @@ def note(title: str, before: Mapping[str, float], after: Mapping[str, float], co
         lines += ["| held-out questions | before | after | change |", "|---|---:|---:|---:|"]
         lines += [_row(name, before, after) for name in before]
         lines.append("")
-    return "\n".join([*lines, "```", command, "```"])
+    return "\n".join([*lines, _WHERE, "", "```", command, "```"])
 
 
 def _row(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:

@@ -18,7 +18,7 @@ from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, Storage, folder_name, superseded, unneeded
 from calibadv.config import CheckpointConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
-from calibadv.rllib.learner_state import CheckpointFailed
+from calibadv.rllib.learner_state import MODEL, CheckpointFailed
 from calibadv.tracking.mlflow_store import STATE
 from calibadv.tracking.run_folder import RunFolder
 
@@ -79,6 +79,15 @@ class Checkpoints:
     def due(self, version: int, *, last: bool) -> bool:
         """Whether one is to be written after `version` steps."""
         return self.settings.every > 0 and (last or version % self.settings.every == 0)
+
+    def standing(self) -> dict[int, str]:
+        """Each version that has a checkpoint, and what it is kept as: "best" or "kept"."""
+        best = self.best.version if self.best else None
+        return {version: "best" if version == best else "kept" for version in self.snapshots.named}
+
+    def policy(self, version: int) -> str:
+        """Where the policy of a version's checkpoint lies, a folder that `--model.path` opens where it is local."""
+        return f"{self.snapshots.storage.root}/{folder_name(Kind.CHECKPOINT, version)}/{MODEL}"
 
     def improved(self, version: int, f1: float) -> Best | None:
         """The version as the new best one, or None if it is not better, or none is to be kept."""

@@ -32,6 +32,7 @@ from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Start
 from calibadv.rollout.torch_engine import check_folder
 from calibadv.search.encoder import check_models
+from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.run_folder import check_free
 from calibadv.training.user_functions import code_digests, try_user_code
 from calibadv.types import Document, Question, TokenUnit
@@ -56,7 +57,18 @@ class Inputs:
     train_questions: Sequence[Question]  # with the gold that the method needs
     test_questions: Sequence[Question]  # those that are asked
     digests: Mapping[str, str]  # of "train", "test", "corpus", "model", whole as the files have them, and of user code
+    counts: Mapping[str, int]  # questions or documents of "train", "test", "corpus", whole as the files have them
     start: Start | None = None
+
+    @property
+    def data_sets(self) -> dict[str, DataSet]:
+        """Training questions, test questions and corpus for the run's record, by what the run does with them."""
+        files = {"train": self.train, "test": self.test, "corpus": self.corpus}
+        return {
+            name: DataSet(file.name, self.digests[name], name, self.counts[name], str(file))
+            for name, file in files.items()
+            if name in self.digests and name in self.counts
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +175,7 @@ def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers
             for name, questions in (("train", train), ("test", test))
         }
         | code_digests(config),
+        counts={"train": len(train), "test": len(test), "corpus": len(corpus)},
     )
 
 

@@ -66,10 +66,12 @@ def opened_run(
             folder.write_config(to_toml(config))
             if resumed is None or tracker.run_id is None:
                 tracker.log_params(logged_params(config))
+                tracker.log_inputs(list(inputs.data_sets.values()))
                 tracker.log_note(note(f"{title(config)}, not finished", {}, {}, command_line(folder.path)))
             tracker.log_system_metrics()
             if resumed is not None:
                 tracker.log_tags({"resumed_from_step": str(resumed.progress.version)})
+                tracker.log_version_tags(resumed.progress.version, {"final": "false"})  # of a finished run that goes on
             if restart.number:
                 tracker.log_tags({"restarts": str(len(read_json_lines(folder.restarts)))})
             yield TrainingRun(

@@ -29,6 +29,7 @@ from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.series import History
 from calibadv.training.card import CARD, model_card
+from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.inputs import Inputs
 from calibadv.training.summary import before_and_after, final_metrics, next_steps, run_summary, title, view_summary
 from calibadv.types import Credit
@@ -85,6 +86,19 @@ class Records:
             return
         self.tracker.log_image_metric(plot, "overview", version)
 
+    def saved(self, progress: Progress, checkpoints: Checkpoints, before: Mapping[int, str]) -> None:
+        """The newest version has a checkpoint: MLflow has it as a model, if it was evaluated, with what it is kept as.
+
+        `before`: what the checkpoints were kept as until now; what that changed of earlier models is said too.
+        """
+        now = checkpoints.standing()
+        for version in sorted({*before, *now} & progress.evaluations.keys()):
+            tags = {"checkpoint": now.get(version, "removed")}
+            if version == progress.version:
+                self._version(progress, {**tags, "policy": checkpoints.policy(version)})
+            elif before.get(version, "removed") != tags["checkpoint"]:
+                self.tracker.log_version_tags(version, tags)
+
     def diagnostics(self, clipped: Mapping[int, int]) -> None:
         """All figures, and the table of the tokens that the clip acted on (token id -> how often)."""
         for plot in self.plots(self.folder.history(), self.folder.plots):
@@ -108,6 +122,8 @@ class Records:
         example = None if progress.example is None else RolloutRecord.from_dict(progress.example)
         card = self._card(summary, example)
         self.tracker.log_artifact(self.folder.model, "model")
+        files = [self.folder.model / CARD, self.folder.model / CONFIGURATION]
+        self._version(progress, {"final": "true"}, files)
         if self.config.tracking.register_as:
             self.tracker.register(self.config.tracking.register_as, card)
         self.tracker.log_artifact(self.folder.summary)
@@ -116,6 +132,11 @@ class Records:
         self._page()
         hints = next_steps(self.folder.path.parent, self.tracker.uri, self.tracker.experiment_id, self.tracker.run_id)
         return view_summary(summary, self.folder.path, example, hints)
+
+    def _version(self, progress: Progress, tags: Mapping[str, str], files: Sequence[Path] = ()) -> None:
+        figures = progress.evaluations[progress.version]
+        test = self.inputs.data_sets.get("test")
+        self.tracker.log_version(progress.version, figures, tags, data=test, files=files)
 
     def _card(self, summary: Mapping[str, Any], example: RolloutRecord | None) -> str:
         """The model's README, written into its folder with the run's configuration."""

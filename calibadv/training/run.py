@@ -159,7 +159,11 @@ class TrainingRun:
             wall_s=self._wall_s(),
         )
         with self.interruption.deferred():
-            return self.checkpoints.save(algorithm, progress, self.sentinel.needed)
+            before = self.checkpoints.standing()
+            saved = self.checkpoints.save(algorithm, progress, self.sentinel.needed)
+            if saved:
+                self.records.saved(progress, self.checkpoints, before)
+            return saved
 
     def _save_last_step(self, algorithm: CalibAdvAlgorithm, error: BaseException) -> None:
         """A checkpoint of the last step that was made, if the learners still hold it; says where the run goes on."""

@@ -74,6 +74,23 @@ def test_what_is_appended_arrives_in_order_and_operations_last(tmp_path: Path) -
     assert store.taken[4:] == ["x 2", "x 3"]
 
 
+def test_an_operation_waits_for_the_metrics_that_were_written_before_it(tmp_path: Path) -> None:
+    class Late(Store):
+        def deliver(self, operation: Operation) -> None:
+            super().deliver(operation)
+            if operation.get("step") == 1:  # all of metrics.jsonl is read by now
+                append(tmp_path, "metrics.jsonl", {"step": 2})
+                put(tmp_path, 2)
+
+    store = Late()
+    put(tmp_path, 1)
+    append(tmp_path, "metrics.jsonl", {"step": 1})
+    following = follower(tmp_path, store)
+    wait_for(lambda: len(store.taken) == 4)
+    assert following.close(30) == 0
+    assert store.taken == ["metrics 1", "x 1", "metrics 2", "x 2"]
+
+
 def test_a_dead_store_holds_nothing_up_is_said_once_and_so_is_its_return(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

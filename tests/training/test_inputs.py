@@ -126,6 +126,11 @@ def test_each_file_is_read_once_also_for_a_method_that_reads_gold(tmp_path: Path
         "corpus": corpus_digest(inputs.corpus),
         "model": model_digest(policy_path()),
     }
+    data = inputs.data_sets
+    assert {name: given.context for name, given in data.items()} == {name: name for name in ("train", "test", "corpus")}
+    assert data["test"].rows == len(load_questions(inputs.test)) > 8  # the file's, of which 8 are asked
+    assert (data["corpus"].rows, data["corpus"].source) == (len(load_corpus(inputs.corpus)), str(inputs.corpus))
+    assert {name: given.digest for name, given in data.items()}.items() <= inputs.digests.items()
 
 
 def test_digests_of_questions_do_not_depend_on_how_they_are_scored(files: dict[str, str]) -> None:

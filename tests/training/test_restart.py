@@ -191,7 +191,7 @@ def run(tmp_path: Path) -> Callable[..., int]:
 def scripted(folder: Path, scripts: Sequence[Script], told: Told) -> Parts:
     """The parts of a run whose algorithm follows a script in each attempt, and none when they are used up."""
     waiting = list(scripts)
-    inputs = Inputs(questions_file(folder), Path(), Path(), policy_path(), METHOD, (), (), {})
+    inputs = Inputs(questions_file(folder), Path(), Path(), policy_path(), METHOD, (), (), {}, {})
 
     @contextmanager
     def started(_: Any, inputs: Inputs, *__: Any) -> Iterator[Any]:

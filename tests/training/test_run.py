@@ -116,7 +116,7 @@ def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
     ) -> FakeAlgorithm:
         config = settings(*more)
         identity = Identity(flat(config.model_dump(mode="json")), {})
-        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), policy_path(), METHOD, (), (), {})
+        inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), policy_path(), METHOD, (), (), {}, {})
         with RunFolder(tmp_path / name, resume=resume) as folder, Interruption().installed() as interruption:
             storage = storage_of(config, folder.path)
             storage.prepare()
@@ -188,6 +188,25 @@ def test_a_run_evaluates_before_between_and_after_and_saves_when_due(attempt: An
     ]
     assert lines(tmp_path / "a", "first_predictions.jsonl") == lines(tmp_path / "a", "predictions.jsonl")
     assert "| held-out questions | before | after | change |" in attempt.told.notes[-1]
+
+
+def test_an_evaluated_version_that_is_saved_is_a_model_and_says_what_it_is_kept_as(
+    attempt: Any, tmp_path: Path
+) -> None:
+    attempt("a", None, "--checkpoint.every=2", "--checkpoint.keep_last=1", "--checkpoint.keep_best=true")
+    told = attempt.told
+    assert sorted(told.versions) == [2, 4, 5]  # 2 is the best: all have the same F1
+    assert all("eval/f1" in figures for figures in told.versions.values())
+    kept_as = {step: tags["checkpoint"] for step, tags in told.version_tags.items()}
+    assert kept_as == {2: "best", 4: "removed", 5: "kept"}
+    assert told.version_tags[5]["final"] == "true"
+    assert told.version_tags[2]["policy"] == str(tmp_path / "a" / "checkpoints" / "step-000002" / "model")
+    assert Path(told.version_tags[2]["policy"]).is_dir()
+
+
+def test_without_checkpoints_the_final_model_is_the_only_one(attempt: Any) -> None:
+    attempt("a", None, "--checkpoint.every=0")
+    assert attempt.told.version_tags == {STEPS: {"final": "true"}}
 
 
 def test_a_report_that_cannot_be_written_takes_nothing_from_the_run(

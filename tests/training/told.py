@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from calibadv.tracking.data_sets import DataSet
 
 
 class Told:
@@ -19,6 +21,9 @@ class Told:
         self.metrics: dict[int, dict[str, float]] = {}
         self.artifacts: list[tuple[str, str | None]] = []
         self.registered: list[tuple[str, str]] = []
+        self.inputs: dict[str, int] = {}  # context -> rows
+        self.versions: dict[int, set[str]] = {}  # step -> its metrics
+        self.version_tags: dict[int, dict[str, str]] = {}
         self.images: list[tuple[str, int]] = []
 
     def log_params(self, config: Mapping[str, Any]) -> None:
@@ -38,6 +43,26 @@ class Told:
 
     def register(self, name: str, card: str) -> None:
         self.registered.append((name, card))
+
+    def log_inputs(self, data: Sequence[DataSet]) -> None:
+        self.inputs |= {given.context: given.rows for given in data}
+
+    def log_version(
+        self,
+        step: int,
+        metrics: Collection[str],
+        tags: Mapping[str, str],
+        *,
+        data: DataSet | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
+        assert data is None or data.context == "test"
+        assert all(file.is_file() for file in files)
+        self.versions.setdefault(step, set()).update(metrics)
+        self.version_tags.setdefault(step, {}).update(tags)
+
+    def log_version_tags(self, step: int, tags: Mapping[str, str]) -> None:
+        self.version_tags.setdefault(step, {}).update(tags)
 
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
         assert path.is_file()
