@@ -35,7 +35,7 @@ DEPLOYED = sorted([ROOT / "cluster.yaml", *ROOT.glob("deploy/*.yaml")])
 RECIPES = sorted(ROOT.glob("workflows/recipes/*.toml"))
 STUDIES = sorted(ROOT.glob("workflows/studies/*.toml"))
 SUBCOMMANDS = {
-    "prepare_data": ("questions", "paper", "corpus"),
+    "prepare_data": ("questions", "paper", "corpus", "from-feedback"),
     "warm_start": ("pocket", "gold"),
     "benchmarks.scaling": ("model", "measure"),
     "benchmarks.retrieval": ("quality", "load", "indexes"),

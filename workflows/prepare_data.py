@@ -1,7 +1,8 @@
-"""Prepare data: `workflows/prepare_data.py questions|paper|corpus …`; `--help` after each.
+"""Prepare data: `workflows/prepare_data.py questions|paper|corpus|from-feedback …`; `--help` after each.
 
-Questions of any known format become one parquet schema, corpora a memory-mapped store (docs/data.md has both). Bad rows
-are refused with their file and line; `--skip-bad` counts and lists them instead.
+Questions of any known format become one parquet schema, corpora a memory-mapped store, thumbs of the served agent
+questions with the answers that were accepted (docs/data.md has all). Bad rows are refused with their file and line;
+`--skip-bad` counts and lists them instead.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from calibadv.data.preparation.feedback import prepare_feedback
 from calibadv.data.preparation.paper import local_fetch, prepare_paper, report_rows
 from calibadv.data.preparation.prepare import held_out_path, prepare_corpus, prepare_questions
 from calibadv.data.preparation.sources import hub_file, question_file
@@ -40,14 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="questions|paper|corpus")
+    commands = parser.add_subparsers(required=True, metavar="questions|paper|corpus|from-feedback")
 
     questions = commands.add_parser("questions", help="one question set -> parquet")
     questions.add_argument("source", help="a file, or a data set of FlashRAG's collection on the hub, e.g. hotpotqa")
     questions.add_argument("out", type=Path, help="the parquet file to write")
     questions.add_argument("--name", help="the data set, the first part of every id (default: by the source)")
     questions.add_argument("--split", default="train", help="of a data set on the hub (default: train)")
-    questions.add_argument("--against", type=Path, action="append", default=[], help="a test set to find overlap with")
     questions.add_argument("--hold-out", type=int, default=0, help="so many go to OUT's name with -held-out instead")
     questions.add_argument("--hold-out-seed", type=int, default=0, help="other questions are held out (default: 0)")
     questions.set_defaults(command=_questions)
@@ -62,9 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     corpus.add_argument("out", type=Path, help="the folder to write; it takes a file's place as data.corpus")
     corpus.set_defaults(command=_corpus)
 
-    for reads in (questions, paper, corpus):
+    feedback = commands.add_parser("from-feedback", help="thumbs of the served agent -> parquet")
+    feedback.add_argument("source", type=Path, help="what the agent was told, runs/feedback.jsonl")
+    feedback.add_argument("out", type=Path, help="the parquet file to write")
+    feedback.add_argument("--name", default="feedback", help="the data set, the first part of every id")
+    feedback.set_defaults(command=_feedback)
+
+    for reads in (questions, paper, corpus, feedback):
         reads.add_argument("--skip-bad", action="store_true", help="leave bad rows out; count and list them")
-    for compares in (questions, paper):
+    for asks in (questions, feedback):
+        asks.add_argument("--against", type=Path, action="append", default=[], help="a test set to find overlap with")
+    for compares in (questions, paper, feedback):
         compares.add_argument("--drop-overlap", action="store_true", help="leave out what a test set asks too")
     return parser
 
@@ -95,6 +104,19 @@ def _paper(known: argparse.Namespace) -> None:
     for row in report_rows(counts):
         table.add_row(*row)
     Console().print(table)
+
+
+def _feedback(known: argparse.Namespace) -> None:
+    prepared = prepare_feedback(
+        known.source,
+        known.out,
+        name=known.name,
+        skip_bad=known.skip_bad,
+        against=known.against,
+        drop_overlap=known.drop_overlap,
+    )
+    say_rows("feedback", known.source, prepared.tally)
+    log.info("%s: %d questions, %d shared with the test sets", prepared.path, prepared.written, prepared.shared)
 
 
 def _corpus(known: argparse.Namespace) -> None:

@@ -256,3 +256,17 @@ def test_bad_input_ends_the_command_with_words_and_code_2(
     monkeypatch.setattr("sys.argv", ["prepare_data.py", "corpus", str(tmp_path / "none.jsonl"), str(tmp_path / "s")])
     assert run_command(prepare_data.main) == 2
     assert "none.jsonl: no such file" in capsys.readouterr().err
+
+
+def test_thumbs_become_questions_that_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = {"time": 1.0, "comment": "", "model": "m", "documents": []}
+    source = jsonl(
+        tmp_path / "feedback.jsonl",
+        {"id": "r1", "rating": "up", "question": "Who?", "answer": "Ann", **said},
+        {"id": "r2", "rating": "down", "question": "When?", "answer": "1999", **said},
+    )
+    with caplog.at_level(logging.INFO):
+        assert run("from-feedback", source, tmp_path / "used.parquet", "--name", "use") == 0
+    (asked,) = load_questions(tmp_path / "used.parquet")
+    assert (asked.text, asked.golden_answers, asked.id.partition("/")[0]) == ("Who?", ("Ann",), "use")
+    assert "2 rows: 1 read, 0 refused, 1 left out (answers that nobody accepted)" in caplog.text
