@@ -18,6 +18,7 @@ from calibadv.json_lines import Tail
 log = logging.getLogger(__name__)
 
 OPERATIONS = "mlflow.jsonl"  # what no other file of the folder says: parameters, tags, artifacts, how the run ended
+WRITTEN_MS = "written_ms"  # of a line of rollouts.jsonl: when, Unix time; an earlier release's has none
 _EVERY_S = 0.5
 
 Operation = dict[str, Any]
@@ -129,9 +130,13 @@ def _metrics(line: Mapping[str, Any]) -> Operation:
     return {"op": "metrics", "step": int(line["step"]), "values": {k: v for k, v in line.items() if k != "step"}}
 
 
+def _trace(line: Mapping[str, Any]) -> Operation:
+    return {"op": "trace", "record": line, **({"time_ms": line[WRITTEN_MS]} if WRITTEN_MS in line else {})}
+
+
 _SOURCES: dict[str, Callable[[Mapping[str, Any]], Operation]] = {
     "metrics.jsonl": _metrics,
-    "rollouts.jsonl": lambda line: {"op": "trace", "record": line},
+    "rollouts.jsonl": _trace,
     OPERATIONS: dict,  # last: a run ends when all else is there
 }
 """The files that are followed, and what a line of each asks for."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean
 from typing import Any
 
 from calibadv.diagnostics import turn_rows
@@ -59,13 +60,26 @@ class RolloutRecord:
     turns: tuple[TurnRecord, ...]
     reward_parts: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def silver_score(self) -> float | None:
+        """Mean c of its intermediate searches, in [0, 1] (CalibAdv sec. 3.2); None where none has one."""
+        scores = [turn.score for turn in self.turns if turn.score is not None]
+        return fmean(scores) if scores else None
+
+    @property
+    def advantage(self) -> float | None:
+        """Mean over its tokens of the advantage that it is trained with; None where none is known."""
+        known = [(turn.advantage, turn.tokens) for turn in self.turns if turn.advantage is not None and turn.tokens]
+        return fmean(*zip(*known, strict=True)) if known else None
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values; `from_dict` is its inverse."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RolloutRecord:
-        """The record that `to_dict` wrote, also after a passage through JSON."""
+        """The record that `to_dict` wrote, also after a passage through JSON; what is no field of it is left aside."""
+        values = {name.name: values[name.name] for name in fields(RolloutRecord) if name.name in values}
         turns = (
             TurnRecord(**{**turn, "documents": tuple(DocumentRecord(**doc) for doc in turn["documents"])})
             for turn in values["turns"]

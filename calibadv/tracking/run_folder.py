@@ -14,6 +14,7 @@ from typing import Any
 from calibadv.files import write_bytes, write_text
 from calibadv.json_lines import json_line, json_objects, read_json_lines
 from calibadv.tracking.folder_lock import LOCK, OWNER, FolderLock, FolderLocked
+from calibadv.tracking.follower import WRITTEN_MS
 from calibadv.tracking.groups import forget_groups
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.record import RolloutRecord
@@ -111,8 +112,9 @@ class RunFolder:
         self._metrics.append([{"step": step, **finite}])
 
     def append_rollouts(self, records: Iterable[RolloutRecord]) -> None:
-        """Append sampled rollouts, a JSON object a line. A full disk raises nothing."""
-        self._rollouts.append(record.to_dict() for record in records)
+        """Append sampled rollouts, a JSON object a line with the Unix time. A full disk raises nothing."""
+        now_ms = time.time_ns() // 1_000_000
+        self._rollouts.append({**record.to_dict(), WRITTEN_MS: now_ms} for record in records)
 
     def append_restart(self, why: str) -> None:
         """Append that the run starts again by itself."""

@@ -11,6 +11,7 @@ from typing import Any
 from calibadv.tracking.record import RolloutRecord, TurnRecord
 
 _SHORTEST_NS = 1_000_000  # of a turn that nobody measured: a span needs an extent to be seen
+_METADATA = 250  # characters of a value, MLflow's limit
 _PREVIEW = 1000  # characters of the question and the answer in the list of traces
 
 
@@ -21,7 +22,10 @@ def trace_id(run_id: str, record: Mapping[str, Any]) -> str:
 
 
 def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: RolloutRecord, time_ms: int) -> None:
-    """Write the rollout to the store as a trace of the run that began at `time_ms`. Raises what MLflow raises."""
+    """Write the rollout to the store as a trace of the run. Raises what MLflow raises.
+
+    `time_ms`: when it was written down, Unix time. It is drawn as if it had ended then; what it took is measured.
+    """
     # The exporter behind MlflowClient.start_trace swallows errors, so that nobody would learn of them: the tracing
     # client writes spans and info itself.
     from mlflow.entities import (
@@ -37,19 +41,24 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
     from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
     own_id = trace_id(run_id, {"step": record.step, "question_id": record.question_id, "index": record.index})
-    spans = [Span.from_dict(span) for span in _spans(record, own_id, 1_000_000 * time_ms)]
+    took_ms = sum(map(_turn_ns, record.turns)) // 1_000_000
+    begun_ms = time_ms - took_ms
+    spans = [Span.from_dict(span) for span in _spans(record, own_id, 1_000_000 * begun_ms)]
     source = AssessmentSource(source_type="CODE", source_id="calibadv")
-    rewards = {"reward": record.reward, "f1": record.answer_reward, "format": record.format_reward}
     info = TraceInfo(
         trace_id=own_id,
         trace_location=TraceLocation.from_experiment_id(experiment_id),
-        request_time=time_ms,
-        execution_duration=sum(map(_turn_ns, record.turns)) // 1_000_000,
+        request_time=begun_ms,
+        execution_duration=took_ms,
         state=TraceState.OK,
         # MLflow's list of traces has columns for input and output, none for the trace's name.
         request_preview=f"step {record.step} · {record.question}"[:_PREVIEW],
         response_preview=(record.answer or "")[:_PREVIEW],
-        trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
+        trace_metadata={
+            TraceMetadataKey.SOURCE_RUN: run_id,
+            # A group is a session: its rollouts of one question stand together.
+            TraceMetadataKey.TRACE_SESSION: f"{run_id[:8]} step {record.step} {record.question_id}"[:_METADATA],
+        },
         tags={
             TraceTagKey.TRACE_NAME: f"step {record.step} rollout {record.index + 1}/{record.group_size}",
             "step": str(record.step),
@@ -57,7 +66,9 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
             "reward": f"{record.reward:.4g}",
         },
         assessments=[
-            Feedback(name=name, value=value, source=source, trace_id=own_id) for name, value in rewards.items()
+            Feedback(name=name, value=value, source=source, trace_id=own_id)
+            for name, value in _figures(record).items()
+            if value is not None
         ],
     )
     client = TracingClient(tracking_uri)
@@ -67,6 +78,17 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
     except NotImplementedError:
         # File stores keep no spans: the older way, spans as an artifact of the trace.
         client._upload_trace_data(client.start_trace(info), TraceData(spans))
+
+
+def _figures(record: RolloutRecord) -> dict[str, float | None]:
+    """What MLflow filters and sorts traces by; None where it has no meaning."""
+    return {
+        "reward": record.reward,
+        "f1": record.answer_reward,
+        "format": record.format_reward,
+        "silver_score": record.silver_score,
+        "advantage": record.advantage,
+    }
 
 
 def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str, Any]]:

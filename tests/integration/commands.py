@@ -63,7 +63,8 @@ def without_seconds(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rollouts without what is counted from the clock, so that they are equal in equal runs."""
     clocked = ("generate_s", "search_s")
     return [
-        record | {"turns": [{k: v for k, v in turn.items() if k not in clocked} for turn in record["turns"]]}
+        {k: v for k, v in record.items() if k != "written_ms"}
+        | {"turns": [{k: v for k, v in turn.items() if k not in clocked} for turn in record["turns"]]}
         for record in records
     ]
 

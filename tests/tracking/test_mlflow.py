@@ -70,7 +70,22 @@ def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
     assert trace.info.request_preview == "step 3 · Where was the director born?"
     assert trace.info.tags["question_id"] == "pocket/7"
     assert trace.info.tags["reward"] == "0"
-    assert {a.name: a.value for a in trace.info.assessments} == {"reward": 0.0, "f1": 0.0, "format": 1.0}
+    assert {a.name: a.value for a in trace.info.assessments} == {
+        "reward": 0.0,
+        "f1": 0.0,
+        "format": 1.0,
+        "silver_score": 0.5,
+        "advantage": pytest.approx(-0.8),  # (2 * -0.5 + 3 * -1) / 5
+    }
+    for asked, found in (("advantage < -0.5", 1), ("advantage > -0.5", 0), ("silver_score >= 0.5", 1)):
+        figure, limit = asked.split(" ", 1)
+        traces = client(runs).search_traces(
+            locations=[experiment.experiment_id], filter_string=f"feedback.{figure} {limit}"
+        )
+        assert len(traces) == found, asked
+    written_ms = json.loads((runs / "traced" / "rollouts.jsonl").read_text())["written_ms"]
+    assert trace.info.request_time + trace.info.execution_duration == written_ms
+    assert trace.info.trace_metadata["mlflow.trace.session"] == f"{run.run_id[:8]} step 3 pocket/7"
     root, search, answer = sorted(trace.data.spans, key=lambda span: str(span.span_id))
     assert root.inputs == {"question": "Where was the director born?"}
     assert root.outputs == {"answer": "Ada", "golden_answers": ["Brenholt"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,15 @@ def test_the_final_step_has_an_answer_and_no_score() -> None:
 
 def test_a_record_survives_json() -> None:
     assert RolloutRecord.from_dict(json.loads(json.dumps(record().to_dict()))) == record()
+    assert RolloutRecord.from_dict({**record().to_dict(), "written_ms": 1}) == record()
+
+
+def test_a_rollout_s_advantage_is_a_mean_over_tokens_and_its_silver_score_one_over_searches() -> None:
+    made = record()
+    assert made.silver_score == 0.5
+    assert made.advantage == pytest.approx((2 * -0.5 + 3 * -1) / 5)
+    without = replace(made, turns=tuple(replace(turn, score=None, advantage=None) for turn in made.turns))
+    assert (without.silver_score, without.advantage) == (None, None)
 
 
 def test_a_rollout_without_credit_has_no_advantages() -> None:

@@ -158,7 +158,8 @@ def fail(_: Any) -> None:
 
 def lines(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "rollout/tokens_per_s"))} for row in rows]
+    clocked = ("time/", "rollout/tokens_per_s", "written_ms")
+    return [{k: v for k, v in row.items() if not k.startswith(clocked)} for row in rows]
 
 
 def merged(folder: Path) -> list[dict[str, Any]]:
