@@ -138,8 +138,10 @@ class MlflowStore:
             try:
                 if self._has is None or not self._has.has(operation):
                     self._carry_out(client, run_id, operation)
-            except Exception:
+            except Exception as error:
                 self._has = AlreadyStored(client, run_id)  # it may have been done for all that
+                if _has_no_endpoint(error) and client.get_run(run_id):  # no proxy's answer: MLflow itself is there
+                    raise Rejected(f"MLflow at {self.uri} is too old for it: {_first_line(error)}") from error
                 raise
 
     def _carry_out(self, client: MlflowClient, run_id: str, operation: Operation) -> None:
@@ -263,6 +265,10 @@ def _plain_errors(uri: str) -> Iterator[None]:
         raise RuntimeError(f"MLflow at {uri}{_route(uri)} does not answer: {_first_line(error)}") from error
     except FileNotFoundError as error:
         raise Rejected(str(error)) from error
+
+
+def _has_no_endpoint(error: Exception) -> bool:
+    return getattr(error, "error_code", "") == "ENDPOINT_NOT_FOUND"
 
 
 def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 
@@ -14,6 +15,7 @@ from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.mlflow_store import Target
 from calibadv.tracking.provenance import EXPERIMENT_NOTE
 from calibadv.tracking.run_folder import RunFolder
+from tests.tracking.old_server import old_server
 
 DEAD = "http://127.0.0.1:9"
 TEST = DataSet("test.jsonl", "0" * 32, "test", 120, "/data/test.jsonl")
@@ -112,6 +114,17 @@ def test_a_store_that_was_away_gets_versions_with_their_figures_by_catching_up(r
     assert target is not None
     assert target.run_id is not None
     check(runs, target.run_id, "versions-late")
+
+
+def test_a_server_that_is_too_old_for_models_is_told_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with old_server() as (uri, metrics):
+        run = MlflowRun(tmp_path / "a", uri=uri, experiment="old", first_pause_s=0.01)
+        run.log_metrics(1, {"eval/f1": 0.5})
+        run.log_version(1, ["eval/f1"], {"checkpoint": "kept"})
+        run.log_metrics(2, {"eval/f1": 0.75})
+        assert run.close(timeout_s=60) == 0
+    assert [(metric["step"], metric["value"]) for metric in metrics] == [(1, 0.5), (2, 0.75)]
+    assert f"(version): MLflow at {uri} is too old for it" in caplog.text
 
 
 def test_an_experiment_says_what_is_where_unless_somebody_wrote_there(runs: Path) -> None:
