@@ -289,7 +289,7 @@ def made(command: Command) -> Iterator[str]:
     given = [word for word in command.arguments if not word.startswith("--")]
     if command.script == "prepare_data" and given[0] == "paper" and len(given) > 1:
         yield from (f"{given[1]}/{file}" for file in PAPERS)
-    elif command.script == "prepare_data" and given[0] in ("questions", "corpus") and len(given) > 2:
+    elif command.script == "prepare_data" and given[0] in ("questions", "corpus", "from-feedback") and len(given) > 2:
         yield given[2]
         if "--hold-out" in command.arguments:
             yield given[2].replace(".parquet", "-held-out.parquet")
