@@ -6,8 +6,7 @@ Q tokens of a segment, K keys that it reads, A heads, D head size, S segments; s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,17 @@ class Layout:
     keys_K: Tensor | None  # places that are read; None: every segment reads itself alone
     bounds_S: Tensor  # of queries, from 0, int32
     key_bounds_S: Tensor
+    masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # by queries and keys: every layer asks for them
+
+    def mask(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """What the queries may read, where they are fewer than the keys; None: causal as it is."""
+        queries, keys = query.shape[2], key.shape[2]
+        if queries == keys:
+            return None
+        if (queries, keys) not in self.masks:
+            every = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=query.device)
+            self.masks[queries, keys] = every.tril(diagonal=keys - queries)
+        return self.masks[queries, keys]
 
 
 def layout(batch: dict[str, Tensor]) -> Layout:
@@ -117,7 +127,8 @@ def packed_attention(
         strict=True,
     )
     outputs = [
-        sdpa_attention_forward(module, q, k, v, _mask(q, k), scaling=scaling, is_causal=True)[0] for q, k, v in parts
+        sdpa_attention_forward(module, q, k, v, packed.mask(q, k), scaling=scaling, is_causal=True)[0]
+        for q, k, v in parts
     ]
     return torch.cat(outputs, dim=1), None
 
@@ -148,17 +159,6 @@ def _variable_length(query: Tensor, key: Tensor, value: Tensor, scaling: float |
     )
     assert isinstance(output, Tensor)
     return output[None]
-
-
-def _mask(query: Tensor, key: Tensor) -> Tensor | None:
-    """What the queries may read, where they are fewer than the keys; None: causal as it is."""
-    queries, keys = query.shape[2], key.shape[2]
-    return None if queries == keys else _lower_right(queries, keys, query.device)
-
-
-@lru_cache(maxsize=256)  # every layer asks for the same
-def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
-    return torch.ones(1, 1, queries, keys, dtype=torch.bool, device=device).tril(diagonal=keys - queries)
 
 
 AttentionInterface.register(PACKED, packed_attention)
