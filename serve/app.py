@@ -11,10 +11,10 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import ray
 from ray import serve
 
 from calibadv.cluster.local_ray import init_local_ray
-from calibadv.cluster.ray_shutdown import shut_down_ray
 from calibadv.http_client import is_loopback
 from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import SearchConfig
@@ -117,7 +117,7 @@ def main() -> None:
         interrupted.wait()
     finally:
         stop_search()
-        shut_down_ray(local=True)
+        ray.shutdown()
 
 
 if __name__ == "__main__":

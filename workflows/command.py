@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 
 from calibadv.cluster.ray_place import RayStartFailed
-from calibadv.cluster.ray_shutdown import leave_hanging_ray
 from calibadv.http_client import keep_direct
 from calibadv.tracking.starting import draws, said_starting
 
@@ -24,12 +23,6 @@ def run_command(main: Callable[[], int]) -> int:
         logging.getLogger(ours).setLevel(logging.INFO)
     keep_direct()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves what was learned, as Ctrl-C does
-    code = _ended(main)
-    leave_hanging_ray(code)
-    return code
-
-
-def _ended(main: Callable[[], int]) -> int:
     try:
         return main()
     except (ValueError, FileNotFoundError) as error:

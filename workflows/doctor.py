@@ -64,7 +64,6 @@ def joined(config: Config) -> Iterator[Cluster]:
     import ray
 
     from calibadv.cluster.nodes import about_cluster
-    from calibadv.cluster.ray_shutdown import shut_down_ray
     from workflows.session import init_ray, wanted_cpus
 
     started = not ray.is_initialized()
@@ -74,7 +73,7 @@ def joined(config: Config) -> Iterator[Cluster]:
         yield about_cluster(config)
     finally:
         if started:
-            shut_down_ray(local=config.cluster.address == "local")
+            ray.shutdown()
 
 
 def parse(arguments: Sequence[str] | None = None) -> Subject:

@@ -62,7 +62,6 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
     with loading():
         import ray
 
-        from calibadv.cluster.ray_shutdown import shut_down_ray
         from calibadv.training.inputs import corpus_file
         from serve.agent.application import APP, agent_application
         from serve.agent.start import open_http, start_agent
@@ -76,7 +75,7 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
     with ExitStack() as stack:
         if not joined:
             init_ray(config, serving_cpus(config))
-            stack.callback(shut_down_ray, local=config.cluster.address == "local")
+            stack.callback(ray.shutdown)
         open_http(config.serve)
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)

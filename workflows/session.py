@@ -19,7 +19,6 @@ from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.job import check_job
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
-from calibadv.cluster.ray_shutdown import shut_down_ray
 from calibadv.cluster.servers import server_in_use
 from calibadv.config import Config, role
 from calibadv.data.digests import corpus_digest
@@ -59,7 +58,7 @@ def started(
         view.stage("Ray", "the cluster's processes")
         if not joined:
             init_ray(config, wanted_cpus(config))
-            stack.callback(shut_down_ray, local=local)
+            stack.callback(ray.shutdown)
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")

@@ -13,10 +13,10 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from calibadv.cluster.ray_shutdown import shut_down_ray
 from calibadv.config import Config, role
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
@@ -123,7 +123,7 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
         if config.cluster.address != "local":  # a local cluster is stopped whole
             stop_search(app)
     finally:
-        shut_down_ray(local=config.cluster.address == "local")
+        ray.shutdown()
 
 
 def trial(
