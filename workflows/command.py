@@ -11,6 +11,8 @@ from calibadv.cluster.ray_place import RayStartFailed
 from calibadv.http_client import keep_direct
 from calibadv.tracking.starting import draws, said_starting
 
+log = logging.getLogger("workflows.command")
+
 RAY_DID_NOT_START = 6
 
 
@@ -33,6 +35,10 @@ def run_command(main: Callable[[], int]) -> int:
         return RAY_DID_NOT_START
     except KeyboardInterrupt:
         return 130
+    except SystemExit as error:
+        if error.code == 1:  # never ours: a library ends the process, and Python says nothing of who did
+            log.exception("the command was ended from inside with exit code 1")
+        raise
 
 
 def _log_handler() -> logging.Handler:
