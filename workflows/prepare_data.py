@@ -22,6 +22,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from calibadv.data.documents.splitting import Window
+from calibadv.data.preparation.documents import prepare_documents
 from calibadv.data.preparation.feedback import prepare_feedback
 from calibadv.data.preparation.paper import local_fetch, prepare_paper, report_rows
 from calibadv.data.preparation.prepare import held_out_path, prepare_corpus, prepare_questions
@@ -58,9 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     paper.add_argument("--local", type=Path, help="a copy of FlashRAG's collection (default: the hub)")
     paper.set_defaults(command=_paper)
 
-    corpus = commands.add_parser("corpus", help="a corpus file -> memory-mapped store")
-    corpus.add_argument("source", type=Path, help="jsonl, JSON, csv or tsv, also .gz; or parquet")
-    corpus.add_argument("out", type=Path, help="the folder to write; it takes a file's place as data.corpus")
+    corpus = commands.add_parser("corpus", help="a corpus file -> memory-mapped store; a folder of documents -> jsonl")
+    corpus.add_argument("source", type=Path, help="jsonl, JSON, csv or tsv, also .gz; or parquet; or a folder")
+    corpus.add_argument("out", type=Path, help="the folder to write, of documents a .jsonl; given as data.corpus")
+    corpus.add_argument("--words", type=int, default=Window().words, help="of a passage of documents (default: 100)")
+    corpus.add_argument(
+        "--overlap", type=int, default=Window().overlap, help="words shared with the next (default: 20)"
+    )
     corpus.set_defaults(command=_corpus)
 
     feedback = commands.add_parser("from-feedback", help="thumbs of the served agent -> parquet")
@@ -121,6 +127,12 @@ def _feedback(known: argparse.Namespace) -> None:
 
 def _corpus(known: argparse.Namespace) -> None:
     start = time.perf_counter()
+    if known.source.is_dir():
+        found = prepare_documents(known.source, known.out, Window(known.words, known.overlap))
+        seconds = time.perf_counter() - start
+        log.info("%s: %d of %d files read in %.0f s", known.source, found.read, found.files, seconds)
+        log.info("%s: %d passages, %d repeated ones left out", known.out, found.passages, found.repeated)
+        return
     store, tally = prepare_corpus(known.source, known.out, skip_bad=known.skip_bad)
     say_rows("corpus", known.source, tally)
     seconds = time.perf_counter() - start

@@ -219,6 +219,21 @@ def test_a_packed_wiki_18_becomes_a_store_that_serves(tmp_path: Path) -> None:
     assert store.by_id("1").title == "B"
 
 
+def test_a_folder_of_documents_becomes_a_corpus_file_that_becomes_a_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "leave.md").write_text(f"# Leave\n{'word ' * 30}", encoding="utf-8")
+    with caplog.at_level(logging.INFO):
+        assert run("corpus", tmp_path / "documents", tmp_path / "c.jsonl", "--words", "20", "--overlap", "5") == 0
+    assert f"{tmp_path}/c.jsonl: 2 passages, 0 repeated ones left out" in caplog.text
+    assert run("corpus", tmp_path / "c.jsonl", tmp_path / "store") == 0
+    assert [document.id for document in load_corpus(tmp_path / "store")] == [
+        "leave.md#line=2",
+        "leave.md#line=2&part=2",
+    ]
+
+
 def test_a_duplicate_id_of_a_corpus_is_named_by_its_lines_or_skipped(tmp_path: Path) -> None:
     source = passages(tmp_path / "c.jsonl.gz", ("0", '"A"\nOne.'), ("1", '"B"\nTwo.'), ("0", '"C"\nThree.'))
     with pytest.raises(DataError, match=r"c.jsonl.gz, line 3: id '0' was already used in .*c.jsonl.gz, line 1; "):
