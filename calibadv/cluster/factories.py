@@ -15,7 +15,8 @@ from calibadv.config import Config
 from calibadv.methods import Method
 from calibadv.rewards.outcome import Outcome, make_outcome
 from calibadv.rollout.agent import Limits
-from calibadv.rollout.dialogues.chat import SEARCH_TOOL, ChatDialogue
+from calibadv.rollout.dialogues.chat import ChatDialogue
+from calibadv.rollout.dialogues.chat_writer import SEARCH_TOOL
 from calibadv.rollout.dialogues.hermes import HermesDialogue
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.dialogues.template import TemplateDialogue

@@ -13,7 +13,8 @@ from typing import Any
 
 from calibadv.rollout.chat_template import Message, messages_of
 from calibadv.rollout.dialogues.call_syntax import CallSyntax
-from calibadv.rollout.dialogues.chat import PROBE, ChatDialogue, parting, think
+from calibadv.rollout.dialogues.chat import ChatDialogue
+from calibadv.rollout.dialogues.chat_writer import PROBE, parting, think
 from calibadv.rollout.protocols import Call
 
 _TOOLS = """\
@@ -36,19 +37,19 @@ class HermesDialogue(ChatDialogue):
     """Calls as Hermes models write them, in any chat template."""
 
     syntax = CallSyntax("<tool_call>", "</tool_call>")
-    _given_tools: Sequence[Mapping[str, Any]] = ()
-    _keeps_thoughts = True  # a template that does not is refused
+    given_tools: Sequence[Mapping[str, Any]] = ()
+    keeps_thoughts = True  # a template that does not is refused
     _instead = "use rollout.dialogue 'tags', which needs no more than a user's message"
 
-    def _head(self, content: str) -> list[Message]:
+    def head(self, content: str) -> list[Message]:
         signatures = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in self.tools)
         system = f"{self.system}\n\n" if self.system else ""
         return messages_of(content, system + _TOOLS.format(signatures=signatures))
 
-    def _turn(self, thought: str, calls: Sequence[Call]) -> Message:
+    def turn(self, thought: str, calls: Sequence[Call]) -> Message:
         return {"role": "assistant", "content": _written(thought, calls)}
 
-    def _replies(self, texts: Sequence[str]) -> list[Message]:
+    def replies(self, texts: Sequence[str]) -> list[Message]:
         content = "\n".join(f"<tool_response>\n{text}\n</tool_response>" for text in texts)
         return [{"role": "user", "content": content}]
 
@@ -56,7 +57,7 @@ class HermesDialogue(ChatDialogue):
     def call_end(self) -> str:
         """What the template writes behind an assistant's message. ValueError where that is not left as it is."""
         content = _written("Nairobi", [PROBE])
-        text = self._write([*self._head("Lisbon"), {"role": "assistant", "content": content}])
+        text = self.written([*self.head("Lisbon"), {"role": "assistant", "content": content}])
         if content not in text:
             begins = max(range(len(content)), key=lambda n: content[:n] in text and n)
             place = text.find(content[:begins])

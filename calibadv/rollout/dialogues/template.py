@@ -12,7 +12,8 @@ from typing import Any
 
 from calibadv.rollout.chat_template import Message, messages_of, parts_at
 from calibadv.rollout.dialogues.call_syntax import CallSyntax, learned
-from calibadv.rollout.dialogues.chat import PROBE, ChatDialogue, think
+from calibadv.rollout.dialogues.chat import ChatDialogue
+from calibadv.rollout.dialogues.chat_writer import PROBE, think
 from calibadv.rollout.protocols import Call
 
 _THOUGHT = "Nairobi"
@@ -41,20 +42,20 @@ class TemplateDialogue(ChatDialogue):
         return self._learned.end
 
     @property
-    def _keeps_thoughts(self) -> bool:
+    def keeps_thoughts(self) -> bool:
         return self._learned.field is not None
 
     @property
-    def _given_tools(self) -> Sequence[Mapping[str, Any]]:
+    def given_tools(self) -> Sequence[Mapping[str, Any]]:
         return self.tools
 
-    def _head(self, content: str) -> list[Message]:
+    def head(self, content: str) -> list[Message]:
         return messages_of(content, self.system)
 
-    def _turn(self, thought: str, calls: Sequence[Call]) -> Message:
+    def turn(self, thought: str, calls: Sequence[Call]) -> Message:
         return _message(thought, calls, self._learned.field)
 
-    def _replies(self, texts: Sequence[str]) -> list[Message]:
+    def replies(self, texts: Sequence[str]) -> list[Message]:
         return [
             {"role": "tool", "name": PROBE.tool, "tool_call_id": _id(number), "content": text}
             for number, text in enumerate(texts)
@@ -62,10 +63,10 @@ class TemplateDialogue(ChatDialogue):
 
     @cached_property
     def _learned(self) -> _Learned:
-        head = self._head("Lisbon")
-        before = self._write(head, opened=True)
+        head = self.head("Lisbon")
+        before = self.written(head, opened=True)
         for field in (*_FIELDS, None):
-            text = self._write([*head, _message(_THOUGHT if field else "", [PROBE], field)])
+            text = self.written([*head, _message(_THOUGHT if field else "", [PROBE], field)])
             if field and _THOUGHT not in text:
                 continue
             begins = parts_at(before, text)
@@ -75,7 +76,7 @@ class TemplateDialogue(ChatDialogue):
                     said = text[begins : text.index(_THOUGHT) + len(_THOUGHT)]
                     raise ValueError(f"it writes a thought as {said!r}, expected it between <think> and </think>")
                 begins = closed + len("</think>")
-            if (found := learned(text, PROBE, begins, self._plain_end)) is None:
+            if (found := learned(text, PROBE, begins, self.plain_end)) is None:
                 raise ValueError(f"it writes a call as {text[begins:]!r}, in which no JSON holds name and arguments")
             syntax, _, end = found
             return _Learned(syntax, text[end:], field)
