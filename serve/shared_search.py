@@ -22,9 +22,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from calibadv.cluster.names import ray_name
 from calibadv.cluster.shipped import shipped_factory
+from calibadv.kept_answers import Engine
 from calibadv.rollout.protocols import SearchFailed, SearchFn
 from calibadv.search.client import RetryingSearch
-from calibadv.search.ledger import Engine, Ledger
+from calibadv.search.ledger import Ledger
 from calibadv.search.recorded import RecordedSearch, recorded_search
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document

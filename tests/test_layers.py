@@ -34,6 +34,7 @@ views                         what a terminal shows
 memory                        what a run needs of a machine
 checkpoints tracking          what a run is resumed from; what is kept of it
 config                        one tree of settings
+authoring                     questions that a model writes from a corpus
 methods diagnostics           a method is data; a step in numbers
 search                        a query's documents
 data pocket                   questions and documents; a small world with its policy
@@ -43,7 +44,7 @@ surrogates correction         what an update climbs; where learner and engine di
 tags micro_batches losses collapse
 batching                      which rollout trains in which update
 dealing                       which learner trains what
-types section files tables json_lines http_client model_source unspaced user_code
+types section files tables json_lines kept_answers http_client model_source unspaced user_code
 nearest                       the word that was meant
 """
 LEVEL = {

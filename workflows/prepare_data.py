@@ -36,7 +36,12 @@ log = logging.getLogger("workflows.prepare_data")  # also when this file is __ma
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: written. Raises `DataError` for what cannot be read."""
-    known = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["questions"] and any(word.partition("=")[0] == "--from" for word in given):
+        from workflows.questions_from import main as questions_from
+
+        return questions_from(given[1:])
+    known = _parser().parse_args(given)
     command: Callable[[argparse.Namespace], None] = known.command
     command(known)
     return 0
@@ -46,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="questions|paper|corpus|from-feedback")
 
-    questions = commands.add_parser("questions", help="one question set -> parquet")
+    questions = commands.add_parser(
+        "questions",
+        help="one question set -> parquet; --from CORPUS: a model writes them",
+        epilog="A model writes them from a corpus: questions --from CORPUS OUT --judge URL …",
+    )
     questions.add_argument("source", help="a file, or a data set of FlashRAG's collection on the hub, e.g. hotpotqa")
     questions.add_argument("out", type=Path, help="the parquet file to write")
     questions.add_argument("--name", help="the data set, the first part of every id (default: by the source)")

@@ -70,6 +70,8 @@ class Reply:
 
     text: str | None  # None: it failed
     seconds: float  # from the first attempt to the end, without the wait for a free place
+    prompt_tokens: int | None = None  # as the endpoint counts them; None where it does not say
+    completion_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +110,16 @@ class Judge:
     async def _ask(self, prompt: str) -> Reply:
         async with self._places:
             started = time.monotonic()
-            text = None
+            text, used = None, None
             try:
-                text = await self._text(prompt)
+                text, used = await self._text(prompt)
             except Exception as error:  # whatever an endpoint may answer with: training goes on without it
                 self._warn(error)
-            return Reply(text, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            return Reply(text, seconds, _count(used, "prompt_tokens"), _count(used, "completion_tokens"))
 
-    async def _text(self, prompt: str) -> str:
+    async def _text(self, prompt: str) -> tuple[str, object]:
+        """What the model said, and what it took."""
         endpoint = self._endpoint
         # The client's time-out is one of silence; a reply that trickles in has to end as well.
         async with asyncio.timeout((endpoint.retries + 1) * (endpoint.timeout_s + LONGEST_PAUSE_S)):
@@ -123,7 +127,7 @@ class Judge:
                 model=endpoint.model, messages=[{"role": "user", "content": prompt}], temperature=0.0
             )
         content = completion.choices[0].message.content
-        return content if isinstance(content, str) else ""  # the client checks no types
+        return content if isinstance(content, str) else "", completion.usage  # the client checks no types
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
@@ -137,6 +141,11 @@ class Judge:
                 error,
                 self._failed,
             )
+
+
+def _count(used: object, what: str) -> int | None:
+    number = getattr(used, what, None)
+    return number if isinstance(number, int) and number >= 0 else None
 
 
 def judged_steps(endpoint: Endpoint) -> Callable[[], TurnScorer]:

@@ -83,7 +83,7 @@ def step_prompt(question: Question, query: str, documents: Sequence[Document]) -
         question=quoted(question.text),
         answers=_answers(question),
         query=quoted(query),
-        documents="\n".join(_listed(documents)),
+        documents="\n".join(listed(documents)),
     )
 
 
@@ -95,7 +95,7 @@ def trajectory_prompt(question: Question, trajectory: Trajectory, documents: Map
         lines.append(f"Thought: {quoted(think_text(turn.text))}")
         if step in numbers:
             lines.append(f"Search {numbers[step]}: {quoted(turn.query or '')}")
-            lines += _listed([documents[doc] for doc in turn.doc_ids])
+            lines += listed([documents[doc] for doc in turn.doc_ids])
     lines.append(f"Answer: {quoted(trajectory.answer or '(none)')}")
     return TRAJECTORY_PROMPT.format(
         question=quoted(question.text), answers=_answers(question), steps="\n".join(lines), count=len(numbers)
@@ -151,7 +151,8 @@ def _answers(question: Question) -> str:
     return quoted(" | ".join(question.golden_answers))
 
 
-def _listed(documents: Sequence[Document]) -> list[str]:
+def listed(documents: Sequence[Document]) -> list[str]:
+    """A line a document, numbered from 1."""
     return [f"Doc {i}(Title: {quoted(d.title)}) {quoted(d.text)}" for i, d in enumerate(documents, start=1)]
 
 

@@ -1,176 +1,19 @@
-"""A file of what a search engine has answered: (engine, query) -> documents, in SQLite.
-
-An answer is kept once and for good: whoever asks the same engine the same query later, in another step, run or study,
-has the documents that the first one had. Failures are never kept. Answers of several engines share one file.
-
-Processes of one host may open a file at the same time (SQLite's write-ahead log). Hosts may not: its locks are shared
-memory. On a network file system one process has the file for itself, and another is refused.
-"""
+"""What search engines have answered, in a file (`search.ledger`): (engine, query) -> documents, once and for good."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sqlite3
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
-import psutil
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
-
+from calibadv.kept_answers import Engine, KeptAnswers, Mode
 from calibadv.types import Document
 
-logger = logging.getLogger(__name__)
 
-Mode = Literal["record", "replay"]
-Engine = Mapping[str, Any]
-"""What decides an engine's answers beside the query, as JSON."""
-
-BUSY_S = 30.0  # that a write waits for another process's
-_APPLICATION = 0x43414C42  # marks a file as ours, beside the schema's version
-_VERSION = 1
-_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs", "fuse.gcsfuse", "9p")
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS engines (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS answers (
-    engine INTEGER NOT NULL REFERENCES engines, query TEXT NOT NULL, documents TEXT NOT NULL, asked_at TEXT NOT NULL,
-    UNIQUE (engine, query)
-);
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {_VERSION};
-COMMIT;
-"""
-
-
-class Ledger:
-    """The answers of one engine. ValueError for a file that cannot be one, or that another host has.
-
-    `replay` opens a file that must be there, holds answers of this engine, and is not written to.
-    """
+class Ledger(KeptAnswers[tuple[Document, ...]]):
+    """The documents that one engine has given."""
 
     def __init__(self, path: Path, engine: Engine, mode: Mode = "record", *, alone: bool | None = None) -> None:
-        """`alone`: no other process may have the file; by default where it lies on a network file system."""
-        self._path, self._identity = path, canonical(engine)
-        if mode == "replay" and not path.is_file():
-            raise ValueError(f"search.ledger = {str(path)!r} is not there, and search.ledger_mode = 'replay' needs one")
-        if mode == "record":
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._unwritten: dict[str, tuple[Document, ...]] = {}
-        try:
-            self._file = _open(path, mode, on_network(path) if alone is None else alone)
-            self._engine = self._number(mode)
-        except sqlite3.Error as error:
-            taken = "locked" in str(error) or "busy" in str(error)
-            why = "another process has it, and it lies on a network file system" if taken else str(error)
-            remedy = "give each run a file of its own there, or one on a local disk" if taken else "name another file"
-            raise ValueError(f"search.ledger = {str(path)!r} cannot be opened: {why}; {remedy}") from error
-
-    def find(self, query: str) -> tuple[Document, ...] | None:
-        """The documents that the engine gave for the query; None where it was not asked."""
-        if query in self._unwritten:
-            return self._unwritten[query]
-        row = self._file.execute(
-            "SELECT documents FROM answers WHERE engine = ? AND query = ?", (self._engine, query)
-        ).fetchone()
-        return None if row is None else _read(row[0])
-
-    def keep(self, query: str, documents: tuple[Document, ...]) -> tuple[Document, ...]:
-        """The documents that are recorded for the query now: these, or those of whoever was first.
-
-        Where the file takes nothing (a full disk) they wait in memory and are written with a later one.
-        """
-        self._unwritten[query] = documents
-        asked_at = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [(self._engine, asked, _written(found), asked_at) for asked, found in self._unwritten.items()]
-        try:
-            with self._file:
-                self._file.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
-        except sqlite3.OperationalError as error:
-            if len(self._unwritten) == 1:
-                logger.warning("%s cannot be written (%s): its answers wait in memory", self._path, error)
-            return documents
-        self._unwritten.clear()
-        found = self.find(query)
-        assert found is not None
-        return found
-
-    def count(self) -> int:
-        """Answers of this engine in the file."""
-        (number,) = self._file.execute("SELECT COUNT(*) FROM answers WHERE engine = ?", (self._engine,)).fetchone()
-        return int(number)
-
-    def close(self) -> None:
-        """Closes the file; the last process to do so leaves one file without a log beside it."""
-        self._file.close()
-
-    def _number(self, mode: Mode) -> int:
-        if mode == "record":
-            with self._file:
-                self._file.execute("INSERT OR IGNORE INTO engines (identity) VALUES (?)", (self._identity,))
-        known = dict(self._file.execute("SELECT identity, id FROM engines").fetchall())
-        if self._identity not in known:
-            raise ValueError(
-                f"search.ledger = {str(self._path)!r} has no answer of this engine, {self._identity}; it has some of: "
-                f"{'; '.join(known) or 'none'}. Mend what differs, or say with search.ledger_engine that it is the same"
-            )
-        return int(known[self._identity])
-
-
-def canonical(engine: Engine) -> str:
-    """The engine as one text, the same for equal engines."""
-    return json.dumps(engine, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def on_network(path: Path) -> bool:
-    """Whether the file's disk is another machine's, as far as this system tells."""
-    whole = path.absolute()
-    mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
-    kind = next((mounts[folder] for folder in (whole, *whole.parents) if folder in mounts), "")
-    return kind.startswith(_NETWORK)
-
-
-def _open(path: Path, mode: Mode, alone: bool) -> sqlite3.Connection:
-    parameters = "rwc"
-    if mode == "replay":
-        parameters = "ro" if os.access(path.parent, os.W_OK) else "ro&immutable=1"
-    uri = f"{path.absolute().as_uri()}?mode={parameters}"
-    busy_s = 0.5 if alone else BUSY_S
-    file = sqlite3.connect(uri, uri=True, timeout=busy_s, check_same_thread=False)
-    # To switch a new file to its log SQLite does not wait for others who do the same.
-    patient = Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, sqlite3.OperationalError) and "locked" in str(error)),
-        stop=stop_after_delay(busy_s),
-        wait=wait_random(0.01, 0.1),
-        reraise=True,
-    )
-    try:
-        patient(_prepare, file, path, mode, alone)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _prepare(file: sqlite3.Connection, path: Path, mode: Mode, alone: bool) -> None:
-    if alone and mode == "record":
-        file.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the log's first use: then it needs no shared memory
-    # Tables first: whoever creates the file meanwhile makes both at once.
-    (tables,) = file.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
-    (application,) = file.execute("PRAGMA application_id").fetchone()
-    (version,) = file.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION and (tables or mode == "replay"):
-        raise ValueError(f"search.ledger = {str(path)!r} is another program's database: name another file")
-    if application == _APPLICATION and version != _VERSION:
-        raise ValueError(f"search.ledger = {str(path)!r} is of version {version}, expected {_VERSION}: name another")
-    if mode == "record":
-        file.execute("PRAGMA journal_mode = WAL")
-        file.execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing
-        if application != _APPLICATION:
-            file.executescript(_SCHEMA)
+        super().__init__(path, engine, mode, called="search.ledger", to_text=_written, of_text=_read, alone=alone)
 
 
 def _written(documents: tuple[Document, ...]) -> str:

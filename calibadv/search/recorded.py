@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from calibadv.kept_answers import Engine
 from calibadv.rollout.protocols import SearchFailed, SearchFn
 from calibadv.search.client import RetryingSearch
 from calibadv.search.json_api import SHIPPED, api_of
-from calibadv.search.ledger import Engine, Ledger
+from calibadv.search.ledger import Ledger
 from calibadv.search.limits import Limits
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides

@@ -15,9 +15,8 @@ from calibadv.rewards.answer import normalise
 from calibadv.rollout.agent import Agent, Limits
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import Generation, Sampling, SearchFn, StopReason
-from calibadv.search.pipeline import SearchPipeline
 from calibadv.tags import PRE_THINK
-from calibadv.types import Document, IntArray, Question, Trajectory, Turn, TurnKind
+from calibadv.types import IntArray, Question, Trajectory, Turn, TurnKind
 
 
 class Outcome(StrEnum):
@@ -77,15 +76,6 @@ async def gold_trajectory(
     agent = Agent(dialogue, policy, search, limits)
     trajectory = await agent.roll(question, temperature=0.0, seed_of_turn=lambda _: 0)
     return trajectory, policy.read_answer
-
-
-def searching(pipeline: SearchPipeline) -> SearchFn:
-    """The pipeline as a rollout's search, in this process."""
-
-    async def search(query: str) -> tuple[Document, ...]:
-        return pipeline.search_batch([query])[0]
-
-    return search
 
 
 async def _form(

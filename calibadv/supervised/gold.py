@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,8 @@ from calibadv.rllib.model_folder import write_model_folder
 from calibadv.rllib.policy import load_causal_lm
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import SearchFn
-from calibadv.search.build import build_pipeline
-from calibadv.search.recorded import engine_of, recorded_search
-from calibadv.search.remote import http_search
-from calibadv.search.tool import load_tool, tool_search
-from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations, searching
+from calibadv.search.here import search_here
+from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations
 from calibadv.supervised.training import GoldRecipe, History, train
 from calibadv.types import Question
 
@@ -131,7 +127,9 @@ async def _demonstrations(
             f"{len(both)} questions of --held-out {request.held_out} are trained on too, e.g. {min(both)!r}: "
             "prepare_data.py questions --hold-out N makes two files that share none"
         )
-    search = _search(request)  # a server's client belongs to the event loop that it is made in
+    config = request.config
+    documents = () if config.search.elsewhere else load_corpus(request.corpus)
+    search = search_here(config.search, documents, config.run.cache)
     shown, counts = await _shown(request, questions, source, search)
     if not shown:
         raise ValueError(
@@ -150,19 +148,6 @@ def _questions(request: GoldRequest, path: Path) -> list[Question]:
     questions = load_questions(path, tokens=tokens, tally=tally)
     say_rows("questions", path, tally, tokens)
     return questions[: request.limit]
-
-
-def _search(request: GoldRequest) -> SearchFn:
-    """The search that the rollouts will ask: the server that `search.url` names, or the recipe's in this process."""
-    config = request.config
-    if config.search.elsewhere:
-        ask = (
-            partial(tool_search, config.search, load_tool(config.search))
-            if config.search.tool
-            else (partial(http_search, config.search))
-        )
-        return recorded_search(config.search, ask, engine_of(config.search, "")) if config.search.together else ask()
-    return searching(build_pipeline(load_corpus(request.corpus), config.search, config.run.cache / "search"))
 
 
 async def _shown(

@@ -73,8 +73,10 @@ class Handler(BaseHTTPRequestHandler):
 DRIP = "a reply that never ends"
 
 
-def reply(text: object) -> str:
+def reply(text: object, usage: tuple[object, object] | None = None) -> str:
+    """`usage`: tokens of the prompt and of the text, as the server counts them."""
     message = {"role": "assistant", "content": text}
+    used = {} if usage is None else {"usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]}}
     return json.dumps(
         {
             "id": "1",
@@ -82,5 +84,6 @@ def reply(text: object) -> str:
             "created": 0,
             "model": "judge",
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            **used,
         }
     )

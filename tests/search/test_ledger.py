@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.search.ledger import Ledger, on_network
+from calibadv.kept_answers import on_network
+from calibadv.search.ledger import Ledger
 from calibadv.types import Document
 
 ENGINE = {"url": "http://127.0.0.1:9/find", "top_k": 3}

@@ -1,0 +1,1 @@
+"""Questions that a model writes from a corpus, each checked by the search and by the model itself."""
