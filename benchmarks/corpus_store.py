@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,7 +35,6 @@ HEADER = (
 RULE = "|---:|---:|---:|---:|---:|---:|---:|---:|"
 
 _TEXT_CHARS = 630  # of a passage of 100 words, as in wiki-18
-_LOOK_UPS = 20_000
 _MB = 2**20
 
 T = TypeVar("T")
@@ -64,12 +63,19 @@ class LookUpCost:
     mapped_bytes: int
 
 
-def benchmark_row(folder: Path, passages: int) -> str:
+def fresh_process() -> Executor:
+    """A process of its own for each part, whose memory is that part's alone."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+
+def benchmark_row(
+    folder: Path, passages: int, *, look_ups: int = 20_000, process_of: Callable[[], Executor] = fresh_process
+) -> str:
     """A row of the Markdown table of `HEADER` for a generated corpus of that many passages, written into `folder`."""
-    with _fresh_process() as process:
+    with process_of() as process:
         build = process.submit(build_generated, folder, passages).result()
-    with _fresh_process() as process:
-        cost = process.submit(look_up, folder).result()
+    with process_of() as process:
+        cost = process.submit(look_up, folder, look_ups).result()
     by_id, by_row = (" / ".join(f"{1e6 * seconds:.1f}" for seconds in pair) for pair in (cost.by_id_s, cost.by_row_s))
     return (
         f"| {passages:,} | {build.disk_bytes / 1e9:.2f} | {build.seconds:.0f} | {build.peak_bytes / _MB:.0f} "
@@ -95,14 +101,14 @@ def build_generated(folder: Path, passages: int) -> BuildCost:
     return BuildCost(seconds, _memory("VmHWM"), sum(store.manifest.sizes.values()))
 
 
-def look_up(folder: Path) -> LookUpCost:
-    """The cost of random look-ups in a store of `generated`, each timed by itself."""
+def look_up(folder: Path, look_ups: int) -> LookUpCost:
+    """The cost of so many random look-ups in a store of `generated`, each timed by itself."""
     start = time.perf_counter()
     store = CorpusStore(folder)
     open_s = time.perf_counter() - start
     rng = random.Random(1)
-    rows = [rng.randrange(len(store)) for _ in range(_LOOK_UPS)]
-    ids = [f"passage-{rng.randrange(len(store))}" for _ in range(_LOOK_UPS)]
+    rows = [rng.randrange(len(store)) for _ in range(look_ups)]
+    ids = [f"passage-{rng.randrange(len(store))}" for _ in range(look_ups)]
     by_id, by_row = _percentiles(store.by_id, ids), _percentiles(store.__getitem__, rows)
     return LookUpCost(open_s, by_id, by_row, _memory("RssAnon"), _memory("RssFile"))
 
@@ -123,11 +129,7 @@ def _memory(field: str) -> int:
     return int(fields[field].split()[0]) * 1024
 
 
-def _fresh_process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, row_of: Callable[[Path, int], str] = benchmark_row) -> int:
     """0: measured; the row is on standard output."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corpus_store", description=__doc__)
     parser.add_argument("--passages", type=int, default=1_000_000)
@@ -136,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if known.passages < 1:
         raise ValueError(f"--passages {known.passages}; expected at least 1")
     with tempfile.TemporaryDirectory() as temporary:
-        row = benchmark_row(known.folder or Path(temporary) / "store", known.passages)
+        row = row_of(known.folder or Path(temporary) / "store", known.passages)
     sys.stdout.write(f"{HEADER}\n{RULE}\n{row}\n")
     return 0
 

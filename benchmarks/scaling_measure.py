@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,28 +25,6 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 LEARNER = "_WrappedExecutable"  # what Ray calls a learner's process: Ray Train's wrapper of RLlib's class
-POLL_S = 1.0
-
-
-def measure(
-    folder: Path, *, steps: int, questions: int, limit_s: float, cases: Sequence[Case] = CASES
-) -> list[dict[str, Any]]:
-    """What was measured of each case, in order. A case whose file is there with the same settings is not run again.
-
-    A case that fails or takes longer than `limit_s` raises ValueError; those before it are kept.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for case in cases:
-        given = settings_of(case, steps=steps, questions=questions)
-        file = folder / f"{case.name}.json"
-        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if kept.get("settings") != given:
-            logger.info("%s: %d steps", case.name, steps)
-            kept = run_case(case, given, folder.absolute(), limit_s) | {"machine": machine()}
-            write_text(file, json.dumps(kept, indent=1) + "\n")
-        results.append(kept)
-    return results
 
 
 def run_case(case: Case, given: Mapping[str, Any], folder: Path, limit_s: float) -> dict[str, Any]:
@@ -73,6 +51,33 @@ def run_case(case: Case, given: Mapping[str, Any], folder: Path, limit_s: float)
     return measured(case, given, read_json_lines(folder / "runs" / case.name / "metrics.jsonl"), list(peaks.values()))
 
 
+def measure(
+    folder: Path,
+    *,
+    steps: int,
+    questions: int,
+    limit_s: float,
+    cases: Sequence[Case] = CASES,
+    run: Callable[[Case, Mapping[str, Any], Path, float], dict[str, Any]] = run_case,
+) -> list[dict[str, Any]]:
+    """What was measured of each case, in order. A case whose file is there with the same settings is not run again.
+
+    A case that fails or takes longer than `limit_s` raises ValueError; those before it are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for case in cases:
+        given = settings_of(case, steps=steps, questions=questions)
+        file = folder / f"{case.name}.json"
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if kept.get("settings") != given:
+            logger.info("%s: %d steps", case.name, steps)
+            kept = run(case, given, folder.absolute(), limit_s) | {"machine": machine()}
+            write_text(file, json.dumps(kept, indent=1) + "\n")
+        results.append(kept)
+    return results
+
+
 @contextmanager
 def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Ends the run with its body: politely, so that it takes its own Ray down, and at last by force."""
@@ -89,7 +94,7 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 @contextmanager
-def learner_peaks(pid: int) -> Iterator[dict[int, int]]:
+def learner_peaks(pid: int, poll_s: float = 1.0) -> Iterator[dict[int, int]]:
     """Bytes of the largest resident memory of each learner below process `pid` so far, by its id.
 
     The kernel keeps that peak itself (VmHWM), so that looking now and then misses only the last moments. Empty where
@@ -99,7 +104,7 @@ def learner_peaks(pid: int) -> Iterator[dict[int, int]]:
     done = threading.Event()
 
     def look() -> None:
-        while not done.wait(POLL_S):
+        while not done.wait(poll_s):
             with suppress(psutil.Error):
                 for child in psutil.Process(pid).children(recursive=True):
                     with suppress(psutil.Error, OSError):

@@ -18,7 +18,7 @@ import io
 import logging
 import pickle
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -32,14 +32,25 @@ _HEAD = 8  # bytes of the serial number
 _WRITING = -1
 
 
-class DeviceCopy:
-    """A learner's buffers on `device`. One failure, e.g. for want of memory, is said once and ends it for good."""
+def handle_of(buffer: torch.Tensor) -> bytes:
+    """The handle by which another process of this machine maps the buffer."""
+    file = io.BytesIO()
+    ForkingPickler(file).dump(buffer)
+    return file.getvalue()
 
-    def __init__(self, device: torch.device) -> None:
+
+class DeviceCopy:
+    """A learner's buffers on `device`. One failure, e.g. for want of memory, is said once and ends it for good.
+
+    `handle`: what another process finds a buffer by.
+    """
+
+    def __init__(self, device: torch.device, handle: Callable[[torch.Tensor], bytes] = handle_of) -> None:
         # "cuda" has no number, and handles are of one.
         self._device = torch.empty(0, device=device).device
         self._buffers: list[torch.Tensor] = []
         self._handles: list[bytes] = []
+        self._handle = handle
         self._chunks = 0
         self._usable = True
 
@@ -76,7 +87,7 @@ class DeviceCopy:
         if self._chunks == len(self._buffers):
             buffer = torch.empty(_HEAD + len(chunk), dtype=torch.uint8, device=self._device)
             _serial_of(buffer).fill_(_WRITING)
-            self._handles.append(_handle(buffer))
+            self._handles.append(self._handle(buffer))
             self._buffers.append(buffer)
         buffer = self._buffers[self._chunks]
         if len(buffer) != _HEAD + len(chunk):
@@ -117,12 +128,6 @@ def read(copy: SharedCopy, chunk: int) -> torch.Tensor:
 
 def _serial_of(buffer: torch.Tensor) -> torch.Tensor:
     return buffer[:_HEAD].view(torch.int64)
-
-
-def _handle(buffer: torch.Tensor) -> bytes:
-    file = io.BytesIO()
-    ForkingPickler(file).dump(buffer)
-    return file.getvalue()
 
 
 def _synchronise(device: torch.device) -> None:

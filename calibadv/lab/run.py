@@ -29,7 +29,13 @@ class Ended:
     cpu_seconds: float
 
 
-def run_in(folder: Path, run: LabRun, tell: Callable[[Metrics], None] = lambda _: None) -> Ended:
+def run_in(
+    folder: Path,
+    run: LabRun,
+    tell: Callable[[Metrics], None] = lambda _: None,
+    *,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+) -> Ended:
     """Makes the run in `folder`, or goes on where its newest checkpoint is; a finished one is only read.
 
     ValueError where the folder holds a run of other settings.
@@ -60,7 +66,7 @@ def run_in(folder: Path, run: LabRun, tell: Callable[[Metrics], None] = lambda _
             if all(r["reward/mean"] == 0 for r in rows[-run.stop_after_zeros :]) and len(rows) >= run.stop_after_zeros:
                 reason = "zeros"
                 break
-            if number % CHECKPOINT_EVERY == 0:
+            if number % checkpoint_every == 0:
                 _save(folder / STATE, {"step": number, "lab": lab.state()})
     ended = Ended(len(rows), reason, round(time.process_time() - before, 1))
     write_text(folder / DONE, json.dumps(asdict(ended)))

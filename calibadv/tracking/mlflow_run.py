@@ -7,7 +7,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -108,12 +108,13 @@ class MlflowRun:
         uri: str | None = None,
         tags: Mapping[str, str] | None = None,
         first_pause_s: float = 5.0,
+        store: Callable[[Path, Target], MlflowStore] = MlflowStore,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         fresh = Target(experiment, run_name or folder.resolve().name, uri, _tags(tags or {}), begun_ms=_now_ms())
         target = _earlier_target(folder, fresh)
         target.write(folder)
-        self._store = MlflowStore(folder, target)
+        self._store = store(folder, target)
         self._operations, self._lock = Journal(folder / OPERATIONS), threading.Lock()
         self._closed = False
         self._system: SystemMetrics | None = None

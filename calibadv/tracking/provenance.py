@@ -47,9 +47,9 @@ _COLORS = {
 }
 
 
-def provenance() -> dict[str, str]:
-    """MLflow's own tags of user, source and commit; what cannot be found out is left out."""
-    tags = {"mlflow.user": _user(), "mlflow.source.git.commit": _commit()}
+def provenance(root: Path = ROOT) -> dict[str, str]:
+    """MLflow's own tags of user, source and the commit of `root`; what cannot be found out is left out."""
+    tags = {"mlflow.user": _user(), "mlflow.source.git.commit": _commit(root)}
     return {name: value for name, value in tags.items() if value} | {
         "mlflow.source.name": _script() or "calibadv",
         "mlflow.source.type": "LOCAL",
@@ -106,18 +106,18 @@ def _user() -> str:
 
 
 @cache
-def _commit() -> str:
+def _commit(root: Path) -> str:
     """Of the code that runs, "" where it is no checkout; a tree with changes says so."""
     try:
         # A repository around an installed package is somebody else's.
-        if not (ROOT / ".git").exists():
+        if not (root / ".git").exists():
             return ""
-        commit = _git("rev-parse", "HEAD")
-        return commit + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True)
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()

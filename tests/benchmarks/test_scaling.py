@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import scaling_measure as measuring
 from benchmarks.scaling_cases import CASES, HEAD, RECIPE, Case, measured, rows, settings_of
 from benchmarks.scaling_measure import learner_peaks, measure, resident_peak
 from calibadv.config import load_config
@@ -80,26 +80,25 @@ def test_rows_compare_with_the_first_case() -> None:
     assert len(table[0]) == len(HEAD)
 
 
-def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     ran: list[str] = []
 
-    def run_case(case: Case, given: list[str], *_: object) -> dict[str, Any]:
+    def run(case: Case, given: Mapping[str, Any], *_: object) -> dict[str, Any]:
         if len(ran) == 1 and case.engines == 2:
             ran.append("failed")
             raise ValueError("it took too long")
         ran.append(case.name)
         return {"case": case.name, "settings": given}
 
-    monkeypatch.setattr(measuring, "run_case", run_case)
     cases = (Case(1, 1), Case(2, 1))
     with pytest.raises(ValueError, match="too long"):
-        measure(tmp_path, steps=4, questions=16, limit_s=1, cases=cases)
-    results = measure(tmp_path, steps=4, questions=16, limit_s=1, cases=cases)
+        measure(tmp_path, steps=4, questions=16, limit_s=1, cases=cases, run=run)
+    results = measure(tmp_path, steps=4, questions=16, limit_s=1, cases=cases, run=run)
     assert ran == ["engines-1-learners-1", "failed", "engines-2-learners-1"]
     assert [result["case"] for result in results] == [case.name for case in cases]
     assert json.loads((tmp_path / "engines-2-learners-1.json").read_text())["machine"]["cores"] == os.cpu_count()
     # Other settings are another measurement.
-    measure(tmp_path, steps=5, questions=16, limit_s=1, cases=cases[:1])
+    measure(tmp_path, steps=5, questions=16, limit_s=1, cases=cases[:1], run=run)
     assert ran[3:] == ["engines-1-learners-1"]
 
 
@@ -109,12 +108,11 @@ def test_a_resident_peak_is_read_in_bytes() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from Linux's /proc")
-def test_peaks_are_those_of_learners_below_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "POLL_S", 0.05)
+def test_peaks_are_those_of_learners_below_the_process_alone() -> None:
     sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
     learner, other = subprocess.Popen([*sleeping, "ray::_WrappedExecutable.apply"]), subprocess.Popen(sleeping)
     try:
-        with learner_peaks(os.getpid()) as peaks:
+        with learner_peaks(os.getpid(), poll_s=0.05) as peaks:
             deadline = time.monotonic() + 300
             while not peaks and time.monotonic() < deadline:
                 time.sleep(0.05)

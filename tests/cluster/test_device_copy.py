@@ -110,11 +110,8 @@ def test_only_memory_of_this_machine_is_within_reach() -> None:
     assert place(CPU) == shared.place
 
 
-def test_a_copy_that_cannot_be_made_is_said_once_and_left(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(device_copy, "_handle", no_memory)
-    copy = DeviceCopy(CPU)
+def test_a_copy_that_cannot_be_made_is_said_once_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    copy = DeviceCopy(CPU, no_memory)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             copy.begin()
@@ -196,9 +193,8 @@ def test_an_engine_that_comes_late_takes_its_version_from_the_store_and_says_so_
     assert "weights come through the object store, not from host" in record.getMessage()
 
 
-def test_a_copy_that_fails_leaves_the_store_whole(store: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_copy, "_handle", no_memory)
-    packed = chunk_state(WEIGHTS, 40, torch.bfloat16, DeviceCopy(CPU))
+def test_a_copy_that_fails_leaves_the_store_whole(store: dict[Any, Any]) -> None:
+    packed = chunk_state(WEIGHTS, 40, torch.bfloat16, DeviceCopy(CPU, no_memory))
     assert packed.copies == ()
     assert len(store) == len(packed.chunks)
     same(packed)

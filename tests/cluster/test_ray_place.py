@@ -118,7 +118,7 @@ def test_a_user_without_a_home_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Exception]:
     """What Ray's next starts raise, in order; after them it starts."""
     raised: list[Exception] = []
 
@@ -128,7 +128,8 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(local_ray, "prepare", lambda _: None)
+    (tmp_path / "token").write_text("t")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))  # so that nothing of the home's is written
     return raised
 
 

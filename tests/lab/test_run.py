@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 
-from calibadv.lab import run as lab_run
 from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.run import DONE, METRICS, read_metrics, run_in
 from calibadv.lab.settings import LabRun
@@ -113,17 +112,16 @@ def test_stale_weights_sample_as_the_start_did() -> None:
     assert stale_rows[1]["sync/logprob_diff_max"] > 1e-3  # the learner has moved on, the sampler has not
 
 
-def test_a_run_goes_on_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab_run, "CHECKPOINT_EVERY", 2)
+def test_a_run_goes_on_bit_by_bit(tmp_path: Path) -> None:
     run = LabRun(method="lld", steps=6, staleness=1, **TINY)
-    run_in(tmp_path / "straight", run)
+    run_in(tmp_path / "straight", run, checkpoint_every=2)
 
     def stop(row: dict[str, float]) -> None:
         if row["step"] == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in(tmp_path / "broken", run, stop)
+        run_in(tmp_path / "broken", run, stop, checkpoint_every=2)
     assert len(read_metrics(tmp_path / "broken")) == 5
     with (tmp_path / "broken" / METRICS).open("a") as file:
         file.write('{"step": 6, "rew')  # as a crash leaves it

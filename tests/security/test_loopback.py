@@ -58,7 +58,7 @@ def test_every_config_file_of_serve_listens_on_loopback(path: Path) -> None:
     assert yaml.safe_load(path.read_text("utf-8"))["http_options"]["host"] == LOOPBACK
 
 
-def test_a_local_ray_is_told_that_its_node_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_ray_is_told_that_its_node_is_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
     def init(**given: Any) -> None:
@@ -66,7 +66,8 @@ def test_a_local_ray_is_told_that_its_node_is_loopback(monkeypatch: pytest.Monke
 
     # What Ray itself would take; listening on anything else, it listens on every interface.
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(local_ray, "hide", lambda _: None)
+    (tmp_path / "token").write_text("t")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))  # so that nothing of the home's is written
     before = ray_constants.ENABLE_RAY_CLUSTER
     local_ray.init_local_ray(num_cpus=3)
     assert seen.pop("_metrics_export_port") > 0

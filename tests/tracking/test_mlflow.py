@@ -229,20 +229,19 @@ def test_a_dead_server_raises_nothing_and_a_live_store_catches_up_with_the_folde
 
 
 def test_a_store_that_goes_away_in_the_middle_has_every_step_once_when_it_is_back(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     down, tried = threading.Event(), threading.Event()
-    carry_out = MlflowStore._carry_out
 
-    def and_no_answer(*arguments: Any) -> None:
-        carry_out(*arguments)
-        if down.is_set():
-            tried.set()
-            raise ConnectionError("no answer")  # though it was done
+    class WithoutAnswer(MlflowStore):
+        def _carry_out(self, *arguments: Any) -> None:
+            super()._carry_out(*arguments)
+            if down.is_set():
+                tried.set()
+                raise ConnectionError("no answer")  # though it was done
 
-    monkeypatch.setattr(MlflowStore, "_carry_out", and_no_answer)
-    path = runs / "middle"
-    with RunFolder(path) as folder, MlflowRun(path, experiment="middle", first_pause_s=0.01) as run:
+    path, options = runs / "middle", {"first_pause_s": 0.01, "store": WithoutAnswer}
+    with RunFolder(path) as folder, MlflowRun(path, experiment="middle", **options) as run:
         folder.append_metrics(1, {"reward/mean": 0.1})
         assert run.wait_connected(60)
         down.set()

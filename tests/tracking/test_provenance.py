@@ -48,11 +48,8 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
     assert provenance.provenance()["mlflow.user"] == str(os.getuid())
 
 
-def test_code_that_is_no_checkout_has_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    provenance._commit.cache_clear()
-    assert "mlflow.source.git.commit" not in provenance.provenance()
-    provenance._commit.cache_clear()
+def test_code_that_is_no_checkout_has_no_commit(tmp_path: Path) -> None:
+    assert "mlflow.source.git.commit" not in provenance.provenance(tmp_path)
 
 
 def test_every_method_has_a_colour_of_its_own_and_one_of_your_own_always_the_same() -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,12 +252,9 @@ def test_an_empty_passage_is_named_or_skipped(tmp_path: Path) -> None:
     assert len(CorpusStore(tmp_path / "store")) == 1
 
 
-def test_the_benchmark_prints_a_row_of_its_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_benchmark, "_fresh_process", lambda: ThreadPoolExecutor(1))
-    monkeypatch.setattr(store_benchmark, "_LOOK_UPS", 20)
-    assert store_benchmark.main(["--passages", "300", "--folder", str(tmp_path / "store")]) == 0
+def test_the_benchmark_prints_a_row_of_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row_of = partial(store_benchmark.benchmark_row, look_ups=20, process_of=lambda: ThreadPoolExecutor(1))
+    assert store_benchmark.main(["--passages", "300", "--folder", str(tmp_path / "store")], row_of=row_of) == 0
     header, rule, row = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
     assert row.startswith("| 300 |")
