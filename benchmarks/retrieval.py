@@ -51,9 +51,9 @@ def _quality(args: argparse.Namespace, config: SearchConfig, questions: list[Que
 
 
 def _load(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
-    import ray
 
     from benchmarks.retrieval_load import HEAD, load_rows
+    from calibadv.cluster.ending import end_ray
     from calibadv.cluster.local_ray import init_local_ray
 
     # What an agent sends: sub-queries where the data set has them.
@@ -63,7 +63,7 @@ def _load(args: argparse.Namespace, config: SearchConfig, questions: list[Questi
     try:
         rows = load_rows(queries, Path(args.corpus), config, args.callers, args.by, args.seconds, cache_dir)
     finally:
-        ray.shutdown()
+        end_ray()
     return markdown_rows(HEAD, rows)
 
 

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import ray
 from ray import serve
 
+from calibadv.cluster.ending import end_ray
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.http_client import is_loopback
 from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
@@ -117,7 +117,7 @@ def main() -> None:
         interrupted.wait()
     finally:
         stop_search()
-        ray.shutdown()
+        end_ray()
 
 
 if __name__ == "__main__":

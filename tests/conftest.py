@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 import ray
 
+from calibadv.cluster.ending import end_ray
 from calibadv.cluster.local_ray import init_local_ray
 
 # Ray's own is 15, with which its workers have a thirtieth of a core beside whatever else runs here: the other half of
@@ -83,7 +84,7 @@ class SharedRay:
 
     def end(self) -> None:
         if self.folder is not None:
-            ray.shutdown()
+            end_ray()
             self.folder.cleanup()
             self.folder = None
 

@@ -63,6 +63,7 @@ def joined(config: Config) -> Iterator[Cluster]:
     """What the run's cluster says; one that is started here ends with it."""
     import ray
 
+    from calibadv.cluster.ending import end_ray
     from calibadv.cluster.nodes import about_cluster
     from workflows.session import init_ray, wanted_cpus
 
@@ -73,7 +74,7 @@ def joined(config: Config) -> Iterator[Cluster]:
         yield about_cluster(config)
     finally:
         if started:
-            ray.shutdown()
+            end_ray()
 
 
 def parse(arguments: Sequence[str] | None = None) -> Subject:

@@ -46,6 +46,7 @@ def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
     """A factory of search tools for the engines, over an app that answers. Inside a running Ray, that one is used."""
     import ray  # with Serve and RLlib, seconds: only to ask
 
+    from calibadv.cluster.ending import end_ray
     from serve.app import stop_search
     from serve.search_client import search_factory, shared_name
     from serve.shared_search import take_counts
@@ -57,7 +58,7 @@ def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
     with ExitStack() as stack:
         if not joined:
             init_ray(config, max(pool_cpus(model.config) for model in plan.models))
-            stack.callback(ray.shutdown)
+            stack.callback(end_ray)
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)
         asking = open_search(config, plan.corpus, SEARCH_APP)

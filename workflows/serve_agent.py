@@ -62,6 +62,7 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
     with loading():
         import ray
 
+        from calibadv.cluster.ending import end_ray
         from calibadv.training.inputs import corpus_file
         from serve.agent.application import APP, agent_application
         from serve.agent.start import open_http, start_agent
@@ -75,7 +76,7 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
     with ExitStack() as stack:
         if not joined:
             init_ray(config, serving_cpus(config))
-            stack.callback(ray.shutdown)
+            stack.callback(end_ray)
         open_http(config.serve)
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)

@@ -16,6 +16,7 @@ import ray
 import transformers
 
 from calibadv.cluster.coordinator import create_coordinator
+from calibadv.cluster.ending import end_ray
 from calibadv.cluster.job import check_job
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
@@ -58,7 +59,7 @@ def started(
         view.stage("Ray", "the cluster's processes")
         if not joined:
             init_ray(config, wanted_cpus(config))
-            stack.callback(ray.shutdown)
+            stack.callback(end_ray)
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")

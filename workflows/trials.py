@@ -13,10 +13,10 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from calibadv.cluster.ending import end_ray
 from calibadv.config import Config, role
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
@@ -123,7 +123,7 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
         if config.cluster.address != "local":  # a local cluster is stopped whole
             stop_search(app)
     finally:
-        ray.shutdown()
+        end_ray()
 
 
 def trial(

@@ -50,7 +50,7 @@ class StallWatch:
         self._after_s, self._clock, self._thread = after_s, clock, thread
         self._waits: list[_Wait] = []
         self._lock = threading.Lock()
-        self._started = False
+        self._looking: threading.Event | None = None  # set when the last wait is over: then nobody asks Ray any more
 
     @contextmanager
     def waiting(
@@ -68,9 +68,9 @@ class StallWatch:
         wait = _Wait(what, detail, progress, patience, begun_s, begun_s)
         with self._lock:
             self._waits.append(wait)
-            if self._thread and not self._started:
-                self._started = True
-                threading.Thread(target=self._look, name="stall-watch", daemon=True).start()
+            if self._thread and self._looking is None:
+                self._looking = threading.Event()
+                threading.Thread(target=self._look, args=(self._looking,), name="stall-watch", daemon=True).start()
         try:
             yield
         finally:
@@ -78,6 +78,9 @@ class StallWatch:
                 self._waits.remove(wait)
                 if self._waits:  # the end of a wait within another one moved that
                     self._waits[-1].moved_s, self._waits[-1].said = self._clock(), 0
+                elif self._looking:
+                    self._looking.set()
+                    self._looking = None
 
     def now(self) -> Activity | None:
         """What the run waits for at this moment, as the last look found it; None if it waits for nothing."""
@@ -119,10 +122,8 @@ class StallWatch:
             wait.moved_s, wait.said = self._clock(), 0
         wait.seen = seen
 
-    def _look(self) -> None:
-        pause = threading.Event()
-        while True:
-            pause.wait(min(_LOOK_S, self._after_s / 4))
+    def _look(self, over: threading.Event) -> None:
+        while not over.wait(min(_LOOK_S, self._after_s / 4)):
             self.check()
 
 
