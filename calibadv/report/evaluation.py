@@ -87,11 +87,6 @@ def evaluation_of(run: RunFiles) -> Evaluation:
     )
 
 
-def has_interval(estimate: Estimate | None) -> bool:
-    """Whether more than the mean is known."""
-    return estimate is not None and estimate.low < estimate.high
-
-
 def _values(answers: Mapping[str, Prediction], name: str) -> dict[str, float]:
     return {question: float(getattr(answer, name)) for question, answer in answers.items() if not answer.infra_failed}
 
