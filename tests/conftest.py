@@ -29,7 +29,7 @@ TESTS = Path(__file__).parent
 # The longest first, so that where several processes share the tests none is left with one of these at the end.
 LONGEST = [
     TESTS / "integration" / f"test_{name}.py"
-    for name in ("training", "methods", "resume", "compare", "ray_job", "ray_up")
+    for name in ("training", "methods", "resume", "extend", "compare", "ray_job", "ray_up")
 ]
 CPUS = 4
 WITH_RAY = pytest.StashKey[set[Path]]()

@@ -1,18 +1,21 @@
 """Whole runs of `train.py`: where they live, what they are asked, and how two of them are compared.
 
 The torch engine in fp32 and BM25 without reranker: every other part is the default run's own, at a hundredth of its
-size. Each whole run costs about half a minute of starting and stopping Ray.
+size. A command costs 40 seconds of a core, most of them for starting its processes; a run that this process makes on
+the Ray of `local_ray` a third of that. So a command is started where the process is what is tried.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
 import pytest
+import ray
 import torch
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
@@ -85,10 +88,24 @@ class Place:
         return ended(self.start(name, *flags, **more))
 
     def answer(self, name: str, capsys: pytest.CaptureFixture[str], *flags: str, **more: str) -> tuple[int, str]:
-        """Exit code and words of a command that is to start nothing, made in this process."""
-        capsys.readouterr()
-        code = run_command(lambda: main(self.arguments(name, *flags, **more)))
-        return code, "".join(capsys.readouterr())
+        """As `made_here`."""
+        return made_here(self.arguments(name, *flags, **more), capsys)
+
+    def trained(self, name: str, *flags: str, **more: str) -> Path:
+        """The folder of a whole run that this process makes, on the Ray of `local_ray`."""
+        assert ray.is_initialized()
+        assert run_command(lambda: main(self.arguments(name, *flags, **more))) == 0
+        return self.runs / name
+
+
+def made_here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and words of `train.py` in this process: one that is to start nothing, or on the Ray of `local_ray`.
+
+    Ray's processes are in another folder than this one: what they are to find needs a whole path.
+    """
+    capsys.readouterr()
+    code = run_command(lambda: main(arguments))
+    return code, "".join(capsys.readouterr())
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""docs/extend.md and examples/ are true: they train through every real process."""
+"""docs/extend.md and examples/ are true: they train through every real process, as commands and within a program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from calibadv.pocket import policy_path
 from tests.integration.commands import ROOT, ended, ray_folder, start, without_seconds
-from tests.integration.runs import SMALL, lines
+from tests.integration.runs import SMALL, lines, made_here
 from tests.rollout.chat_templates import QWEN3
 
 pytestmark = pytest.mark.integration
@@ -23,6 +23,10 @@ def examples() -> str:
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 6
     return "\n\n".join(blocks)
+
+
+def asked_for(given: dict[str, str]) -> list[str]:
+    return [part for key, value in given.items() for part in (f"--{key}", value)]
 
 
 # The page's search, which says what it was asked, and never gives the same text twice.
@@ -37,18 +41,19 @@ async def moody(query: str, k: int) -> list[dict[str, str]]:
 """
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_that_asks_the_ledger(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = tmp_path / "asked.txt"
     (tmp_path / "mine.py").write_text(examples() + MOODY.format(asked=str(asked)), encoding="utf-8")
     given = SMALL | {
-        "run.folder": "runs",
-        "run.cache": "cache",
+        "run.folder": str(tmp_path / "runs"),
+        "run.cache": str(tmp_path / "cache"),
         "model.path": str(policy_path()),
         "reward.outcome": "mine.py:reward",
         "search.tool": "mine.py:moody",
-        "search.ledger": "ledger.sqlite",
+        "search.ledger": str(tmp_path / "ledger.sqlite"),
         "search.call_price": "0.01",
         "search.concurrency": "4",
         "method.name": "mine.py:method",
@@ -57,19 +62,14 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
         "sentinel.unready": "off",  # three facts answer no question of the pocket world
     }
 
-    def run(**more: str) -> str:
-        arguments = [part for key, value in (given | more).items() for part in (f"--{key}", value)]
-        with ray_folder() as ray:
-            code, output = ended(start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray))
-        assert code == 0, output
-        return output
-
-    output = run()
+    with ray_folder() as ray:
+        code, output = ended(start(ROOT / "workflows" / "train.py", *asked_for(given), cwd=tmp_path, ray=ray))
+    assert code == 0, output
     assert "reward.outcome mine.py:reward: 1 for a right answer to " in output
     assert "answer 1, thrift 0" in output
     assert "learner.surrogate mine.py:surrogate: gradients 1 and -1 at advantages 1 and -1" in output
     assert "search.tool = 'mine.py:moody': " in output
-    assert "search.ledger ledger.sqlite: 0 answers of this engine" in output
+    assert f"search.ledger {tmp_path / 'ledger.sqlite'}: 0 answers of this engine" in output
     folder = tmp_path / "runs" / "method-seed3"
     first, *steps = lines(folder / "metrics.jsonl")
     assert [step["step"] for step in steps] == [1, 2]
@@ -85,7 +85,9 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
     assert sum(step["search/calls"] for step in (first, *steps)) == len(queries) == len(set(queries)) > 0
     assert sum(step["search/cost"] for step in (first, *steps)) == pytest.approx(0.01 * len(queries))
     asked.unlink()
-    run(**{"run.name": "again"})
+    monkeypatch.chdir(tmp_path)
+    code, output = made_here(asked_for(given | {"run.name": "again"}), capsys)
+    assert code == 0, output
     assert not asked.exists()  # not even to try it
     again = tmp_path / "runs" / "again"
     assert without_seconds(lines(again / "rollouts.jsonl")) == without_seconds(rollouts)
@@ -94,16 +96,19 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
         assert step["search/queries"] == step["search/hits"] > 0
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("dialogue", ["hermes", "template"])
-def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(dialogue: str, tmp_path: Path) -> None:
+def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(
+    dialogue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     # The pocket policy knows neither: what its turns are worth is a matter of tests/rollout/test_chat_dialogue.py.
     (tmp_path / "mine.py").write_text(examples(), encoding="utf-8")
     policy = shutil.copytree(policy_path(), tmp_path / "policy")
     (policy / "chat_template.jinja").write_text(QWEN3, encoding="utf-8")
     given = SMALL | {
         "run.name": dialogue,
-        "run.folder": "runs",
-        "run.cache": "cache",
+        "run.folder": str(tmp_path / "runs"),
+        "run.cache": str(tmp_path / "cache"),
         "model.path": str(policy),
         "data.questions_per_step": "2",
         "data.test_questions": "2",
@@ -120,9 +125,8 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(dialogue: str,
         "rollout.max_turn_tokens": "24",
         "rollout.max_tokens": "2000",
     }
-    arguments = [part for key, value in given.items() for part in (f"--{key}", value)]
-    with ray_folder() as ray:
-        code, output = ended(start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray))
+    monkeypatch.chdir(tmp_path)
+    code, output = made_here(asked_for(given), capsys)
     assert code == 0, output
     assert "reward.turns mine.py:turns: 0, 0 for a search and a right answer to " in output
     assert "tool calculate(expression): Gives the value of an arithmetic expression" in output

@@ -10,7 +10,7 @@ import pytest
 
 from calibadv.config.command_line import parse
 from calibadv.training.readiness import Unready
-from tests.integration.commands import ROOT, ended, ray_folder, start
+from tests.integration.runs import made_here
 from tests.training.untaught import untaught
 from workflows import one_run, warm_start
 
@@ -37,7 +37,11 @@ def jsonl(path: Path, records: list[dict[str, object]]) -> str:
     return path.name
 
 
-def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("local_ray")
+def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     questions = [
         {
             "id": str(n),
@@ -48,15 +52,14 @@ def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(tmp_path: Pa
         for n in range(100)
     ]
     given = {
+        "run.cache": str(tmp_path / "cache"),
         "model.path": str(untaught(tmp_path).relative_to(tmp_path)),
         "data.train": jsonl(tmp_path / "train.jsonl", questions[:20]),
         "data.test": jsonl(tmp_path / "test.jsonl", questions[20:]),
         "data.corpus": jsonl(tmp_path / "corpus.jsonl", PASSAGES),
     }
     arguments = [part for key, value in (SMALL | given).items() for part in (f"--{key}", value)]
-    with ray_folder() as ray:
-        process = start(ROOT / "workflows" / "train.py", *arguments, cwd=tmp_path, ray=ray)
-        code, output = ended(process)
+    code, output = made_here(arguments, capsys)
     assert code == one_run.ENDS[Unready], output
     (said,) = [line for line in output.splitlines() if "Teach it first: " in line]
     assert "0 of 64 rollouts are well-formed" in said
