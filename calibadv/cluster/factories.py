@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
@@ -130,8 +131,11 @@ def make_roller(
 
 
 def outcome_of(config: Config) -> Outcome:
-    """The configured outcome reward; a failing one is tried as often again as a failing rollout."""
-    return make_outcome(config.reward.outcome, config.rollout.infra_retries, config.reward.judge)
+    """An engine's outcome reward, as configured; a failing one is tried as often again as a failing rollout."""
+    judge = config.reward.judge
+    if judge is not None:  # so that all engines together keep the bound, whichever of them lives
+        judge = replace(judge, concurrency=judge.concurrency // config.rollout.engines)
+    return make_outcome(config.reward.outcome, config.rollout.infra_retries, judge, config.reward.length_penalty)
 
 
 def roll_group(
@@ -180,7 +184,11 @@ class RollGroup:
         )
 
     async def __call__(self, row: RolloutRow, generate: GenerateFn, version: int) -> RolledGroup:
-        roll = self._roller.train if row.phase is Phase.TRAIN else self._roller.evaluate
-        rolled = await roll(row.question, generate, step=row.step, version=version)
+        if row.spares and (keep := self._method.keep):
+            questions = (row.question, *row.spares)
+            rolled = await self._roller.train_one_of(questions, keep, generate, step=row.step, version=version)
+        else:
+            roll = self._roller.train if row.phase is Phase.TRAIN else self._roller.evaluate
+            rolled = await roll(row.question, generate, step=row.step, version=version)
         whole = row.phase is Phase.TRAIN and self._config.tracking.store_groups == "all"
         return rolled if row.sampled or whole else without_documents(rolled)

@@ -18,6 +18,7 @@ class RolloutRow:
     question: Question
     sampled: bool = False  # its rollouts are written out for people, with the documents that they found
     version: int | None = None  # the policy that it needs at least; None: the step's own, less what may be stale
+    spares: tuple[Question, ...] = ()  # asked one after the other, until a group is one that trains
 
 
 @dataclass(frozen=True, slots=True)

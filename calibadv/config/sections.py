@@ -13,7 +13,8 @@ from calibadv.methods import Method, make_method
 from calibadv.methods.keep import with_keep
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.outcome import JUDGE, make_outcome
-from calibadv.section import Content, Decides, Means, Result, Rollouts, Seconds, Section, Share, Steps, Task
+from calibadv.rewards.overlong import Overlong
+from calibadv.section import Content, Decides, Means, Result, Rollouts, Seconds, Section, Share, Steps, Task, Tokens
 from calibadv.types import TokenUnit
 from calibadv.user_code import names_code
 
@@ -96,13 +97,18 @@ class RewardConfig(Section):
     turns: Result[str] = ""
     """Of each turn, for methods that read such rewards: a function of your own as file.py:name or package.module:name;
     "" = the method's own (docs/extend.md)."""
+    overlong: Result[tuple[Tokens, Tokens] | None] = None
+    """Tokens that a rollout samples: above the first the reward falls, in a line, to overlong_penalty less at the
+    second (DAPO), e.g. [3072, 4096]; none = off."""
+    overlong_penalty: Result[float] = Field(1.0, gt=0, le=1000)
+    """What is taken off the reward of the longest rollouts; 1 in DAPO, whose rewards are 1 and -1."""
     judge_url: Means[str] = ""
     """Address of the judge, an OpenAI-compatible API with its path, e.g. http://127.0.0.1:8000/v1; its key is
     $JUDGE_API_KEY of the engines."""
     judge_model: str = ""
     """Name under which it serves the judge."""
-    judge_concurrency: Means[Rollouts] = 16
-    """Calls in flight from one engine."""
+    judge_concurrency: Means[Rollouts] = 64
+    """Calls in flight over all engines of a run, each of which has an equal share."""
     judge_timeout_s: Means[Seconds] = 30.0
     """Seconds of one attempt."""
     judge_retries: Means[int] = Field(2, ge=0, le=100)
@@ -110,9 +116,15 @@ class RewardConfig(Section):
 
     @model_validator(mode="after")
     def _known(self) -> RewardConfig:
+        penalty = self.length_penalty
         if not names_code(self.outcome):
-            make_outcome(self.outcome, judge=self.judge)
+            make_outcome(self.outcome, judge=self.judge, overlong=penalty)
         return self
+
+    @property
+    def length_penalty(self) -> Overlong | None:
+        """What long rollouts cost. ValueError for bounds that are none."""
+        return Overlong(*self.overlong, self.overlong_penalty) if self.overlong else None
 
     @property
     def judge(self) -> Endpoint | None:
@@ -137,10 +149,17 @@ class MethodConfig(Section):
     keep: str = "all"
     """Groups that train: all; credited (those with any advantage: no group of equal rewards); or those for which a
     function of your own says so, file.py:name or package.module:name of a group."""
+    spare_questions: int = Field(0, ge=0, le=1000)
+    """Further questions that may be asked, one after the other, in place of one whose group method.keep drops: DAPO's
+    sampling of more questions, with a bound; 0 = none."""
 
     @model_validator(mode="after")
     def _exists(self) -> MethodConfig:
-        self.make()
+        if self.make().keep is None and self.spare_questions:
+            raise ValueError(
+                f"method.spare_questions = {self.spare_questions} replaces groups that method.keep drops, and "
+                f"method.keep = {self.keep!r} drops none: set method.keep 'credited', or method.spare_questions 0"
+            )
         return self
 
     def make(self) -> Method:

@@ -65,6 +65,11 @@ class Config(Section):
                 "learner.old_logprobs 'sampler'"
             )
         self._colocation()
+        if self.reward.judge and self.reward.judge_concurrency < self.rollout.engines:
+            raise ValueError(
+                f"reward.judge_concurrency = {self.reward.judge_concurrency} calls over all rollout.engines = "
+                f"{self.rollout.engines} leave an engine none: raise the one, or lower the other"
+            )
         if learner.learners == 0 and learner.gpus_per_learner:
             raise ValueError(
                 f"learner.gpus_per_learner = {learner.gpus_per_learner:g} with learner.learners = 0: the driver would "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain, count, islice
 
 from calibadv.types import Question
@@ -38,6 +39,38 @@ def training_steps(
     ordered = chain.from_iterable(order(questions, number, seed) for number in count(epoch))
     left = islice(ordered, asked, None)
     return (list(islice(left, per_step)) for _ in count())
+
+
+def places(
+    questions: Sequence[Question],
+    per_step: int,
+    seed: int,
+    *,
+    spares: int = 0,
+    start: int = 0,
+    order: Order = epoch_order,
+) -> Iterator[list[tuple[Question, ...]]]:
+    """The places of each of the `training_steps`: its question, and then up to `spares` that may be asked instead.
+
+    Spares are what later steps ask at that place, as far apart in the order as so many can be; what its step asks
+    anyway, or has as a spare elsewhere, is left out. First questions are the same with any number of spares.
+    """
+    apart = max(1, len(questions) // (per_step * (spares + 1)))
+    ordered = lru_cache(maxsize=2)(lambda epoch: order(questions, epoch, seed))  # several steps read it
+
+    def steps_from(step: int) -> Iterator[list[Question]]:
+        return training_steps(questions, per_step, seed, start=step, order=lambda _, epoch, __: ordered(epoch))
+
+    steps = [steps_from(start + ahead * apart) for ahead in range(spares + 1)]
+    for asked, *later in zip(*steps, strict=True):
+        taken = {question.id for question in asked}
+        found = [[question] for question in asked]
+        for row in later:
+            for place, question in zip(found, row, strict=True):
+                if question.id not in taken:
+                    taken.add(question.id)
+                    place.append(question)
+        yield [tuple(place) for place in found]
 
 
 def _digest(seed: int, epoch: int, question_id: str) -> bytes:

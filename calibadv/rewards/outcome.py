@@ -13,6 +13,7 @@ from calibadv.nearest import did_you_mean
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.judged_answer import JudgedAnswer
+from calibadv.rewards.overlong import Overlong
 from calibadv.types import Question, Trajectory
 from calibadv.user_code import load, names_code
 
@@ -66,6 +67,7 @@ OUTCOMES: dict[str, OutcomeFn] = {
     "format_bonus": format_bonus,
 }
 JUDGE = "judge"
+OUTCOME, OVERLONG = "outcome", "overlong"  # parts of a reward that is a number, less what its length costs
 
 
 class RewardFailed(Exception):
@@ -78,14 +80,17 @@ class Outcome:
 
     function: OutcomeFn = f1
     retries: int = 2
+    overlong: Overlong | None = None
 
     async def __call__(self, question: Question, trajectory: Trajectory) -> Trajectory:
         """The trajectory with its reward and the parts of it. Raises `RewardFailed`."""
 
         async def attempt() -> Trajectory:
             if self.function in OUTCOMES.values():
-                return _with_reward(trajectory, await _result(self.function(question, trajectory)))
-            return _with_reward(trajectory, await called(self.function, question, trajectory))
+                given = await _result(self.function(question, trajectory))
+            else:
+                given = await called(self.function, question, trajectory)
+            return _with_reward(trajectory, given, self.overlong)
 
         return await tried(attempt, self.retries, f"no reward for a rollout of question {question.id!r}")
 
@@ -114,29 +119,35 @@ async def _result(given: Any) -> Any:
     return await given if isinstance(given, Awaitable) else given
 
 
-def make_outcome(name: str, retries: int = 2, judge: Endpoint | None = None) -> Outcome:
+def make_outcome(
+    name: str, retries: int = 2, judge: Endpoint | None = None, overlong: Overlong | None = None
+) -> Outcome:
     """The reward of this name, or of the function that it names. ValueError with the nearest right name.
 
     `judge` has retries of its own.
     """
     if name == JUDGE and judge:
-        return Outcome(JudgedAnswer(judge).reward, retries=0)
+        return Outcome(JudgedAnswer(judge).reward, 0, overlong)
     if names_code(name):
         function = load(name, "reward.outcome")
         if not callable(function):
             raise ValueError(f"reward.outcome = {name!r} is no function: it is {function!r}")
-        return Outcome(function, retries)
+        return Outcome(function, retries, overlong)
     if name not in OUTCOMES:
         raise ValueError(
             f"reward.outcome = {name!r} is not known{did_you_mean(name, [*OUTCOMES, JUDGE])}; expected one of "
             f"{', '.join([*OUTCOMES, JUDGE])}, or a function as file.py:name or package.module:name"
         )
-    return Outcome(OUTCOMES[name], retries)
+    return Outcome(OUTCOMES[name], retries, overlong)
 
 
-def _with_reward(trajectory: Trajectory, given: Reward) -> Trajectory:
+def _with_reward(trajectory: Trajectory, given: Reward, overlong: Overlong | None) -> Trajectory:
     parts = {str(name): float(value) for name, value in given.items()} if isinstance(given, Mapping) else {}
     reward = sum(parts.values()) if isinstance(given, Mapping) else float(given)
     if not math.isfinite(reward) or (isinstance(given, Mapping) and not parts):
         raise ValueError(f"it gave {given!r}, expected a finite number or named ones")
+    if overlong is not None:
+        parts = parts or {OUTCOME: reward}
+        parts[OVERLONG] = parts.get(OVERLONG, 0.0) + overlong(trajectory)
+        reward = sum(parts.values())
     return replace(trajectory, reward=reward, reward_parts=parts)

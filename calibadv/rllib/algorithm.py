@@ -93,7 +93,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             self.sample = self.env_runner.sample(phase=Phase.TRAIN, step=self.version)
         self.sample.engine_deaths = self._count_deaths()
         if not self.sample.groups:
-            raise SearchFailed(f"no question of step {self.version} could be rolled out: the search tool is down")
+            raise SearchFailed(f"no question of step {self.version} could be rolled out: {_why_none(self.sample)}")
         stalest, allowed = max(self.sample.staleness), self.settings.rollout.max_staleness
         assert stalest <= allowed, f"a rollout is {stalest} versions old, at most {allowed} is allowed"
         with self.timed("sync"):
@@ -148,6 +148,8 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         what = f"the evaluation of version {self.version}"
         with self.timed("eval"), self._rolling_out(Phase.EVAL, what):
             sample: StepSample = self.env_runner.sample(phase=Phase.EVAL, step=self.version, first=first, look=look)
+        if not sample.groups:
+            raise SearchFailed(f"no question of {what} could be answered: {_why_none(sample)}")
         return sample
 
     def logprob_diff(self, groups: Sequence[Group]) -> dict[str, float]:
@@ -263,6 +265,12 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             yield
         finally:
             self.seconds[activity] += time.monotonic() - start
+
+
+def _why_none(sample: StepSample) -> str:
+    """What left a step without any group, in words."""
+    unscored = sample.counts["reward/failed_count"]
+    return f"{unscored:g} rollouts have no reward" if unscored else "the search, or another tool, is down"
 
 
 def free_cached_memory(_learner: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from calibadv.cluster.rows import RolloutRow
 from calibadv.config import Config
-from calibadv.data.order import Order, epoch_order, training_steps
+from calibadv.data.order import Order, epoch_order, places
 from calibadv.types import Phase, Question
 
 
@@ -51,15 +51,16 @@ def schedule(
 
     The rows that are left to a run that goes on are those of the whole run: no row depends on where it begins.
     """
-    steps = training_steps(train, config.data.questions_per_step, config.run.seed, start=start, order=order)
+    per_step, spares = config.data.questions_per_step, config.method.spare_questions
+    steps = places(train, per_step, config.run.seed, spares=spares, start=start, order=order)
     for (phase, step), count in planned(config, len(test), start=start, evaluated=evaluated).items():
         if phase is Phase.EVAL:
             for index, question in enumerate(test[:count]):
                 yield RolloutRow(phase, step, index, question, version=step)
         else:
             sampled = config.tracking.sampled_rollouts if is_sampled_step(config, step) else 0
-            for index, question in enumerate(next(steps)):
-                yield RolloutRow(phase, step, index, question, sampled=index < sampled)
+            for index, (question, *others) in enumerate(next(steps)):
+                yield RolloutRow(phase, step, index, question, sampled=index < sampled, spares=tuple(others))
 
 
 def is_sampled_step(config: Config, step: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from calibadv.rewards.judged_answer import UnreadableVerdict
@@ -17,6 +18,9 @@ from calibadv.rollout.tally import Tally
 from calibadv.types import Document, Group, IntArray, Phase, Question, Trajectory
 
 logger = logging.getLogger(__name__)
+
+Keep = Callable[[Group], bool]
+"""Whether a group trains."""
 
 PLAN_STREAM = -1  # in place of a sample's index: the plan's own draws
 
@@ -64,6 +68,35 @@ class GroupRoller:
         return replace(
             rolled, group=with_turn_rewards(rolled.group, scores.rewards), counts={**rolled.counts, **scores.counts}
         )
+
+    async def train_one_of(
+        self, questions: Sequence[Question], keep: Keep, generate: GenerateFn, *, step: int, version: int
+    ) -> RolledGroup:
+        """`train` of one question after the other, up to the first group that `keep` lets train (DAPO, 2503.14476).
+
+        That group, or the first question's where there is none. A first question that the environment failed is not
+        replaced. Counted: groups rolled out beyond one, tokens sampled in those that were not chosen, and whatever
+        each of them counts.
+        """
+        rolled: list[RolledGroup] = []
+        trains = False
+        for question in questions:
+            rolled.append(last := await self.train(question, generate, step=step, version=version))
+            trains = last.group is not None and keep(last.group)
+            if trains or rolled[0].group is None:
+                break
+        chosen = rolled[-1] if trains else rolled[0]
+        others = [each.group for each in rolled if each is not chosen and each.group is not None]
+        turns = {id(turn): turn for group in others for trajectory in group.trajectories for turn in trajectory.turns}
+        counts = Counter(
+            {
+                "rollout/spare_groups": float(len(rolled) - 1),
+                "rollout/spare_tokens": float(sum(len(turn.action_ids) for turn in turns.values())),
+            }
+        )
+        for each in rolled:
+            counts.update(each.counts)
+        return replace(chosen, infra_failed=sum(each.infra_failed for each in rolled), counts=counts)
 
     async def evaluate(self, question: Question, generate: GenerateFn, *, step: int, version: int) -> RolledGroup:
         """One greedy rollout."""

@@ -30,6 +30,8 @@ def sample_metrics(sample: StepSample, method: Method, credit: Mapping[str, Cred
     )
     rows = sample.engine_rows
     counts = {name: float(value) for name, value in sample.counts.items()}
+    # What the step's groups do not have, and what was paid for all the same.
+    metrics["rollout/tokens_sampled"] += counts.get("rollout/spare_tokens", 0.0)
     return (
         metrics
         | counts

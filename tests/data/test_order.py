@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.data.order import epoch_order, training_steps
+from calibadv.data.order import epoch_order, places, training_steps
 from calibadv.types import Question
 
 # Written down once: a change here changes what every resumed run reads next.
@@ -68,3 +68,25 @@ def test_an_epoch_is_ordered_once_when_its_first_question_is_due() -> None:
 def test_impossible_steps_are_refused(step: int, per_step: int, count: int) -> None:
     with pytest.raises(ValueError, match="expected step >= 0"):
         training_steps(QUESTIONS[:count], per_step, 0, start=step)
+
+
+@given(st.integers(1, 25), st.integers(0, 4), st.integers(0, 12), st.integers(0, 3))
+def test_a_place_has_its_question_first_and_spares_that_nobody_of_the_step_has(
+    per_step: int, spares: int, start: int, seed: int
+) -> None:
+    steps = list(islice(places(QUESTIONS, per_step, seed, spares=spares, start=start), 3))
+    alone = list(islice(training_steps(QUESTIONS, per_step, seed, start=start), 3))
+    assert [[place[0] for place in step] for step in steps] == alone
+    for step, asked in zip(steps, alone, strict=True):
+        others = ids([question for place in step for question in place[1:]])
+        assert len(others) == len(set(others))
+        assert not set(others) & set(ids(asked))
+        assert all(len(place) <= 1 + spares for place in step)
+    # A step's places do not depend on where a run goes on.
+    assert steps[2] == next(places(QUESTIONS, per_step, seed, spares=spares, start=start + 2))
+
+
+def test_spares_are_asked_far_from_where_they_are_first_questions() -> None:
+    # Ten questions in steps of two, with a spare each: half an epoch of five steps is two steps ahead.
+    steps = list(islice(places(QUESTIONS, 2, 0, spares=1), 3))
+    assert [[place[1] for place in step] for step in steps[:1]] == [[place[0] for place in steps[2]]]

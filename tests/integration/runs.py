@@ -57,6 +57,8 @@ WATCHED = {
     "sentinel__action": "rollback",
     "sentinel__snapshot_every": "2",
     "sentinel__baseline_steps": "1",
+    "method__keep": "credited",
+    "method__spare_questions": "2",
 }
 
 

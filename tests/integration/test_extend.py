@@ -117,6 +117,7 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(
         "method.params.soft_pen": "turns",
         "reward.turns": "mine.py:turns",
         "method.keep": "credited",
+        "method.spare_questions": "1",
         "rollout.dialogue": dialogue,
         "rollout.tools": '[{function = "mine.py:calculate", timeout_s = 5, max_tokens = 64}]',
         "rollout.on_void_turn": "retry",
@@ -135,6 +136,7 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(
     assert [step["step"] for step in steps] == [1, 2]
     assert all(step["rollout/infra_failed_count"] == 0 for step in steps)
     assert all(step["learner/kept_share"] == 1 - step["advantage/zero_share"] for step in steps)
+    assert all(step["rollout/spare_groups"] >= step["advantage/zero_share"] * 2 for step in steps)
     assert all((step["learner/updates"] > 0) == (step["learner/kept_share"] > 0) for step in steps)
     config = (folder / "config.toml").read_text(encoding="utf-8")
     assert f'dialogue = "{dialogue}"' in config

@@ -80,8 +80,11 @@ def test_metrics_have_a_line_for_the_start_and_one_a_step(finished: Path) -> Non
         assert line["learner/updates"] == 2  # 4 questions x 3 rollouts in mini-batches of 6
         assert line["learner/skipped_updates"] == 0
         assert line["learner/tokens"] > 0
+        assert (line["learner/kept_share"] == 1) or line["rollout/spare_groups"] >= 2
         # Engine and learner hold the same weights at every step: a publication that was lost would show here.
         assert line["sync/logprob_diff_max"] < 1e-4
+    assert sum(line["rollout/spare_groups"] for line in steps) > 0
+    assert all((line["rollout/spare_tokens"] > 0) == (line["rollout/spare_groups"] > 0) for line in steps)
     cosine = [3e-5 + 27e-5 * (1 + math.cos(math.pi * x / 12)) / 2 for x in (1, 3, 5, 7, 9, 11)]  # middles of steps
     assert [line["learner/lr"] for line in steps] == pytest.approx(cosine)
 

@@ -53,6 +53,7 @@ def test_a_function_of_one_s_own_says_which() -> None:
     [
         ({"method.keep": "credit"}, r"method.keep = 'credit' is not known \(did you mean 'credited'\?\)"),
         ({"method.keep": "credited", "method.name": "ppo"}, "'ppo' come from a critic, which learns of equal rewards"),
+        ({"method.spare_questions": 2}, "method.keep = 'all' drops none: set method.keep 'credited'"),
         ({"method.keep": "math:pi"}, "method.keep = 'math:pi' is no function"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.cluster.factories import outcome_of
 from calibadv.config import load_config
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.judged_answer import UnreadableVerdict
@@ -19,7 +20,7 @@ from calibadv.rewards.verdicts import answer_prompt, answer_verdict
 from calibadv.training.user_functions import try_user_code
 from calibadv.types import Question
 from tests.build import trajectory
-from tests.rewards.judge_server import DRIP, JudgeServer, reply
+from tests.rewards.judge_server import DRIP, Answer, JudgeServer, reply
 
 QUESTION = Question("q", "Who wrote the first program?", ("Ada Lovelace", "Lovelace"))
 ROLLOUT = replace(trajectory(0.8, [2], format_reward=1.0), answer="the countess Lovelace", answer_reward=0.5)
@@ -89,12 +90,16 @@ async def test_a_judge_that_never_ends_is_given_up(server: JudgeServer, monkeypa
         await judged(server, timeout_s=0.2)(QUESTION, ROLLOUT)
 
 
-async def test_no_more_calls_than_allowed_are_in_flight(server: JudgeServer) -> None:
+def unhurried(server: JudgeServer) -> Answer:
     def answer(_prompt: str, _number: int) -> tuple[int, str]:
         server.closing.wait(0.05)
         return 200, reply("VERDICT: 1")
 
-    server.answer = answer
+    return answer
+
+
+async def test_no_more_calls_than_allowed_are_in_flight(server: JudgeServer) -> None:
+    server.answer = unhurried(server)
     outcome = judged(server, concurrency=2)
     rollouts = [replace(ROLLOUT, answer=f"answer {number}") for number in range(6)]
     scored = await asyncio.gather(*(outcome(QUESTION, rollout) for rollout in rollouts))
@@ -103,20 +108,35 @@ async def test_no_more_calls_than_allowed_are_in_flight(server: JudgeServer) -> 
     assert server.most_in_flight <= 2
 
 
+async def test_the_bound_is_that_of_all_engines_together(server: JudgeServer) -> None:
+    server.answer = unhurried(server)
+    given = {"reward.outcome": "judge", "reward.judge_url": server.url, "reward.judge_model": "big"}
+    config = load_config(None, given | {"rollout.engines": 2, "reward.judge_concurrency": 5})
+    engines = [outcome_of(config) for _ in range(2)]  # what each engine's process makes
+    rollouts = [replace(ROLLOUT, answer=f"answer {number}") for number in range(8)]
+    await asyncio.gather(*(outcome(QUESTION, rollout) for outcome in engines for rollout in rollouts))
+    assert len(server.requests) == 16
+    assert server.most_in_flight <= 4  # 2 each
+
+
 def test_the_page_shows_a_configuration_that_is_accepted(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
     (shown,) = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "judge" in block]
     (tmp_path / "recipe.toml").write_text(shown)
-    assert load_config(tmp_path / "recipe.toml").reward.judge == Endpoint("http://127.0.0.1:8000/v1", "NAME")
+    assert load_config(tmp_path / "recipe.toml").reward.judge == Endpoint(
+        "http://127.0.0.1:8000/v1", "NAME", concurrency=64
+    )
 
 
 def test_the_configuration_says_where_it_is() -> None:
     given = {"reward.outcome": "judge", "reward.judge_url": "http://127.0.0.1:9/v1", "reward.judge_model": "big"}
-    config = load_config(None, given | {"reward.judge_concurrency": 4, "reward.judge_retries": 0})
-    assert config.reward.judge == Endpoint("http://127.0.0.1:9/v1", "big", concurrency=4, retries=0)
+    config = load_config(None, given | {"reward.judge_concurrency": 8, "reward.judge_retries": 0})
+    assert config.reward.judge == Endpoint("http://127.0.0.1:9/v1", "big", concurrency=8, retries=0)
     assert load_config(None, {"reward.judge_url": "http://127.0.0.1:9/v1"}).reward.judge is None
     with pytest.raises(ValueError, match=r"judge_url is '', expected the address of an OpenAI-compatible API"):
         load_config(None, {"reward.outcome": "judge"})
+    with pytest.raises(ValueError, match=r"judge_concurrency = 4 calls over all rollout\.engines = 8 leave"):
+        load_config(None, given | {"reward.judge_concurrency": 4})
     with pytest.raises(ValueError, match=r"judge_model is ''"):
         load_config(None, given | {"reward.judge_model": ""})
     with pytest.raises(ValueError, match=r"'juge' is not known \(did you mean 'judge'\?\)"):

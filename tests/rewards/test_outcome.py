@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from calibadv.config import load_config
 from calibadv.rewards import outcome as outcomes
 from calibadv.rewards.outcome import OUTCOMES, Outcome, OutcomeFn, RewardFailed, make_outcome
+from calibadv.rewards.overlong import Overlong
 from calibadv.types import Question, Trajectory
 from tests.build import trajectory
 
@@ -90,3 +92,32 @@ def test_a_name_that_there_is_not_is_refused_with_the_nearest() -> None:
         make_outcome("f1_gated")
     with pytest.raises(ValueError, match=r"is no function: it is"):
         make_outcome("calibadv.rewards.outcome:FORMAT_BONUS")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "taken"), [([3, 5], 0.0), ([4, 5], 0.25), ([4, 7], 0.75), ([4, 8], 1.0), ([90, 9], 1)]
+)
+def test_what_a_long_rollout_costs_by_hand(tokens: list[int], taken: float) -> None:
+    # From 8 to 12 sampled tokens the penalty of 0.5 rises; what the turns read does not count.
+    rollout = replace(RIGHT, turns=trajectory(0.0, tokens).turns)
+    scored = asyncio.run(make_outcome("f1", overlong=Overlong(8, 12, 0.5))(QUESTION, rollout))
+    assert scored.reward_parts == {"outcome": 0.8, "overlong": pytest.approx(-0.5 * taken)}
+    assert scored.reward == pytest.approx(0.8 - 0.5 * taken)
+    assert scored.answer_reward == 0.8  # F1, and with it what is silver, is what it was
+
+
+def test_what_a_long_rollout_costs_stands_beside_a_reward_s_own_parts() -> None:
+    rollout = replace(RIGHT, turns=trajectory(0.0, [20]).turns)
+    scored = asyncio.run(make_outcome("format_bonus", overlong=Overlong(8, 12))(QUESTION, rollout))
+    assert list(scored.reward_parts) == ["answer", "well_formed", "overlong"]
+    assert scored.reward == pytest.approx(0.84 - 1)
+
+
+def test_bounds_of_length_come_from_the_configuration() -> None:
+    given = load_config(None, {"reward.overlong": [8, 12], "reward.overlong_penalty": 0.5}).reward
+    assert given.length_penalty == Overlong(8, 12, 0.5)
+    assert load_config(None, {}).reward.length_penalty is None
+    with pytest.raises(
+        ValueError, match=r"reward\.overlong = \[12, 8\]: expected the tokens at which the penalty begins"
+    ):
+        load_config(None, {"reward.overlong": [12, 8]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from calibadv.rewards.judged_answer import UnreadableVerdict
@@ -11,8 +12,8 @@ from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.plans import chains
 from calibadv.rollout.seeds import sampling_seed
-from calibadv.types import Document, Question, Trajectory
-from tests.rollout.scripted import ADA, TOKENIZER, Library, Script
+from calibadv.types import Document, Group, Question, Trajectory
+from tests.rollout.scripted import ADA, TOKENIZER, Library, Script, spelled
 
 QUESTION = Question("test/q", "Where was Ada born?", ("Oslo",))
 SEARCH = "<think> a </think><search> Ada </search>"
@@ -116,3 +117,43 @@ async def test_evaluation_is_one_greedy_rollout() -> None:
     assert len(rolled.group.trajectories) == 1
     assert [s.temperature for s in script.samplings] == [0, 0]
     assert rolled.group.trajectories[0].reward == 1
+
+
+def varied(group: Group) -> bool:
+    return len({trajectory.reward for trajectory in group.trajectories}) > 1
+
+
+WRONG = ANSWER.replace("Oslo", "Rome")
+
+
+async def train_one_of(script: Script, library: Any, questions: int = 3) -> RolledGroup:
+    dialogue = TagsDialogue(TOKENIZER, "", "Q {question}\n")
+    roller = GroupRoller(dialogue, library, chains(2), run_seed=8, infra_retries=0, require_search=False)
+    asked = [replace(QUESTION, id=f"test/{i}") for i in range(questions)]
+    return await roller.train_one_of(asked, varied, script, step=6, version=5)
+
+
+async def test_another_question_is_asked_in_place_of_one_whose_group_would_not_train() -> None:
+    script = Script([ANSWER, ANSWER, ANSWER, WRONG, "never asked"])
+    rolled = await train_one_of(script, Library())
+    assert rolled.group is not None
+    assert rolled.group.question.id == "test/1"
+    assert [t.reward for t in rolled.group.trajectories] == [1, 0]
+    assert [s.seed for s in script.samplings[2:]] == [sampling_seed(8, 6, "test/1", sample, 0) for sample in range(2)]
+    assert rolled.counts == {"rollout/spare_groups": 1, "rollout/spare_tokens": 2 * len(spelled(ANSWER))}
+
+
+async def test_the_first_question_s_group_is_left_where_none_would_train() -> None:
+    rolled = await train_one_of(Script([ANSWER] * 4), Library(), questions=2)
+    assert rolled.group is not None
+    assert rolled.group.question.id == "test/0"
+    assert rolled.counts == {"rollout/spare_groups": 1, "rollout/spare_tokens": 2 * len(spelled(ANSWER))}
+
+
+async def test_what_the_environment_failed_is_not_replaced_and_a_failed_spare_is_passed_over() -> None:
+    first = await train_one_of(Script([SEARCH, ANSWER]), Library(failures=1))
+    assert (first.group, first.infra_failed, first.counts["rollout/spare_groups"]) == (None, 1, 0)
+    later = await train_one_of(Script([ANSWER, ANSWER, SEARCH, ANSWER, ANSWER, WRONG]), Library(failures=1))
+    assert later.group is not None
+    assert later.group.question.id == "test/2"
+    assert (later.infra_failed, later.counts["rollout/spare_groups"]) == (1, 2)

@@ -66,6 +66,14 @@ def test_a_steps_metrics_by_hand() -> None:
     assert metrics["advantage/neg_pos_ratio_final"] == pytest.approx(1, rel=1e-4)  # rebalanced
 
 
+def test_tokens_of_groups_that_were_not_chosen_were_sampled_too() -> None:
+    method = METHODS["grpo"]()
+    sample = step()
+    before = sample_metrics(sample, method, credit_of(method))["rollout/tokens_sampled"]
+    sample.counts.update({"rollout/spare_tokens": 7})
+    assert sample_metrics(sample, method, credit_of(method))["rollout/tokens_sampled"] == before + 7
+
+
 def test_staleness_is_the_mean_age_of_the_policies_that_sampled_the_step() -> None:
     method = METHODS["grpo"]()
     assert sample_metrics(step(), method, credit_of(method))["rollout/staleness"] == 0
