@@ -1,7 +1,9 @@
 """Answers a second of the served agent: `python -m benchmarks.serving [RUN_OR_MODEL] [--section.key …]`.
 
 Starts what `calibadv serve` starts, and lets 1, 8 and 64 askers ask the run's test questions over HTTP, each the next
-as soon as it has its answer. Beside it the same questions through an evaluation's rollouts.
+as soon as it has its answer, and says which process took how much CPU for it. Beside it the same questions through an
+evaluation's rollouts. The askers look at the names of events alone: OpenAI's client checks each of them, and takes more
+CPU than all that is measured (`--official` asks by it).
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ import asyncio
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
+import psutil
 from openai import AsyncOpenAI
 
 from calibadv.config import POCKET
@@ -38,6 +44,7 @@ from workflows.serve_agent import SEARCH_APP, parse_command, serving
 log = logging.getLogger(__name__)
 
 HEAD = ("askers", "answers", "failed", "answers/s", "first event p50 ms", "p95 ms", "end p50 ms", "p95 ms")
+SPENT = ("engine", "front", "proxy", "search", "ray", "askers")
 ASKERS = (1, 8, 64)
 
 
@@ -50,8 +57,26 @@ class Asked:
     completed: bool
 
 
-async def ask(client: AsyncOpenAI, model: str, question: Question) -> Asked:
+SAYS = b"event: response.output_item.added"
+ENDS = (b"event: response.completed", b"event: response.incomplete")
+
+
+async def ask(client: httpx.AsyncClient, model: str, question: Question) -> Asked:
     """One streamed answer."""
+    begun_s, first_s, ended, rest = time.perf_counter(), 0.0, False, b""
+    body = {"model": model, "input": question.text, "stream": True}
+    async with client.stream("POST", "responses", json=body) as reply:
+        async for piece in reply.aiter_bytes():
+            read = rest + piece
+            if not first_s and SAYS in read:
+                first_s = time.perf_counter() - begun_s
+            ended = ended or any(end in read for end in ENDS)
+            rest = piece[-len(SAYS) :]  # a name may come in two pieces
+    return Asked(first_s, time.perf_counter() - begun_s, ended)
+
+
+async def ask_officially(client: AsyncOpenAI, model: str, question: Question) -> Asked:
+    """The same by OpenAI's client."""
     begun_s, first_s, last = time.perf_counter(), 0.0, ""
     async for event in await client.responses.create(model=model, input=question.text, stream=True):
         if event.type == "response.output_item.added" and not first_s:
@@ -60,29 +85,51 @@ async def ask(client: AsyncOpenAI, model: str, question: Question) -> Asked:
     return Asked(first_s, time.perf_counter() - begun_s, last in ("response.completed", "response.incomplete"))
 
 
-async def load(url: str, model: str, questions: Sequence[Question], askers: int) -> tuple[list[Asked], float]:
+async def load(
+    url: str, model: str, questions: Sequence[Question], askers: int, *, official: bool
+) -> tuple[list[Asked], float]:
     """(every answer, wall time in seconds) of so many askers, who share the questions."""
     waiting = iter(questions)
     answers: list[Asked] = []
-
-    async with AsyncOpenAI(base_url=f"{url}v1", api_key="none", max_retries=0, timeout=300) as client:
+    base = f"{url}v1/"
+    async with (
+        AsyncOpenAI(base_url=base, api_key="none", max_retries=0, timeout=300) as theirs,
+        httpx.AsyncClient(base_url=base, timeout=300, limits=httpx.Limits(max_connections=askers)) as ours,
+    ):
 
         async def asker(mine: Iterator[Question]) -> None:
             for question in mine:
-                answers.append(await ask(client, model, question))
+                one = ask_officially(theirs, model, question) if official else ask(ours, model, question)
+                answers.append(await one)
 
         begun_s = time.perf_counter()
         await asyncio.gather(*(asker(waiting) for _ in range(askers)))
     return answers, time.perf_counter() - begun_s
 
 
-def row(askers: int, answers: Sequence[Asked], wall_s: float) -> list[str | int | float]:
-    """A row of `HEAD`."""
+PARTS = {"ServeReplica:agent:policy": "engine", "ServeReplica:agent:front": "front", "ProxyActor": "proxy"}
+
+
+def cpu_s() -> Counter[str]:
+    """CPU seconds so far of the askers, and of each part of the service."""
+    spent: Counter[str] = Counter()
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            line, times = " ".join(process.cmdline()), process.cpu_times()
+            part = next((part for name, part in PARTS.items() if name in line), "search" if "Search" in line else "ray")
+            spent["askers" if process.pid == me.pid else part] += times.user + times.system
+    return spent
+
+
+def row(askers: int, answers: Sequence[Asked], wall_s: float, spent: Counter[str]) -> list[str | int | float]:
+    """A row of `HEAD`, then CPU milliseconds an answer of each part of `SPENT`."""
     done = [answer for answer in answers if answer.completed]
     first = [1000 * answer.first_s for answer in done]
     end = [1000 * answer.end_s for answer in done]
     quantiles = [round(float(q)) for times in (first, end) for q in np.percentile(times, [50, 95])]
-    return [askers, len(done), len(answers) - len(done), round(len(done) / wall_s, 1), *quantiles]
+    each = [round(1000 * spent[part] / len(answers), 1) for part in SPENT]
+    return [askers, len(done), len(answers) - len(done), round(len(done) / wall_s, 1), *quantiles, *each]
 
 
 def evaluation_rate(model: EvaluatedModel, questions: Sequence[Question]) -> float:
@@ -100,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", nargs="?")
     parser.add_argument("--askers", type=int, nargs="+", default=ASKERS)
     parser.add_argument("--questions", type=int, default=400)
+    parser.add_argument("--official", action="store_true", help="ask by OpenAI's client")
     parser.add_argument("--no-evaluation", action="store_true", help="leave the evaluation's rollouts out")
     known = parser.parse_args(own)
     settings = flags({"cluster.logical_cpus": 16, **values})  # for the evaluation's engines beside the served one
@@ -107,10 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with serving(model) as url:
         test = model.config.data.test
         questions = load_questions(corpus_file(model.config).parent / "test.jsonl" if test == POCKET else Path(test))
-        asyncio.run(load(url, model.name, questions[:64], 64))  # not measured: the first answers warm caches up
+
+        def measured(asked: Sequence[Question], askers: int) -> list[str | int | float]:
+            before = cpu_s()
+            answers, wall_s = asyncio.run(load(url, model.name, asked, askers, official=known.official))
+            return row(askers, answers, wall_s, cpu_s() - before)
+
+        measured(questions[:64], 64)  # not shown: the first answers warm caches up
         asked = questions[: known.questions]
-        rows = [row(count, *asyncio.run(load(url, model.name, asked, count))) for count in known.askers]
-        sys.stdout.write(markdown_rows(HEAD, rows))
+        rows = [measured(asked, count) for count in known.askers]
+        sys.stdout.write(markdown_rows((*HEAD, *(f"{part} CPU ms" for part in SPENT)), rows))
         if not known.no_evaluation:
             sys.stdout.write(f"evaluation's rollouts: {evaluation_rate(model, asked):.1f} answers/s\n")
     return 0

@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from calibadv.config.serve import ServeConfig
 from calibadv.http_client import is_loopback
+from calibadv.rollout.protocols import SearchFailed
 from calibadv.types import Document, TokenUnit, Trajectory
 from serve.agent import chat, responses, streams
 from serve.agent.citations import Searches, citations
@@ -36,6 +37,7 @@ from serve.agent.web import Guard, answer_errors, error
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
+READY_S = 10.0  # that readiness may take: what asks for it has not much longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
     @app.get("/readyz")
     async def ready() -> Response:
         try:
-            await asyncio.wait_for(answerer.ready(), settings.timeout_s)
+            await asyncio.wait_for(answerer.ready(), min(READY_S, settings.timeout_s))
         except Exception:
             logger.exception("not ready")  # to the log, not to whoever asks: this path needs no token
             return PlainTextResponse("not ready\n", 503)
@@ -161,6 +163,8 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         with places.take():
             try:
                 return await asyncio.wait_for(answerer.search(text), settings.timeout_s)
+            except SearchFailed:
+                raise Interrupted(responses.SEARCH_FAILED) from None
             except TimeoutError:
                 raise TimeoutError(f"the search took longer than {settings.timeout_s:g} s: try again") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -11,34 +12,59 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 from ray.serve import Application
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from calibadv.cluster.engine import EngineDied
 from calibadv.cluster.shipped import shipped_factory
 from calibadv.config import Config, role
-from calibadv.rollout.protocols import SearchFn
+from calibadv.rollout.protocols import Answered, Sampled, SearchFn
 from calibadv.rollout.tools import make_tools
 from calibadv.types import Document
 from serve.access import token_of
 from serve.agent.app import Served, make_app
 from serve.agent.news import Accepted, Asked, Busy, Interrupted, News
-from serve.agent.policy import Policy, make_parts
+from serve.agent.policy import PROOF_AGE_S, Policy, make_parts
 
 APP = "agent"
 # Seconds before each attempt at a question whose engine is lost before it has said anything. Serve replaces an engine
 # that is lost in a living process after three failed health checks: until then a question may meet it again.
 PAUSES_S = (0.0, 0.0, 2.0, 4.0, 8.0, 16.0)
+# An engine that is gone, or its process. Whatever else a replica raises is a mistake, which another one would repeat.
+LOST = (
+    EngineDied,
+    RayActorError,
+    WorkerCrashedError,
+    NodeDiedError,
+    LocalRayletDiedError,
+    OutOfMemoryError,
+    ObjectLostError,
+    DeploymentUnavailableError,
+)
 BESIDE = 64  # requests of the page, of health checks and of those who are sent away, beside questions
 
 
 class Engines:
     """The `Answerer` over the policy's replicas: a lost one is noticed only where it had begun to speak."""
 
-    def __init__(self, handle: DeploymentHandle, pause: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
-        self._handle, self._pause = handle, pause
+    def __init__(
+        self,
+        handle: DeploymentHandle,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._handle, self._pause, self._clock = handle, pause, clock
         self._stream = handle.options(stream=True)
+        self._sampled_s = self._searched_s = float("-inf")  # when an engine, and the search, last answered
 
     async def news(self, asked: Asked) -> AsyncGenerator[News, None]:
         """See `Answerer`. A question of which nothing was said yet is asked again elsewhere."""
@@ -51,11 +77,12 @@ class Engines:
                     if isinstance(step, Accepted) and accepted:
                         continue
                     accepted, said = True, said or not isinstance(step, Accepted)
+                    self._note(step)
                     yield step
                 return
             except BackPressureError as full:
                 raise Busy("the engines' queue is full: try again soon") from full
-            except RayError as lost:
+            except LOST as lost:
                 if said:
                     raise Interrupted("the engine was lost while it answered") from lost
             finally:
@@ -64,12 +91,22 @@ class Engines:
 
     async def search(self, query: str) -> tuple[Document, ...]:
         """See `Answerer`."""
-        found: tuple[Document, ...] = await self._handle.search.remote(query)
+        try:
+            found: tuple[Document, ...] = await self._handle.search.remote(query)
+        except LOST as lost:
+            raise Interrupted("the engine was lost while it searched") from lost
         return found
 
     async def ready(self) -> None:
-        """See `Answerer`."""
-        await self._handle.ready.remote()
+        """See `Answerer`. Under load what rollouts tell is proof enough, and no engine's queue is stood in."""
+        if self._clock() - min(self._sampled_s, self._searched_s) > PROOF_AGE_S:
+            await self._handle.ready.remote()
+
+    def _note(self, news: News) -> None:
+        if isinstance(news, Sampled):
+            self._sampled_s = self._clock()
+        elif isinstance(news, Answered):
+            self._searched_s = self._clock()
 
 
 @serve.ingress()

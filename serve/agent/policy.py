@@ -146,4 +146,4 @@ class Policy:
         except (EngineDied, RuntimeError) as death:  # the torch engine's own is a RuntimeError
             logger.exception("the engine is lost")
             self._death = death
-            raise
+            raise EngineDied(str(death)) from death

@@ -18,13 +18,12 @@ from serve.agent import chat, responses
 from serve.agent.citations import Searches, citations
 from serve.agent.news import Accepted, Interrupted, News, Refused
 from serve.agent.places import Place
-from serve.agent.web import error
+from serve.agent.web import WRONG, error
 
 logger = logging.getLogger(__name__)
 
 LATE = "The answer took longer than {:g} s and was given up."
 LOST = "The engine was lost while it answered. Ask again."
-WRONG = "Something went wrong on the server. Ask again."
 
 
 async def in_time(news: AsyncGenerator[News, None], timeout_s: float) -> AsyncGenerator[News, None]:

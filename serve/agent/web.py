@@ -19,6 +19,7 @@ from serve.agent.requests import BadRequest
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
+WRONG = "Something went wrong on the server. Ask again."
 # Nothing from elsewhere, nothing inline, no frame around the page, no form that leaves it.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -132,3 +133,7 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(TimeoutError)
     async def late(_: Request, raised: TimeoutError) -> Response:
         return error(504, str(raised) or "the answer took too long", "server_error")
+
+    @app.exception_handler(Exception)
+    async def wrong(_: Request, __: Exception) -> Response:  # it is raised again behind us, and logged
+        return error(500, WRONG, "server_error")

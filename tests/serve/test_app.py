@@ -259,6 +259,17 @@ async def test_a_mistake_of_the_server_ends_either_stream_in_words_that_tell_not
             pass
 
 
+async def test_a_mistake_before_anything_is_said_is_an_error_of_the_same_shape(tmp_path: Path) -> None:
+    class Wrong(InProcess):
+        async def news(self, asked: Any) -> Any:
+            raise ZeroDivisionError(f"a secret of the server, asked {asked}")
+            yield
+
+    reply = await http(Wrong(parts(Endless())), tmp_path).post("/v1/responses", json=BODY)
+    said = {"message": "Something went wrong on the server. Ask again.", "type": "server_error"}
+    assert (reply.status_code, reply.json()) == (500, {"error": {**said, "param": None, "code": None}})
+
+
 async def test_a_search_that_fails_for_good_is_said_and_never_an_answer(tmp_path: Path) -> None:
     agent = client(InProcess(parts(Endless(), Library(failures=9))), tmp_path)
     response = await agent.responses.create(model="tiny", input=QUESTION)
