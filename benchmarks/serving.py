@@ -107,7 +107,12 @@ async def load(
     return answers, time.perf_counter() - begun_s
 
 
-PARTS = {"ServeReplica:agent:policy": "engine", "ServeReplica:agent:front": "front", "ProxyActor": "proxy"}
+PARTS = {
+    "ServeReplica:agent:policy": "engine",
+    "ServeReplica:agent:front": "front",
+    "ProxyActor": "proxy",
+    "ServeReplica:search": "search",
+}
 
 
 def cpu_s() -> Counter[str]:
@@ -117,7 +122,7 @@ def cpu_s() -> Counter[str]:
     for process in [me, *me.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             line, times = " ".join(process.cmdline()), process.cpu_times()
-            part = next((part for name, part in PARTS.items() if name in line), "search" if "Search" in line else "ray")
+            part = next((part for name, part in PARTS.items() if name in line), "ray")
             spent["askers" if process.pid == me.pid else part] += times.user + times.system
     return spent
 

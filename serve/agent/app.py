@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 from fastapi import Body, FastAPI
 from openai.types import Model
-from openai.types.responses import Response as OpenAIResponse
 from sse_starlette import EventSourceResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -108,8 +107,8 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
             return EventSourceResponse(streams.sse(kept), headers={"Cache-Control": "no-store"})
         async for together in kept:
             last = together[-1]
-        assert isinstance(last, responses.LAST)
-        return _json(last.response)
+        assert last["type"] in responses.LAST
+        return JSONResponse(last["response"])
 
     @app.post("/v1/chat/completions")
     async def create_completion(request: Annotated[ChatRequest, Body()]) -> Response:
@@ -177,18 +176,12 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
     return app
 
 
-def _to_rate(question: Asked, response: OpenAIResponse) -> dict[str, Any]:
+def _to_rate(question: Asked, response: Mapping[str, Any]) -> dict[str, Any]:
     """What a thumb is about."""
-    cited = [
-        one.file_id
-        for item in response.output
-        if item.type == "message"
-        for part in item.content
-        if part.type == "output_text"
-        for one in part.annotations
-        if one.type == "file_citation"
-    ]
-    return {"model": response.model, "question": question.text, "answer": response.output_text, "documents": cited}
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    answer = "".join(part["text"] for part in parts)
+    cited = [note["file_id"] for part in parts for note in part["annotations"]]
+    return {"model": response["model"], "question": question.text, "answer": answer, "documents": cited}
 
 
 def _model(served: Served, clock: Callable[[], float]) -> Model:

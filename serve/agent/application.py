@@ -73,12 +73,13 @@ class Engines:
             await self._pause(pause_s)
             answer = self._stream.roll.remote(asked)
             try:
-                async for step in answer:
-                    if isinstance(step, Accepted) and accepted:
-                        continue
-                    accepted, said = True, said or not isinstance(step, Accepted)
-                    self._note(step)
-                    yield step
+                async for together in answer:
+                    for step in together:
+                        if isinstance(step, Accepted) and accepted:
+                            continue
+                        accepted, said = True, said or not isinstance(step, Accepted)
+                        self._note(step)
+                        yield step
                 return
             except BackPressureError as full:
                 raise Busy("the engines' queue is full: try again soon") from full

@@ -17,7 +17,8 @@ from calibadv.rollout.protocols import Sampled, Step
 from calibadv.tags import think_text
 from calibadv.types import Trajectory, TurnKind
 from serve.agent.citations import Citation
-from serve.agent.responses import annotation, no_answer
+from serve.agent.items import annotation
+from serve.agent.responses import no_answer
 
 
 @dataclass(frozen=True, slots=True)

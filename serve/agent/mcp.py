@@ -12,9 +12,10 @@ from starlette.applications import Starlette
 
 from calibadv.types import Document, Trajectory
 from serve.agent.citations import Citation
+from serve.agent.items import annotation
 from serve.agent.news import Busy, Interrupted
 from serve.agent.requests import BadRequest
-from serve.agent.responses import annotation, no_answer
+from serve.agent.responses import no_answer
 
 PATH = "/mcp"
 _CITATION = ("title", "passage", "score", "status", "search", "rank")

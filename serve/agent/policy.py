@@ -74,25 +74,35 @@ class Policy:
         self._death: Exception | None = None
         self._proved_s = float("-inf")
 
-    async def roll(self, asked: Asked) -> AsyncGenerator[News, None]:
-        """News of one rollout, the trajectory last. Whoever closes the iterator ends the rollout."""
+    async def roll(self, asked: Asked) -> AsyncGenerator[tuple[News, ...], None]:
+        """News of one rollout, the trajectory last. Whoever closes the iterator ends the rollout.
+
+        What happened meanwhile comes together: each passage between two processes costs milliseconds of both.
+        """
         parts = self._parts
         question = Question(f"served/{uuid.uuid4().hex}", asked.text, NO_GOLDEN_ANSWER)
         prompt_tokens = len(parts.dialogue.prompt_ids(question.text))
         if prompt_tokens > parts.limits.max_prompt_tokens:
-            yield Refused(
+            refused = (
                 f"the question makes a prompt of {prompt_tokens} tokens, and at most "
                 f"{parts.limits.max_prompt_tokens} fit: shorten it"
             )
+            yield (Refused(refused),)
             return
-        yield Accepted(prompt_tokens)
-        steps: asyncio.Queue[Step | None] = asyncio.Queue()
-        rollout = asyncio.create_task(self._roll(asked, question, steps.put_nowait))
-        rollout.add_done_callback(lambda _: steps.put_nowait(None))
+        yield (Accepted(prompt_tokens),)
+        waiting: asyncio.Queue[Step | Trajectory | None] = asyncio.Queue()
+        rollout = asyncio.create_task(self._roll(asked, question, waiting.put_nowait))
+        rollout.add_done_callback(lambda _: waiting.put_nowait(None))
         try:
-            while (step := await steps.get()) is not None:
-                yield step
-            yield rollout.result()
+            ended = False
+            while not ended:
+                news = [await waiting.get()]
+                while not waiting.empty():
+                    news.append(waiting.get_nowait())
+                if told := tuple(one for one in news if one is not None):
+                    yield told
+                ended = news[-1] is None
+            await rollout  # raises what it raised
         finally:
             rollout.cancel()
 
@@ -117,7 +127,7 @@ class Policy:
     def _search(self) -> SearchFn:
         return self._parts.search()
 
-    async def _roll(self, asked: Asked, question: Question, tell: Callable[[Step], None]) -> Trajectory:
+    async def _roll(self, asked: Asked, question: Question, tell: Callable[[Step | Trajectory], None]) -> None:
         parts = self._parts
         agent = Agent(
             parts.dialogue,
@@ -137,7 +147,7 @@ class Policy:
             tell=tell,
         )
         self._proved_s = time.monotonic()
-        return trajectory
+        tell(trajectory)  # in the same breath as its last turn
 
     async def _generate(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
         engine = TimedGenerate(self._parts.engine, self._parts.engine_timeout_s, self._last_answer)

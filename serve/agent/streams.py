@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from openai.types.responses import Response as OpenAIResponse
-from openai.types.responses import ResponseStreamEvent
 from sse_starlette import ServerSentEvent
 
 from calibadv.rollout import protocols
@@ -18,6 +17,7 @@ from serve.agent import chat, responses
 from serve.agent.citations import Searches, citations
 from serve.agent.news import Accepted, Interrupted, News, Refused
 from serve.agent.places import Place
+from serve.agent.responses import Event
 from serve.agent.web import WRONG, error
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ async def in_time(news: AsyncGenerator[News, None], timeout_s: float) -> AsyncGe
 
 async def response_events(
     told: responses.Told, news: AsyncGenerator[News, None], tokens: TokenUnit, timeout_s: float
-) -> AsyncGenerator[list[ResponseStreamEvent], None]:
+) -> AsyncGenerator[list[Event], None]:
     """The events of a response, those of a step together, the last of which says how it ended, whatever ends it."""
     progress, events = told
     yield events
@@ -69,22 +69,27 @@ async def response_events(
 
 
 async def kept(
-    events: AsyncGenerator[list[ResponseStreamEvent], None], place: Place, remember: Callable[[OpenAIResponse], None]
-) -> AsyncGenerator[list[ResponseStreamEvent], None]:
+    events: AsyncGenerator[list[Event], None], place: Place, remember: Callable[[Mapping[str, Any]], None]
+) -> AsyncGenerator[list[Event], None]:
     """The same events. The place is given back when they end, or when nobody reads them any more."""
     with place:
         async with aclosing(events) as stream:
             async for together in stream:
-                if isinstance(last := together[-1], responses.LAST):
-                    remember(last.response)
+                if (last := together[-1])["type"] in responses.LAST:
+                    remember(last["response"])
                 yield together
 
 
-async def sse(events: AsyncGenerator[list[ResponseStreamEvent], None]) -> AsyncGenerator[bytes, None]:
+async def sse(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
     """A piece of the stream a step: each piece costs a passage through Serve's proxy."""
     async with aclosing(events) as stream:
         async for together in stream:
-            yield b"".join(encoded(event.model_dump_json(exclude_unset=True), event.type) for event in together)
+            yield b"".join(encoded(json_text(event), event["type"]) for event in together)
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """JSON in one line, as short as it goes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def encoded(data: str, kind: str | None = None) -> bytes:

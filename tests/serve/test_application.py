@@ -31,11 +31,11 @@ class Answer:
     def __init__(self, news: Sequence[Any]) -> None:
         self._news, self.cancelled = news, False
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
+    async def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
         for one in self._news:
             if isinstance(one, RayError):
                 raise one
-            yield one
+            yield (one,)
 
     def cancel(self) -> None:
         self.cancelled = True

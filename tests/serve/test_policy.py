@@ -13,6 +13,7 @@ from calibadv.config import load_config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.pocket import policy_path, write_pocket_world
+from calibadv.rollout.protocols import Sampled
 from calibadv.search.build import build_pipeline
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, Trajectory
@@ -40,9 +41,10 @@ async def test_served_greedy_answers_are_those_of_the_evaluation_token_by_token(
         rolled = await roller.evaluate(question, made.engine, step=0, version=0)
         assert rolled.group is not None
         (evaluated,) = rolled.group.trajectories
-        first, *_, served = [news async for news in policy.roll(Asked(question.text))]
+        first, *_, (last_turn, served) = [news async for news in policy.roll(Asked(question.text))]
+        assert isinstance(last_turn, Sampled)
         assert isinstance(served, Trajectory)
-        assert first == Accepted(len(evaluated.prompt_ids))
+        assert first == (Accepted(len(evaluated.prompt_ids)),)
         np.testing.assert_array_equal(served.prompt_ids, evaluated.prompt_ids)
         assert served.answer == evaluated.answer
         for ours, theirs in zip(served.turns, evaluated.turns, strict=True):
@@ -55,7 +57,7 @@ async def test_served_greedy_answers_are_those_of_the_evaluation_token_by_token(
 async def test_a_question_over_the_budget_is_refused_and_nothing_is_sampled() -> None:
     engine = Endless()
     policy = Policy(lambda: parts(engine))
-    (news,) = [news async for news in policy.roll(Asked("Oslo " * 3000))]
+    ((news,),) = [news async for news in policy.roll(Asked("Oslo " * 3000))]
     assert isinstance(news, Refused)
     assert engine.samplings == []
 

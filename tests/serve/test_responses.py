@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from calibadv.rollout.protocols import Answered, Call, Result, Said, Sampled
 from calibadv.types import Document, Trajectory, Turn, TurnKind
 from serve.agent import chat, responses
 from serve.agent.citations import citations
+from serve.agent.streams import json_text
 
 OSLO = Document("doc/1", "Ada", "Ada was born in Oslo.", 0.9)
 CALL = Call("search", {"query": " Ada "})
@@ -24,14 +27,18 @@ DONE = Trajectory(np.arange(5), (TURN, LAST), "Oslo", 0.0, 1.0, 0.0)
 STEPS = [Sampled(0, SEARCHED), Answered(0, (CALL,), (Result((OSLO,)),)), Sampled(1, SAID)]
 
 
+EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+
 def told(steps: list[Any], trajectory: Trajectory | None) -> list[Any]:
+    """The events, each held to OpenAI's own type of its name, after a passage through JSON."""
     progress, events = responses.begin("resp_a", "tiny", 1.0, 0.0, 1.0)
     for step in steps:
         progress, more = responses.step_events(progress, step)
         events = [*events, *more]
     if trajectory is not None:
         events = [*events, *responses.end(progress, trajectory)[1]]
-    return events
+    return [EVENTS.validate_json(json_text(event)) for event in events]
 
 
 def test_the_events_of_a_search_and_an_answer_in_their_order_and_numbered() -> None:

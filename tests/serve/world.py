@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,11 @@ class InProcess:
         self.policy = Policy(lambda: made)
         self.search, self.ready = self.policy.search, self.policy.ready
 
-    def news(self, asked: Asked) -> AsyncGenerator[News, None]:
-        return self.policy.roll(asked)
+    async def news(self, asked: Asked) -> AsyncGenerator[News, None]:
+        async with aclosing(self.policy.roll(asked)) as rollout:
+            async for together in rollout:
+                for one in together:
+                    yield one
 
 
 def http(
