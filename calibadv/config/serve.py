@@ -38,6 +38,10 @@ class ServeConfig(Section):
     question."""
     feedback: str = ""
     """File that thumbs and comments are added to; "" = feedback.jsonl beside the runs."""
+    trace_share: float = Field(0.0, ge=0, le=1)
+    """Share of answers that become traces in MLflow, under their model: times, tokens, ids of documents; 0 = none."""
+    trace_text: bool = False
+    """Whether these traces have the words too: question, thoughts, queries, passages, answer."""
 
     @model_validator(mode="after")
     def _open_only_with_a_token(self) -> ServeConfig:

@@ -217,7 +217,7 @@ class MlflowStore:
             if (database := database_path(self.uri)) is not None:
                 correct_artifact_roots(database)
             client = MlflowClient(self.uri)
-            self._experiment_id = _experiment_id(client, self.target.experiment, self.uri)
+            self._experiment_id = experiment_id(client, self.target.experiment, self.uri)
             earlier = self._earlier(client)
             if earlier is None:
                 run = client.create_run(
@@ -271,7 +271,8 @@ def _has_no_endpoint(error: Exception) -> bool:
     return getattr(error, "error_code", "") == "ENDPOINT_NOT_FOUND"
 
 
-def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
+def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
+    """The experiment of that name, made where there is none. Raises what MLflow raises."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)

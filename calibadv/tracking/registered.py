@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NEWEST = "newest"  # the alias of the last version
 _MAX_CARD = 5000  # characters that a store keeps of a version's description
 CACHE = Path(".cache/models")
+_FETCHED = re.compile(r".+-\d+-(?P<run>[0-9a-f]{32})")  # the folder of a version in the cache
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
@@ -63,6 +64,12 @@ def registered_model(address: str, *, uri: str = "", cache: Path = CACHE) -> Pat
             "to the store that has it"
         ) from None
     return folder.absolute()
+
+
+def run_of(folder: Path) -> str | None:
+    """The run that made the model in a folder that `registered_model` gave; None for any other folder."""
+    found = _FETCHED.fullmatch(folder.name)
+    return found["run"] if found else None
 
 
 def register_version(client: MlflowClient, run_id: str, name: str, card: str) -> None:

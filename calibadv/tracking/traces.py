@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibadv.tracking.record import RolloutRecord, TurnRecord
 
+if TYPE_CHECKING:
+    from mlflow.entities import Span, TraceInfo
+
 _SHORTEST_NS = 1_000_000  # of a turn that nobody measured: a span needs an extent to be seen
 _METADATA = 250  # characters of a value, MLflow's limit
-_PREVIEW = 1000  # characters of the question and the answer in the list of traces
+PREVIEW = 1000  # characters of the question and the answer in the list of traces
 
 
 def trace_id(run_id: str, record: Mapping[str, Any]) -> str:
@@ -26,18 +29,7 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
 
     `time_ms`: when it was written down, Unix time. It is drawn as if it had ended then; what it took is measured.
     """
-    # The exporter behind MlflowClient.start_trace swallows errors, so that nobody would learn of them: the tracing
-    # client writes spans and info itself.
-    from mlflow.entities import (
-        AssessmentSource,
-        Feedback,
-        Span,
-        TraceData,
-        TraceInfo,
-        TraceLocation,
-        TraceState,
-    )
-    from mlflow.tracing.client import TracingClient
+    from mlflow.entities import AssessmentSource, Feedback, Span, TraceInfo, TraceLocation, TraceState
     from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
     own_id = trace_id(run_id, {"step": record.step, "question_id": record.question_id, "index": record.index})
@@ -52,8 +44,8 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
         execution_duration=took_ms,
         state=TraceState.OK,
         # MLflow's list of traces has columns for input and output, none for the trace's name.
-        request_preview=f"step {record.step} · {record.question}"[:_PREVIEW],
-        response_preview=(record.answer or "")[:_PREVIEW],
+        request_preview=f"step {record.step} · {record.question}"[:PREVIEW],
+        response_preview=(record.answer or "")[:PREVIEW],
         trace_metadata={
             TraceMetadataKey.SOURCE_RUN: run_id,
             # A group is a session: its rollouts of one question stand together.
@@ -71,6 +63,16 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
             if value is not None
         ],
     )
+    send_trace(tracking_uri, experiment_id, info, spans)
+
+
+def send_trace(tracking_uri: str, experiment_id: str, info: TraceInfo, spans: list[Span]) -> None:
+    """Write a trace with its spans. Raises what MLflow raises."""
+    # The exporter behind MlflowClient.start_trace swallows errors, so that nobody would learn of them: the tracing
+    # client writes spans and info itself.
+    from mlflow.entities import TraceData
+    from mlflow.tracing.client import TracingClient
+
     client = TracingClient(tracking_uri)
     try:
         client.log_spans(experiment_id, spans)
@@ -92,13 +94,13 @@ def _figures(record: RolloutRecord) -> dict[str, float | None]:
 
 
 def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str, Any]]:
-    ends_ns = list(accumulate(map(_turn_ns, record.turns), initial=start_ns))
-    root = _span(
+    took_ns = sum(map(_turn_ns, record.turns))
+    root = span(
         trace_id,
         0,
         "rollout",
         "AGENT",
-        (start_ns, max(ends_ns[-1], start_ns + _SHORTEST_NS)),
+        (start_ns, start_ns + max(took_ns, _SHORTEST_NS)),
         inputs={"question": record.question},
         outputs={"answer": record.answer, "golden_answers": list(record.golden_answers)},
         attributes={
@@ -111,10 +113,19 @@ def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str
             "truncated": record.truncated,
         },
     )
-    return [
-        root,
-        *(_turn_span(trace_id, number, turn, ends_ns[number - 1]) for number, turn in enumerate(record.turns, start=1)),
-    ]
+    return [root, *turn_spans(trace_id, record.turns, start_ns)]
+
+
+def turn_spans(
+    trace_id: str, turns: Sequence[TurnRecord], start_ns: int, *, credit: bool = True
+) -> list[dict[str, Any]]:
+    """A span a turn, as MLflow's dictionaries, one after the other from `start_ns` (Unix time) on.
+
+    `credit`: whether the turns are of a group, so that what they earned is known.
+    """
+    begins_ns = accumulate(map(_turn_ns, turns), initial=start_ns)
+    numbered = enumerate(zip(turns, begins_ns, strict=False), start=1)
+    return [_turn_span(trace_id, number, turn, begun_ns, credit=credit) for number, (turn, begun_ns) in numbered]
 
 
 def _turn_ns(turn: TurnRecord) -> int:
@@ -122,21 +133,21 @@ def _turn_ns(turn: TurnRecord) -> int:
     return max(round(1e9 * (turn.generate_s + turn.search_s)), _SHORTEST_NS)
 
 
-def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int) -> dict[str, Any]:
+def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int, *, credit: bool) -> dict[str, Any]:
     if turn.kind == "search":
         inputs: dict[str, Any] = {"think": turn.think, "query": turn.query}
         # The shape that MLflow's page draws as documents.
         outputs: Any = [
             {
                 "page_content": doc.text,
-                "metadata": {"doc_uri": doc.title, "title": doc.title, "silver": doc.silver},
+                "metadata": {"doc_uri": doc.title, "title": doc.title} | ({"silver": doc.silver} if credit else {}),
                 "id": doc.id,
             }
             for doc in turn.documents
         ]
     else:
         inputs, outputs = {"think": turn.think}, {"answer": turn.answer, "text": turn.text}
-    return _span(
+    return span(
         trace_id,
         number,
         f"{number} {turn.kind}{_credit(turn)}",
@@ -167,7 +178,7 @@ def _credit(turn: TurnRecord) -> str:
     return f" ({before:.2f}{change}{score})"
 
 
-def _span(
+def span(
     trace_id: str,
     number: int,
     name: str,
@@ -184,7 +195,7 @@ def _span(
         "mlflow.spanType": span_type,
         "mlflow.spanInputs": inputs,
         "mlflow.spanOutputs": outputs,
-        **{name: value for name, value in attributes.items() if value is not None},
+        **attributes,
     }
     return {
         "trace_id": trace_id,
@@ -195,5 +206,7 @@ def _span(
         "end_time_unix_nano": time_ns[1],
         "events": [],
         "status": {"code": "STATUS_CODE_OK", "message": ""},
-        "attributes": {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()},
+        "attributes": {
+            name: json.dumps(value, ensure_ascii=False) for name, value in values.items() if value is not None
+        },
     }

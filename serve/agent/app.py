@@ -31,6 +31,7 @@ from serve.agent.mcp import Answered, mount_mcp
 from serve.agent.news import Accepted, Answerer, Asked, Interrupted, News, Refused
 from serve.agent.places import Place, Places
 from serve.agent.requests import BadRequest, ChatRequest, FeedbackRequest, ResponsesRequest, asked
+from serve.agent.traces import Traces
 from serve.agent.web import Guard, answer_errors, error
 
 logger = logging.getLogger(__name__)
@@ -51,18 +52,25 @@ class Served:
     about: str = ""  # one line for the page
 
 
-def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = time.time) -> FastAPI:
-    """The app. `answerer` rolls out; `clock` gives Unix time in seconds."""
+def make_app(
+    served: Served, answerer: Answerer, clock: Callable[[], float] = time.time, traces: Traces | None = None
+) -> FastAPI:
+    """The app. `answerer` rolls out; `clock` gives Unix time in seconds; `traces` take note of answers and thumbs."""
     app = FastAPI(title="calibadv agent", description=served.about, docs_url=None, redoc_url=None)
     settings, places = served.settings, Places(served.settings.max_concurrent)
     feedback = Feedback(served.feedback, clock)
     answer_errors(app)
 
-    async def begun(question: Asked) -> tuple[AsyncGenerator[News, None], Place]:
+    async def begun(question: Asked, answer_id: str) -> tuple[AsyncGenerator[News, None], Place]:
         """News of a question that has a place and was accepted. `BadRequest` and `Busy` before anything is sent."""
-        place = places.take()
+        place, begun_s = places.take(), clock()
+
+        def note(trajectory: Trajectory, found: Searches) -> None:
+            if traces is not None and traces.takes(answer_id):
+                traces.answered(answer_id, served.model, question.text, trajectory, found, begun_s, clock())
+
         try:
-            news = streams.in_time(answerer.news(question), settings.timeout_s)
+            news = streams.noted(streams.in_time(answerer.news(question), settings.timeout_s), note)
             first = await anext(news)
         except BaseException:
             place.leave()
@@ -73,9 +81,9 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         assert isinstance(first, Accepted)
         return news, place
 
-    async def answered(question: Asked) -> Answered:
+    async def answered(question: Asked, answer_id: str) -> Answered:
         """A whole answer. `Interrupted` where the search did not answer."""
-        news, place = await begun(question)
+        news, place = await begun(question, answer_id)
         found: Searches = ()
         with place:
             async with aclosing(news) as steps:
@@ -94,8 +102,8 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
     async def create_response(request: Annotated[ResponsesRequest, Body()]) -> Response:
         check_model(request.model)
         question = asked(request, settings)
-        news, place = await begun(question)
         response_id, created = f"resp_{secrets.token_hex(12)}", clock()
+        news, place = await begun(question, response_id)
         events = streams.response_events(
             responses.begin(response_id, served.model, created, question.temperature, question.top_p),
             news,
@@ -116,9 +124,11 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         question = asked(request, settings)
         head = chat.Head(f"chatcmpl-{secrets.token_hex(12)}", served.model, int(clock()))
         if request.stream:
-            stream = streams.chat_stream(head, *await begun(question), served.tokens, usage=request.wants_usage)
+            stream = streams.chat_stream(
+                head, *await begun(question, head.id), served.tokens, usage=request.wants_usage
+            )
             return EventSourceResponse(stream, headers={"Cache-Control": "no-store"})
-        whole = await answered(question)
+        whole = await answered(question, head.id)
         return _json(chat.completion(head, whole.trajectory, whole.citations))
 
     @app.post("/v1/feedback")
@@ -127,6 +137,8 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         if not known:
             said = f"no answer {request.response_id!r} is remembered: only the newest can be rated"
             return error(404, said, "invalid_request_error", "response_id")
+        if traces is not None:
+            traces.rated(request.response_id, request.rating, request.comment)
         return JSONResponse({"kept": True})
 
     @app.get("/v1/models")
@@ -155,7 +167,8 @@ def make_app(served: Served, answerer: Answerer, clock: Callable[[], float] = ti
         return PlainTextResponse("ok\n")
 
     async def ask(question: str) -> Answered:
-        return await answered(asked(ResponsesRequest(model=served.model, input=question), settings))
+        request = ResponsesRequest(model=served.model, input=question)
+        return await answered(asked(request, settings), f"mcp_{secrets.token_hex(12)}")
 
     async def search(query: str) -> tuple[Document, ...]:
         text = asked(ResponsesRequest(model=served.model, input=query), settings).text

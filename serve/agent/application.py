@@ -29,11 +29,13 @@ from calibadv.cluster.shipped import shipped_factory
 from calibadv.config import Config, role
 from calibadv.rollout.protocols import Answered, Sampled, SearchFn
 from calibadv.rollout.tools import make_tools
+from calibadv.tracking.served import ServedStore
 from calibadv.types import Document
 from serve.access import token_of
 from serve.agent.app import Served, make_app
 from serve.agent.news import Accepted, Asked, Busy, Interrupted, News
 from serve.agent.policy import PROOF_AGE_S, Policy, make_parts
+from serve.agent.traces import Traces
 
 APP = "agent"
 # Seconds before each attempt at a question whose engine is lost before it has said anything. Serve replaces an engine
@@ -114,13 +116,16 @@ class Engines:
 class Front:
     """The one process that speaks HTTP."""
 
-    def __init__(self, served: Served, engines: DeploymentHandle) -> None:
+    def __init__(self, served: Served, engines: DeploymentHandle, store: ServedStore) -> None:
         self._served = replace(served, token=token_of(served.settings.token_env))
-        self._engines = engines
+        self._engines, self._store = engines, store
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for it when this replica starts."""
-        return make_app(self._served, Engines(self._engines))
+        settings = self._served.settings
+        share = settings.trace_share
+        traces = Traces(self._store, share, text=settings.trace_text) if share else None
+        return make_app(self._served, Engines(self._engines), traces=traces)
 
 
 def agent_application(config: Config, model: str, folder: Path, search: Callable[[], SearchFn]) -> Application:
@@ -160,7 +165,9 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=10,
     )
-    return front.bind(served, engines.bind(parts))
+    tracking, runs = config.tracking, config.run.folder.absolute()
+    store = ServedStore(folder.absolute(), tracking.experiment, tracking.mlflow_uri, runs)
+    return front.bind(served, engines.bind(parts), store)
 
 
 def feedback_file(config: Config) -> Path:

@@ -41,6 +41,19 @@ async def in_time(news: AsyncGenerator[News, None], timeout_s: float) -> AsyncGe
             yield step
 
 
+async def noted(
+    news: AsyncGenerator[News, None], note: Callable[[Trajectory, Searches], None]
+) -> AsyncGenerator[News, None]:
+    """The same news. `note` is called with the trajectory, once it is there, and with what its searches found."""
+    found = Searches(())
+    async with aclosing(news) as steps:
+        async for step in steps:
+            found = searches(found, step)
+            if isinstance(step, Trajectory):
+                note(step, found)
+            yield step
+
+
 async def response_events(
     told: responses.Told, news: AsyncGenerator[News, None], tokens: TokenUnit, timeout_s: float
 ) -> AsyncGenerator[list[Event], None]:
