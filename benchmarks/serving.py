@@ -137,12 +137,18 @@ def row(askers: int, answers: Sequence[Asked], wall_s: float, spent: Counter[str
     return [askers, len(done), len(answers) - len(done), round(len(done) / wall_s, 1), *quantiles, *each]
 
 
-def evaluation_rate(model: EvaluatedModel, questions: Sequence[Question]) -> float:
-    """Answers a second of the evaluation's rollouts, from the first that came to the last: engines start before."""
+def evaluation_rate(model: EvaluatedModel, questions: Sequence[Question]) -> tuple[float, float]:
+    """(answers a second, CPU ms an answer) of the evaluation's rollouts, from the first that came to the last: engines
+    start before."""
     asks = [Ask("served", question) for question in questions]
     search = search_factory(model.config.search, SEARCH_APP)
-    times_s = [time.perf_counter() for _ in ask_model(asks, model, search, cluster_rollouts)]
-    return (len(times_s) - 1) / (times_s[-1] - times_s[0])
+    times_s, spent = [], []
+    for _ in ask_model(asks, model, search, cluster_rollouts):
+        times_s.append(time.perf_counter())
+        if len(times_s) in (1, len(asks)):
+            spent.append(cpu_s().total())
+    answers = len(times_s) - 1
+    return answers / (times_s[-1] - times_s[0]), 1000 * (spent[-1] - spent[0]) / answers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = [measured(asked, count) for count in known.askers]
         sys.stdout.write(markdown_rows((*HEAD, *(f"{part} CPU ms" for part in SPENT)), rows))
         if not known.no_evaluation:
-            sys.stdout.write(f"evaluation's rollouts: {evaluation_rate(model, asked):.1f} answers/s\n")
+            rate, each_ms = evaluation_rate(model, asked)
+            sys.stdout.write(f"evaluation's rollouts: {rate:.1f} answers/s, {each_ms:.0f} CPU ms an answer\n")
     return 0
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from calibadv.files import write_text
 from calibadv.http_client import route_to
 from calibadv.tracking.already_stored import AlreadyStored
+from calibadv.tracking.charts import VIEW, first_charts
 from calibadv.tracking.data_sets import log_inputs
 from calibadv.tracking.database import database_path, store_uri
 from calibadv.tracking.follower import Operation, Rejected
@@ -47,7 +48,7 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 # Without it MLflow takes an experiment with traces for an application and hides the charts that compare runs.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE, VIEW: first_charts()}
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # of one log_batch request, MLflow's limits
 
 
@@ -284,8 +285,9 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
-    if NOTE not in experiment.tags:  # of an earlier release; what somebody wrote there stays
-        client.set_experiment_tag(experiment.experiment_id, NOTE, EXPERIMENT_NOTE)
+    for name in (NOTE, VIEW):
+        if name not in experiment.tags:  # of an earlier release; what somebody wrote there stays
+            client.set_experiment_tag(experiment.experiment_id, name, _EXPERIMENT_TAGS[name])
     return str(experiment.experiment_id)
 
 

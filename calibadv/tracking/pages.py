@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
+from calibadv.tracking.charts import VIEW, first_page
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.moved_store import ARTIFACTS, DATABASE, correct_artifact_roots
 
@@ -19,6 +22,18 @@ BASE = f"http://{HOST}:{PORT}"
 def run_page(base: str, experiment_id: str, run_id: str) -> str:
     """The address of a run's own page on the server at `base`."""
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def newest_page(database: Path, base: str) -> str | None:
+    """The address of the experiment in which a run last began; None without any, and in a database of another shape."""
+    newest = "SELECT experiment_id FROM runs WHERE lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT 1"
+    views = "SELECT count(*) FROM experiment_tags WHERE experiment_id = ? AND key = ?"
+    with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.Error):
+        found = connection.execute(newest).fetchone()
+        if found is not None:
+            (view,) = connection.execute(views, (found[0], VIEW)).fetchone()
+            return first_page(base, str(found[0]), view=bool(view))
+    return None
 
 
 def ui_command(runs: Path, port: int) -> list[str]:
@@ -40,11 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=PORT)
     known = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log = logging.getLogger(__name__)
     try:
         command = ui_command(known.runs, known.port)
     except (ValueError, RuntimeError) as error:
-        logging.getLogger(__name__).error("error: %s", error)
+        log.error("error: %s", error)
         return 2
+    page = newest_page(known.runs / DATABASE, f"http://{HOST}:{known.port}")
+    if page is not None:
+        log.info("all runs, drawn: %s", page)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.execv(command[0], command)
     return 0  # never: this process is the server

@@ -31,7 +31,7 @@ from serve.agent.mcp import Answered, mount_mcp
 from serve.agent.news import Accepted, Answerer, Asked, Interrupted, News, Refused
 from serve.agent.places import Place, Places
 from serve.agent.requests import BadRequest, ChatRequest, FeedbackRequest, ResponsesRequest, asked
-from serve.agent.traces import Traces
+from serve.agent.traces import Traces, served_record
 from serve.agent.web import Guard, answer_errors, error
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,9 @@ def make_app(
         place, begun_s = places.take(), clock()
 
         def note(trajectory: Trajectory, found: Searches) -> None:
-            if traces is not None and traces.takes(answer_id):
-                traces.answered(answer_id, served.model, question.text, trajectory, found, begun_s, clock())
+            if traces is not None:
+                written = served_record(answer_id, served.model, question.text, trajectory, found, begun_s, clock())
+                traces.answered(written)
 
         try:
             news = streams.noted(streams.in_time(answerer.news(question), settings.timeout_s), note)

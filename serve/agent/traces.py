@@ -42,19 +42,10 @@ class Traces:
         """Whether the answer of that id is one of the share: for the same id always the same."""
         return zlib.crc32(response_id.encode()) < self._share * 2**32
 
-    def answered(
-        self,
-        response_id: str,
-        model: str,
-        question: str,
-        trajectory: Trajectory,
-        found: Searches,
-        begun_s: float,
-        ended_s: float,
-    ) -> None:
-        """An answer that is whole. `found`: what its searches found; times are Unix times."""
-        record = served_record(response_id, model, question, trajectory, found, begun_s, ended_s)
-        self._put(lambda: self._store.write(record if self._text else record.without_words()))
+    def answered(self, record: ServedRecord) -> None:
+        """An answer that is whole, if it is one of the share."""
+        if self.takes(record.id):
+            self._put(lambda: self._store.write(record if self._text else record.without_words()))
 
     def rated(self, response_id: str, rating: str, comment: str) -> None:
         """A thumb for one of the share; that of another answer is in the file of thumbs alone."""
@@ -99,7 +90,7 @@ def served_record(
     begun_s: float,
     ended_s: float,
 ) -> ServedRecord:
-    """What is written of an answer."""
+    """What is written of an answer. `found`: what its searches found; times are Unix times."""
     documents = {document.id: document for search in found for document in search}
     group = Group(Question(response_id, question, ("",)), (trajectory,))
     return ServedRecord(

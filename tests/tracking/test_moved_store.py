@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,10 +12,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
+from calibadv.tracking.charts import first_page
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.moved_store import correct_artifact_roots
-from calibadv.tracking.pages import BASE, main, run_page, ui_command
+from calibadv.tracking.pages import BASE, main, newest_page, run_page, ui_command
 from calibadv.tracking.run_folder import RunFolder
 from tests.tracking.fake_run import record
 
@@ -139,6 +142,18 @@ def test_pages_of_a_folder_without_runs_are_refused_in_one_line(
     assert caplog.messages == [
         f"error: {tmp_path} holds no mlflow.db: train first (make train), or name the folder with RUNS=FOLDER"
     ]
+
+
+def test_the_first_page_is_that_of_the_experiment_in_which_a_run_last_began_in_its_own_view(runs: Path) -> None:
+    experiment = MlflowClient(store_uri(runs)).get_experiment_by_name("moving")
+    page = newest_page(runs / "mlflow.db", BASE)
+    assert page == first_page(BASE, experiment.experiment_id)
+    (key,) = re.findall("viewStateShareKey=(.*)", page)
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])
+    sections = [section["uuid"] for section in view["compareRunSections"]]
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == set(sections)
+    assert sections[0] == "Held-out questions"
+    assert newest_page(runs / "empty.db", BASE) is None
 
 
 def test_a_page_is_named_by_experiment_and_run() -> None:
