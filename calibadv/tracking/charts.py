@@ -37,6 +37,7 @@ def first_charts() -> str:
         "compareRunCharts": charts,
         "compareRunSections": sections,
         "isAccordionReordered": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
     return json.dumps(state, separators=(",", ":"))
 
@@ -45,4 +46,4 @@ def _chart(section: str, name: str) -> dict[str, Any]:
     of = {"uuid": name, "metricSectionId": section, "runsCountToCompare": 10}
     if "/" not in name:
         return {**of, "type": "IMAGE", "imageKeys": [name], "step": 0, "showRunParams": False}
-    return {**of, "type": "LINE", "metricKey": name, "xAxisKey": "step", "yAxisKey": "metric"}
+    return {**of, "type": "LINE", "metricKey": name, "xAxisKey": "step", "yAxisKey": "metric", "lineSmoothness": 0}
