@@ -199,6 +199,7 @@ def group_metrics(
     everything: dict[str, float | None] = {
         **reward_metrics(trajectories),
         **rollout_metrics(trajectories),
+        **tool_metrics(trajectories),
         "reward/em": _mean(
             best_over_golden(g.trajectories[i].answer, g.question.golden_answers, exact_match, g.question.tokens)
             for (g, *_), i in sound
@@ -259,6 +260,24 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | Non
         "policy/token_probability": token_probability(logprobs_all),
         "policy/ppl": perplexity(logprobs_all),
     }
+
+
+def tool_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+    """By tool, the search among them: calls a rollout, and tokens of the context and seconds that one call took.
+
+    Calls of one turn share what the policy reads behind it evenly: exact where there is one. Calls that failed are in
+    no rollout; see `tool/<name>_failed`.
+    """
+    calls = [
+        (call, len(turn.observation_ids) / turn.calls) for t in trajectories for turn in t.turns for call in turn.called
+    ]
+    metrics: dict[str, float | None] = {}
+    for tool in sorted({call.tool for call, _ in calls}):
+        own = [(call.seconds, tokens) for call, tokens in calls if call.tool == tool]
+        metrics[f"tool/{tool}_calls"] = len(own) / len(trajectories)
+        metrics[f"tool/{tool}_tokens"] = _mean(tokens for _, tokens in own)
+        metrics[f"time/tool_{tool}_s"] = _mean(seconds for seconds, _ in own)
+    return metrics
 
 
 def _intermediate_queries(

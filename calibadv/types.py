@@ -69,6 +69,15 @@ class TurnKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class CalledTool:
+    """A call of a turn that was answered, for people and for metrics."""
+
+    tool: str
+    text: str | None = None  # what it said, cut; None of a search, whose documents are the turn's
+    seconds: float = field(default=0.0, compare=False)  # by the clock
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One policy action and what the environment answered. Only `action_ids` ever train."""
 
@@ -84,10 +93,15 @@ class Turn:
     answer_span: tuple[int, int] | None = (
         None  # first and one past the last token of <answer>…</answer>, if it is known
     )
-    calls: int = 0  # of tools that were answered, searches among them
+    called: tuple[CalledTool, ...] = ()  # its calls of tools, searches among them
     # What it took, for people: by the clock, so that equal turns may differ.
     generate_s: float = field(default=0.0, compare=False)
     search_s: float = field(default=0.0, compare=False)
+
+    @property
+    def calls(self) -> int:
+        """How many of its calls were answered."""
+        return len(self.called)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from calibadv.diagnostics import (
     score_distribution,
     token_budget,
     token_probability,
+    tool_metrics,
     turn_rows,
 )
-from calibadv.types import FloatArray, Group, Question, Trajectory, Turn, TurnKind
+from calibadv.types import CalledTool, FloatArray, Group, Question, Trajectory, Turn, TurnKind
 
 LOG_HALF = math.log(0.5)
 
@@ -251,3 +252,22 @@ def test_the_last_turn_is_no_intermediate_query_even_when_it_searches() -> None:
     assert "advantage/penalised_all_silver" not in metrics
     assert "advantage/penalised_some_silver" not in metrics
     assert metrics["rollout/searches"] == 1
+
+
+def test_calls_are_counted_by_tool_with_what_they_took() -> None:
+    def called(*calls: CalledTool, docs: tuple[str, ...] = ("d",)) -> Turn:
+        return replace(turn(TurnKind.SEARCH, 2, docs), called=calls)
+
+    search = [CalledTool("search", seconds=seconds) for seconds in (0.1, 0.3)]
+    add = CalledTool("add", "3", seconds=2.0)
+    one = Trajectory(np.zeros(1, np.int64), (called(search[0]), called(search[1], add)), "a", 1, 1, 1)
+    other = Trajectory(np.zeros(1, np.int64), (turn(TurnKind.ANSWER, 1),), "a", 1, 1, 1)
+    assert tool_metrics([one, other]) == {
+        "tool/add_calls": 0.5,
+        "tool/add_tokens": 1.5,  # half of what two calls were answered with
+        "time/tool_add_s": 2.0,
+        "tool/search_calls": 1.0,
+        "tool/search_tokens": pytest.approx((3 + 1.5) / 2),
+        "time/tool_search_s": pytest.approx(0.2),
+    }
+    assert tool_metrics([other]) == {}

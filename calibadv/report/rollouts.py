@@ -117,6 +117,8 @@ def _turn(turn: Turn, search: Search | None, known: Mapping[str, Document], libr
         row["query"] = _cut(turn.query, LONGEST_TEXT)
     if turn.kind is not TurnKind.SEARCH:
         row["text"] = _cut(turn.text, LONGEST_TEXT)
+    if told := [[call.tool, _cut(call.text, LONGEST_TEXT)] for call in turn.called if call.text is not None]:
+        row["told"] = told
     if turn.doc_ids:
         row["docs"] = [library.place(doc, known) for doc in turn.doc_ids]
     if turn.node >= 0:

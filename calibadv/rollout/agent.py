@@ -35,11 +35,13 @@ from calibadv.rollout.protocols import (
     query_of,
 )
 from calibadv.rollout.spans import token_span
-from calibadv.types import IntArray, Question, Trajectory, Turn, TurnKind
+from calibadv.types import CalledTool, IntArray, Question, Trajectory, Turn, TurnKind
 
 EMPTY = np.zeros(0, dtype=np.int64)
 NO_CALL_LEFT = "Error: no call is left. Give the answer."
 NO_QUERY = "Error: search needs a 'query', which is a text."
+SHOWN = 2_000  # characters of a tool's text that people are shown
+UNKNOWN = "unknown"  # the tool of a call of one that there is not
 OnVoidTurn = Literal["stop", "retry"]
 Tell = Callable[[Step], None]
 """Is told of each step of a rollout as it happens; what it does changes nothing of the rollout."""
@@ -135,12 +137,16 @@ class Agent:
         if turn.kind in (TurnKind.SEARCH, TurnKind.CALL):
             begun_s = time.perf_counter()
             carried_out, too_many = calls[:calls_left], calls[calls_left:]
-            results = await self._results(carried_out) + [Result(text=NO_CALL_LEFT)] * len(too_many)
+            answered = await self._results(carried_out)
+            results = [result for result, _ in answered] + [Result(text=NO_CALL_LEFT)] * len(too_many)
             tell(Answered(index, tuple(calls), tuple(results)))
             turn = replace(
                 turn,
                 search_s=time.perf_counter() - begun_s,
-                calls=len(carried_out),
+                called=tuple(
+                    self._called(call, result, seconds)
+                    for call, (result, seconds) in zip(carried_out, answered, strict=True)
+                ),
                 doc_ids=tuple(document.id for result in results for document in result.documents),
             )
             observation = self.dialogue.observed(results, turn.action_ids, budget)
@@ -151,10 +157,18 @@ class Agent:
         fits = context_tokens + len(turn.action_ids) + len(observation) < self.limits.max_tokens
         return replace(turn, observation_ids=observation if fits else EMPTY), not fits
 
-    async def _results(self, calls: Sequence[Call]) -> list[Result]:
+    def _called(self, call: Call, result: Result, seconds: float) -> CalledTool:
+        name = call.tool if call.tool in (SEARCH, *self.tools) else UNKNOWN
+        return CalledTool(name, None if result.text is None else result.text[:SHOWN], seconds)
+
+    async def _results(self, calls: Sequence[Call]) -> list[tuple[Result, float]]:
         if len(calls) == 1:  # without a task of its own: a rollout in tags takes its turns as the loop gives them
-            return [await self._result(calls[0])]
-        return await asyncio.gather(*map(self._result, calls))
+            return [await self._timed(calls[0])]
+        return await asyncio.gather(*map(self._timed, calls))
+
+    async def _timed(self, call: Call) -> tuple[Result, float]:
+        begun_s = time.perf_counter()
+        return await self._result(call), time.perf_counter() - begun_s
 
     async def _result(self, call: Call) -> Result:
         """What the call gives. What the policy got wrong it is told; what a tool got wrong raises."""

@@ -6,13 +6,23 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from calibadv.rewards.judged_answer import UnreadableVerdict
 from calibadv.rewards.outcome import Outcome, RewardFailed
 from calibadv.rewards.turns import TurnScorer, with_turn_rewards
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
 from calibadv.rollout.plans import Plan, Prefix, chains
-from calibadv.rollout.protocols import Dialogue, GenerateFn, Generation, Sampling, SearchFn, ToolFn
+from calibadv.rollout.protocols import (
+    Dialogue,
+    GenerateFn,
+    Generation,
+    Result,
+    Sampling,
+    SearchFn,
+    ToolFailed,
+    ToolFn,
+)
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.rollout.tally import Tally
 from calibadv.types import Document, Group, IntArray, Phase, Question, Trajectory
@@ -114,6 +124,7 @@ class GroupRoller:
     ) -> RolledGroup:
         seen: dict[str, Document] = {}
         failures = unscored = unreadable = 0
+        tool_failures: Counter[str] = Counter()
 
         async def search(query: str) -> tuple[Document, ...]:
             documents = await self.search(query)
@@ -126,7 +137,18 @@ class GroupRoller:
             self.tally.add((phase, step), turns=1)
             return generation
 
-        agent = Agent(self.dialogue, counted, search, self.limits, self.require_search, self.on_void_turn, self.tools)
+        def watched(name: str, tool: ToolFn) -> ToolFn:
+            async def call(arguments: Mapping[str, Any]) -> Result:
+                try:
+                    return await tool(arguments)
+                except ToolFailed:
+                    tool_failures[name] += 1
+                    raise
+
+            return call
+
+        tools = {name: watched(name, tool) for name, tool in self.tools.items()}
+        agent = Agent(self.dialogue, counted, search, self.limits, self.require_search, self.on_void_turn, tools)
 
         async def roll(sample: int, prefix: Prefix = ()) -> Trajectory:
             nonlocal failures, unscored, unreadable
@@ -154,8 +176,9 @@ class GroupRoller:
 
         trajectories = await plan(roll, sampling_seed(self.run_seed, step, question.id, PLAN_STREAM))
         complete = not any(trajectory.infra_failed for trajectory in trajectories)
-        of_reward = {"reward/failed_count": float(unscored), "reward/unreadable_count": float(unreadable)}
-        counts = {name: count for name, count in of_reward.items() if count}
+        lost = {"reward/failed_count": float(unscored), "reward/unreadable_count": float(unreadable)}
+        lost |= {f"tool/{name}_failed": float(count) for name, count in tool_failures.items()}
+        counts = {name: count for name, count in lost.items() if count}
         return RolledGroup(Group(question, trajectories) if complete else None, failures, seen, counts)
 
     def _seeds(self, question: Question, step: int, sample: int, attempt: int) -> Callable[[int], int]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from calibadv.files import write_bytes
 from calibadv.json_lines import json_line, json_objects
-from calibadv.types import Document, Group, Question, TokenUnit, Trajectory, Turn, TurnKind
+from calibadv.types import CalledTool, Document, Group, Question, TokenUnit, Trajectory, Turn, TurnKind
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,7 @@ def _turn_line(turn: Turn) -> dict[str, Any]:
         "tokens": len(turn.action_ids),
         "logprob": round(float(turn.logprobs.sum(dtype=np.float64)), 5),
         "observation_ids": turn.observation_ids.tolist(),
+        "called": [asdict(call) for call in turn.called],
     }
 
 
@@ -161,6 +162,7 @@ def _trajectory(line: Mapping[str, Any]) -> Trajectory:
 def _turn(line: Mapping[str, Any]) -> Turn:
     plain = dict(line)
     tokens, logprob = plain.pop("tokens"), plain.pop("logprob")
+    plain.pop("calls", None)  # of runs that kept no more than their number
     span = plain["answer_span"]
     return Turn(
         **{
@@ -170,6 +172,7 @@ def _turn(line: Mapping[str, Any]) -> Turn:
             "logprobs": np.full(tokens, logprob / max(tokens, 1), dtype=np.float32),
             "observation_ids": np.array(plain["observation_ids"], dtype=np.int64),
             "doc_ids": tuple(plain["doc_ids"]),
+            "called": tuple(CalledTool(**call) for call in plain.get("called", ())),
             "answer_span": None if span is None else (span[0], span[1]),
         }
     )

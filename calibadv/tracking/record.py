@@ -24,6 +24,14 @@ class DocumentRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What a tool beside the search said."""
+
+    tool: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRecord:
     """One turn. Advantages are means over its tokens; a field is None where it has no meaning."""
 
@@ -39,6 +47,7 @@ class TurnRecord:
     tokens: int
     generate_s: float = 0.0  # what the engine took, its queue included; 0 where it was not measured
     search_s: float = 0.0
+    calls: tuple[CallRecord, ...] = ()  # of tools beside the search
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,13 @@ class RolloutRecord:
         """The record that `to_dict` wrote, also after a passage through JSON; what is no field of it is left aside."""
         values = {name.name: values[name.name] for name in fields(RolloutRecord) if name.name in values}
         turns = (
-            TurnRecord(**{**turn, "documents": tuple(DocumentRecord(**doc) for doc in turn["documents"])})
+            TurnRecord(
+                **{
+                    **turn,
+                    "documents": tuple(DocumentRecord(**doc) for doc in turn["documents"]),
+                    "calls": tuple(CallRecord(**call) for call in turn.get("calls", ())),
+                }
+            )
             for turn in values["turns"]
         )
         return RolloutRecord(
@@ -125,6 +140,7 @@ def record_rollout(
             tokens=len(turn.action_ids),
             generate_s=round(turn.generate_s, 6),
             search_s=round(turn.search_s, 6),
+            calls=tuple(CallRecord(call.tool, call.text) for call in turn.called if call.text is not None),
         )
         for i, turn in enumerate(trajectory.turns)
     )

@@ -145,13 +145,16 @@ def _turn_span(trace_id: str, number: int, turn: TurnRecord, start_ns: int, *, c
             }
             for doc in turn.documents
         ]
+    elif turn.kind == "call":
+        inputs = {"think": turn.think, "text": turn.text}
+        outputs = [{"tool": call.tool, "text": call.text} for call in turn.calls]
     else:
         inputs, outputs = {"think": turn.think}, {"answer": turn.answer, "text": turn.text}
     return span(
         trace_id,
         number,
         f"{number} {turn.kind}{_credit(turn)}",
-        "RETRIEVER" if turn.kind == "search" else "LLM",
+        {"search": "RETRIEVER", "call": "TOOL"}.get(turn.kind, "LLM"),
         (start_ns, start_ns + _turn_ns(turn)),
         inputs=inputs,
         outputs=outputs,

@@ -84,6 +84,9 @@ def _turn(number: int, turn: TurnRecord) -> list[RenderableType]:
                 )
             )
         )
+    if turn.kind == "call":
+        lines.append(_indented(Text(_cut(turn.text.rpartition("</think>")[2]), style="cyan")))
+    lines += [_indented(Text.assemble((f"{call.tool}: ", "dim"), _cut(call.text))) for call in turn.calls]
     if turn.kind == "answer":
         lines.append(_indented(Text.assemble(("= ", "bold"), (_clean(turn.answer or "(empty)"), "bold"))))
     if turn.kind == "void":

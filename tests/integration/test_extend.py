@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from tests.integration.runs import SMALL, lines, made_here
 from tests.rollout.chat_templates import QWEN3
 
 pytestmark = pytest.mark.integration
+
+
+# A server of tools that every engine starts for itself.
+SERVER = Path(__file__).parents[1] / "rollout" / "mcp_calculator.py"
+CALCULATOR = f'{{command = {json.dumps([sys.executable, str(SERVER)])}, name = "add", timeout_s = 120}}'
 
 
 def examples() -> str:
@@ -119,7 +125,7 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(
         "method.keep": "credited",
         "method.spare_questions": "1",
         "rollout.dialogue": dialogue,
-        "rollout.tools": '[{function = "mine.py:calculate", timeout_s = 5, max_tokens = 64}]',
+        "rollout.tools": f'[{{function = "mine.py:calculate", timeout_s = 5, max_tokens = 64}}, {CALCULATOR}]',
         "rollout.on_void_turn": "retry",
         "rollout.max_turns": "2",
         "rollout.max_prompt_tokens": "1400",
@@ -131,6 +137,7 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(
     assert code == 0, output
     assert "reward.turns mine.py:turns: 0, 0 for a search and a right answer to " in output
     assert "tool calculate(expression): Gives the value of an arithmetic expression" in output
+    assert "tool add(a, b): Adds two numbers." in output
     folder = tmp_path / "runs" / dialogue
     _, *steps = lines(folder / "metrics.jsonl")
     assert [step["step"] for step in steps] == [1, 2]
@@ -140,7 +147,7 @@ def test_a_dialogue_of_calls_trains_with_a_tool_beside_the_search(
     assert all((step["learner/updates"] > 0) == (step["learner/kept_share"] > 0) for step in steps)
     config = (folder / "config.toml").read_text(encoding="utf-8")
     assert f'dialogue = "{dialogue}"' in config
-    assert "[[rollout.tools]]" in config
+    assert config.count("[[rollout.tools]]") == 2
 
 
 def test_the_example_of_the_python_api_trains_with_its_own_reward(tmp_path: Path) -> None:

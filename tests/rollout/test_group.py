@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from calibadv.rewards.judged_answer import UnreadableVerdict
 from calibadv.rewards.outcome import Outcome
 from calibadv.rewards.own_turns import OwnTurns
+from calibadv.rollout.dialogues.hermes import HermesDialogue
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
 from calibadv.rollout.plans import chains
+from calibadv.rollout.protocols import Result, ToolFailed
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.types import Document, Group, Question, Trajectory
+from tests.rollout.chat_templates import QWEN3, with_template
 from tests.rollout.scripted import ADA, TOKENIZER, Library, Script, spelled
+from tests.rollout.test_chat_dialogue import Policy
 
 QUESTION = Question("test/q", "Where was Ada born?", ("Oslo",))
 SEARCH = "<think> a </think><search> Ada </search>"
@@ -157,3 +162,15 @@ async def test_what_the_environment_failed_is_not_replaced_and_a_failed_spare_is
     assert later.group is not None
     assert later.group.question.id == "test/2"
     assert (later.infra_failed, later.counts["rollout/spare_groups"]) == (1, 2)
+
+
+async def test_a_tool_that_fails_drops_the_group_and_is_counted_by_its_name() -> None:
+    async def broken(arguments: Mapping[str, Any]) -> Result:
+        raise ToolFailed(f"no {arguments}")
+
+    call = '<think>\na\n</think>\n\n<tool_call>\n{"name": "add", "arguments": {}}\n</tool_call><|im_end|>'
+    dialogue = HermesDialogue(with_template(QWEN3), template="Q {question}")
+    policy = Policy([call] * 2, dialogue)
+    roller = GroupRoller(dialogue, Library(), chains(1), run_seed=8, infra_retries=1, tools={"add": broken})
+    rolled = await roller.train(QUESTION, policy, step=6, version=5)
+    assert (rolled.group, rolled.infra_failed, rolled.counts) == (None, 2, {"tool/add_failed": 2.0})

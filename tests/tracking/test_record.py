@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from calibadv.tracking.record import RolloutRecord, record_rollout
+from calibadv.tracking.record import CallRecord, RolloutRecord, record_rollout
+from calibadv.tracking.traces import _spans
+from calibadv.types import CalledTool
 from tests.build import group, trajectory
 from tests.tracking.fake_run import record
 
@@ -27,6 +29,18 @@ def test_the_final_step_has_an_answer_and_no_score() -> None:
 def test_a_record_survives_json() -> None:
     assert RolloutRecord.from_dict(json.loads(json.dumps(record().to_dict()))) == record()
     assert RolloutRecord.from_dict({**record().to_dict(), "written_ms": 1}) == record()
+
+
+def test_what_tools_said_is_kept_and_a_search_s_documents_are_not_said_twice() -> None:
+    one = trajectory(1.0, [1, 1, 1])
+    calls = (CalledTool("search"), CalledTool("add", "42", seconds=0.5))
+    one = replace(one, turns=(replace(one.turns[0], called=calls), *one.turns[1:]))
+    made = record_rollout(group(one), 0, step=1)
+    assert [turn.calls for turn in made.turns] == [(CallRecord("add", "42"),), (), ()]
+    assert RolloutRecord.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    (called, *_) = _spans(replace(made, turns=(replace(made.turns[0], kind="call"),)), "t", 0)[1:]
+    assert json.loads(called["attributes"]["mlflow.spanOutputs"]) == [{"tool": "add", "text": "42"}]
+    assert json.loads(called["attributes"]["mlflow.spanType"]) == "TOOL"
 
 
 def test_a_rollout_s_advantage_is_a_mean_over_tokens_and_its_silver_score_one_over_searches() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from calibadv.tracking.record import CallRecord
 from calibadv.views.live import LiveView, sparkline
 from calibadv.views.open import open_view
 from calibadv.views.plain import PlainView
@@ -81,6 +82,18 @@ def test_the_live_view_colours_the_rollout_with_its_credit() -> None:
     assert "2 answer  advantage -1.00" in text
     assert "● The Salt Road  (silver)" in text
     assert "○ d9" in text
+
+
+def test_a_call_is_shown_with_what_the_tool_said() -> None:
+    search, answer = record().turns
+    called = replace(search, kind="call", query=None, documents=(), text="<think>a</think>\nadd(1, 2)")
+    called = replace(called, calls=(CallRecord("add", "3\x1b[2J"),))
+    console = Console(record=True, file=io.StringIO(), force_terminal=True, width=100)
+    console.print(summary_text(replace(SUMMARY, rollout=replace(record(), turns=(called, answer)))))
+    text = console.export_text(styles=False)
+    assert "1 call" in text
+    assert "add(1, 2)" in text
+    assert "add: 3 [2J" in text
 
 
 def test_the_cursor_comes_back_and_logging_is_restored_after_an_exception() -> None:

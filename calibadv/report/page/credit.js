@@ -23,6 +23,7 @@ function conversation(world, group, rollout, shown, matches) {
       turn.docs ? h("div", { class: "docs" }, turn.docs.map((place) => documentLine(world.documents[place], silver.has(place), gold.has(place)))) : null,
       turn.kind === "answer" ? h("div", { class: "answer" }, h("b", {}, rollout.answer ?? "(no answer)")) : null,
       turn.kind === "void" || turn.kind === "call" ? h("div", { class: "answer soft" }, turn.text || "(nothing)") : null,
+      (turn.told || []).map(([tool, text]) => h("p", { class: "soft small" }, h("b", {}, `${tool}: `), text)),
       turn.kindOf && turn.kindOf !== "OTHER" ? h("p", { class: "soft small" }, `A search that ${world.kinds.find((kind) => kind.name === turn.kindOf).text}.`) : null,
       h("div", { class: "credits" }, shown.map((m) => creditLine(world, group, turn, m, scale))))));
 }
