@@ -20,23 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from calibadv.rollout.joined_cache import INSTEAD, JoinedCache, check_layers
 from calibadv.rollout.nucleus import nucleus
 from calibadv.rollout.protocols import Generation, Sampling, StopReason
 from calibadv.types import IntArray
 
 _TRIED = ((3, 1, 4), (1, 5, 9, 2, 6, 5, 3))  # prompts of the trial at the start
 _SAME = {torch.float64: 1e-6, torch.float32: 1e-3}  # nats between a row in a batch and alone
-_OTHERWISE = "set rollout.engine to 'vllm', or use another model"
 _UNBOUNDED = 2**31  # positions of a model that says no number of them
 _STOP_MARGIN = 8  # tokens decoded before the longest stop string: they may decode to nothing
 
@@ -84,10 +76,9 @@ class TorchEngine:
         self._door = threading.Lock()
         self._failure: BaseException | None = None
         self._open: dict[int, _Row] = {}  # requests not yet answered, by identity; guarded by the door
-        # Of the worker thread: the running rows, their cache, and which cached positions are real.
+        # Of the worker thread: the running rows and their cache, none without rows.
         self._rows: list[_Row] = []
-        self._cache: Any = None
-        self._mask_BT = torch.zeros((0, 0), dtype=torch.long)
+        self._cache: JoinedCache | None = None
         self._try_batches(_SAME.get(compute_dtype, 0.1))
         self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
         self._thread.start()
@@ -179,14 +170,14 @@ class TorchEngine:
                     self._advance()
                 plain = [self._plain_logprobs(row) for row in rows]
         except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, IndexError) as error:
-            raise ValueError(f"the torch engine cannot run {name} ({error}): {_OTHERWISE}") from error
+            raise ValueError(f"the torch engine cannot run {name} ({error}): {INSTEAD}") from error
         finally:
             self._clear()
         difference = max(float(np.abs(np.subtract(row.logprobs, p)).max()) for row, p in zip(rows, plain, strict=True))
         if not difference <= tolerance:
             raise ValueError(
                 f"the torch engine cannot serve {name}: in a batch its log-probs are up to {difference:.2g} nats from "
-                f"those of a row alone: {_OTHERWISE}"
+                f"those of a row alone: {INSTEAD}"
             )
 
     def _plain_logprobs(self, row: _Row) -> list[float]:
@@ -197,7 +188,7 @@ class TorchEngine:
         return taken
 
     def _clear(self) -> None:
-        self._rows, self._cache, self._mask_BT = [], None, torch.zeros((0, 0), dtype=torch.long)
+        self._rows, self._cache = [], None
 
     # ---- in the worker thread ---------------------------------------------------------------------------------
 
@@ -239,40 +230,32 @@ class TorchEngine:
         length = max(map(len, prompts))
         ids_BT = torch.tensor([[0] * (length - len(p)) + list(p) for p in prompts])
         mask_BT = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-        cache = _whole_cache(self._model.config)
-        logits_BV = self._forward(ids_BT, mask_BT, cache)
+        fresh = JoinedCache.of(self._model.config, mask_BT)
+        logits_BV = self._forward(ids_BT, fresh)
         which_B = torch.tensor([prompts.index(row.prompt_ids) for row in new])
-        cache.batch_select_indices(which_B)
-        self._join(cache, mask_BT[which_B])
+        fresh.select(which_B)
+        if self._cache is None:
+            self._cache = fresh
+        else:
+            self._cache.join(fresh)
         self._rows += new
         return self._sample(new, logits_BV[which_B])
 
-    def _join(self, cache: Any, mask_BT: torch.Tensor) -> None:
-        if not self._rows:
-            self._cache, self._mask_BT = cache, mask_BT
-            return
-        length = max(mask_BT.shape[1], self._mask_BT.shape[1])
-        self._mask_BT = torch.cat([_left_pad(self._mask_BT, length, 1), _left_pad(mask_BT, length, 1)])
-        for old, fresh in zip(self._cache.layers, cache.layers, strict=True):
-            if old.is_initialized:  # a layer may have nothing of its own (Gemma 3n)
-                old.keys = torch.cat([_left_pad(old.keys, length, 2), _left_pad(fresh.keys, length, 2)])
-                old.values = torch.cat([_left_pad(old.values, length, 2), _left_pad(fresh.values, length, 2)])
-
     def _advance(self) -> list[_Row]:
         """One token for every running row; the rows that are done."""
-        if not self._rows:
+        if self._cache is None:
             return []
         last_B1 = torch.tensor([[row.ids[-1]] for row in self._rows])
-        self._mask_BT = torch.nn.functional.pad(self._mask_BT, (0, 1), value=1)
-        return self._sample(self._rows, self._forward(last_B1, self._mask_BT, self._cache))
+        self._cache.grow()
+        return self._sample(self._rows, self._forward(last_B1, self._cache))
 
-    def _forward(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any) -> torch.Tensor:
-        positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+    def _forward(self, ids_BT: torch.Tensor, cache: JoinedCache) -> torch.Tensor:
+        positions_BT = (cache.mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
         output = self._model(
             input_ids=ids_BT,
-            attention_mask=mask_BT,
+            attention_mask=cache.mask_BT,
             position_ids=positions_BT,
-            past_key_values=cache,
+            past_key_values=cache.layers,
             use_cache=True,
             logits_to_keep=1,
         )
@@ -331,49 +314,13 @@ class TorchEngine:
         gone = {id(row) for row in done}
         keep = [i for i, row in enumerate(self._rows) if id(row) not in gone]
         self._rows = [self._rows[i] for i in keep]
-        if keep:
-            keep_B = torch.tensor(keep)
-            self._cache.batch_select_indices(keep_B)
-            self._mask_BT = self._mask_BT[keep_B]
+        if keep and self._cache is not None:
+            self._cache.select(torch.tensor(keep))
         else:
             self._clear()
         with self._door:
             for row in done:
                 self._open.pop(id(row), None)
-
-
-def check_folder(folder: str | Path) -> None:
-    """Looks at the configuration in a model's folder alone. ValueError for layers that this engine cannot join."""
-    check_layers(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-
-
-def check_layers(config: PreTrainedConfig) -> None:
-    """ValueError naming the model for layers that keep a state instead of each position's keys and values."""
-    try:
-        layers = DynamicCache(config=config).layers
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"the torch engine cannot run a model of type {config.model_type!r}: {_OTHERWISE}") from error
-    known = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
-    chunked = "chunked_attention" in (getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
-    if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in known}) or ["chunks"] * chunked:
-        raise ValueError(
-            f"the torch engine joins the caches of rows position by position, and a model of type "
-            f"{config.model_type!r} has layers that keep something else ({', '.join(other)}): {_OTHERWISE}"
-        )
-
-
-def _whole_cache(config: PreTrainedConfig) -> DynamicCache:
-    """A cache whose layers keep every position: sliding windows are the mask's, and rows can be joined."""
-    cache = DynamicCache(config=config)
-    cache.layers = [DynamicLayer() if type(layer) is DynamicSlidingWindowLayer else layer for layer in cache.layers]
-    return cache
-
-
-def _left_pad(x: torch.Tensor, length: int, dim: int) -> torch.Tensor:
-    missing = length - x.shape[dim]
-    shape = list(x.shape)
-    shape[dim] = missing
-    return torch.cat([x.new_zeros(shape), x], dim) if missing else x
 
 
 def _eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -30,7 +30,7 @@ from calibadv.pocket import write_pocket_world
 from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
 from calibadv.rllib.head import check_architecture
 from calibadv.rllib.stream import Start
-from calibadv.rollout.torch_engine import check_folder
+from calibadv.rollout.joined_cache import check_folder
 from calibadv.search.encoder import check_models
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.run_folder import check_free

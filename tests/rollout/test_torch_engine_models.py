@@ -25,8 +25,9 @@ from transformers import (
     Qwen3NextConfig,
 )
 
+from calibadv.rollout.joined_cache import check_folder
 from calibadv.rollout.protocols import Generation, Sampling
-from calibadv.rollout.torch_engine import TorchEngine, check_folder
+from calibadv.rollout.torch_engine import TorchEngine
 from tests.rollout.engine_suite import prompt, reference_logprobs, save_tiny_model
 
 WINDOW = 16  # shorter than every prompt
