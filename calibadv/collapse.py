@@ -62,9 +62,9 @@ class Limits(Section):
 
     high_ppl_ratio: float = Field(0.2, gt=0)
     """Share of rollouts of PPL > 50; 0.00 to 0.07 in the paper's runs that did not collapse. inf = off."""
-    ppl_factor: float = Field(3.0, gt=1)
-    """Of the policy's PPL: 1.1 nats a token more; healthy runs moved it by less than a tenth. inf = off."""
-    entropy_factor: float = Field(3.0, gt=1)
+    ppl_factor: float = Field(1.5, gt=1)
+    """Of the policy's PPL: 0.4 nats a token more; healthy runs moved it by less than a tenth. inf = off."""
+    entropy_factor: float = Field(1.8, gt=1)
     """Of the policy's entropy, never below 0.5 nats; healthy runs stayed below 1.6. inf = off."""
     entropy_floor: float = Field(0.001, ge=0, lt=math.inf)
     """Nats: below it the policy is dead, its rollouts of a question are all alike and teach nothing. 0 = off."""

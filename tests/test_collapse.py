@@ -161,8 +161,8 @@ def test_ordinary_learning_raises_no_alarm() -> None:
     ("metric", "bad", "limit"),
     [
         ("rollout/high_ppl_ratio", 0.21, 0.2),
-        ("policy/ppl", 3.5, 3 * 1.14),  # the median of the first five
-        ("policy/entropy", 0.51, 0.5),  # 3 x 0.133 is still calm
+        ("policy/ppl", 1.8, 1.5 * 1.14),  # the median of the first five
+        ("policy/entropy", 0.51, 0.5),  # 1.8 x 0.133 is still calm
         ("policy/entropy", 0.0005, 0.001),
         ("rollout/repetition", 0.41, 0.4),
         ("advantage/neg_pos_ratio", 5.1, 5.0),
@@ -202,10 +202,10 @@ def test_a_value_at_its_limit_is_not_beyond_it() -> None:
 
 
 def test_the_entropy_of_a_livelier_policy_is_measured_by_its_own_baseline() -> None:
-    history = steps({"policy/entropy": [0.4] * 5 + [1.19] * 3 + [1.21] * 3})
+    history = steps({"policy/entropy": [0.4] * 5 + [0.71] * 3 + [0.73] * 3})
     assert alarms(history[:9], LIMITS) == []
     [alarm] = alarms(history, LIMITS)
-    assert alarm.limit == pytest.approx(1.2)
+    assert alarm.limit == pytest.approx(0.72)
 
 
 def test_an_alarm_says_in_words_what_and_since_when() -> None:
@@ -214,10 +214,10 @@ def test_an_alarm_says_in_words_what_and_since_when() -> None:
         Alarm(
             metric="policy/ppl",
             value=4.0,
-            limit=3 * 1.14,
+            limit=1.5 * 1.14,
             since_step=6,
             text=(
-                "policy/ppl is 4: above 3.42 (3 x 1.14, the median of the first 5 healthy steps) "
+                "policy/ppl is 4: above 1.71 (1.5 x 1.14, the median of the first 5 healthy steps) "
                 "in the last 3 steps, since step 6"
             ),
         )

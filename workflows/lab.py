@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibadv.lab.report import stored, write_drift, write_report
+from calibadv.lab.report import stored, write_drift, write_report, write_watched
 from calibadv.lab.results import is_stored
 from calibadv.lab.study import Study, load_study, run_study
 from calibadv.lab.tasks import TASKS
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="make no run, only write table and figure")
     parser.add_argument("--make-start", type=Path, metavar="FILE", help="make the policy that runs start from, again")
     parser.add_argument("--task", choices=TASKS, default="plain", help="whose start --make-start makes (default plain)")
+    parser.add_argument("--watched", action="store_true", help="what the sentinel would have said of all stored runs")
     parser.add_argument("--drift", action="store_true", help="which way each credit pushes the start, without a run")
     given = parser.parse_args(arguments)
     if given.make_start:
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             TASKS[given.task],
             lambda update, loss: log.info("update %d: %.3f nats a token", update, loss),
         )
+        return 0
+    if given.watched:
+        log.info("%s", write_watched(given.results))
         return 0
     if given.drift:
         log.info("%s", write_drift(given.results))

@@ -25,6 +25,7 @@ from calibadv.lab.results import (
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Study
 from calibadv.lab.survival import EVENTS
+from calibadv.lab.watched import stored_runs, watched_table
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,13 @@ def write_report(study: Study, folder: Path, results: Path) -> str:
     draw_curves(store, results / f"{study.name}.png")
     if figures[list(EVENTS)].notna().any(axis=None):
         draw_survival(figures, results / f"{study.name}-survival.png")
+    return text
+
+
+def write_watched(results: Path) -> str:
+    """What the sentinel would have said of all stored runs, for several limits. Writes watched.md."""
+    text = markdown(watched_table(stored_runs(sorted(results.glob("*.parquet")))))
+    write_text(results / "watched.md", text)
     return text
 
 

@@ -1,0 +1,89 @@
+"""What the sentinel would have said of the stored runs, for factors of its two relative limits.
+
+How many of the runs that garbled or collapsed it names, how early, and how often it is wrong. The same `alarms` as in a
+training run, asked after every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from calibadv.collapse import Limits, alarms
+from calibadv.lab.results import RUN, read_store, run_figures
+from calibadv.lab.survival import EVENTS
+
+FACTORS = (1.2, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0)
+LIMITS = {"policy/ppl": "ppl_factor", "policy/entropy": "entropy_factor"}
+OFF = {
+    "high_ppl_ratio": math.inf,
+    "ppl_factor": math.inf,
+    "entropy_factor": math.inf,
+    "entropy_floor": 0.0,
+    "repetition": math.inf,
+    "neg_pos_ratio": math.inf,
+    "no_advantage_steps": 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A run of the table: the steps that the sentinel looks at, and when it garbled or collapsed, counted from 1."""
+
+    history: list[dict[str, float]]
+    event_at: float  # nan: it did neither
+
+
+def stored_runs(tables: Iterable[Path]) -> list[Watched]:
+    """Every run of the tables once, whatever studies share it."""
+    seen, runs = set[str](), list[Watched]()
+    for table in tables:
+        store = read_store(table)
+        figures = run_figures(store)
+        events = dict(
+            zip(figures[RUN].itertuples(index=False, name=None), figures[list(EVENTS)].min(axis=1), strict=True)
+        )
+        for key, rows in store.groupby(RUN):
+            settings = str(rows["settings"].iloc[0])
+            if settings in seen:
+                continue
+            seen.add(settings)
+            watched = rows.sort_values("step")[["step", *LIMITS]].dropna()
+            history = [
+                dict(zip(("step", *LIMITS), values, strict=True)) for values in watched.to_numpy(dtype=float).tolist()
+            ]
+            runs.append(Watched(history, float(events[key])))
+    return runs
+
+
+def first_alarm(history: Sequence[dict[str, float]], limits: Limits) -> float:
+    """The number of steps after which the sentinel first says something; nan: it never does."""
+    for steps in range(limits.baseline_steps + 1, len(history) + 1):
+        if alarms(history[:steps], limits):
+            return float(steps)
+    return math.nan
+
+
+def watched_table(runs: Sequence[Watched]) -> pd.DataFrame:
+    """A row a limit and factor: the runs that it names among those that garbled or collapsed, and among the sound ones.
+
+    "lead": the median of steps from the alarm to the event, below 0 where it came after; with the least and the most.
+    nan where no run that garbled or collapsed is named.
+    """
+    rows = []
+    for metric, name in LIMITS.items():
+        for factor in FACTORS:
+            limits = Limits.model_validate(OFF | {name: factor})
+            said = pd.DataFrame(
+                [(first_alarm(run.history, limits), run.event_at) for run in runs], columns=["alarm", "event"]
+            )
+            sound = said["event"].isna()
+            leads = (said["event"] - said["alarm"]).dropna()
+            row = {"limit": f"{factor:g} x {metric}", "named": len(leads), "of": int((~sound).sum())}
+            row |= {"wrongly": int(said["alarm"][sound].notna().sum()), "of sound": int(sound.sum())}
+            rows.append(row | {"lead": leads.median(), "least": leads.min(), "most": leads.max()})
+    return pd.DataFrame(rows).set_index("limit")
