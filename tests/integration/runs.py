@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -21,7 +22,9 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
 from calibadv.tracking.groups import read_groups
+from calibadv.training.parts import Parts
 from tests.integration.commands import ROOT, ended, start, without_seconds
+from workflows import one_run
 from workflows.command import run_command
 from workflows.train import main
 
@@ -62,6 +65,9 @@ WATCHED = {
 }
 
 
+WITHOUT_PLOTS = replace(one_run.PARTS, plots=lambda *_: [])  # which take as long as two steps
+
+
 @dataclass(frozen=True)
 class Place:
     """Where all runs of a module live: one folder of runs, one cache, one policy, one place for Ray's sockets."""
@@ -93,10 +99,11 @@ class Place:
         """As `made_here`."""
         return made_here(self.arguments(name, *flags, **more), capsys)
 
-    def trained(self, name: str, *flags: str, **more: str) -> Path:
+    def trained(self, name: str, parts: Parts = WITHOUT_PLOTS, **more: str) -> Path:
         """The folder of a whole run that this process makes, on the Ray of `local_ray`."""
         assert ray.is_initialized()
-        assert run_command(lambda: main(self.arguments(name, *flags, **more))) == 0
+        train = partial(one_run.train, parts=parts)
+        assert run_command(lambda: main(self.arguments(name, **more), train=train)) == 0
         return self.runs / name
 
 
@@ -106,7 +113,8 @@ def made_here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> t
     Ray's processes are in another folder than this one: what they are to find needs a whole path.
     """
     capsys.readouterr()
-    code = run_command(lambda: main(arguments))
+    train = partial(one_run.train, parts=WITHOUT_PLOTS)
+    code = run_command(lambda: main(arguments, train=train))
     return code, "".join(capsys.readouterr())
 
 

@@ -56,7 +56,7 @@ def run_of(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         given = {"run.name": name, "method.name": name, **PARAMS.get(name, {})}
         config = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", {**SMALL, **places, **given})
         with open_view(STEPS, plain=True) as view:
-            train_run(config, view, parts=Parts(partial(started, search_app=APP)))
+            train_run(config, view, parts=Parts(partial(started, search_app=APP), plots=lambda *_: []))
         return base / "runs" / name
 
     config = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", {**SMALL, **places})

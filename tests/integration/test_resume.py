@@ -2,7 +2,8 @@
 
 Through every real part, with the torch engine in fp32 weights. A second attempt is made of new processes, so that
 nothing but the checkpoint can carry anything over; and the steps before the kill are made a second time too, so that
-the same run twice gives the same rollouts and the same metrics. A learner that is killed: test_training.py.
+the same run twice, as a command and within a program, gives the same rollouts and the same metrics. A learner that is
+killed: test_training.py.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def assert_logged_once(folder: Path) -> None:
     assert len(traces) == len(lines(folder / "rollouts.jsonl"))
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,8 +77,7 @@ def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(
     recipe = {"learner__critic_only_steps": "1", "learner__warmup_steps": "2", "learner__critic_warmup_steps": "3"}
     recipe |= {"learner__passes": "2", "rollout__top_p": "0.95"}
     options = {**SIX, **critic, **recipe, "data__train": str(few), "checkpoint__every": "2"}
-    code, output = place.run("epochs", **options)
-    assert code == 0, output
+    straight = place.trained("epochs", **options)
 
     attempt(place, "cut", checkpoint_of(2), signal.SIGKILL, **options)
     rarely = {**options, "checkpoint__every": "50"}
@@ -88,7 +89,7 @@ def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(
     assert re.search(r"cannot go on from step [456]: run.seed was 3, now 4", said), said
     code, output = place.run("cut", "--resume", **options)
     assert code == 0, output
-    assert_same_run(place.runs / "cut", place.runs / "epochs")
+    assert_same_run(place.runs / "cut", straight)
     assert_logged_once(place.runs / "cut")
     code, said = place.answer("cut", capsys, "--resume", **options)
     assert (code, "there is nothing to go on with" in said) == (0, True), said

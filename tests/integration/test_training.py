@@ -24,17 +24,16 @@ from calibadv.tracking.groups import read_groups
 from tests.build import overrides_of
 from tests.integration.commands import ROOT, ended, killed_on_error, start, wait_for
 from tests.integration.runs import STEPS, WATCHED, Place, assert_same_run, assert_saved, lines, weights
+from workflows import one_run
 from workflows.explain import main as explain
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def finished(place: Place) -> Path:
-    """The folder of a run of six steps that nothing happened to."""
-    code, output = place.run("first", **WATCHED)
-    assert code == 0, output
-    return place.runs / "first"
+def finished(local_ray: None, place: Place) -> Path:  # noqa: ARG001
+    """The folder of a run of six steps that nothing happened to, made in this process."""
+    return place.trained("first", one_run.PARTS, **WATCHED)
 
 
 # `train.py` with a learner that is killed, once in all, in the middle of the fifth step: in its second mini-batch.
@@ -174,11 +173,15 @@ def test_mlflow_has_the_finished_run_with_metrics_traces_and_artifacts(finished:
     assert "<title>first · calibadv report</title>" in (finished / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(place: Place) -> None:
+@pytest.mark.usefixtures("local_ray")
+def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     # A limit that every step crosses: the second step raises the alarm, and goes back to the start.
     limits = {"sentinel__repetition": "1e-9", "sentinel__baseline_steps": "1", "sentinel__patience": "1"}
     # Colocated, so that a run whose engine and learner take turns is made here as well.
-    code, output = place.run("taken-back", sentinel__action="rollback", rollout__placement="colocated", **limits)
+    options = {**limits, "sentinel__action": "rollback", "rollout__placement": "colocated"}
+    code, output = place.answer("taken-back", capsys, **options)
     assert code == 0, output
     assert "back to the policy of version 0" in output
     start, first, second = lines(place.runs / "taken-back" / "metrics.jsonl")
