@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from calibadv.rollout.protocols import Result
 from calibadv.rollout.tools import KEY, Schema, ToolConfig, check_name, tried
 
 try:
-    from mcp import Client, MCPError, StdioServerParameters
+    from mcp import Client, MCPError, StdioServerParameters, stdio_client
+    from mcp.client import Transport
     from mcp.types import INVALID_PARAMS, CallToolResult
     from mcp.types import Tool as Offer
 except ImportError as error:
@@ -139,12 +141,13 @@ def _connection(config: ToolConfig) -> _Connection:
     return _connections[key]
 
 
-def _server(config: ToolConfig) -> StdioServerParameters | str:
+def _server(config: ToolConfig) -> Transport | str:
     if config.url:
         return config.url
     command, *arguments = config.command
     given = {name: os.environ[name] for name in config.env if name in os.environ}
-    return StdioServerParameters(command=command, args=arguments, env=given)
+    # A notebook's sys.stderr, or one that is captured, is no file that a process could be given.
+    return stdio_client(StdioServerParameters(command=command, args=arguments, env=given), sys.__stderr__ or sys.stderr)
 
 
 def _place(config: ToolConfig) -> str:
