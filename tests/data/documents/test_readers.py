@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calibadv.data.documents.blocks import Block, Unreadable, Why
 from calibadv.data.documents.folder import file_blocks
@@ -144,3 +148,23 @@ def test_an_archive_that_claims_gigabytes_is_not_unpacked(tmp_path: Path) -> Non
     with pytest.raises(Unreadable) as refused:
         file_blocks(path)
     assert refused.value.why is Why.TOO_LARGE
+
+
+WHOLE = {
+    ".pdf": pdf("Leave is thirty days."),
+    ".docx": docx("Leave", "Thirty days.", "Oslo"),
+    ".pptx": pptx(("Leave", "Thirty days.")),
+    ".xlsx": xlsx(One=[["Town"], ["Oslo"]]),
+    ".html": b"<h1>Leave</h1><p>Thirty <b>days</b>.",
+    ".md": b"# Leave\n\n| a |\n|---|\n| b |\n",
+}
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=8))
+def test_a_file_of_broken_bytes_is_read_or_left_out(suffix: str, changes: list[tuple[int, int]]) -> None:
+    content = bytearray(WHOLE[suffix])
+    for at, byte in changes:
+        content[at % len(content)] = byte
+    with TemporaryDirectory() as folder, contextlib.suppress(Unreadable):
+        (path := Path(folder) / f"a{suffix}").write_bytes(content)
+        assert all(isinstance(block, Block) for block in file_blocks(path))

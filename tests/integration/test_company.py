@@ -1,0 +1,148 @@
+"""docs/company.md is true: its commands and code, one after the other, on a small folder and with the pocket policy."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import serve
+
+from calibadv.cluster.local_ray import free_ports
+from calibadv.data.questions import load_questions
+from calibadv.json_lines import read_json_lines
+from calibadv.pocket import policy_path
+from calibadv.pocket.world import Entity, Half, Kind, build_world
+from tests.authoring.author import author
+from tests.integration.commands import ROOT
+from tests.integration.runs import SMALL, lines
+from tests.rewards.conftest import server
+from tests.rewards.judge_server import JudgeServer
+from workflows.cli import COMMANDS
+
+pytestmark = pytest.mark.integration
+__all__ = ["server"]
+
+TINY = SMALL | {
+    "run.steps": "1",
+    "data.questions_per_step": "2",
+    "data.test_questions": "2",
+    "search.num_cpus": "0.1",
+    "sentinel.unready": "off",
+    "rollout.template": "Question: {question}\n",
+    "rollout.placement": "separate",
+    "rollout.max_concurrent": "8",
+    "rollout.max_prompt_tokens": "128",
+    "rollout.max_turn_tokens": "160",
+    "rollout.max_observation_tokens": "192",
+    "rollout.max_tokens": "2048",
+    "learner.learners": "0",
+    "learner.dtype": "float32",
+    "learner.gpus_per_learner": "0",
+    "learner.gradient_checkpointing": "false",
+    "cluster.gpus_per_engine": "0",
+    "tracking.report": "false",
+}
+TAKES_SETTINGS = ("questions_from", "warm_start", "train", "evaluate", "serve_agent")
+
+
+def test_the_page_leads_from_documents_to_feedback(
+    local_ray: None,  # noqa: ARG001
+    server: JudgeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.answer = author
+    (port,) = free_ports(1)
+    page = (ROOT / "docs" / "company.md").read_text(encoding="utf-8")
+    for said, here in (
+        ("http://127.0.0.1:8000/v1", server.url),
+        ("127.0.0.1:8080", f"127.0.0.1:{port}"),
+        ("Qwen/Qwen2.5-0.5B-Instruct", str(policy_path())),
+        ("--questions 600 --hold-out 100", "--questions 12 --hold-out 4"),
+        ("models:/company-agent@newest\n", f"models:/company-agent@newest --serve.port {port}\n"),
+    ):
+        assert said in page
+        page = page.replace(said, here)
+    (recipe,) = blocks(page, "toml")
+    Path("company.toml").write_text(recipe, encoding="utf-8")
+    write_documents(Path("documents"))
+    (read, ask) = blocks(page, "python")
+
+    def use() -> None:
+        """Asks what the agent was trained on and accepts every answer."""
+        for question in load_questions(Path("questions.parquet")):
+            exec(ask.replace("Who is the mayor of Redford?", question.text), {})
+
+    ran = []
+    for block in blocks(page, ""):
+        for line in block.replace("\\\n", "").splitlines():
+            program, command, *arguments = shlex.split(line)
+            assert program == "calibadv"
+            ran.append(run(command, arguments, use))
+            if ran[-1] == "questions_from":
+                exec(read, {})
+    assert ran == [
+        *("prepare_data", "questions_from", "warm_start", "train", "train", "evaluate", "serve_agent"),
+        *("prepare_data", "train"),
+    ]
+    assert_true(tmp_path)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [text for of, text in re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if of == language]
+
+
+def run(command: str, arguments: list[str], use: Callable[[], None]) -> str:
+    """Runs a command of `calibadv` in this process, at the pocket policy's size; the name of its file."""
+    module = "questions_from" if "--from" in arguments else COMMANDS[command].module
+    settings = [part for key, value in TINY.items() for part in (f"--{key}", value)]
+    more: dict[str, Any] = {}
+    if module == "serve_agent":
+        serve.shutdown()  # in a terminal the search of the commands before has ended with them
+        more = {"wait": use}
+    main = importlib.import_module(f"workflows.{COMMANDS[command].module}").main
+    assert main([*arguments, *(settings if module in TAKES_SETTINGS else [])], **more) == 0, arguments
+    return module
+
+
+def write_documents(folder: Path) -> None:
+    """Pages of a few films and of what they name, as Markdown, HTML and text; and one that is none."""
+    world = build_world(0)
+    chosen: dict[str, Entity] = {}
+    waiting = [film.name for film in world.of(Half.TRAIN, Kind.FILM)[:4]]
+    while waiting and len(chosen) < 24:
+        name = waiting.pop(0)
+        if name in world.entities and name not in chosen:
+            chosen[name] = world.entities[name]
+            waiting += world.entities[name].facts.values()
+    folder.mkdir()
+    for number, entity in enumerate(chosen.values()):
+        title, text = entity.name, entity.document.text
+        suffix, content = (("md", f"# {title}\n\n{text}\n"), ("html", f"<h1>{title}</h1><p>{text}</p>"))[number % 2]
+        (folder / f"{entity.kind}-{number}.{suffix}").write_text(content, encoding="utf-8")
+    (folder / "logo.png").write_bytes(b"\x89PNG")
+
+
+def assert_true(folder: Path) -> None:
+    """What the page says of the files that are there now."""
+    assert Path("corpus.jsonl.skipped.txt").read_text() == "logo.png: of a kind that is not read: .png\n"
+    kept, held_out = load_questions(Path("questions.parquet")), load_questions(Path("questions-held-out.parquet"))
+    assert (len(kept), len(held_out)) == (8, 4)
+    assert {len(question.gold_doc_ids) for question in (*kept, *held_out)} == {1, 2, 3}
+    assert [row["step"] for row in lines(folder / "runs" / "company" / "metrics.jsonl")] == [0, 1]
+    assert "company-agent" in (folder / "runs" / "company" / "config.toml").read_text()
+    table = next((folder / "runs" / "evaluation").rglob("table.md")).read_text()
+    assert "warm" in table
+    assert "company" in table
+    sources = {row["id"] for row in read_json_lines(Path("corpus.jsonl"))}
+    thumbs = read_json_lines(Path("runs/feedback.jsonl"))
+    assert len(thumbs) == len(kept)
+    assert {document["id"] for thumb in thumbs for document in thumb["documents"]} <= sources
+    used = load_questions(Path("used.parquet"))
+    assert {question.text for question in used} <= {question.text for question in kept}
