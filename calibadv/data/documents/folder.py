@@ -109,7 +109,7 @@ def file_blocks(path: Path) -> list[Block]:
         raise Unreadable(Why.TOO_LARGE, f"{size:,} bytes")
     try:
         return list(reader(path.read_bytes()))
-    except Unreadable:
+    except (Unreadable, ImportError):  # a library that is not there is no fault of the file
         raise
     except MemoryError as error:
         raise Unreadable(Why.TOO_LARGE, repr(error)) from error
