@@ -49,9 +49,10 @@ class Gpu:
         return GIGA * (self.nvlink_gb_s if gpus <= NODE_GPUS else min(self.nvlink_gb_s, network))
 
 
-# NVIDIA's data sheet of H100 SXM, with figures "with sparsity" halved. H20 has no public sheet: its figures are those
-# that the trade press printed in 2023 and sellers repeat. A node is taken to have one network link a GPU: 400 Gb/s
-# InfiniBand. PCIe is generation 5.
+# NVIDIA's data sheets of A100 80GB SXM and H100 SXM, with figures "with sparsity" halved. H20 has no public sheet: its
+# figures are those that the trade press printed in 2023 and sellers repeat. A node is taken to have one network link a
+# GPU: 400 Gb/s InfiniBand, with A100 200 Gb/s. PCIe is generation 5, with A100 generation 4.
+A100 = Gpu("A100", 312, 2.039, 80, nvlink_gb_s=300, network_gb_s=25, pcie_gb_s=32)
 H100 = Gpu("H100", 989, 3.35, 80, nvlink_gb_s=450, network_gb_s=50, pcie_gb_s=64)
 H20 = Gpu("H20", 148, 4.0, 96, nvlink_gb_s=450, network_gb_s=50, pcie_gb_s=64)
 

@@ -129,7 +129,7 @@ def answer_prompt(question: str, passages: Sequence[Document] = ()) -> str:
 
 def read_answer(reply: str) -> str | None:
     """The answer of a reply; None where it says NONE. `Unreadable` for a reply without one."""
-    lines = [line.strip(" *_`") for line in reply.rpartition("</think>")[2].splitlines() if line.strip()]
+    lines = [line.strip().strip(" *_`") for line in reply.rpartition("</think>")[2].split("\n") if line.strip()]
     found = _ANSWER.fullmatch(lines[-1]) if lines else None
     if found is None:
         raise Unreadable(f"no answer in {reply[-80:]!r}")

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 
 from benchmarks.scaling import main
-from benchmarks.scaling_model import H20, H100, Assumptions, Gpu, Layout, StepModel, Work, slowest_share
+from benchmarks.scaling_model import A100, H20, H100, Assumptions, Gpu, Layout, StepModel, Work, slowest_share
 from benchmarks.scaling_model_table import MODEL, changed, colocated, model_tables, solved, step_rows
 from calibadv.batching import shard_groups
 from calibadv.memory.shape import ModelShape, model_shape
@@ -206,7 +206,7 @@ def test_an_engine_beside_a_learner_sleeps_wakes_and_copies_within_its_gpu() -> 
 def test_a_collective_beyond_a_node_goes_over_all_its_network_links() -> None:
     assert H100.bus_bytes_per_s(8) == 450e9
     assert H100.bus_bytes_per_s(16) == 8 * 50e9
-    assert H20.bus_bytes_per_s(16) == 8 * 50e9
+    assert A100.bus_bytes_per_s(16) == 8 * 25e9
 
 
 def test_staleness_overlaps_rollouts_with_learning() -> None:
