@@ -201,7 +201,7 @@ async def test_a_model_that_does_not_answer_ends_it(api: JudgeServer, search: Se
     api.answer = lambda _prompt, _number: (503, "{}")
     with pytest.raises(NoReply, match=rf"{GIVE_UP} calls in a row had no reply: mend --judge"):
         await write(api, search, tmp_path, Wanted(50, at_once=2))
-    assert len(api.requests) == GIVE_UP
+    assert GIVE_UP <= len(api.requests) <= GIVE_UP + 1  # of two at once one may be under way when the other gives up
     api.answer = author
     rows, _, _ = await write(api, search, tmp_path, Wanted(1))
     assert len(rows) == 1  # no failure was kept
