@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ray import serve
@@ -97,14 +97,19 @@ def check_port_free(host: str, port: int, setting: str, instead: str = "") -> No
             ) from error
 
 
-def main() -> None:
-    """Serve one corpus over HTTP until interrupted."""
+def asked(arguments: Sequence[str] | None = None) -> tuple[SearchConfig, str, str]:
+    """What to serve, of which corpus, and where its indexes are kept."""
     parser = argparse.ArgumentParser(prog="python -m serve.app", description=__doc__, allow_abbrev=False)
     parser.add_argument("--corpus", required=True, help="corpus file or store")
     parser.add_argument("--cache-dir", default=".cache/search", help="where embeddings and indexes are kept")
     add_search_flags(parser, http_port=8000)
-    args = parse_flags(parser, None)
-    config = flagged_search(args)
+    args = parse_flags(parser, arguments)
+    return flagged_search(args), args.corpus, args.cache_dir
+
+
+def main() -> None:
+    """Serve one corpus over HTTP until interrupted."""
+    config, corpus, cache_dir = asked()
     logging.basicConfig(level=logging.INFO)
     # Read when Serve's processes start; its own 5 s is too short for a slow machine.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
@@ -113,7 +118,7 @@ def main() -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: interrupted.set())
     try:
-        start_search(config, args.corpus, args.cache_dir)
+        start_search(config, corpus, cache_dir)
         interrupted.wait()
     finally:
         stop_search()

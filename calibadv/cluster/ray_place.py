@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -25,29 +25,6 @@ Environment = MutableMapping[str, str]
 
 class RayStartFailed(RuntimeError):
     """Ray could not be started here, nor at the second attempt. Nothing of it runs."""
-
-
-def session_parent(environment: Environment) -> tuple[Path, str]:
-    """The folder in which Ray makes `ray/`, and why it is not the usual one ("" where it is).
-
-    ValueError for a RAY_TMPDIR that cannot be used, and where no folder can.
-    """
-    if given := environment.get("RAY_TMPDIR", ""):
-        if fault := fault_of(Path(given)):
-            raise ValueError(f"RAY_TMPDIR = {given} cannot hold Ray's session: {fault}; e.g. RAY_TMPDIR=/tmp")
-        return Path(given), ""
-    usual = Path(environment.get("TMPDIR") or "/tmp")
-    fault = fault_of(usual)
-    if not fault:
-        return usual, ""
-    own = [Path(folder) / f"ray-{os.geteuid()}" for folder in _SHORT]  # where another user's /tmp/ray is in the way
-    for folder in (*map(Path, _SHORT), *own):
-        if folder != usual and not fault_of(folder):
-            return folder, f"TMPDIR = {usual}: {fault}"
-    raise ValueError(
-        f"TMPDIR = {usual} cannot hold Ray's session ({fault}), nor can {', '.join(_SHORT)}: set RAY_TMPDIR to a "
-        f"folder of at most {LONGEST} characters that can be written to"
-    )
 
 
 def fault_of(folder: Path) -> str:
@@ -70,6 +47,29 @@ def unwritable(folder: Path) -> str:
             return ""
     except OSError as error:
         return f"{there} cannot be written to ({error.strerror})"
+
+
+def session_parent(environment: Environment, fault_of: Callable[[Path], str] = fault_of) -> tuple[Path, str]:
+    """The folder in which Ray makes `ray/`, and why it is not the usual one ("" where it is).
+
+    ValueError for a RAY_TMPDIR that cannot be used, and where no folder can.
+    """
+    if given := environment.get("RAY_TMPDIR", ""):
+        if fault := fault_of(Path(given)):
+            raise ValueError(f"RAY_TMPDIR = {given} cannot hold Ray's session: {fault}; e.g. RAY_TMPDIR=/tmp")
+        return Path(given), ""
+    usual = Path(environment.get("TMPDIR") or "/tmp")
+    fault = fault_of(usual)
+    if not fault:
+        return usual, ""
+    own = [Path(folder) / f"ray-{os.geteuid()}" for folder in _SHORT]  # where another user's /tmp/ray is in the way
+    for folder in (*map(Path, _SHORT), *own):
+        if folder != usual and not fault_of(folder):
+            return folder, f"TMPDIR = {usual}: {fault}"
+    raise ValueError(
+        f"TMPDIR = {usual} cannot hold Ray's session ({fault}), nor can {', '.join(_SHORT)}: set RAY_TMPDIR to a "
+        f"folder of at most {LONGEST} characters that can be written to"
+    )
 
 
 def token_file(environment: Environment) -> Path | None:

@@ -28,8 +28,6 @@ from calibadv.types import Document, Group, Question, Trajectory
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE_S = 8.0  # of the client between two attempts
-
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -44,6 +42,7 @@ class Endpoint:
     timeout_s: float = 30.0  # of one attempt
     retries: int = 2
     api_key_env: str = "JUDGE_API_KEY"
+    longest_pause_s: float = 8.0  # between two attempts: the client's own
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -122,7 +121,7 @@ class Judge:
         """What the model said, and what it took."""
         endpoint = self._endpoint
         # The client's time-out is one of silence; a reply that trickles in has to end as well.
-        async with asyncio.timeout((endpoint.retries + 1) * (endpoint.timeout_s + LONGEST_PAUSE_S)):
+        async with asyncio.timeout((endpoint.retries + 1) * (endpoint.timeout_s + endpoint.longest_pause_s)):
             completion = await self._client.chat.completions.create(
                 model=endpoint.model, messages=[{"role": "user", "content": prompt}], temperature=0.0
             )

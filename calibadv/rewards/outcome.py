@@ -7,9 +7,10 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from calibadv.nearest import did_you_mean
+from calibadv.retries import PAUSE_S, retried
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.judged_answer import JudgedAnswer
@@ -21,10 +22,7 @@ Reward = float | Mapping[str, float]
 """A number, or named parts whose sum it is; the mean of each part is a metric, `reward/part_<name>`."""
 OutcomeFn = Callable[[Question, Trajectory], Reward | Awaitable[Reward]]
 
-T = TypeVar("T")
-
 FORMAT_BONUS = 0.2
-RETRY_AFTER_S = 0.5  # doubled each time
 
 
 def f1(_: Question, trajectory: Trajectory) -> float:
@@ -81,6 +79,7 @@ class Outcome:
     function: OutcomeFn = f1
     retries: int = 2
     overlong: Overlong | None = None
+    pause_s: float = PAUSE_S  # after the first attempt, then doubled
 
     async def __call__(self, question: Question, trajectory: Trajectory) -> Trajectory:
         """The trajectory with its reward and the parts of it. Raises `RewardFailed`."""
@@ -92,7 +91,11 @@ class Outcome:
                 given = await called(self.function, question, trajectory)
             return _with_reward(trajectory, given, self.overlong)
 
-        return await tried(attempt, self.retries, f"no reward for a rollout of question {question.id!r}")
+        try:
+            return await retried(attempt, self.retries, pause_s=self.pause_s)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise RewardFailed(f"no reward for a rollout of question {question.id!r} ({said})") from error
 
 
 async def called(function: Callable[..., Any], *given: Any) -> Any:
@@ -101,18 +104,6 @@ async def called(function: Callable[..., Any], *given: Any) -> Any:
         return await function(*given)
     # It may wait for a server: other rollouts go on meanwhile.
     return await _result(await asyncio.to_thread(function, *given))
-
-
-async def tried(attempt: Callable[[], Awaitable[T]], retries: int, failed: str) -> T:
-    """What an attempt returns, made `retries` times more where it raises. Raises `RewardFailed`, beginning as said."""
-    for made in range(retries + 1):
-        try:
-            return await attempt()
-        except Exception as error:
-            if made == retries:
-                raise RewardFailed(f"{failed} ({type(error).__name__}: {error})") from error
-            await asyncio.sleep(RETRY_AFTER_S * 2**made)
-    raise AssertionError("the last attempt returns or raises")
 
 
 async def _result(given: Any) -> Any:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from calibadv.rewards.outcome import called, tried
+from calibadv.retries import PAUSE_S, retried
+from calibadv.rewards.outcome import RewardFailed, called
 from calibadv.rewards.turns import TurnScorer, TurnScores
 from calibadv.types import Document, Group, Question, Trajectory
 from calibadv.user_code import load
@@ -23,18 +24,22 @@ class OwnTurns:
 
     function: TurnsFn
     retries: int = 2
+    pause_s: float = PAUSE_S  # after the first attempt, then doubled
 
     async def __call__(self, group: Group, documents: Mapping[str, Document]) -> TurnScores:
         """The rewards of all turns. Raises `RewardFailed`: a group is scored as a whole or not at all."""
-        failed = f"no rewards of turns for question {group.question.id!r}"
 
         async def row(trajectory: Trajectory) -> list[float]:
             async def attempt() -> list[float]:
                 return _checked(await called(self.function, group.question, trajectory, documents), trajectory)
 
-            return await tried(attempt, self.retries, failed)
+            return await retried(attempt, self.retries, pause_s=self.pause_s)
 
-        return TurnScores(await asyncio.gather(*map(row, group.trajectories)))
+        try:
+            return TurnScores(await asyncio.gather(*map(row, group.trajectories)))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise RewardFailed(f"no rewards of turns for question {group.question.id!r} ({said})") from error
 
 
 def own_turns(reference: str, retries: int = 2) -> Callable[[], OwnTurns]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NotRequired, Protocol
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator, with_config
 from typing_extensions import TypedDict
 
+from calibadv.retries import retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
 from calibadv.section import Decides, Means, Seconds, Section, Tokens
 from calibadv.user_code import load
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 Schema = Mapping[str, Any]
 KEY = "rollout.tools"
-RETRY_AFTER_S = 0.5  # doubled each time
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
@@ -129,17 +129,17 @@ async def tried(
     config: ToolConfig, name: str, given: Mapping[str, Any], call: Callable[[Mapping[str, Any]], Awaitable[Any]]
 ) -> Result:
     """What the call gives, within the tool's time and tries. Raises `ToolFailed`."""
-    for attempt in range(config.retries + 1):
-        try:
-            async with asyncio.timeout(config.timeout_s):
-                return Result(text=_as_text(await call(given)), max_tokens=config.max_tokens)
-        except Exception as error:
-            if attempt == config.retries:
-                said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                logger.warning("tool %s gave nothing for %s (%s): the rollout is given up", name, given, said)
-                raise ToolFailed(f"tool {name}: {said}") from error
-            await asyncio.sleep(RETRY_AFTER_S * 2**attempt)
-    raise AssertionError("the last attempt returns or raises")
+
+    async def attempt() -> Result:
+        async with asyncio.timeout(config.timeout_s):
+            return Result(text=_as_text(await call(given)), max_tokens=config.max_tokens)
+
+    try:
+        return await retried(attempt, config.retries)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        logger.warning("tool %s gave nothing for %s (%s): the rollout is given up", name, given, said)
+        raise ToolFailed(f"tool {name}: {said}") from error
 
 
 def make_tools(configs: Sequence[ToolConfig]) -> tuple[Tool, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 
-from calibadv.cluster import local_ray, ray_place
+from calibadv.cluster import local_ray
 from calibadv.cluster.ray_place import (
     LONGEST,
     RayStartFailed,
@@ -62,10 +62,9 @@ def test_what_is_named_on_purpose_is_used_or_refused(long: Path) -> None:
             session_parent({"RAY_TMPDIR": given})
 
 
-def test_no_place_at_all_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_place, "unwritable", lambda _: "full")
+def test_no_place_at_all_says_what_to_set() -> None:
     with pytest.raises(ValueError, match=r"nor can /tmp, /var/tmp, /dev/shm: set RAY_TMPDIR to a folder of at most 39"):
-        session_parent({})
+        session_parent({}, lambda _: "full")
 
 
 def test_a_folder_that_would_be_made_is_judged_by_what_is_there(tmp_path: Path) -> None:

@@ -84,13 +84,13 @@ def test_ids_that_share_a_hash_are_told_apart(tmp_path: Path, monkeypatch: pytes
     assert not built.has_id("id999")
 
 
-def test_parts_are_written_alike_when_they_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = build_store(DOCUMENTS, tmp_path / "whole")
-    monkeypatch.setattr(store_files, "_CHUNK", 3)
-    monkeypatch.setattr(corpus_store, "_CHUNK", 3)
-    parts = build_store(DOCUMENTS, tmp_path / "parts", run_rows=4)
-    assert list(parts) == DOCUMENTS
-    assert parts.manifest == whole.manifest
+def test_a_corpus_of_several_parts_is_the_sequence_that_was_stored(tmp_path: Path) -> None:
+    many = [Document(f"id{i}", "", f"{i}") for i in range(2**16 + 3)]  # a part holds 65,536
+    repeated = derived("", "again")
+    built = build_store([*many[:9], repeated, *many[9:], repeated], tmp_path / "store")
+    assert list(built) == [*many[:9], repeated, *many[9:]]
+    assert built.row_of(many[-1].id) == len(many)
+    assert built.manifest.repeated == 1
 
 
 def test_the_fingerprint_is_of_ids_titles_texts_and_their_order(tmp_path: Path) -> None:

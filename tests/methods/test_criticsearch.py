@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from calibadv.methods.criticsearch import criticsearch
 from calibadv.methods.grpo import grpo
-from calibadv.rewards import judge
 from calibadv.rewards.gold_match import GoldNeed
-from calibadv.rewards.turns import TurnScorer, at_once
-from calibadv.types import Group, Trajectory, TurnKind
+from calibadv.types import Document, Group, Trajectory, TurnKind
 from tests.build import QUESTION, group, trajectory, turn
+from tests.rewards.judge_server import JudgeServer
 
 KINDS = {"s": TurnKind.SEARCH, "v": TurnKind.VOID, "a": TurnKind.ANSWER}
 HALF = np.sqrt(0.5)
@@ -63,23 +62,15 @@ async def test_gold_passages_are_the_default_judge() -> None:
     assert criticsearch(judge="endpoint", judge_url="http://127.0.0.1:1/v1", judge_model="m").gold is None
 
 
-def test_an_endpoint_is_asked_as_it_was_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def judged_searches(endpoint: judge.Endpoint) -> Callable[[], TurnScorer]:
-        asked.append(endpoint)
-        return at_once(lambda _group, _documents: [])
-
-    monkeypatch.setattr(judge, "judged_searches", judged_searches)
-    criticsearch(
-        judge="endpoint",
-        judge_url="http://127.0.0.1:1/v1",
-        judge_model="m",
-        judge_concurrency=3,
-        judge_timeout_s=1.5,
-        judge_retries=0,
-    )
-    assert asked == [judge.Endpoint("http://127.0.0.1:1/v1", "m", concurrency=3, timeout_s=1.5, retries=0)]
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_an_endpoint_is_asked_as_it_was_configured(server: JudgeServer, retries: int) -> None:
+    server.answer = lambda _prompt, _number: (500, "{}")
+    method = criticsearch(judge="endpoint", judge_url=server.url, judge_model="m", judge_retries=retries)
+    assert method.score_turns is not None
+    rolled = group(trajectory(1.0, [1, 1], [["x"]]))
+    scores = await method.score_turns()(rolled, {"x": Document("x", "", "text")})
+    assert scores.counts["judge/failed"] == 1
+    assert [request["model"] for request in server.requests] == ["m"] * (1 + retries)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.rewards import judge
 from calibadv.rewards.judge import Endpoint, judged_searches, judged_steps
 from calibadv.rewards.turns import TurnScores
 from calibadv.rewards.verdicts import (
@@ -128,10 +127,10 @@ async def test_a_judge_that_hangs_is_left_after_its_time_outs(server: JudgeServe
     assert len(server.requests) == 2
 
 
-async def test_a_reply_that_trickles_in_ends_as_well(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "LONGEST_PAUSE_S", 0.0)
+async def test_a_reply_that_trickles_in_ends_as_well(server: JudgeServer) -> None:
     server.answer = lambda _prompt, _number: (200, DRIP)
-    scores = await steps(Endpoint(server.url, "judge", timeout_s=0.5, retries=0), group(searched("a")))
+    endpoint = Endpoint(server.url, "judge", timeout_s=0.5, retries=0, longest_pause_s=0.0)
+    scores = await steps(endpoint, group(searched("a")))
     assert without_time(scores) == counts(1, failed=1)
 
 

@@ -83,11 +83,10 @@ async def test_a_failing_judge_is_asked_again_and_then_no_score(
     assert "such rollouts are not scored, see reward/failed_count" in caplog.text
 
 
-async def test_a_judge_that_never_ends_is_given_up(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibadv.rewards.judge.LONGEST_PAUSE_S", 0.1)
+async def test_a_judge_that_never_ends_is_given_up(server: JudgeServer) -> None:
     server.answer = lambda _prompt, _number: (200, DRIP)
     with pytest.raises(RewardFailed, match="gave no reply"):
-        await judged(server, timeout_s=0.2)(QUESTION, ROLLOUT)
+        await judged(server, timeout_s=0.2, longest_pause_s=0.1)(QUESTION, ROLLOUT)
 
 
 def unhurried(server: JudgeServer) -> Answer:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from calibadv.config import load_config
-from calibadv.rewards import outcome as outcomes
 from calibadv.rewards.outcome import OUTCOMES, Outcome, OutcomeFn, RewardFailed, make_outcome
 from calibadv.rewards.overlong import Overlong
 from calibadv.types import Question, Trajectory
@@ -21,13 +20,8 @@ RIGHT = replace(trajectory(0.8, [2], format_reward=1.0), answer="countess Ada Lo
 UNFORMED = replace(RIGHT, format_reward=0.0)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes, "RETRY_AFTER_S", 0.0)
-
-
 def scored(function: OutcomeFn, rollout: Trajectory = RIGHT, retries: int = 0) -> Trajectory:
-    return asyncio.run(Outcome(function, retries)(QUESTION, rollout))
+    return asyncio.run(Outcome(function, retries, pause_s=0.0)(QUESTION, rollout))
 
 
 @pytest.mark.parametrize(

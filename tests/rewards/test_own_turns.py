@@ -12,7 +12,6 @@ import pytest
 
 from calibadv.config import load_config
 from calibadv.methods import make_method
-from calibadv.rewards import outcome as outcomes
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rewards.own_turns import OwnTurns, TurnsFn
 from calibadv.rewards.turns import with_turn_rewards
@@ -21,11 +20,6 @@ from calibadv.user_code import hand_in
 from tests.build import QUESTION, group, trajectory
 
 DOCUMENTS = {"a": Document("a", "", "Ada wrote it."), "x": Document("x", "", "Nobody did.")}
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes, "RETRY_AFTER_S", 0.0)
 
 
 def told() -> Group:
@@ -44,7 +38,7 @@ def the_pages() -> TurnsFn:
 
 
 def rows(function: TurnsFn, retries: int = 0) -> list[list[float]]:
-    return [list(row) for row in asyncio.run(OwnTurns(function, retries)(told(), DOCUMENTS)).rewards]
+    return [list(row) for row in asyncio.run(OwnTurns(function, retries, pause_s=0.0)(told(), DOCUMENTS)).rewards]
 
 
 def test_the_page_s_function_scores_every_turn() -> None:

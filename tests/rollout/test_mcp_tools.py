@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from calibadv.rollout import tools
 from calibadv.rollout.protocols import ToolFailed
 from calibadv.rollout.tools import Tool, ToolConfig, make_tools
 
@@ -39,7 +38,6 @@ def test_a_server_says_what_it_offers() -> None:
 async def test_a_server_is_called_over_one_connection_and_started_again_when_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tools, "RETRY_AFTER_S", 0.0)
     monkeypatch.setenv("CALCULATOR_TOLD", "a secret")
     monkeypatch.setenv("CALCULATOR_UNTOLD", "another")
     every = {tool.name: tool for tool in make_tools([ToolConfig(**SERVER, max_tokens=9)])}

@@ -92,9 +92,8 @@ async def test_wrong_arguments_are_the_policys_fault_and_never_reach_the_functio
 
 
 async def test_what_a_function_raises_is_tried_again_and_then_the_environments_fault(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tools, "RETRY_AFTER_S", 0.0)
     calls = 0
 
     def flaky(x: int) -> int:

@@ -14,7 +14,6 @@ from ray._private import ray_constants
 import serve.app
 from calibadv.cluster import local_ray
 from calibadv.config import load_config
-from calibadv.search.settings import SearchConfig
 from calibadv.tracking.moved_store import DATABASE
 from calibadv.tracking.pages import ui_command
 from tests.security.test_source_tree import SOURCES, calls, constant, keyword
@@ -35,22 +34,9 @@ def test_the_search_app_of_a_run_listens_on_loopback() -> None:
     assert (search.http_host, search.http_port) == (LOOPBACK, 8000)
 
 
-def test_the_search_command_listens_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    started: dict[str, Any] = {}
-
-    def start_search(config: SearchConfig, *_: object) -> None:
-        started["config"] = config
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(serve.app, "start_search", start_search)
-    monkeypatch.setattr(serve.app, "stop_search", lambda: None)
-    monkeypatch.setattr(ray, "init", lambda **_: None)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("sys.argv", ["app", "--corpus", str(tmp_path)])
-    with pytest.raises(KeyboardInterrupt):
-        serve.app.main()
-    assert started["config"].http_host == LOOPBACK
+def test_the_search_command_listens_on_loopback() -> None:
+    config, _, _ = serve.app.asked(["--corpus", "corpus.jsonl"])
+    assert (config.http_host, config.http_port) == (LOOPBACK, 8000)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "serve").glob("*.yaml")), ids=lambda path: path.name)

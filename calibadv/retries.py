@@ -1,0 +1,23 @@
+"""The user's own call, made again where it raises: with pauses that double."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, stop_after_attempt, wait_exponential
+
+T = TypeVar("T")
+
+PAUSE_S = 0.5  # after the first attempt
+
+
+async def retried(attempt: Callable[[], Awaitable[T]], retries: int, *, pause_s: float = PAUSE_S) -> T:
+    """What an attempt returns, made up to `retries` times more. Raises what the last one raises.
+
+    Cancellation is no failure and goes straight through.
+    """
+    attempts = AsyncRetrying(
+        stop=stop_after_attempt(retries + 1), wait=wait_exponential(multiplier=pause_s), reraise=True
+    )
+    return await attempts(attempt)
