@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.authoring.budget import Budget, PaidJudge
-from calibadv.authoring.write import Report, Wanted, written_questions
+from calibadv.authoring.report import Report
+from calibadv.authoring.write import Wanted, written_questions
 from calibadv.config import Config, load_config
 from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.data.corpus import load_corpus
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not rows:
         raise DataError(
             known.corpus,
-            f"no question was kept ({_fates(report)})",
+            f"no question was kept ({report.told_fates()})",
             "at least one",
             "See what the model is shown: longer passages, --hops 1, a larger search.top_k or another model.",
         )
@@ -73,16 +74,8 @@ async def _written(
         log.info("%d calls (%d failed), %d replies from %s", judge.calls, judge.failed, judge.replayed, replies)
         log.info("%d tokens, cost %.4g", judge.tokens, judge.cost)
         judge.close()
-    log.info("of %d groups of passages: %s", report.fates.total(), _fates(report))
-    top_k = config.search.top_k
-    log.info(
-        "gold passages by their step's search: %.0f%% first, %.0f%% of the first %d (%d searched)",
-        100 * report.recall(1),
-        100 * report.recall(),
-        top_k,
-        len(report.ranks),
-    )
-    log.info("kept by hops: %s", ", ".join(f"{hops}: {count}" for hops, count in sorted(report.hops.items())))
+    for line in report.told(config.search.top_k):
+        log.info("%s", line)
     if report.stopped:
         log.warning("%d of %d questions: %s", len(rows), wanted.questions, report.stopped)
     return rows, report
@@ -90,10 +83,6 @@ async def _written(
 
 def _hops(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
-
-
-def _fates(report: Report) -> str:
-    return ", ".join(f"{count} {fate}" for fate, count in report.fates.most_common()) or "none was asked about"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,11 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--hold-out", type=int, default=0, help="so many go to OUT's name with -held-out instead")
     add("--concurrency", type=int, default=8, help="questions under way, and calls at a time (default: 8)")
     add("--timeout-s", type=float, default=60.0, help="of one attempt of a call (default: 60)")
-    add(
-        "--max-calls",
-        type=int,
-        help=f"at most so many calls (default: {CALLS_A_QUESTION} a question)",
-    )
+    add("--max-calls", type=int, help=f"at most so many calls (default: {CALLS_A_QUESTION} a question)")
     add("--max-cost", type=float, default=math.inf, help="at most so much, in the currency of the prices")
     add("--price-in", type=float, default=0.0, help="of a million prompt tokens")
     add("--price-out", type=float, default=0.0, help="of a million tokens that the model writes")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from calibadv.authoring.budget import PaidJudge, Spent
 from calibadv.authoring.checks import Fate, flaw, is_answer, ranks_of
 from calibadv.authoring.passages import drawn, shown
 from calibadv.authoring.prompts import VERSION, Draft, Unreadable, answer_prompt, read_answer, read_draft, write_prompt
+from calibadv.authoring.report import Report
 from calibadv.data.gold_dialogues import HOP_ANSWERS
 from calibadv.data.overlap import normalised_question
 from calibadv.data.question_formats import content_key
@@ -43,21 +44,6 @@ class Wanted:
             raise ValueError(f"--questions {self.questions}; expected at least 1")
         if not self.hops or not set(self.hops) <= {1, 2, 3}:
             raise ValueError(f"--hops {','.join(map(str, self.hops))}; expected some of 1,2,3")
-
-
-@dataclass
-class Report:
-    """What came of it all."""
-
-    fates: Counter[Fate] = field(default_factory=Counter)
-    ranks: list[int | None] = field(default_factory=list)  # of every gold passage that was searched
-    hops: Counter[int] = field(default_factory=Counter)  # of the questions that were kept
-    stopped: str = ""  # why before the wanted number; "": it is reached
-
-    def recall(self, at: int | None = None) -> float:
-        """The share of searched gold passages at most `at` from the top, or found at all; 0 where none was searched."""
-        hits = sum(rank is not None and (at is None or rank <= at) for rank in self.ranks)
-        return hits / len(self.ranks) if self.ranks else 0.0
 
 
 async def written_questions(

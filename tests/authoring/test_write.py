@@ -14,7 +14,8 @@ from calibadv.authoring.budget import GIVE_UP, Budget, NoReply, PaidJudge
 from calibadv.authoring.checks import Fate
 from calibadv.authoring.passages import drawn
 from calibadv.authoring.prompts import VERSION
-from calibadv.authoring.write import Report, Wanted, written_questions
+from calibadv.authoring.report import Report
+from calibadv.authoring.write import Wanted, written_questions
 from calibadv.data.schema import QuestionRow
 from calibadv.rewards.judge import Endpoint, Judge
 from calibadv.rollout.protocols import SearchFn
