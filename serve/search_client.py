@@ -15,9 +15,8 @@ from ray.serve.handle import DeploymentHandle
 
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.client import RetryingSearch, RetryPolicy
-from calibadv.search.remote import http_search
+from calibadv.search.elsewhere import search_elsewhere
 from calibadv.search.settings import SearchConfig
-from calibadv.search.tool import load_tool, tool_search
 from calibadv.types import Document
 from serve.shared_search import shared_search
 
@@ -37,11 +36,9 @@ def shared_name(app: str) -> str:
 
 
 def engine_factory(config: SearchConfig, app: str) -> Callable[[], RetryingSearch]:
-    """What makes the search: of the user's function, of a server, or of the app of this name."""
-    if config.tool:
-        return partial(tool_search, config, load_tool(config))
-    if config.url:
-        return partial(http_search, config)
+    """What makes the search: what is asked elsewhere, or the app of this name."""
+    if config.elsewhere:
+        return search_elsewhere(config)
     return partial(serve_search, app, RetryPolicy(config.timeout_s, config.patience_s))
 
 

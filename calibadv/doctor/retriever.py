@@ -12,8 +12,8 @@ from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.model_source import cached_folder
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.search.elsewhere import named, search_elsewhere
 from calibadv.search.encoder import needed_models
-from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
@@ -24,20 +24,24 @@ NAME = "search"
 def retriever(subject: Subject) -> Iterator[Finding]:
     """Asks the first test question. A run asks after its index is built, which may take hours."""
     search, (question,) = subject.config.search, first_questions(subject.files["test"], 1)
-    if search.url:
+    if search.elsewhere:
         yield of_server(search, question.text)
     else:
         yield of_pipeline(search, first_documents(subject.files["corpus"], PASSAGES), question.text)
 
 
 def of_server(config: SearchConfig, query: str) -> Finding:
-    """What the server at `search.url` answers, asked as rollouts ask it, but once."""
+    """What the server or function that the settings name answers, asked as rollouts ask it, but once."""
+
+    async def asked() -> Sequence[Document]:
+        return await search_elsewhere(config.but(patience_s=0.0))()(query)
+
     try:
-        documents = asyncio.run(http_search(config.but(patience_s=0.0))(query))
+        documents = asyncio.run(asked())
     except SearchFailed as error:
         return failed(NAME, str(error), "start the server, or mend search.url, search.url_shape and search.token_env")
     if not documents:
-        said = f"{config.url}: no document for a question of the data set"
+        said = f"{named(config)}: no document for a question of the data set"
         return failed(NAME, said, "mend the server, or choose another search.url_shape")
     return passed(NAME, f"the server gave {_said(documents)} for {query!r}")
 

@@ -25,7 +25,7 @@ Identity = dict[str, dict[str, Any]]
 # Left out at their defaults, so that answers of an earlier release can be gone on with.
 _SINCE = (
     *("system", "date", "dialogue", "template_arguments", "tools"),
-    *("tokens", "max_tokens", "max_query_chars", "tool", "http"),
+    *("tokens", "max_tokens", "max_query_chars", "tool", "http", "sql", "mcp"),
     *("hnsw_links", "hnsw_build", "hnsw_search", "ivf_lists", "ivf_probes", "pq_bytes"),
 )
 _REMEDY = "give another --out, or delete that folder to ask anew"

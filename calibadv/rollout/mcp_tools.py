@@ -25,7 +25,7 @@ try:
     from mcp.types import INVALID_PARAMS, CallToolResult
     from mcp.types import Tool as Offer
 except ImportError as error:
-    raise ValueError(f"{KEY} names an MCP server, and the package mcp is not installed: pip install mcp") from error
+    raise ValueError("an MCP server is named, and the package mcp is not installed: pip install mcp") from error
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,33 @@ class McpTool:
         return await tried(self.config, self.name, arguments, self._call)
 
     async def _call(self, arguments: Mapping[str, Any]) -> str:
-        connection = _connection(self.config)
         try:
-            client = await connection.client()
-            return _text_of(await client.call_tool(self.name, dict(arguments)))
-        except asyncio.CancelledError:  # out of time; others may be waiting for this connection's answers
-            if not connection.open:
-                connection.close()
-            raise
-        except Exception as error:
-            if isinstance(error, MCPError) and error.code == INVALID_PARAMS:  # the policy's fault
+            return _text_of(await answered(self.config, self.name, arguments))
+        except MCPError as error:
+            if refuses(error):  # the policy's fault
                 return f"Error: {error}"
-            connection.close()
             raise
+
+
+async def answered(config: ToolConfig, name: str, arguments: Mapping[str, Any]) -> CallToolResult:
+    """What the server's tool gives, over the one connection of this process. Raises what went wrong."""
+    connection = _connection(config)
+    try:
+        client = await connection.client()
+        return await client.call_tool(name, dict(arguments))
+    except asyncio.CancelledError:  # out of time; others may be waiting for this connection's answers
+        if not connection.open:
+            connection.close()
+        raise
+    except Exception as error:
+        if not refuses(error):
+            connection.close()
+        raise
+
+
+def refuses(error: Exception) -> bool:
+    """Whether the server is well and the call is wrong."""
+    return isinstance(error, MCPError) and error.code == INVALID_PARAMS
 
 
 def offered(config: ToolConfig) -> tuple[McpTool, ...]:

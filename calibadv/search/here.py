@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.build import build_pipeline
+from calibadv.search.elsewhere import search_elsewhere
 from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.recorded import engine_of, recorded_search
-from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchConfig
-from calibadv.search.tool import load_tool, tool_search
 from calibadv.types import Document
 
 
@@ -23,7 +21,7 @@ def search_here(config: SearchConfig, documents: Sequence[Document], cache: Path
     """
     if not config.elsewhere:
         return searching(build_pipeline(documents, config, cache / "search"))
-    ask = partial(tool_search, config, load_tool(config)) if config.tool else partial(http_search, config)
+    ask = search_elsewhere(config)
     return recorded_search(config, ask, engine_of(config, "")) if config.together else ask()
 
 

@@ -106,17 +106,19 @@ def engine_of(config: SearchConfig, corpus: str) -> Engine:
     """
     of_kind = config.model_dump(mode="json", exclude=set(config.deciding(Decides.MEANS)), exclude_defaults=True)
     if config.elsewhere:
-        of_kind = _asked_by_url(config) if config.url else {}
+        of_kind = _asked_by_url(config) if config.url else {"mcp": config.mcp} if config.mcp else {}
     asked = {**of_kind, "top_k": config.top_k, "max_query_chars": config.max_query_chars}
     return {**(_named(config) or {"corpus": corpus}), **asked}
 
 
 def _asked_by_url(config: SearchConfig) -> dict[str, Any]:
+    encoded = {name: getattr(config, name) for name in ("encoder", "query_prefix", "max_tokens")}
+    if config.url_shape == "pgvector":
+        return {"sql": config.statement} | (encoded if config.sql_needs_vector else {})
     if config.url_shape not in SHIPPED:
         return {"shape": config.url_shape, "top_k_retrieve": config.top_k_retrieve}
     api = api_of(config.url_shape, config.http)
-    encoder = ("encoder", "query_prefix", "max_tokens") if api.needs_vector else ()
-    return {"http": api.model_dump(exclude_defaults=True)} | {name: getattr(config, name) for name in encoder}
+    return {"http": api.model_dump(exclude_defaults=True)} | (encoded if api.needs_vector else {})
 
 
 def _named(config: SearchConfig) -> Engine:
@@ -125,4 +127,6 @@ def _named(config: SearchConfig) -> Engine:
     if config.tool:
         code = digest(config.tool, "search.tool")  # "": of a notebook's cell
         return {"tool": config.tool.rpartition(":")[2], "code": code} if code else {"tool": config.tool}
+    if config.mcp:
+        return {"tool": config.mcp.get("tool", "search")}
     return {"url": config.url} if config.url else {}

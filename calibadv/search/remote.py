@@ -101,7 +101,7 @@ def engine_dialect(config: SearchConfig, vector: Vector | None = None) -> Dialec
     """
     api = api_of(config.url_shape, config.http)
     fixed = from_environment(api.parameters, "parameters")
-    vector_of = (vector or _encoder(config)) if api.needs_vector else None
+    vector_of = (vector or query_vector(config)) if api.needs_vector else None
 
     async def request(query: str) -> dict[str, Any]:
         values: dict[str, Any] = {"query": query, "k": config.top_k}
@@ -132,7 +132,7 @@ def engine_documents(body: Any, api: JsonApi) -> tuple[Document, ...]:
     ]
     if results and all(at(result, api.text) is ABSENT for result in results):
         raise ValueError(
-            f"no result has a text at {api.text!r}, the first is {str(results[0])[:200]!r}: mend http.text"
+            f"no result has a text at {api.text!r}, the first is {str(results[0])[:200]!r}: mend where it is (text)"
         )
     return tuple(_of_engine(result, title, text, api) for result, title, text in read if title or text)
 
@@ -158,7 +158,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _encoder(config: SearchConfig) -> Vector:
+def query_vector(config: SearchConfig) -> Vector:
+    """A query's vector by `config.encoder`, which is loaded here."""
     from calibadv.search.encoder import Encoder
 
     encoder = Encoder(config)

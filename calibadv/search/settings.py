@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import ConfigDict, Field, model_validator
 
 from calibadv.search.json_api import SHIPPED, api_of
+from calibadv.search.mcp_api import mcp_api_of
 from calibadv.section import Decides, Means, Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.types import TokenUnit
 
@@ -21,6 +22,9 @@ RerankerName = Literal["late", "cross", "none"]
 IndexKind = Literal["flat", "fp16", "hnsw", "ivfpq"]
 RETRIEVERS, RERANKERS, KINDS = get_args(RetrieverName), get_args(RerankerName), get_args(IndexKind)
 PACKAGED_ENCODERS = ("minilm",)
+PGVECTOR = """\
+SELECT id, title, text, 1 - (embedding <=> %(vector)s::vector) AS score
+FROM documents ORDER BY embedding <=> %(vector)s::vector LIMIT %(k)s"""
 
 Cores = Annotated[float, Field(ge=0, le=1024)]
 FromCorpus = Annotated[int, Field(ge=0, le=10**7)]  # 0 lets the corpus's size decide
@@ -126,12 +130,19 @@ class SearchConfig(Section):
     # ---- how it is asked ----
     url: str = ""
     """A retrieval server that is up, e.g. Search-R1's: it is asked, and no app is started."""
-    url_shape: Literal["search_r1", "calibadv", "searxng", "opensearch", "qdrant", "json"] = "search_r1"
+    url_shape: Literal["search_r1", "calibadv", "searxng", "opensearch", "qdrant", "json", "pgvector"] = "search_r1"
     """Shape of requests and answers of `url`: a retrieval server's, a search engine's (opensearch is Elasticsearch's
-    too), or, with "json", what `http` says."""
+    too), with "json" what `http` says, or, with "pgvector", a PostgreSQL that `sql` is put to."""
     http: dict[str, Any] = Field(default_factory=dict)
     """How `url` is asked and read where it is a search engine: method, parameters, headers, body, results, id, title,
     text, score (docs/extend.md), in place of those that `url_shape` has."""
+    sql: str = ""
+    """The statement that pgvector is asked by, which selects id, title, text and, if there is one, score:
+    %(vector)s, %(query)s and %(k)s stand for the query's vector by `encoder`, the query and `top_k`
+    (docs/extend.md); "" = the nearest rows of a table `documents` by the cosine of `embedding`."""
+    mcp: dict[str, Any] = Field(default_factory=dict)
+    """A tool of an MCP server instead: command or url, env, tool, arguments, results, id, title, text, score
+    (docs/extend.md)."""
     tool: str = ""
     """A search function of your own instead, as file.py:name or package.module:name: given a query and `top_k` it
     returns documents with id, title and text, best first (docs/extend.md)."""
@@ -167,8 +178,13 @@ class SearchConfig(Section):
                 f"or a hub name owner/model. Did you mean {near!r}?"
             )
         self.check_top_k(self.top_k_retrieve, self.top_k)
-        if self.url and self.tool:
-            raise ValueError(f"url = {self.url!r} and tool = {self.tool!r}: a search asks one of them, leave one out")
+        several = {name: value for name in ("url", "tool", "mcp") if (value := getattr(self, name))}
+        if len(several) > 1:
+            both = " and ".join(f"{name} = {value!r}" for name, value in several.items())
+            raise ValueError(f"{both}: a search asks one of them, leave the others out")
+        if self.mcp:
+            mcp_api_of(self.mcp)
+        self._check_sql()
         if self.url_shape in SHIPPED:
             api_of(self.url_shape, self.http)
         elif self.http:
@@ -182,10 +198,32 @@ class SearchConfig(Section):
             raise ValueError(f"{asked} without a ledger: name its file, e.g. --search.ledger ledger.sqlite")
         return self
 
+    def _check_sql(self) -> None:
+        if self.url_shape != "pgvector":
+            if self.sql:
+                raise ValueError(f"sql = {self.sql!r} with url_shape = {self.url_shape!r}: expected 'pgvector'")
+            return
+        if not self.url.startswith(("postgresql://", "postgres://")):
+            raise ValueError(
+                f"url = {self.url!r} with url_shape = 'pgvector': expected postgresql://USER@HOST/DATABASE"
+            )
+        if not ("%(vector)s" in self.statement or "%(query)s" in self.statement):
+            raise ValueError("nothing of sql is the query: put %(vector)s or %(query)s into it")
+
+    @property
+    def statement(self) -> str:
+        """What pgvector is asked by."""
+        return self.sql or PGVECTOR
+
+    @property
+    def sql_needs_vector(self) -> bool:
+        """Whether it holds the query's vector."""
+        return "%(vector)s" in self.statement
+
     @property
     def elsewhere(self) -> bool:
         """Whether a server or a function of the user's is asked, so that no app is started."""
-        return bool(self.url or self.tool)
+        return bool(self.url or self.tool or self.mcp)
 
     @property
     def sends_secret(self) -> bool:

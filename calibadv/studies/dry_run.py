@@ -44,7 +44,7 @@ def not_here(configs: Sequence[Config]) -> list[str]:
         for key in _FILES:
             section, _, name = key.partition(".")
             value = str(getattr(getattr(config, section), name))
-            if value in ("", POCKET) or Path(value).exists() or (config.search.url and section == "search"):
+            if value in ("", POCKET) or Path(value).exists() or (config.search.elsewhere and section == "search"):
                 continue
             hub = key == "model.path" and value.count("/") == 1 and not value.startswith((".", "/"))
             words[f"not here: {key} = {value!r}" + (" (a hub's name: fetched when the study runs)" if hub else "")] = (

@@ -69,6 +69,11 @@ class GoldRequest:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit}; expected at least 1")
+        if self.config.rollout.dialogue != "tags":
+            raise ValueError(
+                f"rollout.dialogue = {self.config.rollout.dialogue!r}: gold dialogues are written in tags alone; set "
+                "it to 'tags', or train without a warm start"
+            )
 
 
 def warm_start_gold(request: GoldRequest) -> History:
@@ -155,11 +160,7 @@ async def _shown(
 ) -> tuple[list[Demonstration], Counter[Outcome]]:
     method = request.config.make_method()
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
-    if not isinstance(dialogue, TagsDialogue):
-        raise ValueError(
-            f"rollout.dialogue = {request.config.rollout.dialogue!r}: gold dialogues are written in tags alone; set it "
-            "to 'tags', or train without a warm start"
-        )
+    assert isinstance(dialogue, TagsDialogue)
     if dialogue.tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")
     return await demonstrations(questions, dialogue, search, limits, keep_unsupported=request.keep_unsupported)

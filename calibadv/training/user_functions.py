@@ -18,13 +18,12 @@ from calibadv.methods.keep import kept_groups
 from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rewards.own_turns import own_turns
-from calibadv.rollout.protocols import SearchFailed, SearchFn
+from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.tools import make_tools
 from calibadv.search.client import Busy
-from calibadv.search.remote import http_search
+from calibadv.search.elsewhere import named, search_elsewhere
 from calibadv.search.settings import SearchConfig
-from calibadv.search.tool import load_tool, tool_search
-from calibadv.types import Group, Question, Trajectory, Turn, TurnKind
+from calibadv.types import Document, Group, Question, Trajectory, Turn, TurnKind
 from calibadv.user_code import digest, names_code
 
 logger = logging.getLogger(__name__)
@@ -104,15 +103,18 @@ def _try_search(search: SearchConfig, query: str) -> None:
 
     Not asked where a ledger has begun: it may know the answer, and it alone knows what may be asked.
     """
-    if not (search.tool or search.url) or (search.ledger and Path(search.ledger).exists()):
+    if not search.elsewhere or (search.ledger and Path(search.ledger).exists()):
         return
     if search.ledger_mode == "replay":
         return
-    key = f"search.tool = {search.tool!r}" if search.tool else f"search.url = {search.url!r}"
-    once = search.but(patience_s=0.0)
-    ask: SearchFn = tool_search(once, load_tool(search)) if search.tool else http_search(once)
+    key = named(search)
+
+    async def asked() -> tuple[Document, ...]:
+        ask = search_elsewhere(search.but(patience_s=0.0))()  # a client belongs to the loop that it is made in
+        return await ask(query)
+
     try:
-        found = asyncio.run(ask(query))
+        found = asyncio.run(asked())
     except SearchFailed as error:
         if search.url and isinstance(error.__cause__, RuntimeError | Busy):
             logger.warning("%s: %s; the run will ask again", key, error.__cause__)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-import re
+import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +19,7 @@ from calibadv.rewards.verdicts import answer_prompt, answer_verdict
 from calibadv.training.user_functions import try_user_code
 from calibadv.types import Question
 from tests.build import trajectory
+from tests.extend_page import example
 from tests.rewards.judge_server import DRIP, Answer, JudgeServer, reply
 
 QUESTION = Question("q", "Who wrote the first program?", ("Ada Lovelace", "Lovelace"))
@@ -118,13 +118,13 @@ async def test_the_bound_is_that_of_all_engines_together(server: JudgeServer) ->
     assert server.most_in_flight <= 4  # 2 each
 
 
-def test_the_page_shows_a_configuration_that_is_accepted(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
-    (shown,) = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "judge" in block]
-    (tmp_path / "recipe.toml").write_text(shown)
-    assert load_config(tmp_path / "recipe.toml").reward.judge == Endpoint(
-        "http://127.0.0.1:8000/v1", "NAME", concurrency=64
-    )
+async def test_the_page_s_example_asks_a_judge(server: JudgeServer) -> None:
+    shown = example("A judge model", "toml")
+    config = load_config(None, tomllib.loads(shown.replace("http://127.0.0.1:8000/v1", server.url)))
+    assert config.reward.judge == Endpoint(server.url, "NAME", concurrency=64)
+    assert (await outcome_of(config)(QUESTION, replace(ROLLOUT, answer="Lady Lovelace"))).reward == 1
+    (asked,) = server.requests
+    assert asked["model"] == "NAME"
 
 
 def test_the_configuration_says_where_it_is() -> None:

@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from calibadv.config import load_config
 from calibadv.rollout.protocols import ToolFailed
 from calibadv.rollout.tools import Tool, ToolConfig, make_tools
+from tests.extend_page import examples
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("mcp_calculator.py")))
 SERVER = {"command": COMMAND, "env": ("CALCULATOR_TOLD",), "retries": 0, "timeout_s": 120.0}
@@ -83,5 +86,9 @@ def url() -> Iterator[str]:
         process.wait()
 
 
-async def test_a_server_is_reached_by_its_address(url: str) -> None:
-    assert (await named("add", command=(), url=url)({"a": 20, "b": 22})).text == "42"
+async def test_a_server_is_reached_by_its_address_as_the_page_says(url: str) -> None:
+    (_, function), _, (_, servers) = examples()["Tools"]
+    shown = load_config(None, tomllib.loads(f"{function}\n{servers}".replace("http://127.0.0.1:8000/mcp", url)))
+    *_, served = shown.rollout.tools
+    (add,) = make_tools([served.model_copy(update={"timeout_s": 120.0})])
+    assert (await add({"a": 20, "b": 22})).text == "42"

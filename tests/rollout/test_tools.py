@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import re
 import threading
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -171,14 +169,6 @@ def test_settings_that_cannot_be() -> None:
     assert "a tool is called 'search'" in refused(dialogue="hermes", tools=[{"function": "t.py:search"}])
     assert "rollout.template_arguments.tools cannot be set" in refused(template_arguments={"tools": []})
     assert "did you mean 'rollout.tools'" in str(_unknown({"tools.x": 1}))
-
-
-def test_the_page_shows_tools_that_are_accepted(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
-    shown = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "rollout.tools" in block]
-    (tmp_path / "recipe.toml").write_text("\n".join(shown), encoding="utf-8")
-    given = load_config(tmp_path / "recipe.toml").rollout.tools
-    assert [tool.called for tool in given] == ["calculate", "python calculator.py", "add"]
 
 
 def _unknown(overrides: dict[str, Any]) -> ConfigError:

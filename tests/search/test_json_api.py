@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from qdrant_client import QdrantClient, models
 
 from calibadv.config import ConfigError, load_config, to_toml
 from calibadv.data.corpus import passage_id
@@ -23,9 +22,10 @@ from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.client import RetryPolicy
 from calibadv.search.json_api import SHIPPED, api_of
 from calibadv.search.recorded import engine_of
-from calibadv.search.remote import engine_dialect, engine_documents, http_search
+from calibadv.search.remote import engine_dialect, engine_documents, http_search, query_vector
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
+from tests.extend_page import example
 
 OSLO, BERGEN = Document("1", "Oslo", "A town.", 2.5), Document("2", "Bergen", "Another.", 1.5)
 ONCE = RetryPolicy(timeout_s=60.0, patience_s=0.0)
@@ -161,6 +161,33 @@ async def test_qdrant_is_asked_by_the_query_s_vector(server: Server) -> None:
     assert sum(number**2 for number in vector) == pytest.approx(1, abs=1e-4)
 
 
+async def test_qdrant_s_own_client_takes_the_request_and_its_local_mode_answers_it(server: Server) -> None:
+    """Request and answer are the client's own models, made for the server's API; the points are searched in process.
+
+    No server of Qdrant's can be installed here: what stands between is this module's HTTP.
+    """
+    vector, local = query_vector(SearchConfig()), QdrantClient(":memory:")
+    size = models.VectorParams(size=384, distance=models.Distance.COSINE)
+    local.create_collection("wiki", vectors_config=size)
+    texts = ["Oslo is the capital of Norway.", "Ada Lovelace was born in London.", "Rome was not built in a day."]
+    payloads = [{"title": text.split()[0], "text": text} for text in texts]
+    points = [models.PointStruct(id=i, vector=vector(p["text"]), payload=p) for i, p in enumerate(payloads)]
+    local.upsert("wiki", points)
+
+    def answer() -> tuple[int, Any, dict[str, str]]:
+        asked = models.QueryRequest.model_validate(server.asked[-1].body, extra="forbid")
+        found = local.query_points("wiki", asked.query, limit=asked.limit, with_payload=asked.with_payload)
+        whole = models.InlineResponse20022(status="ok", time=0.0, result=found)
+        return ok(whole.model_dump(mode="json", exclude_none=True))
+
+    server.replies = [answer]
+    search = http_search(settings(server, "qdrant", "/collections/wiki/points/query"), ONCE)
+    first, second = await search("What is the capital of Norway?")
+    assert (first.id, first.title, first.text) == ("0", "Oslo", texts[0])
+    assert 1 >= first.score > second.score
+    assert [document.id for document in await search("Where was Ada Lovelace born?")][:1] == ["1"]
+
+
 async def test_an_engine_of_one_s_own_mapping(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a recipe has it, with a key in a header and one in a parameter."""
     monkeypatch.setenv("FIND_KEY", "s3cret")
@@ -201,10 +228,8 @@ options = {{ rewrite = false, langs = ["en", "{{k}} of {{query}}"] }}
 
 
 async def test_the_page_s_example_asks_and_reads_an_engine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
-    (example,) = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[search.http]" in block]
     monkeypatch.setenv("FIND_KEY", "s3cret")
-    config = load_config(None, tomllib.loads(example)).search
+    config = load_config(None, tomllib.loads(example("A search engine's JSON API", "toml"))).search
     server.replies = [ok({"web": {"results": [{"url": "1", "title": "Oslo", "description": "A town."}]}})]
     assert await http_search(config.but(url=server.url), ONCE)("oslo") == (Document("1", "Oslo", "A town."),)
     (asked,) = server.asked

@@ -297,6 +297,8 @@ def test_what_cannot_be_is_refused_before_anything_is_read(files: Path) -> None:
             gold(files, **{name: value})
     with pytest.raises(ValueError, match=r"unknown key 'search.topk'"):
         gold(files, "--search.topk", "2")
+    with pytest.raises(ValueError, match=r"rollout\.dialogue = 'hermes': gold dialogues are written in tags alone"):
+        gold(files, "--rollout.dialogue", "hermes")
     (files / "out").mkdir()
     (files / "out" / "mine").touch()
     with pytest.raises(ValueError, match=r"--out .* is there already: remove it"):

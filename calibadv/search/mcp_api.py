@@ -1,0 +1,62 @@
+"""How a tool of an MCP server is asked and read as the search (`[search.mcp]`): data that a recipe holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, ValidationError
+
+from calibadv.nearest import did_you_mean
+from calibadv.search.json_api import JsonApi
+from calibadv.section import Decides, Section
+
+
+class McpApi(Section):
+    """A server, its tool, and where the documents are in what the tool gives."""
+
+    decides: ClassVar[Decides] = Decides.RESULT
+
+    command: tuple[str, ...] = ()
+    """What starts a server that is spoken to through its standard input."""
+    env: tuple[str, ...] = ()
+    """Names of the environment variables that such a server is given."""
+    url: str = ""
+    """Address of a server that is up."""
+    tool: str = "search"
+    arguments: dict[str, Any] = Field(default_factory=lambda: {"query": "{query}"})
+    """Of a call; "{query}" and "{k}" stand for the query and the number of documents."""
+    results: str = "result"
+    """Where the list of results is: "result" is where the Python SDK puts what a function returns."""
+    id: str = "id"
+    title: str = "title"
+    text: str = "text"
+    """"" where the results are the texts themselves."""
+    score: str = "score"
+
+    @property
+    def reading(self) -> JsonApi:
+        """Where the documents are."""
+        return JsonApi(results=self.results, id=self.id, title=self.title, text=self.text, score=self.score)
+
+    def check(self) -> None:
+        """ValueError where no search could be made of it."""
+        if bool(self.command) == bool(self.url):
+            raise ValueError("mcp: expected either a command that starts the server or its url")
+        if "{query}" not in str(self.arguments):
+            raise ValueError('nothing of the call is the query: put "{query}" into mcp.arguments')
+
+
+def mcp_api_of(given: Mapping[str, Any]) -> McpApi:
+    """The settings, checked. ValueError in one line."""
+    try:
+        api = McpApi.model_validate(given)
+    except ValidationError as error:
+        (problem, *_) = error.errors()
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            near = did_you_mean(name, McpApi.model_fields)
+            raise ValueError(f"there is no mcp.{name}{near}; there are {', '.join(McpApi.model_fields)}") from None
+        raise ValueError(f"mcp.{name} = {problem['input']!r}: {problem['msg']}") from None
+    api.check()
+    return api

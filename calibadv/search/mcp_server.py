@@ -1,0 +1,55 @@
+"""Search by a tool of an MCP server (`[search.mcp]`; the `mcp` package)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from calibadv.rollout.mcp_tools import answered, refuses
+from calibadv.rollout.tools import ToolConfig
+from calibadv.search.client import Refused, RetryingSearch, RetryPolicy
+from calibadv.search.json_api import filled
+from calibadv.search.mcp_api import mcp_api_of
+from calibadv.search.remote import engine_documents
+from calibadv.search.settings import SearchConfig
+from calibadv.types import Document
+
+
+def mcp_search(config: SearchConfig, policy: RetryPolicy | None = None) -> RetryingSearch:
+    """A `SearchFn` over the tool that `config.mcp` names, retried as the configuration says; then `SearchFailed`.
+
+    What the tool itself calls an error is tried again as well: it says the same of a bad query and of an engine of its
+    own that is down.
+    """
+    api = mcp_api_of(config.mcp)
+    server = ToolConfig(command=api.command, env=api.env, url=api.url)
+
+    async def call(query: str) -> tuple[Document, ...]:
+        values = {"query": query.encode("utf-8", "replace").decode(), "k": config.top_k}
+        try:
+            result = await answered(server, api.tool, filled(api.arguments, values))
+        except Exception as error:
+            if refuses(error):
+                raise Refused(f"the MCP tool {api.tool}: {error}") from error
+            raise
+        texts = [block.text for block in result.content if block.type == "text"]
+        if result.is_error:
+            raise ValueError(f"the MCP tool {api.tool} says: {' '.join(texts):.200}")
+        found = texts if result.structured_content is None else result.structured_content
+        return engine_documents(_json(found), api.reading)[: config.top_k]
+
+    return RetryingSearch(call, policy or RetryPolicy(config.timeout_s, config.patience_s))
+
+
+def _json(found: Any) -> Any:
+    """What the tool returned: as it is structured, or what its one text is the JSON of, or its texts as a list."""
+    if not isinstance(found, list):
+        return found
+    if len(found) == 1:
+        try:
+            value = json.loads(found[0])
+        except ValueError:
+            pass
+        else:
+            return value if isinstance(value, dict) else {"result": value}
+    return {"result": found}
