@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -56,7 +55,7 @@ def overview(
         yield _why_table(searches)
         for why in Why:
             if alike := [search for search in searches if search.why is why][:shown]:
-                yield _disputed_table(f"disputed most: a search that {why}", alike)
+                yield _disputed(f"disputed most: a search that {why}", alike)
 
 
 def arithmetic(reasons: Reasons) -> str:
@@ -90,9 +89,10 @@ def _turn_text(s: int, turn: Turn, documents: Mapping[str, Document], silver: fr
 
 def _credit_text(name: str, column: Credited, i: int, s: int) -> Text:
     value = column.credit[i][s] + 0.0  # -0.0 is 0
-    style = "red" if value < 0 else "green" if value > 0 else "dim"
-    why = f"  = {arithmetic(column.reasons[i][s])}" if column.reasons else "  (tells no reasons)"
-    return Text.assemble((f"{name} {value:+.3f}", style), (why.rsplit(" = ", 1)[0] if column.reasons else why, "dim"))
+    why = "  (tells no reasons)"
+    if column.reasons:
+        why = f"  = {arithmetic(column.reasons[i][s])}".rsplit(" = ", 1)[0]  # the sum stands before it
+    return Text.assemble((f"{name} {value:+.3f}", _style(value)), (why, "dim"))
 
 
 def _figures_table(figures: Mapping[str, MethodFigures], searches: int) -> Table:
@@ -177,19 +177,21 @@ def _why_table(searches: Sequence[Search]) -> Table:
     return table
 
 
-def _disputed_table(title: str, searches: Sequence[Search]) -> Table:
-    table = Table(title=title, title_justify="left", box=None)
-    for name in ("step", "question", "rollout, turn", "c", *searches[0].credit):
-        table.add_column(name)
+def _disputed(title: str, searches: Sequence[Search]) -> Stack:
+    """Each search with the options that show its group, and below it every method's credit."""
+    parts: list[RenderableType] = [Text(title, "italic")]
     for search in searches:
-        table.add_row(
-            str(search.step),
-            escape(search.group.question.id),
-            f"{search.rollout + 1}, {search.turn + 1}",
-            f"{search.c:.2f}",
-            *(f"{value:+.2f}" for value in search.credit.values()),
-        )
-    return table
+        where = f"--step {search.step} --question {search.group.question.id}"
+        turn = search.group.trajectories[search.rollout].turns[search.turn]
+        told = f"  rollout {search.rollout + 1}, turn {search.turn + 1}, c {search.c:.2f}: "
+        credit = [(f"{name} {value:+.2f}  ", _style(value)) for name, value in search.credit.items()]
+        parts.append(Padding(Text.assemble((where, "bold"), told, _short(turn.query or "")), (0, 0, 0, 1)))
+        parts.append(Padding(Text.assemble(*credit), (0, 0, 0, 4)))
+    return Stack(*parts)
+
+
+def _style(value: float) -> str:
+    return "red" if value < 0 else "green" if value > 0 else "dim"
 
 
 def _percent(share: float | None) -> str:

@@ -38,7 +38,10 @@ def test_without_a_question_methods_stand_side_by_side(run: Path, capsys: pytest
     assert "grpo 80% 50% 50% 2.50" in said
     assert "calibadv 40% 0% 0% 1.50" in said
     assert "precision 0.50 (0.50 to 0.50, of 2), recall 0.50" in said
-    assert "disputed most" in said
+    _, _, disputed = said.partition("disputed most: a search that ")
+    assert "--step 4 --question test/q rollout 2, turn 1, c 1.00: " in disputed  # what shows it turn by turn
+    assert "calibadv +0.00 " in disputed
+    assert "grpo -0.71 " in disputed
 
 
 def test_what_is_not_there_is_said_in_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
