@@ -26,10 +26,12 @@ _LONGEST = 160  # characters of a text that is shown
 def group_page(step: int, columns: Mapping[str, Credited], documents: Mapping[str, Document]) -> Stack:
     """A group, rollout by rollout: what each turn did, what it found, and of each method its credit and why."""
     group = next(iter(columns.values())).group
-    silver = silver_documents(group)
+    silver, gold = silver_documents(group), frozenset(group.question.gold_doc_ids)
+    known = ", gold: one of the question's gold passages" if gold else ""
     parts: list[RenderableType] = [
         Text.assemble((group.question.text, "bold"), (f"   step {step}, {group.question.id}", "dim")),
         Text(f"golden: {' / '.join(group.question.golden_answers)}"),
+        Text(f"● silver: a correct rollout found it{known}", "dim"),
     ]
     for name, column in columns.items():
         if column.note:
@@ -37,7 +39,7 @@ def group_page(step: int, columns: Mapping[str, Credited], documents: Mapping[st
     for i, trajectory in enumerate(group.trajectories):
         parts += [Text(), _rollout_line(i, trajectory)]
         for s, turn in enumerate(trajectory.turns):
-            parts.append(Padding(_turn_text(s, turn, documents, silver), (0, 0, 0, 2)))
+            parts.append(Padding(_turn_text(s, turn, documents, silver, gold), (0, 0, 0, 2)))
             parts += [Padding(_credit_text(name, column, i, s), (0, 0, 0, 6)) for name, column in columns.items()]
     return Stack(*parts)
 
@@ -74,7 +76,9 @@ def _rollout_line(index: int, trajectory: Trajectory) -> Text:
     return Text(said, "green" if trajectory.reward > 0 else "red")
 
 
-def _turn_text(s: int, turn: Turn, documents: Mapping[str, Document], silver: frozenset[str]) -> Text:
+def _turn_text(
+    s: int, turn: Turn, documents: Mapping[str, Document], silver: frozenset[str], gold: frozenset[str]
+) -> Text:
     did = turn.query if turn.kind is TurnKind.SEARCH else turn.text
     text = Text.assemble(
         (f"{s + 1} {turn.kind}  ", "bold"), _short(did or ""), (f"  {len(turn.action_ids)} tokens", "dim")
@@ -84,6 +88,8 @@ def _turn_text(s: int, turn: Turn, documents: Mapping[str, Document], silver: fr
     for doc in turn.doc_ids:
         mark, style = ("●", "green") if doc in silver else ("○", "")
         text.append(f"\n    {mark} {documents[doc].title if doc in documents else doc}", style)
+        if doc in gold:
+            text.append("  gold", "yellow")
     return text
 
 

@@ -23,11 +23,13 @@ def run(tmp_path: Path) -> Path:
 def test_a_question_is_shown_turn_by_turn_with_its_arithmetic(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(run), "--question", "test/q", "--method", "grpo"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "who? step 4, test/q golden: Ada rollout 1 reward 1.00 answer Ada" in said
+    legend = "● silver: a correct rollout found it, gold: one of the question's gold passages"
+    assert f"who? step 4, test/q golden: Ada {legend} rollout 1 reward 1.00 answer Ada" in said
     assert "calibadv +0.000 = -0.50 [reward - mean: 0.00 - 0.50] × 1.41" in said
     assert "0.00 [1 - c: 1 of 1 documents silver, by correct rollout 1]" in said
     assert "grpo -0.707" in said
-    assert "● A" in said
+    assert "● A gold ● B" in said
+    assert "○ g gold" in said
     assert "○ x" in said
 
 
