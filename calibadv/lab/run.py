@@ -15,6 +15,7 @@ from calibadv.files import whole_file, write_text
 from calibadv.json_lines import json_line, read_json_lines
 from calibadv.lab.laboratory import Laboratory, Metrics
 from calibadv.lab.settings import LabRun
+from calibadv.tracking.folder_lock import FolderLock
 
 CHECKPOINT_EVERY = 20  # steps
 METRICS, SETTINGS, STATE, DONE = "metrics.jsonl", "settings.json", "state.pt", "done.json"
@@ -38,9 +39,17 @@ def run_in(
 ) -> Ended:
     """Makes the run in `folder`, or goes on where its newest checkpoint is; a finished one is only read.
 
-    ValueError where the folder holds a run of other settings.
+    ValueError where the folder holds a run of other settings, and where another process makes it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder, "wait for it, or end it")
+    try:
+        return _made(folder, run, tell, checkpoint_every)
+    finally:
+        lock.close()
+
+
+def _made(folder: Path, run: LabRun, tell: Callable[[Metrics], None], checkpoint_every: int) -> Ended:
     settings = run.model_dump_json(indent=1)
     written = folder / SETTINGS
     if written.exists() and LabRun.model_validate_json(written.read_text("utf-8")) != run:

@@ -19,6 +19,7 @@ from calibadv.lab.tasks import TASKS, TaskName
 from calibadv.lab.warm_start import load_start
 from calibadv.methods import METHODS, Method
 from calibadv.rewards.own_turns import OwnTurns
+from calibadv.tracking.folder_lock import FolderLock, FolderLocked
 from calibadv.types import Document, Question, Trajectory
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,15 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     run_in(tmp_path, LabRun(steps=1, **TINY))
     with pytest.raises(ValueError, match="run of other settings"):
         run_in(tmp_path, LabRun(steps=2, **TINY))
+
+
+def test_a_run_that_another_process_makes_is_refused(tmp_path: Path) -> None:
+    run = LabRun(steps=1, **TINY)
+    other = FolderLock(tmp_path, "")
+    with pytest.raises(FolderLocked, match=r"is being written by process .*: wait for it, or end it"):
+        run_in(tmp_path, run)
+    other.close()
+    assert run_in(tmp_path, run).steps == 1
 
 
 def test_a_run_without_any_reward_ends(tmp_path: Path) -> None:
