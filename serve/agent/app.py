@@ -32,7 +32,7 @@ from serve.agent.news import Accepted, Answerer, Asked, Interrupted, News, Refus
 from serve.agent.places import Place, Places
 from serve.agent.requests import BadRequest, ChatRequest, FeedbackRequest, ResponsesRequest, asked
 from serve.agent.traces import Traces, served_record
-from serve.agent.web import Guard, answer_errors, error
+from serve.agent.web import Guard, answer_errors, error, refusals
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def make_app(
 ) -> FastAPI:
     """The app. `answerer` rolls out; `clock` gives Unix time in seconds; `traces` take note of answers and thumbs."""
     app = FastAPI(title="calibadv agent", description=served.about, docs_url=None, redoc_url=None)
+    answers = {200: {"content": {"text/event-stream": {}}}, **refusals("4XX", "503", "504")}
     settings, places = served.settings, Places(served.settings.max_concurrent)
     feedback = Feedback(served.feedback, clock)
     answer_errors(app)
@@ -99,7 +100,7 @@ def make_app(
         if name != served.model:
             raise BadRequest(f"there is no model {name!r} here, only {served.model!r}", "model")
 
-    @app.post("/v1/responses")
+    @app.post("/v1/responses", responses=answers)
     async def create_response(request: Annotated[ResponsesRequest, Body()]) -> Response:
         check_model(request.model)
         question = asked(request, settings)
@@ -119,7 +120,7 @@ def make_app(
         assert last["type"] in responses.LAST
         return JSONResponse(last["response"])
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=answers)
     async def create_completion(request: Annotated[ChatRequest, Body()]) -> Response:
         check_model(request.model)
         question = asked(request, settings)
@@ -132,7 +133,7 @@ def make_app(
         whole = await answered(question, head.id)
         return _json(chat.completion(head, whole.trajectory, whole.citations))
 
-    @app.post("/v1/feedback")
+    @app.post("/v1/feedback", responses=refusals("4XX"))
     async def rate(request: Annotated[FeedbackRequest, Body()]) -> Response:
         known = await asyncio.to_thread(feedback.rate, request.response_id, request.rating, request.comment)
         if not known:
@@ -142,11 +143,11 @@ def make_app(
             traces.rated(request.response_id, request.rating, request.comment)
         return JSONResponse({"kept": True})
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=refusals("4XX"))
     async def models() -> Response:
         return _json_list([_model(served, clock)])
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", responses=refusals("4XX"))
     async def model(name: str) -> Response:
         if name != served.model:
             return error(
@@ -154,11 +155,11 @@ def make_app(
             )
         return _json(_model(served, clock))
 
-    @app.get("/healthz")
+    @app.get("/healthz", response_class=PlainTextResponse)
     async def alive() -> Response:
         return PlainTextResponse("ok\n")
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "Not ready"}})
     async def ready() -> Response:
         try:
             await asyncio.wait_for(answerer.ready(), min(READY_S, settings.timeout_s))

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +33,32 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+_WHEN = {
+    "4XX": "Refused, and why",
+    "503": "Full, or engine or search did not answer: ask again after Retry-After",
+    "504": "The answer took too long",
+}
+
+
+class Problem(BaseModel):
+    """What went wrong, in words."""
+
+    message: str
+    type: str
+    param: str | None  # the field at fault
+    code: None
+
+
+class ErrorBody(BaseModel):
+    """The body of every status from 400 on, which is that of OpenAI's errors."""
+
+    error: Problem
+
+
+def refusals(*statuses: str) -> dict[int | str, dict[str, Any]]:
+    """Those statuses as OpenAPI describes them."""
+    return {status: {"model": ErrorBody, "description": _WHEN[status]} for status in statuses}
 
 
 def error(

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 from starlette.testclient import TestClient
 
 from calibadv.config.serve import ServeConfig
@@ -32,6 +43,8 @@ RIGHT = {
     "response_id": st.just("resp_1"),
     "rating": st.sampled_from(["up", "down"]),
 }
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+HOST = {"Host": "127.0.0.1"}  # the one name that is answered
 POSTED = ("/v1/responses", "/v1/chat/completions", "/v1/feedback")
 
 
@@ -65,7 +78,7 @@ def test_no_request_makes_the_server_fail(tmp_path: Path) -> None:
     schema = made.openapi()
     seen: set[int] = set()
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def ask(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(POSTED))
@@ -82,3 +95,38 @@ def test_no_request_makes_the_server_fail(tmp_path: Path) -> None:
             for method in ("GET", "PUT", "DELETE"):
                 assert web.request(method, path.replace("{name}", "%00..%2f")).status_code < 500
     assert seen >= {200, 400, 404}  # else the bodies were all of one kind
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_the_app_keeps_to_its_own_openapi(tmp_path: Path, valid: bool) -> None:
+    """Schemathesis makes requests that the schema allows, or does not; status, type and body must be ones it tells."""
+    made, statuses = app(tmp_path), Counter[int]()
+    schema = schemathesis.openapi.from_asgi("/openapi.json", made, headers=HOST)
+    asked = {"model": "tiny", "input": "Where was Ada born?"}
+    remembered = TestClient(made, base_url="http://127.0.0.1").post("/v1/responses", json=asked).json()["id"]
+    real = {"model": "tiny", "response_id": remembered}
+
+    @schema.hook("flatmap_body")
+    def often_of_this_app(_: object, body: Any) -> st.SearchStrategy[Any]:
+        """A model and a response that are there, without what this agent never takes: else nearly all is refused."""
+        if not isinstance(body, dict):
+            return st.just(body)
+        taken = {name: real.get(name, value) for name, value in body.items() if name in RIGHT}
+        return st.sampled_from([taken, {**body, **{name: real[name] for name in real if name in body}}, body])
+
+    mode = GenerationMode.POSITIVE if valid else GenerationMode.NEGATIVE
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=20 if valid else 8, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(mode))
+        def ask(case: schemathesis.Case) -> None:
+            response = case.call(headers=HOST)
+            statuses[response.status_code] += 1
+            case.validate_response(response, checks=CHECKS)
+
+        try:
+            ask()
+        except Unsatisfiable:  # nothing of this request can be wrong
+            assert not valid
+    assert statuses[200] + statuses[400] > statuses.total() / 2
