@@ -7,7 +7,7 @@ questions with the answers that were accepted (docs/data.md has all). Bad rows a
 
 from __future__ import annotations
 
-from calibadv.tracking.starting import say_starting
+from calibadv.tracking.starting import loading, say_starting
 
 if __name__ == "__main__":
     say_starting("prepare_data")  # before what takes seconds to import
@@ -18,18 +18,27 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from calibadv.config import POCKET
 from calibadv.data.documents.splitting import Window
 from calibadv.data.preparation.documents import prepare_documents
-from calibadv.data.preparation.feedback import prepare_feedback
+from calibadv.data.preparation.feedback import prepare_feedback, write_accepted
 from calibadv.data.preparation.paper import local_fetch, prepare_paper, report_rows
 from calibadv.data.preparation.prepare import held_out_path, prepare_corpus, prepare_questions
 from calibadv.data.preparation.sources import hub_file, question_file
 from calibadv.data.row_report import say_rows
+from calibadv.data.tally import Tally
+from calibadv.tracking.registered import is_registered
 from workflows.command import run_command
+from workflows.runs import found_run
+from workflows.shipped import RECIPES
+
+if TYPE_CHECKING:
+    from calibadv.tracking.assessed import Assessed
 
 log = logging.getLogger("workflows.prepare_data")  # also when this file is __main__
 
@@ -79,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     corpus.set_defaults(command=_corpus)
 
     feedback = commands.add_parser("from-feedback", help="thumbs of the served agent -> parquet")
-    feedback.add_argument("source", type=Path, help="what the agent was told, runs/feedback.jsonl")
+    feedback.add_argument(
+        "source", help="the file of thumbs, runs/feedback.jsonl; or the run or model whose traces in MLflow have them"
+    )
     feedback.add_argument("out", type=Path, help="the parquet file to write")
     feedback.add_argument("--name", default="feedback", help="the data set, the first part of every id")
     feedback.set_defaults(command=_feedback)
@@ -122,16 +133,35 @@ def _paper(known: argparse.Namespace) -> None:
 
 
 def _feedback(known: argparse.Namespace) -> None:
-    prepared = prepare_feedback(
-        known.source,
-        known.out,
-        name=known.name,
-        skip_bad=known.skip_bad,
-        against=known.against,
-        drop_overlap=known.drop_overlap,
-    )
-    say_rows("feedback", known.source, prepared.tally)
+    given, wanted = known.source, {"name": known.name, "against": known.against, "drop_overlap": known.drop_overlap}
+    if Path(given).is_file() or not (is_registered(given) or given == POCKET or found_run(given)):
+        where = given
+        prepared = prepare_feedback(Path(given), known.out, skip_bad=known.skip_bad, **wanted)
+    else:
+        said = _assessed(given)
+        where, tally = said.place, Tally(len(said.thumbs), len(said.thumbs))
+        if said.wordless:
+            log.warning("%d thumbs are of traces without words (serve.trace_text), and left out", said.wordless)
+        prepared = write_accepted(said.thumbs, known.out, tally, place=f"{given} in {where}", **wanted)
+    say_rows("feedback", where, prepared.tally)
     log.info("%s: %d questions, %d shared with the test sets", prepared.path, prepared.written, prepared.shared)
+
+
+def _assessed(given: str) -> Assessed:
+    """The thumbs of a served model's traces. ValueError for what is no model, or where MLflow does not answer."""
+    with loading():
+        from mlflow.exceptions import MlflowException
+
+        from calibadv.evaluation.models import find_models
+        from calibadv.tracking.assessed import assessed
+        from calibadv.tracking.served import ServedStore
+    (model,) = find_models([str(found_run(given) or given)], None, {}, RECIPES / "pocket.toml")
+    store = ServedStore.of(model.config, model.folder)
+    try:
+        return assessed(store, model.name)
+    except MlflowException as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"the traces of {given} cannot be read ({said}): give the file of thumbs") from error
 
 
 def _corpus(known: argparse.Namespace) -> None:

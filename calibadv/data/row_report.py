@@ -14,7 +14,7 @@ _SHOWN = 3  # questions named in a warning
 _MANY = 0.1  # of the questions; single names in other scripts stand in most sets
 
 
-def say_rows(what: str, path: Path, tally: Tally, tokens: TokenUnit = TokenUnit.WORDS) -> None:
+def say_rows(what: str, path: Path | str, tally: Tally, tokens: TokenUnit = TokenUnit.WORDS) -> None:
     """Logs the counts of a file, and warns of questions to which no answer can score and of scores that do not fit."""
     assert tally.rows == tally.read + tally.refused + tally.left_out.total(), f"{path}: {tally}"
     log.info("%s: %s: %s", what, path, tally)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibadv.config import Config
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_store import Target, experiment_id
 from calibadv.tracking.record import TurnRecord
@@ -62,14 +63,20 @@ class ServedStore:
     experiment: str
     uri: str
     runs: Path
-    _home: _Home | None = field(default=None, init=False)
+    _home: Home | None = field(default=None, init=False)
+
+    @staticmethod
+    def of(config: Config, folder: Path) -> ServedStore:
+        """The store of the model in `folder`, which is asked under that configuration."""
+        tracking, runs = config.tracking, config.run.folder.absolute()
+        return ServedStore(folder.absolute(), tracking.experiment, tracking.mlflow_uri, runs)
 
     def write(self, record: ServedRecord) -> None:
         """The answer as a trace: a root span from question to answer, and under it a span a turn."""
         from mlflow.entities import Span, TraceInfo, TraceLocation, TraceState
         from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
-        home, own_id = self._found(), served_trace_id(record.id)
+        home, own_id = self.home(), served_trace_id(record.id)
         begun_ns, took_ns = 1_000_000 * record.begun_ms, 1_000_000 * max(1, record.took_ms)
         tokens = {
             "input_tokens": record.read_tokens,
@@ -118,16 +125,17 @@ class ServedStore:
         own_id = served_trace_id(response_id)
         source = AssessmentSource(source_type="HUMAN", source_id="page")
         thumb = Feedback(name=THUMB, value=accepted, rationale=comment or None, source=source, trace_id=own_id)
-        TracingClient(self._found().uri).log_assessment(own_id, thumb)
+        TracingClient(self.home().uri).log_assessment(own_id, thumb)
 
-    def _found(self) -> _Home:
+    def home(self) -> Home:
+        """Where its traces are."""
         if self._home is None:
             self._home = _home(self)
         return self._home
 
 
 @dataclass(frozen=True, slots=True)
-class _Home:
+class Home:
     """Where traces of a model belong; a model of no run of ours has neither run nor logged model."""
 
     uri: str
@@ -136,7 +144,7 @@ class _Home:
     model_id: str | None = None
 
 
-def _home(store: ServedStore) -> _Home:
+def _home(store: ServedStore) -> Home:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -154,8 +162,8 @@ def _home(store: ServedStore) -> _Home:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
         else:
-            return _Home(uri, experiment, run_id, _model_id(client, experiment, run_id, store.folder))
-    return _Home(uri, experiment_id(client, store.experiment, uri))
+            return Home(uri, experiment, run_id, _model_id(client, experiment, run_id, store.folder))
+    return Home(uri, experiment_id(client, store.experiment, uri))
 
 
 def _model_id(client: MlflowClient, experiment: str, run_id: str, folder: Path) -> str | None:

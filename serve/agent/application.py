@@ -165,9 +165,7 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=10,
     )
-    tracking, runs = config.tracking, config.run.folder.absolute()
-    store = ServedStore(folder.absolute(), tracking.experiment, tracking.mlflow_uri, runs)
-    return front.bind(served, engines.bind(parts), store)
+    return front.bind(served, engines.bind(parts), ServedStore.of(config, folder))
 
 
 def feedback_file(config: Config) -> Path:

@@ -7,10 +7,13 @@ from typing import Any
 
 import httpx
 from mlflow import MlflowClient
+from mlflow.entities import AssessmentSource, Feedback
+from mlflow.tracing.client import TracingClient
 
 from calibadv.config.serve import ServeConfig
-from calibadv.data.preparation.feedback import prepare_feedback
+from calibadv.data.preparation.feedback import Thumb, prepare_feedback
 from calibadv.data.questions import load_questions
+from calibadv.tracking.assessed import assessed
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.served import ServedStore, served_trace_id
 from serve.agent.app import Served, make_app
@@ -20,9 +23,9 @@ from tests.serve.world import Endless, InProcess, parts
 ASKED = "Where was Ada born?"
 
 
-def web(folder: Path, traces: Traces) -> httpx.AsyncClient:
+def web(folder: Path, traces: Traces, model: str = "tiny") -> httpx.AsyncClient:
     app = make_app(
-        Served("tiny", ServeConfig(), folder / "feedback.jsonl"),
+        Served(model, ServeConfig(), folder / "feedback.jsonl"),
         InProcess(parts(Endless())),
         clock=iter(range(1000, 2000)).__next__,
         traces=traces,
@@ -67,6 +70,30 @@ async def test_an_answer_is_a_trace_of_its_model_a_thumb_its_assessment_and_a_qu
     prepare_feedback(tmp_path / "feedback.jsonl", tmp_path / "used.parquet")
     (question,) = load_questions(tmp_path / "used.parquet")
     assert (question.text, question.golden_answers) == (ASKED, ("Oslo",))
+
+    found = assessed(store, "tiny")
+    assert found.thumbs == (Thumb(answered["id"], ASKED, "Oslo", True, "tiny"),)
+    source = AssessmentSource("HUMAN", "reviewer")  # somebody says on MLflow's page that the answer is wrong
+    reviewing = TracingClient(f"sqlite:///{runs / 'mlflow.db'}")
+    for value in (False, "perhaps"):
+        said = Feedback(name="accepted", value=value, source=source)
+        reviewing.log_assessment(trace.info.trace_id, said)
+    assert [thumb.accepted for thumb in assessed(store, "tiny").thumbs] == [True, False]
+
+
+async def test_thumbs_of_traces_are_those_of_the_model_and_wordless_ones_are_counted(
+    runs: Path, tmp_path: Path
+) -> None:
+    store = ServedStore(tmp_path, "of-nobody", "", runs)  # a model of no run
+    for text, model in ((True, "tiny"), (False, "tiny"), (True, "other")):
+        traces = Traces(store, 1.0, text=text)
+        asking = web(tmp_path, traces, model)
+        answered = (await asking.post("/v1/responses", json={"model": model, "input": ASKED})).json()
+        await asking.post("/v1/feedback", json={"response_id": answered["id"], "rating": "up"})
+        traces.wait()
+    found = assessed(store, "tiny")
+    assert [(thumb.question, thumb.answer, thumb.model) for thumb in found.thumbs] == [(ASKED, "Oslo", "tiny")]
+    assert found.wordless == 1
 
 
 class Kept:

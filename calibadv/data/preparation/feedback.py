@@ -1,7 +1,7 @@
 """Questions from use: what people asked the served agent, with the answers that they accepted as golden ones.
 
-A thumb is a line of `serve.feedback` (docs/serving.md): question, answer, `rating` "up" or "down", the answer's `id`. A
-comment is free text of whoever asked, and is no answer.
+A thumb is a line of `serve.feedback` (docs/serving.md): question, answer, `rating` "up" or "down", the answer's `id`;
+or an assessment of a trace (`calibadv.tracking.assessed`). A comment is free text of whoever asked, and is no answer.
 """
 
 from __future__ import annotations
@@ -64,17 +64,33 @@ def prepare_feedback(
                 tally.refused += 1
                 continue
             tally.read += 1
-        rows = accepted_questions(thumbs, name, tally)
-        if not rows:
-            raise DataError(
-                str(source),
-                f"of {len(thumbs)} thumbs none leaves a question with an accepted answer",
-                "at least one answer with a thumb up and none down",
-                "Wait for more use, or write the answers into a questions file (docs/data.md).",
-            )
-        others = [row for other in against for row in read_question_rows(other)]
-        kept, shared = without_overlap(rows, others, out, drop=drop_overlap)
-        return Prepared(out, write_questions(kept, out), tally, len(shared))
+        return write_accepted(
+            thumbs, out, tally, place=str(source), name=name, against=against, drop_overlap=drop_overlap
+        )
+
+
+def write_accepted(
+    thumbs: Sequence[Thumb],
+    out: Path,
+    tally: Tally,
+    *,
+    place: str,
+    name: str = "feedback",
+    against: Sequence[Path] = (),
+    drop_overlap: bool = False,
+) -> Prepared:
+    """The same of thumbs that are at hand; `place` is where they were found, and `tally` has each of them as read."""
+    rows = accepted_questions(thumbs, name, tally)
+    if not rows:
+        raise DataError(
+            place,
+            f"of {len(thumbs)} thumbs none leaves a question with an accepted answer",
+            "at least one answer with a thumb up and none down",
+            "Wait for more use, or write the answers into a questions file (docs/data.md).",
+        )
+    others = [row for other in against for row in read_question_rows(other)]
+    kept, shared = without_overlap(rows, others, out, drop=drop_overlap)
+    return Prepared(out, write_questions(kept, out), tally, len(shared))
 
 
 def accepted_questions(thumbs: Sequence[Thumb], name: str, tally: Tally) -> list[QuestionRow]:
