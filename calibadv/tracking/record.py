@@ -68,6 +68,7 @@ class RolloutRecord:
     truncated: bool
     turns: tuple[TurnRecord, ...]
     reward_parts: Mapping[str, float] = field(default_factory=dict)
+    read_tokens: int | None = None  # prompt and documents; None in a record of an earlier release
 
     @property
     def silver_score(self) -> float | None:
@@ -159,6 +160,7 @@ def record_rollout(
         truncated=trajectory.truncated,
         turns=turns,
         reward_parts=dict(trajectory.reward_parts),
+        read_tokens=trajectory.num_tokens - trajectory.num_actions,
     )
 
 

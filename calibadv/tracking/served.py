@@ -13,7 +13,7 @@ from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_store import Target, experiment_id
 from calibadv.tracking.record import TurnRecord
 from calibadv.tracking.registered import run_of
-from calibadv.tracking.traces import PREVIEW, send_trace, span, turn_spans
+from calibadv.tracking.traces import PREVIEW, send_trace, span, token_usage, turn_spans
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,11 +78,7 @@ class ServedStore:
 
         home, own_id = self.home(), served_trace_id(record.id)
         begun_ns, took_ns = 1_000_000 * record.begun_ms, 1_000_000 * max(1, record.took_ms)
-        tokens = {
-            "input_tokens": record.read_tokens,
-            "output_tokens": record.written_tokens,
-            "total_tokens": record.read_tokens + record.written_tokens,
-        }
+        tokens = token_usage(record.read_tokens, record.written_tokens)
         root = span(
             own_id,
             0,

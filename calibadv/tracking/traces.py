@@ -34,7 +34,7 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
 
     own_id = trace_id(run_id, {"step": record.step, "question_id": record.question_id, "index": record.index})
     took_ms = sum(map(_turn_ns, record.turns)) // 1_000_000
-    begun_ms = time_ms - took_ms
+    begun_ms, usage = time_ms - took_ms, _usage(record)
     spans = [Span.from_dict(span) for span in _spans(record, own_id, 1_000_000 * begun_ms)]
     source = AssessmentSource(source_type="CODE", source_id="calibadv")
     info = TraceInfo(
@@ -47,6 +47,7 @@ def write_trace(tracking_uri: str, experiment_id: str, run_id: str, record: Roll
         request_preview=f"step {record.step} · {record.question}"[:PREVIEW],
         response_preview=(record.answer or "")[:PREVIEW],
         trace_metadata={
+            **({TraceMetadataKey.TOKEN_USAGE: json.dumps(usage)} if usage else {}),
             TraceMetadataKey.SOURCE_RUN: run_id,
             # A group is a session: its rollouts of one question stand together.
             TraceMetadataKey.TRACE_SESSION: f"{run_id[:8]} step {record.step} {record.question_id}"[:_METADATA],
@@ -82,6 +83,17 @@ def send_trace(tracking_uri: str, experiment_id: str, info: TraceInfo, spans: li
         client._upload_trace_data(client.start_trace(info), TraceData(spans))
 
 
+def token_usage(read: int, written: int) -> dict[str, int]:
+    """Counts by the names that MLflow's column of tokens reads."""
+    return {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+
+
+def _usage(record: RolloutRecord) -> dict[str, int] | None:
+    """Of the rollout; None where it is not known what it read."""
+    written = sum(turn.tokens for turn in record.turns)
+    return None if record.read_tokens is None else token_usage(record.read_tokens, written)
+
+
 def _figures(record: RolloutRecord) -> dict[str, float | None]:
     """What MLflow filters and sorts traces by; None where it has no meaning."""
     return {
@@ -111,6 +123,7 @@ def _spans(record: RolloutRecord, trace_id: str, start_ns: int) -> list[dict[str
             "format": record.format_reward,
             "policy_version": record.policy_version,
             "truncated": record.truncated,
+            "mlflow.chat.tokenUsage": _usage(record),
         },
     )
     return [root, *turn_spans(trace_id, record.turns, start_ns)]

@@ -70,6 +70,8 @@ def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
     assert trace.info.request_preview == "step 3 · Where was the director born?"
     assert trace.info.tags["question_id"] == "pocket/7"
     assert trace.info.tags["reward"] == "0"
+    read = record().read_tokens
+    assert trace.info.token_usage == {"input_tokens": read, "output_tokens": 5, "total_tokens": read + 5}
     assert {a.name: a.value for a in trace.info.assessments} == {
         "reward": 0.0,
         "f1": 0.0,
