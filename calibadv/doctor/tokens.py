@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.http_client import is_loopback
 
+_INSISTS = re.compile(r"(^|&)sslmode=(require|verify-ca|verify-full)(&|$)")
+
 
 def tokens(subject: Subject) -> Iterator[Finding]:
     """The search server's token, where the recipe names one, and Ray's."""
@@ -23,10 +26,14 @@ def tokens(subject: Subject) -> Iterator[Finding]:
 
 
 def search_token(config: Config) -> Finding:
-    """Whether the token crosses no network that anybody on it can read. That it is set is the search's own check."""
+    """Whether the token crosses no network that anybody on it can read. That it is set is the search's own check.
+
+    PostgreSQL's client is content with a connection in the clear unless `sslmode` says otherwise.
+    """
     parts = urlsplit(config.search.url)
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        remedy = "use https, or an ssh tunnel that ends on 127.0.0.1"
+    clear = parts.scheme == "http" or (config.search.url_shape == "pgvector" and not _INSISTS.search(parts.query))
+    if clear and parts.hostname and not is_loopback(parts.hostname):
+        remedy = "use https (PostgreSQL: ?sslmode=verify-full), or an ssh tunnel that ends on 127.0.0.1"
         return warned("search token", f"it would go to {parts.hostname} unencrypted", remedy)
     return passed("search token", "it crosses no network in the clear")
 

@@ -147,7 +147,8 @@ class SearchConfig(Section):
     """A search function of your own instead, as file.py:name or package.module:name: given a query and `top_k` it
     returns documents with id, title and text, best first (docs/extend.md)."""
     token_env: Means[str] = ""
-    """Environment variable with the bearer token: of `url`, or of those who ask the app by HTTP."""
+    """Environment variable with the bearer token (of a PostgreSQL the password): of `url`, or of those who ask the app
+    by HTTP."""
     timeout_s: Means[Seconds] = 30.0
     """Seconds of one attempt of a rollout's query."""
     patience_s: Means[float] = Field(120.0, ge=0, le=7 * 86_400)

@@ -308,10 +308,15 @@ def test_what_is_not_here_is_said_and_not_tried() -> None:
         ("https://search.example/retrieve", PASS),
         ("http://search.example/retrieve", WARN),
         ("http://10.0.0.7:8000/retrieve", WARN),
+        ("postgresql://db.example/wiki", WARN),
+        ("postgresql://db.example/wiki?sslmode=verify-full", PASS),
+        ("postgresql:///wiki?host=/run/postgresql", PASS),
     ],
 )
 def test_a_token_should_cross_no_network_in_the_clear(url: str, state: State) -> None:
-    config = load_config(None, {"search.url": url, "search.token_env": "TOKEN_OF_THIS_TEST"})
+    shape = "pgvector" if url.startswith("postgresql") else "search_r1"
+    given = {"search.url": url, "search.url_shape": shape, "search.token_env": "TOKEN_OF_THIS_TEST"}
+    config = load_config(None, given)
     assert tokens.search_token(config).state is state
 
 

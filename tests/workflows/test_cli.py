@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 
 from calibadv.tracking.provenance import command_line
 from calibadv.tracking.starting import said_starting
-from tests.report.made_up import history, write_run
+from tests.integration.commands import ray_folder
+from tests.integration.runs import SMALL, lines
+from tests.workflows.test_init import FOLDER
 from workflows import cli
 
 ROOT = Path(__file__).parents[2]
@@ -67,39 +70,44 @@ def test_a_run_of_the_installed_command_says_so(monkeypatch: pytest.MonkeyPatch)
     assert command_line(Path("runs/x")) == "calibadv train --run.name 'a b'"
 
 
-def test_a_wheel_holds_all_that_the_command_needs(tmp_path: Path) -> None:
-    """Built from a copy without the repository around it, and used in an empty folder; the libraries are this one's."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+@pytest.mark.integration
+def test_a_wheel_in_an_environment_of_its_own_trains_outside_the_repository(tmp_path: Path) -> None:
+    """Built from a copy without the repository around it; the libraries are this environment's, the project is not."""
+    aside = {"PYTHONPATH", "RAY_ADDRESS"}
+    environment = {name: value for name, value in os.environ.items() if name not in aside}
+    environment |= {"CI": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    def run(*command: str, cwd: Path) -> str:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
-        )
+    def run(*command: str | Path, cwd: Path) -> str:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return done.stdout + done.stderr
 
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, files.stdout.split("\0")):
         if name.startswith(("calibadv/", "serve/", "workflows/", "pyproject.toml", "README.md", "LICENSE")):
             (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "source" / name).write_bytes((ROOT / name).read_bytes())
-    pip = ("-m", "pip", "--disable-pip-version-check", "-q")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "./source", cwd=tmp_path)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, "./source", cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
-    run(*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel), cwd=tmp_path)
-    environment["PYTHONPATH"] = str(tmp_path / "site")
-    (tmp_path / "empty").mkdir()
-    where = run(
-        "-c", "import calibadv, workflows; print(calibadv.__file__, workflows.__file__)", cwd=tmp_path / "empty"
-    )
-    assert where.count(str(tmp_path / "site")) == 2
-    said = run(str(tmp_path / "site" / "bin" / "calibadv"), "train", "--dry-run", cwd=tmp_path / "empty")
-    assert "[learner]" in said
-    assert list((tmp_path / "empty").iterdir()) == []
-    write_run(tmp_path / "trained", history(2))
-    run(str(tmp_path / "site" / "bin" / "calibadv"), "report", str(tmp_path / "trained"), cwd=tmp_path / "empty")
-    assert "<script>" in (tmp_path / "trained" / "report.html").read_text(encoding="utf-8")
-    run(str(tmp_path / "site" / "bin" / "calibadv"), "init", "mine", cwd=tmp_path / "empty")
-    assert {"recipe.toml", "reward.py", "search.py", "corpus.jsonl"} <= {
-        path.name for path in (tmp_path / "empty" / "mine").iterdir()
-    }
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "own", cwd=tmp_path)
+    run(*pip, "--python", tmp_path / "own" / "bin" / "python", "install", "--no-deps", wheel, cwd=tmp_path)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "own")}))
+    # A folder that a .pth names is searched, but of its own .pth files, such as that of the repository, none is read.
+    (site / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    empty, installed = tmp_path / "empty", tmp_path / "own" / "bin"
+    empty.mkdir()
+    code = "import calibadv, serve, workflows; print(calibadv.__file__, *serve.__path__, workflows.__file__)"
+    assert run(installed / "python", "-c", code, cwd=empty).count(str(site)) == 3
+
+    with ray_folder() as ray:
+        environment["RAY_TMPDIR"] = str(ray)
+        given = {"run.name": "one", "run.steps": "1"}
+        flags = [part for key, value in (SMALL | given).items() for part in (f"--{key}", value)]
+        run(installed / "calibadv", "train", *flags, cwd=empty)
+    _, step = lines(empty / "runs" / "one" / "metrics.jsonl")
+    assert step["step"] == 1
+    assert (empty / "runs" / "one" / "model" / "model.safetensors").exists()
+    assert "<script>" in (empty / "runs" / "one" / "report.html").read_text(encoding="utf-8")
+    run(installed / "calibadv", "init", "mine", cwd=empty)
+    assert {path.name for path in (empty / "mine").iterdir()} == FOLDER

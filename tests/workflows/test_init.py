@@ -1,31 +1,53 @@
-"""`calibadv init`: the folder that it writes is one that a run accepts."""
+"""`calibadv init`: the folder that it writes is one that trains."""
 
 from __future__ import annotations
 
-import logging
+import json
 from pathlib import Path
 
 import pytest
 
 from calibadv.data.questions import load_questions
-from workflows import init, train
+from tests.integration.runs import lines, made_here
+from workflows import init
+
+FOLDER = {*("recipe.toml", "reward.py", "search.py", "README.md", "questions.jsonl", "test.jsonl", "corpus.jsonl")}
 
 
-def test_what_it_writes_is_accepted_by_the_dry_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.integration
+@pytest.mark.usefixtures("local_ray")
+def test_what_it_writes_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert init.main(["mine"]) == 0
-    assert {path.name for path in (tmp_path / "mine").iterdir()} == {
-        *("recipe.toml", "reward.py", "search.py", "README.md", "questions.jsonl", "test.jsonl", "corpus.jsonl")
-    }
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == FOLDER
     monkeypatch.chdir(tmp_path / "mine")
-    with caplog.at_level(logging.INFO):
-        assert train.main(["--config", "recipe.toml", "--dry-run"]) == 0
     question = load_questions(Path("questions.jsonl"))[0]
-    assert f"reward.outcome reward.py:reward: 1 for a right answer to {question.id}, answer 1, thrift 0" in caplog.text
-    assert f"search.tool = 'search.py:search': 3 documents for {question.text!r}: " in caplog.text
-    assert not (tmp_path / "mine" / "runs").exists()
+    # Fewer questions and engines, which are torch's, and no evaluation but the first; all else as the folder says.
+    fewer = {
+        "run.steps": "2",
+        "data.questions_per_step": "4",
+        "data.test_questions": "4",
+        "rollout.engine": "torch",
+        "rollout.engines": "1",
+        "learner.minibatch_rollouts": "10",
+        "evaluation.every": "none",
+    }
+    code, said = made_here(["--config", "recipe.toml", *(p for k, v in fewer.items() for p in (f"--{k}", v))], capsys)
+    assert code == 0, said
+    assert f"reward.outcome reward.py:reward: 1 for a right answer to {question.id}, answer 1, thrift 0" in said
+    assert f"search.tool = 'search.py:search': 3 documents for {question.text!r}: " in said
+    _, *steps = lines(Path("runs") / "first" / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 2]
+    for step in steps:
+        assert step["rollout/searches"] > 0
+        assert step["reward/part_answer"] + step["reward/part_thrift"] == pytest.approx(step["reward/mean"], abs=1e-6)
+    known = {json.loads(line)["id"] for line in Path("corpus.jsonl").read_text(encoding="utf-8").splitlines()}
+    rollouts = lines(Path("runs") / "first" / "rollouts.jsonl")
+    found = {document["id"] for row in rollouts for turn in row["turns"] for document in turn["documents"]}
+    assert found
+    assert found <= known
 
 
 def test_its_search_finds_the_document_of_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
