@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from openai import OpenAI
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from calibadv.cluster.local_ray import free_ports
 from calibadv.data.questions import load_questions
@@ -112,6 +113,7 @@ def _walk(browser: Browser, agent: Agent) -> None:
     assert page.locator("#answer").inner_text()
     assert page.locator("#citations button").count() >= 1
     page.screenshot(path=_image("page.png"), full_page=True)
+    _keeps_nobody_out(page)
     page.locator("#citations button").first.click()
     assert page.locator(".documents li.flash").count() == 1
     assert page.evaluate("document.activeElement.closest('.documents') !== null")
@@ -124,12 +126,19 @@ def _walk(browser: Browser, agent: Agent) -> None:
     page.emulate_media(color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.screenshot(path=_image("page-narrow.png"), full_page=True)
+    _keeps_nobody_out(page)
 
     page.get_by_label("Your question").fill("word " * 3000)
     page.keyboard.press("Enter")
     page.get_by_role("alert").wait_for()
     assert "characters" in page.get_by_role("alert").inner_text()
     assert [line for line in said if "400" not in line] == []  # nothing that the policy of the page forbids
+
+
+def _keeps_nobody_out(page: Page) -> None:
+    """Labels, roles and contrast, as axe finds them."""
+    found = Axe().run(page)
+    assert [(each["id"], each["nodes"][0]["html"][:90]) for each in found.response["violations"]] == []
 
 
 def _answered(agent: Agent) -> Question:
