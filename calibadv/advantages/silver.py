@@ -62,7 +62,9 @@ def step_scores(
         scores = np.zeros(_num_steps(trajectory), dtype=np.float32)
         if not (well_formed_only and trajectory.format_reward != 1):
             for step in range(len(scores)):
-                scores[step] = _step_score(trajectory.turns, step, silver, new_documents_only, repeats_score_zero)
+                scores[step] = _step_score(trajectory.turns, step, silver, new_documents_only)
+            if repeats_score_zero:
+                scores[_repeating(trajectory.turns, scores.nonzero()[0].tolist())] = 0
         rows.append(scores)
     return rows
 
@@ -86,32 +88,41 @@ def uniform_scores(group: Group, score: float = 0.5) -> StepScores:
     ]
 
 
-def edit_similarity(first: str, second: str) -> float:
-    """1 - Levenshtein(words) / max(number of words), in [0, 1]. Two empty texts: 0, nothing is repeated."""
-    a, b = first.split(), second.split()
-    return Levenshtein.normalized_similarity(a, b) if a or b else 0.0
+def edit_similarity(first: Sequence[str], second: Sequence[str], least: float = 0.0) -> float:
+    """1 - Levenshtein / max(number of words), in [0, 1]; 0 where it is below `least`, which is cheaper to find.
+
+    Two texts without words: 0, nothing is repeated.
+    """
+    return Levenshtein.normalized_similarity(first, second, score_cutoff=least) if first or second else 0.0
 
 
 def _num_steps(trajectory: Trajectory) -> int:
     return max(len(trajectory.turns) - 1, 0)
 
 
-def _step_score(
-    turns: Sequence[Turn], step: int, silver: Set[str], new_documents_only: bool, repeats_score_zero: bool
-) -> float:
-    found, earlier = set(turns[step].doc_ids), turns[:step]
-    if not found or (repeats_score_zero and _repeats(turns[step], earlier)):
+def _step_score(turns: Sequence[Turn], step: int, silver: Set[str], new_documents_only: bool) -> float:
+    found = set(turns[step].doc_ids)
+    if not found:
         return 0.0
     counted = found & silver
     if new_documents_only:
-        counted -= {doc for turn in earlier for doc in turn.doc_ids}
+        counted -= {doc for turn in turns[:step] for doc in turn.doc_ids}
     return len(counted) / len(found)
 
 
-def _repeats(turn: Turn, earlier: Sequence[Turn]) -> bool:
-    think = think_text(turn.text)
-    return any(
-        len(set(turn.doc_ids) & set(past.doc_ids)) > SHARED_DOCUMENTS
-        or edit_similarity(think, think_text(past.text)) > SIMILAR_THINK
-        for past in earlier
-    )
+def _repeating(turns: Sequence[Turn], asked: Sequence[int]) -> list[int]:
+    """Those of the steps `asked` that repeat the think or the search of an earlier one."""
+    found = [set(turn.doc_ids) for turn in turns]
+    words: dict[int, list[str]] = {}  # of a step's think: to split a long one takes longer than to compare two
+
+    def words_of(step: int) -> list[str]:
+        if step not in words:
+            words[step] = think_text(turns[step].text).split()
+        return words[step]
+
+    def repeats(step: int) -> bool:
+        return any(len(found[step] & found[earlier]) > SHARED_DOCUMENTS for earlier in range(step)) or any(
+            edit_similarity(words_of(step), words_of(earlier), SIMILAR_THINK) > SIMILAR_THINK for earlier in range(step)
+        )
+
+    return [step for step in asked if repeats(step)]

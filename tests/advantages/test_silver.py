@@ -62,9 +62,16 @@ def test_a_repeated_think_scores_zero_in_the_reference() -> None:
 
 
 def test_edit_similarity_counts_words() -> None:
-    assert edit_similarity("a b c d", "a x c") == pytest.approx(1 - 2 / 4)
-    assert edit_similarity("", "") == 0
-    assert edit_similarity("a", "") == 0
+    assert edit_similarity(["a", "b", "c", "d"], ["a", "x", "c"]) == pytest.approx(1 - 2 / 4)
+    assert edit_similarity(["a", "b", "c", "d"], ["a", "x", "c"], least=0.6) == 0
+    assert edit_similarity([], []) == 0
+    assert edit_similarity(["a"], []) == 0
+
+
+def test_a_step_repeats_an_earlier_one_also_where_that_found_nothing_silver() -> None:
+    texts = ["<think>the mayor of Rome</think>", "<think>the mayor of Oslo</think>", "<think>x</think>", ""]
+    g = group(trajectory(0.0, [1, 1, 1, 1], [["a"], ["b"], ["c"]], texts=texts))
+    assert step_scores(g, {"b", "c"}, repeats_score_zero=True)[0].tolist() == [0, 0, 1]
 
 
 def test_soft_penalty_spares_positive_advantages_and_the_final_step() -> None:
