@@ -81,6 +81,14 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return (left @ right).float()
 
 
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds their matrix product to `total`, in place; without a second one where the dtypes are equal."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += _product(left, right)
+
+
 class _ChunkedStats(torch.autograd.Function):
     """log p_target and H with d/dlogits = g_logp (1_target - p) - g_H p (log p + H), a chunk at a time."""
 
@@ -100,30 +108,45 @@ class _ChunkedStats(torch.autograd.Function):
         head = Head(weight_VH.to(operands), bias_V, scale, cap)
         logprobs_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
         entropy_N = torch.empty_like(logprobs_N)
+        wide = torch.float64 if operands == torch.float64 else torch.float32
+        # log Σ exp(z), for the backward pass
+        log_total_N = torch.empty(len(hidden_NH), device=hidden_NH.device, dtype=wide)
         for rows in _chunks(len(hidden_NH), chunk):
-            logp_CV = head.logits(hidden_NH[rows]).log_softmax(dim=-1)
-            logprobs_N[rows] = logp_CV.gather(-1, targets_N[rows, None])[:, 0]
-            entropy_N[rows] = -(logp_CV.exp() * logp_CV).sum(dim=-1)
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, entropy_N)
+            z_CV = head.logits(hidden_NH[rows])
+            largest_C1 = z_CV.amax(dim=-1, keepdim=True)
+            z_CV.sub_(largest_C1)  # in place: a chunk's logits are most of what a learner of a small model holds
+            e_CV = z_CV.exp()
+            total_C = e_CV.sum(dim=-1)
+            logprobs_N[rows] = z_CV.gather(-1, targets_N[rows, None])[:, 0] - total_C.log()
+            entropy_N[rows] = total_C.log() - e_CV.mul_(z_CV).sum(dim=-1) / total_C
+            log_total_N[rows] = largest_C1[:, 0] + total_C.log()
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, entropy_N, log_total_N)
+        ctx.set_materialize_grads(False)  # the entropy's is None where no loss has it
         ctx.scale, ctx.cap, ctx.chunk = scale, cap, chunk
         return logprobs_N, entropy_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, bias_V, targets_N, entropy_N = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, targets_N, entropy_N, log_total_N = ctx.saved_tensors
         from_logprobs_N, from_entropy_N = gradients
+        if from_logprobs_N is None:
+            from_logprobs_N = torch.zeros_like(entropy_N)
         head = Head(weight_VH.to(hidden_NH.dtype), bias_V, ctx.scale, ctx.cap)
         d_hidden_NH = torch.empty_like(hidden_NH, dtype=ctx.given)
         d_weight_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None  # a frozen head has none
         d_bias_V = torch.zeros_like(bias_V) if ctx.needs_input_grad[2] else None
         for rows in _chunks(len(hidden_NH), ctx.chunk):
             logits_CV = head.logits(hidden_NH[rows])
-            logp_CV = logits_CV.log_softmax(dim=-1)
-            weight_CV = from_logprobs_N[rows, None] + from_entropy_N[rows, None] * (logp_CV + entropy_N[rows, None])
-            d_logits_CV = logp_CV.exp_().mul_(weight_CV).neg_()
+            slope_CV = None if head.cap is None else 1 - (logits_CV / head.cap) ** 2  # d tanh(x) = 1 - tanh(x)²
+            logp_CV = logits_CV.sub_(log_total_N[rows, None])
+            if from_entropy_N is None:
+                d_logits_CV = logp_CV.exp_().mul_(-from_logprobs_N[rows, None])
+            else:
+                weight_CV = (logp_CV + entropy_N[rows, None]).mul_(from_entropy_N[rows, None])
+                d_logits_CV = logp_CV.exp_().mul_(weight_CV.add_(from_logprobs_N[rows, None])).neg_()
             d_logits_CV.scatter_add_(-1, targets_N[rows, None], from_logprobs_N[rows, None])
-            if head.cap is not None:  # d tanh(x) = 1 - tanh(x)²
-                d_logits_CV.mul_(1 - (logits_CV / head.cap) ** 2)
+            if slope_CV is not None:
+                d_logits_CV.mul_(slope_CV)
             if head.scale != 1.0:
                 d_logits_CV.mul_(head.scale)
             if d_bias_V is not None:
@@ -131,7 +154,7 @@ class _ChunkedStats(torch.autograd.Function):
             d_logits_CV = d_logits_CV.to(hidden_NH.dtype)
             d_hidden_NH[rows] = _product(d_logits_CV, head.weight_VH).to(ctx.given)
             if d_weight_VH is not None:
-                d_weight_VH += _product(d_logits_CV.T, hidden_NH[rows])
+                _add_product(d_weight_VH, d_logits_CV.T, hidden_NH[rows])
         return d_hidden_NH, d_weight_VH, d_bias_V, None, None, None, None, None
 
 

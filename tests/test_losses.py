@@ -129,6 +129,39 @@ def test_where_a_device_can_bf16_operands_have_fp32_logits_and_gradients() -> No
     assert (hidden.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.float32)
 
 
+class Made(TorchDispatchMode):
+    """How many tensors of `shape` are made, views and what is written over left out."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.shape, self.count = shape, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        in_place = func._schema.name.endswith("_")
+        self.count += isinstance(made, Tensor) and tuple(made.shape) == self.shape and not in_place
+        return made
+
+
+def test_a_chunk_holds_its_logits_and_one_tensor_more_at_most() -> None:
+    hidden, weight, targets = head_problem()
+    with Made((3, 33)) as forward:
+        stats = token_stats(hidden, weight, targets, 3)
+    with Made((3, 33)) as backward:
+        stats.logprobs_N.sum().backward()
+    assert (forward.count, backward.count) == (3 * 2, 3 * 1)
+
+
+def test_log_probs_alone_have_the_gradient_of_autograd_also_under_a_soft_cap() -> None:
+    hidden, weight, targets = head_problem()
+    token_stats(hidden, Head(weight, scale=1.5, cap=8.0), targets, 4).logprobs_N.sum().backward()
+    plain = [tensor.detach().clone().requires_grad_() for tensor in (hidden, weight)]
+    logits = 8.0 * torch.tanh(1.5 * (plain[0] @ plain[1].T) / 8.0)
+    logits.log_softmax(-1).gather(-1, targets[:, None]).sum().backward()
+    for ours, theirs in zip((hidden, weight), plain, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 PEAK = """
 import resource, torch
 from calibadv.losses import token_stats

@@ -134,7 +134,7 @@ def learner_items(
     activations = len(sizes) * activation_bytes(
         shape, tokens, autocast=autocast, checkpointing=checkpointing, adapters=adapters > 0
     )
-    # fp32 log-probs with two temporaries, the head cast to bf16, and its fp32 gradient where it trains
+    # fp32 logits with two temporaries (one without a cap), the head cast to bf16, and its fp32 gradient where it trains
     head = 12 * CHUNK_TOKENS * shape.vocabulary + (2 * autocast + 4 * (not adapters)) * shape.embedding
     gathered = 4 * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0
     items = (
