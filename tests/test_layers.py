@@ -11,11 +11,13 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from calibadv.cluster.job import JOB
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("calibadv", "serve", "workflows", "benchmarks")
@@ -195,6 +197,7 @@ def test_what_is_heavy_or_optional_is_imported_where_it_is_used(package: str) ->
     assert [str(i) for i in of(package) if i.at_import] == []
 
 
+RESTART = "calibadv.training.restart"  # of a run that trains
 LIGHT = ("calibadv.advantages", "calibadv.config", "calibadv.methods", "calibadv.rewards", "calibadv.tags")
 
 
@@ -211,6 +214,31 @@ def test_a_wrong_command_and_pure_code_wait_for_no_heavy_library() -> None:
     code += "print([name for name in ('mlflow', 'pandas', 'torch', 'transformers') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n[]\n", "")
+
+
+def imported_with(modules: Iterable[str]) -> set[str]:
+    """Whatever is imported, from here or outside, when these modules are."""
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += [found.target for found in IMPORTS if found.module == module and found.at_import]
+    return seen
+
+
+def test_a_dry_run_waits_for_no_ray() -> None:
+    shown = [found.target for found in IMPORTS if found.module == "workflows.train" and not found.at_import]
+    loaded = imported_with(name for name in shown if not below(name, "workflows") and name != RESTART)
+    assert "calibadv.training.inputs" in loaded
+    assert [name for name in loaded if below(name, "ray")] == []
+
+
+def test_rays_name_for_a_job_is_ours() -> None:
+    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+    assert RAY_JOB_CONFIG_JSON_ENV_VAR == JOB
 
 
 def test_calibadv_never_prints() -> None:

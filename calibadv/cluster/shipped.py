@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ray import cloudpickle
-
 from calibadv.user_code import Source, install, sources
 
 T = TypeVar("T")
@@ -24,6 +22,8 @@ class Shipped(Generic[T]):
         self.value = value
 
     def __reduce__(self) -> Any:
+        from ray import cloudpickle
+
         return _arrived, (sources(), cloudpickle.dumps(self.value))
 
 

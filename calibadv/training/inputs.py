@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from calibadv.cluster.gpus import cards_here, check_gpus
 from calibadv.cluster.job import check_job, in_job
@@ -29,13 +30,15 @@ from calibadv.model_source import to_fetch
 from calibadv.pocket import write_pocket_world
 from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
 from calibadv.rllib.head import check_architecture
-from calibadv.rllib.stream import Start
 from calibadv.rollout.joined_cache import check_folder
 from calibadv.search.encoder import check_models
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.run_folder import check_free
 from calibadv.training.user_functions import code_digests, try_user_code
 from calibadv.types import Document, Question, TokenUnit
+
+if TYPE_CHECKING:  # Ray Data: a second that a dry run need not wait
+    from calibadv.rllib.stream import Start
 
 logger = logging.getLogger(__name__)
 
