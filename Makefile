@@ -2,6 +2,7 @@
 # make report [ARGS="RUN …"]                          one HTML page of a run, the newest one without ARGS, or of several
 # make serve [ARGS="RUN"]                              lets the newest run answer, in the browser and by OpenAI's API
 # make compare [ARGS="STUDY.toml"]                     runs a study of several methods, the pocket study without ARGS
+# make bench [ARGS=NAME]                             measures speed and writes docs/performance.md
 # make test [WORKERS=2]                               all tests, two files at a time
 # All do all set-up (see scripts/setup.sh). One thread a process: the parts share the cores among themselves.
 export OMP_NUM_THREADS ?= 1
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # A file of tests is one process's: its tests may share a Ray. Each process needs a core and up to 10 GB.
 TESTS = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-.PHONY: train serve report compare test check format setup setup-gpu lock mlflow audit doctor chaos
+.PHONY: train serve report compare test check format setup setup-gpu lock mlflow audit doctor chaos bench
 
 train: setup
 	$(BIN)/python workflows/train.py $(ARGS)
@@ -48,6 +49,10 @@ doctor: setup
 # Kills parts of a run of 50 steps at random; passes if it trains as many questions as an unhurt one.
 chaos: setup
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+# Speed and memory against goals and peers, into docs/performance.md; all of it takes some minutes of CPU
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
 
 # MLflow on all runs, on this machine alone: make mlflow [RUNS=FOLDER] [PORT=5001]
 mlflow: export RUNS ?= runs

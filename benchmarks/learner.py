@@ -2,7 +2,7 @@
 
 Rollouts of the pocket policy (32 questions, 5 each: one step of `recipes/pocket.toml`), then the passes of that step's
 four updates with rows padded and packed, at several token budgets. CPU seconds of the process, the cases in turn, so
-that a busy machine is busy for all of them; of each case the least of the rounds.
+that a busy machine is busy for all of them; of each case the least of the rounds. Against TRL: `benchmarks.trl`.
 
 pocket  the shipped policy: 2 million parameters, a vocabulary of 1,200 words
 wide    a random Qwen2 of 47 million parameters with Qwen2.5's vocabulary (151,936), where most arithmetic is the head's
@@ -41,7 +41,7 @@ from calibadv.rllib.policy import load_causal_lm, policy_pass
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller
-from calibadv.rollout.plans import chains
+from calibadv.rollout.plans import Plan, chains
 from calibadv.rollout.torch_engine import TorchEngine
 from calibadv.search.bm25 import Bm25Index
 from calibadv.tables import markdown_rows
@@ -94,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def rolled_out(folder: Path) -> list[Group]:
-    """The step's groups, by the shipped policy and BM25 over the pocket corpus."""
+async def rolled_out(folder: Path, plan: Plan | None = None, questions: int = QUESTIONS) -> list[Group]:
+    """The step's groups, by the shipped policy and BM25 over the pocket corpus. `plan`: chains where none is given."""
     paths = write_pocket_world(folder)
     index = Bm25Index(load_corpus(paths.corpus), folder)
 
@@ -106,13 +106,13 @@ async def rolled_out(folder: Path) -> list[Group]:
     roller = GroupRoller(
         dialogue=TagsDialogue(AutoTokenizer.from_pretrained(policy_path()), "", POCKET_TEMPLATE),
         search=search,
-        plan=chains(SAMPLES),
+        plan=plan or chains(SAMPLES),
         run_seed=0,
         limits=Limits(4, 128, 48, 192, 1024),
     )
     try:
-        questions = load_questions(paths.train, name="pocket")[:QUESTIONS]
-        made = await asyncio.gather(*(roller.train(question, engine, step=0, version=0) for question in questions))
+        asked = load_questions(paths.train, name="pocket")[:questions]
+        made = await asyncio.gather(*(roller.train(question, engine, step=0, version=0) for question in asked))
     finally:
         engine.close()
     return [one.group for one in made if one.group is not None]
