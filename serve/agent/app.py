@@ -6,13 +6,14 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 from fastapi import Body, FastAPI
 from openai.types import Model
 from sse_starlette import EventSourceResponse
@@ -52,10 +53,21 @@ class Served:
     about: str = ""  # one line for the page
 
 
+async def _no_metrics() -> None:
+    return None
+
+
 def make_app(
-    served: Served, answerer: Answerer, clock: Callable[[], float] = time.time, traces: Traces | None = None
+    served: Served,
+    answerer: Answerer,
+    clock: Callable[[], float] = time.time,
+    traces: Traces | None = None,
+    metrics: Callable[[], Awaitable[str | None]] = _no_metrics,
 ) -> FastAPI:
-    """The app. `answerer` rolls out; `clock` gives Unix time in seconds; `traces` take note of answers and thumbs."""
+    """The app. `answerer` rolls out; `clock` gives Unix time in seconds; `traces` take note of answers and thumbs.
+
+    `metrics` are those of what runs the app, as Prometheus reads them; None where there are none.
+    """
     app = FastAPI(title="calibadv agent", description=served.about, docs_url=None, redoc_url=None)
     answers = {200: {"content": {"text/event-stream": {}}}, **refusals("4XX", "503", "504")}
     settings, places = served.settings, Places(served.settings.max_concurrent)
@@ -167,6 +179,16 @@ def make_app(
             logger.exception("not ready")  # to the log, not to whoever asks: this path needs no token
             return PlainTextResponse("not ready\n", 503)
         return PlainTextResponse("ok\n")
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}, **refusals("4XX", "503")})
+    async def measured() -> Response:
+        try:
+            text = await metrics()
+        except httpx.HTTPError as silent:
+            raise Interrupted("the metrics of this node do not answer") from silent
+        if text is None:
+            return error(404, "what runs this agent exports no metrics", "invalid_request_error")
+        return PlainTextResponse(text)
 
     async def ask(question: str) -> Answered:
         request = ResponsesRequest(model=served.model, input=question)

@@ -33,6 +33,7 @@ from calibadv.tracking.served import ServedStore
 from calibadv.types import Document
 from serve.access import token_of
 from serve.agent.app import Served, make_app
+from serve.agent.metrics import ray_metrics
 from serve.agent.news import Accepted, Asked, Busy, Interrupted, News
 from serve.agent.policy import PROOF_AGE_S, Policy, make_parts
 from serve.agent.traces import Traces
@@ -125,7 +126,7 @@ class Front:
         settings = self._served.settings
         share = settings.trace_share
         traces = Traces(self._store, share, text=settings.trace_text) if share else None
-        return make_app(self._served, Engines(self._engines), traces=traces)
+        return make_app(self._served, Engines(self._engines), traces=traces, metrics=ray_metrics)
 
 
 def agent_application(config: Config, model: str, folder: Path, search: Callable[[], SearchFn]) -> Application:

@@ -89,7 +89,7 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *added]}
             await send(message)
 
-        api = scope["path"].startswith(("/v1", "/mcp"))
+        api = scope["path"].startswith(("/v1", "/mcp", "/metrics"))
         if api and not authorised(request.headers.get("authorization", ""), self._token):
             said = "expected 'Authorization: Bearer <token>' with this server's token"
             await error(401, said, "authentication_error", headers={"WWW-Authenticate": "Bearer"})(

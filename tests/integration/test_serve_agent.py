@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -89,6 +90,10 @@ def test_an_engine_that_is_killed_under_load_loses_no_question(agent: Agent) -> 
     assert all("was lost while it answered" in response.error.message for response in failed)
     again = agent.openai.responses.create(model="pocket", input=agent.questions[0].text)
     assert again.status == "completed"
+    deadline = time.monotonic() + 60  # Ray exports what Serve counts by and by
+    while "\nray_serve_" not in (said := httpx.get(f"{agent.url}metrics")).text:
+        assert (said.status_code, time.monotonic() < deadline) == (200, True)
+        time.sleep(1)
 
 
 def test_the_page_answers_in_a_browser(agent: Agent) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -143,6 +144,28 @@ async def test_the_api_asks_for_the_token_and_the_page_and_health_do_not(tmp_pat
     assert (await web.get("/v1/models", headers={"Authorization": "Bearer wrong"})).status_code == 401
     assert (await web.get("/v1/models", headers={"Authorization": "Bearer s3cret"})).status_code == 200
     assert [(await web.get(path)).status_code for path in ("/", "/healthz", "/readyz", "/page.js")] == [200] * 4
+
+
+async def test_metrics_are_handed_through_to_whoever_has_the_token(tmp_path: Path) -> None:
+    async def silent() -> str:
+        raise httpx.ConnectError("refused")
+
+    async def exported() -> str:
+        return "ray_serve_num_http_requests 3\n"
+
+    token = {"Authorization": "Bearer secret"}
+    for metrics, headers, status, text in (
+        (exported, {}, 401, "Bearer"),
+        (exported, token, 200, "ray_serve_num_http_requests 3\n"),
+        (silent, token, 503, "do not answer"),
+        (None, token, 404, "no metrics"),
+    ):
+        given = {} if metrics is None else {"metrics": metrics}
+        made = make_app(Served("tiny", ServeConfig(), tmp_path, token="secret"), InProcess(parts(Endless())), **given)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://127.0.0.1") as web:
+            reply = await web.get("/metrics", headers=headers)
+        assert reply.status_code == status
+        assert text in reply.text
 
 
 async def test_bodies_over_the_limit_other_hosts_and_plain_text_are_not_read(tmp_path: Path) -> None:

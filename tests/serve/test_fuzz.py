@@ -129,4 +129,4 @@ def test_the_app_keeps_to_its_own_openapi(tmp_path: Path, valid: bool) -> None:
             ask()
         except Unsatisfiable:  # nothing of this request can be wrong
             assert not valid
-    assert statuses[200] + statuses[400] > statuses.total() / 2
+    assert statuses[200 if valid else 400] > 5  # else the requests were all of one kind
