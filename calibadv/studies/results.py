@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 
 from calibadv.evaluation.figures import bootstrap_means, percentile_interval
 from calibadv.json_lines import read_json_lines
-from calibadv.methods import METHODS
+from calibadv.methods import all_params
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.study import Cell
 from calibadv.tracking.run_folder import read_history
@@ -99,9 +98,8 @@ class CellResult:
     @property
     def lam(self) -> float | None:
         """The method's `lam`, given or by default; None for a method without one."""
-        default = inspect.signature(METHODS[self.cell.method]).parameters.get("lam")
-        value = self.cell.params.get("lam", default.default if default else None)
-        return None if value is None else float(value)
+        value = all_params(self.cell.method, self.cell.params).get("lam")
+        return float(value) if isinstance(value, int | float) else None
 
     def finals(self, name: str) -> list[float]:
         """A figure of the last evaluation, a value a finished run."""

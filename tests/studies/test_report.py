@@ -74,6 +74,16 @@ def test_only_the_sweep_has_a_column_for_lambda(tmp_path: Path) -> None:
     assert rows[-1][3:5] == ["0 of 1, 1 waiting", "–"]
 
 
+def test_a_method_of_ones_own_is_a_row_like_any_other(tmp_path: Path) -> None:
+    own = '[[cell]]\nname = "doubled"\nmethod = "calibadv.lab.controls:scaled"\nparams = { negative = 2.0 }\n'
+    plan = make_plan(tmp_path, own)
+    for run in plan.runs:
+        write_run(run, history(STEADY), f1=0.6)
+    assert {path.name for path in write_report(plan).figures} >= {"overview.png", "f1_final.png"}
+    (row,) = [line for line in (plan.folder / "table.md").read_text().splitlines() if line.startswith("| doubled ")]
+    assert cells_of(row)[:4] == ["doubled", "calibadv.lab.controls:scaled", "2", "60.0 ± 0.0"]
+
+
 def test_the_csv_has_the_same_figures_unscaled(tmp_path: Path) -> None:
     plan = filled(tmp_path)
     write_report(plan)
