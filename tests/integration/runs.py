@@ -48,8 +48,8 @@ SMALL = {
     "tracking.sampled_rollouts": "2",
     "tracking.sample_every": "1",
 }
-# Counted from the clock, so that they differ between equal runs.
-CLOCKED = ("time/", "rollout/tokens_per_s")
+# Counted from the clock, or of what a ledger knew already, so that they differ between equal runs.
+CLOCKED = ("time/", "rollout/tokens_per_s", "search/")
 
 
 STEPS = 6

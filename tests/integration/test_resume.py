@@ -2,7 +2,8 @@
 
 Through every real part, with the torch engine in fp32 weights. A second attempt is made of new processes, so that
 nothing but the checkpoint can carry anything over; and the steps before the kill are made a second time too, so that
-the same run twice, as a command and within a program, gives the same rollouts and the same metrics. A learner that is
+the same run twice, as a command and within a program, gives the same rollouts and the same metrics. Each has a ledger
+of its search's answers, which in the end are the same. A learner that is
 killed: test_training.py.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,12 @@ def steps_made(number: int) -> Callable[[Path], bool]:
     return lambda folder: len(lines(folder / "metrics.jsonl")) > number
 
 
+def answers(ledger: Path) -> list[tuple[str, str]]:
+    """What was asked and answered, each query once however often a step was made."""
+    with closing(sqlite3.connect(ledger)) as file:
+        return file.execute("SELECT query, documents FROM answers ORDER BY query").fetchall()
+
+
 def assert_logged_once(folder: Path) -> None:
     """One MLflow run, in which every step stands once, and every sampled rollout."""
     client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
@@ -77,7 +86,8 @@ def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(
     recipe = {"learner__critic_only_steps": "1", "learner__warmup_steps": "2", "learner__critic_warmup_steps": "3"}
     recipe |= {"learner__passes": "2", "rollout__top_p": "0.95"}
     options = {**SIX, **critic, **recipe, "data__train": str(few), "checkpoint__every": "2"}
-    straight = place.trained("epochs", **options)
+    straight = place.trained("epochs", **options, search__ledger=str(tmp_path / "straight.sqlite"))
+    options["search__ledger"] = str(tmp_path / "cut.sqlite")
 
     attempt(place, "cut", checkpoint_of(2), signal.SIGKILL, **options)
     rarely = {**options, "checkpoint__every": "50"}
@@ -91,5 +101,6 @@ def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(
     assert code == 0, output
     assert_same_run(place.runs / "cut", straight)
     assert_logged_once(place.runs / "cut")
+    assert answers(tmp_path / "cut.sqlite") == answers(tmp_path / "straight.sqlite")
     code, said = place.answer("cut", capsys, "--resume", **options)
     assert (code, "there is nothing to go on with" in said) == (0, True), said
