@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in fp32; beyond it a ratio says nothing
-CHUNK_TOKENS = 1024
+CHUNK_TOKENS = 1024  # at most; a GPU reads the whole head for each chunk
+CPU_CHUNK_LOGITS = 2**24  # a CPU gains little by more, and 64 MB are nothing beside a small model's activations
 _WIDE = ("cuda", "meta")  # devices on which bf16 operands have an fp32 product; a CPU's is bf16
 
 
@@ -50,19 +51,27 @@ class Head:
 
 
 def token_stats(
-    hidden_NH: Tensor, head: Head | Tensor, targets_N: Tensor, chunk_tokens: int = CHUNK_TOKENS
+    hidden_NH: Tensor, head: Head | Tensor, targets_N: Tensor, chunk_tokens: int | None = None
 ) -> TokenStats:
     """Log-probs of `targets_N` and entropies under the softmax of the head's logits (a tensor: its weight alone).
 
-    The logits exist for `chunk_tokens` tokens at a time, in the backward pass too (they are computed again), so that
-    memory does not grow with tokens x vocabulary. Under autocast all matrix products have operands of its dtype, those
-    of the backward pass too, which runs outside of it. No tokens: empty tensors.
+    The logits exist for `chunk_tokens` tokens at a time (None: `chunk_of` the device), in the backward pass too (they
+    are computed again), so that memory does not grow with tokens x vocabulary. Under autocast all matrix products have
+    operands of its dtype, those of the backward pass too, which runs outside of it. No tokens: empty tensors.
     """
     head = Head(head) if isinstance(head, Tensor) else head
+    chunk_tokens = chunk_tokens or chunk_of(hidden_NH.device, len(head.weight_VH))
     logprobs_N, entropy_N = _ChunkedStats.apply(  # type: ignore[no-untyped-call]
         hidden_NH, head.weight_VH, head.bias_V, targets_N, head.scale, head.cap, chunk_tokens, _operands(hidden_NH)
     )
     return TokenStats(logprobs_N, entropy_N)
+
+
+def chunk_of(device: torch.device, vocabulary: int) -> int:
+    """Tokens whose logits exist at once: `CHUNK_TOKENS`, on a CPU fewer where the vocabulary is large."""
+    if device.type != "cpu":
+        return CHUNK_TOKENS
+    return min(CHUNK_TOKENS, max(64, CPU_CHUNK_LOGITS // vocabulary))
 
 
 def _operands(hidden_NH: Tensor) -> torch.dtype:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from calibadv.losses import Head, TokenStats, low_variance_kl, token_stats
+from calibadv.losses import Head, TokenStats, chunk_of, low_variance_kl, token_stats
 
 
 def test_token_stats_by_hand() -> None:
@@ -46,6 +46,12 @@ def test_chunking_changes_neither_values_nor_gradients() -> None:
         chunked = outcome(lambda h, w, chunk=chunk: token_stats(h, w, targets, chunk))
         for ours, autograd in zip(chunked, outcome(plain), strict=True):
             torch.testing.assert_close(ours, autograd)
+
+
+def test_a_cpu_holds_fewer_tokens_of_a_large_vocabulary_at_once() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [chunk_of(cpu, size) for size in (1_200, 151_936, 10**6)] == [1024, 110, 64]
+    assert chunk_of(gpu, 151_936) == 1024
 
 
 def test_a_frozen_head_has_no_gradient_and_changes_none() -> None:
