@@ -17,6 +17,7 @@ import transformers
 
 from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.ending import end_ray
+from calibadv.cluster.gpus import check_room
 from calibadv.cluster.job import check_job
 from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
@@ -60,6 +61,8 @@ def started(
         if not joined:
             init_ray(config, wanted_cpus(config))
             stack.callback(end_ray)
+        if local:
+            check_room(config, ray.cluster_resources().get("GPU", 0))
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")

@@ -40,6 +40,18 @@ def check_gpus(config: Config, model: Path | None, cards: Sequence[int]) -> None
         )
 
 
+def check_room(config: Config, gpus: float) -> None:
+    """ValueError where a local Ray of so many GPUs has too few: engines and learners would wait for more in vain."""
+    cluster, learner = config.cluster, config.learner
+    engines = config.rollout.engines * config.rollout.tensor_parallel * cluster.gpus_per_engine
+    learners = learner.learners * learner.gpus_per_learner
+    if engines + learners > gpus + 1e-6:  # shares are sums of decimals
+        raise ValueError(
+            f"engines ask for {engines:g} GPUs and learners for {learners:g}, and this machine has {gpus:g}: on a CPU "
+            "set cluster.gpus_per_engine and learner.gpus_per_learner to 0; GPUs elsewhere: cluster.address"
+        )
+
+
 def cards_here() -> tuple[int, ...]:
     """Bytes of each GPU that torch can use."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.cluster.gpus import cards_here, check_gpus
+from calibadv.cluster.gpus import cards_here, check_gpus, check_room
 from calibadv.config import Config, load_config
 from calibadv.pocket import policy_path
 from tests.build import overrides_of
@@ -48,6 +48,14 @@ def test_a_share_that_leaves_a_colocated_learner_no_room_is_refused_with_one_tha
     check_gpus(greedy, None, [24 * GB])  # of a model that is fetched first the shape is not known yet
     apart = ("--rollout.placement=separate", "--cluster.gpus_per_engine=1", "--learner.gpus_per_learner=1")
     check_gpus(recipe("qwen2.5-0.5b-one-gpu", "--rollout.gpu_memory_utilization=0.85", *apart), model, [24 * GB])
+
+
+def test_a_machine_with_too_few_gpus_is_refused_where_a_run_would_wait_for_them() -> None:
+    check_room(recipe("pocket"), 0)
+    two = recipe("pocket", "--cluster.gpus_per_engine=0.5", "--learner.learners=1", "--learner.gpus_per_learner=1")
+    check_room(two, 2)  # two engines of a half each
+    with pytest.raises(ValueError, match="engines ask for 1 GPUs and learners for 1, and this machine has 1: on"):
+        check_room(two, 1)
 
 
 def test_the_pocket_recipe_fits_a_small_card() -> None:
