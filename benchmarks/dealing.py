@@ -1,4 +1,4 @@
-"""How much more the busiest learner has than the mean: whole groups dealt to 8, 32 and 64 learners.
+"""How much more the busiest learner has than the mean: a step's rollouts dealt to 8, 32 and 64 learners.
 
 The paper's step: 512 questions of five rollouts, mini-batches of 256 rollouts, log-normal lengths of which the standard
 deviation is half of the mean. All learners wait for the busiest in every mini-batch: the ratio is the mean over those.
@@ -11,7 +11,8 @@ import sys
 import numpy as np
 
 from benchmarks.lines import Line, at_most, run
-from calibadv.dealing import Tokens, deal
+from calibadv.dealing import Tokens, busiest, deal_rollouts
+from calibadv.types import IntArray
 
 QUESTIONS, SAMPLES, MINIBATCHES = 512, 5, 10
 MEAN_TOKENS, DEVIATION = 4000, 0.5
@@ -25,29 +26,27 @@ def measure() -> list[Line]:
     return [
         at_most(
             f"tokens of the busiest of {learners} learners / mean",
-            float(np.mean([busiest(tokens_GM, learners) for tokens_GM in steps])),
+            float(np.mean([dealt(*step, learners) for step in steps])),
             goal,
         )
         for learners, goal in GOALS.items()
     ]
 
 
-def step(seed: int) -> Tokens:
-    """Tokens of each group in each mini-batch."""
+def step(seed: int) -> tuple[Tokens, IntArray]:
+    """Tokens [R, M] of each rollout in each mini-batch, and its group [R]."""
     random = np.random.default_rng(seed)
     minibatch_R = random.permutation(QUESTIONS * SAMPLES) * MINIBATCHES // (QUESTIONS * SAMPLES)
     sigma = np.sqrt(np.log1p(DEVIATION**2))
     lengths_R = MEAN_TOKENS * random.lognormal(-(sigma**2) / 2, sigma, QUESTIONS * SAMPLES)
-    tokens_GM = np.zeros((QUESTIONS, MINIBATCHES))
-    np.add.at(tokens_GM, (np.arange(QUESTIONS * SAMPLES) // SAMPLES, minibatch_R), lengths_R)
-    return tokens_GM
+    tokens_RM = np.zeros((QUESTIONS * SAMPLES, MINIBATCHES))
+    tokens_RM[np.arange(len(tokens_RM)), minibatch_R] = lengths_R
+    return tokens_RM, np.arange(len(tokens_RM)) // SAMPLES
 
 
-def busiest(tokens_GM: Tokens, learners: int) -> float:
-    """The largest load over the mean one, the mean over mini-batches."""
-    owner_G = deal(tokens_GM, learners)
-    loads_LM = np.stack([tokens_GM[owner_G == learner].sum(axis=0) for learner in range(learners)])
-    return float((loads_LM.max(axis=0) / loads_LM.mean(axis=0)).mean())
+def dealt(tokens_RM: Tokens, group_R: IntArray, learners: int) -> float:
+    """The busiest over the mean."""
+    return busiest(tokens_RM, deal_rollouts(tokens_RM, group_R, learners), learners)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def _rollout(random: np.random.Generator, length: int) -> Trajectory:
 
 
 def _drawn(shard: Sequence[GroupShard]) -> list[tuple[Trajectory, int]]:
-    return [pair for item in shard for pair in zip(item.group.trajectories, item.minibatch_G, strict=True)]
+    return [(item.group.trajectories[i], item.minibatch_G[i]) for item in shard for i in item.trained]
 
 
 if __name__ == "__main__":

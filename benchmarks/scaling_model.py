@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from calibadv.dealing import deal
+from calibadv.dealing import busiest, deal_rollouts
 from calibadv.memory.items import card_bytes, engine_items, kv_token_bytes, state_items, sum_bytes
 from calibadv.memory.parts import NODE_GPUS
 from calibadv.memory.shape import ModelShape
@@ -341,12 +341,11 @@ def slowest_share(learners: int, questions: int, samples: int, updates: int, spr
     shares = []
     for seed in range(2):
         random = np.random.default_rng(seed)
-        tokens_GM = np.zeros((questions, updates))
+        tokens_RM = np.zeros((rollouts, updates))
         minibatch_R = random.permutation(rollouts) * updates // rollouts
-        np.add.at(tokens_GM, (np.arange(rollouts) // samples, minibatch_R), random.lognormal(0, sigma, rollouts))
-        owner_G = deal(tokens_GM, learners)
-        loads_LM = np.stack([tokens_GM[owner_G == learner].sum(axis=0) for learner in range(learners)])
-        shares.append(float((loads_LM.max(axis=0) / loads_LM.mean(axis=0)).mean()))
+        tokens_RM[np.arange(rollouts), minibatch_R] = random.lognormal(0, sigma, rollouts)
+        owner_R = deal_rollouts(tokens_RM, np.arange(rollouts) // samples, learners)
+        shares.append(busiest(tokens_RM, owner_R, learners))
     return fmean(shares)
 
 

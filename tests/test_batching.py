@@ -39,6 +39,14 @@ def test_mini_batches_do_not_depend_on_the_number_of_learners(gs: list, minibatc
     assert max(sizes.values()) - min(sizes.get(m, 0) for m in range(minibatches)) <= 1
 
 
+@given(groups, st.integers(1, 4), st.integers(1, 3))
+def test_every_rollout_trains_on_one_learner(gs: list, minibatches: int, learners: int) -> None:
+    shards = shard_groups(gs, num_minibatches=minibatches, num_shards=learners, seed=7)
+    trained = Counter((id(item.group), i) for shard in shards for item in shard for i in item.trained)
+    assert trained == Counter((id(g), i) for g in gs for i in range(len(g.trajectories)))
+    assert all(len(item.trained) for shard in shards for item in shard)
+
+
 @given(groups, st.integers(1, 4), st.integers(1, 2))
 def test_groups_drawn_whole_are_cut_at_boundaries_alone(gs: list, minibatches: int, passes: int) -> None:
     (shard,) = shard_groups(gs, num_minibatches=minibatches, num_shards=1, seed=7, passes=passes, whole_groups=True)

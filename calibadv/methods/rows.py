@@ -37,23 +37,21 @@ def step_credit(group: Group, method: Method, facts: StepFacts) -> Credit:
 
 
 def credit_rows(shard: GroupShard, method: Method, facts: StepFacts) -> list[Row]:
-    """One row a trajectory with the method's credit and weights, computed on the whole group."""
-    group = shard.group
+    """A row for each rollout that trains here, with the method's credit and weights, computed on the whole group."""
+    group, trained = shard.group, shard.trained
     credit = step_credit(group, method, facts)
     weights = method.weights(group) if method.weights else [None] * len(credit)
-    rows = [
-        to_row(trajectory, advantages_N, minibatch, weights_N)
-        for trajectory, advantages_N, minibatch, weights_N in zip(
-            group.trajectories, credit, shard.minibatch_G, weights, strict=True
-        )
-    ]
+    rows = [to_row(group.trajectories[i], credit[i], shard.minibatch_G[i], weights[i]) for i in trained]
     if shard.later_PG:
-        later_GP = zip(*shard.later_PG, strict=True)
-        rows = [replace(row, later_minibatches=later) for row, later in zip(rows, later_GP, strict=True)]
+        later_GP = list(zip(*shard.later_PG, strict=True))
+        rows = [replace(row, later_minibatches=later_GP[i]) for row, i in zip(rows, trained, strict=True)]
     if (extra := method.extra_loss) is None:
         return rows
-    terms = zip(rows, extra.weights(group, credit, facts), extra.counts(group, credit), strict=True)
-    return [replace(row, extra_weights_N=weights_N, extra_counts_N=counts_N) for row, weights_N, counts_N in terms]
+    weights_GN, counts_GN = extra.weights(group, credit, facts), extra.counts(group, credit)
+    return [
+        replace(row, extra_weights_N=weights_GN[i], extra_counts_N=counts_GN[i])
+        for row, i in zip(rows, trained, strict=True)
+    ]
 
 
 def critic_row(row: Row, rewards_N: FloatArray, out: Mapping[str, FloatArray], critic: Critic) -> Row:
@@ -69,5 +67,5 @@ def critic_row(row: Row, rewards_N: FloatArray, out: Mapping[str, FloatArray], c
 
 
 def critic_rewards(shards: Sequence[GroupShard], critic: Critic) -> list[FloatArray]:
-    """Token rewards [N] of every trajectory, in the order of the groups' rows."""
-    return [rewards_N for shard in shards for rewards_N in critic.rewards(shard.group)]
+    """Token rewards [N] of every rollout that trains here, in the order of the groups' rows."""
+    return [rewards[i] for shard in shards for rewards in [critic.rewards(shard.group)] for i in shard.trained]

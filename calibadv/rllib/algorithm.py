@@ -122,7 +122,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         return step_metrics(totals) | share
 
     def shards(self, groups: Sequence[Group]) -> list[list[GroupShard]]:
-        """The groups dealt to the learners; the same draw of mini-batches for every number of learners."""
+        """The rollouts dealt to the learners; the same draw of mini-batches for every number of learners."""
         return shard_groups(
             groups,
             num_minibatches=self.settings.minibatches_per_pass,

@@ -3,7 +3,7 @@
 GroupShard --AddAdvantages--> Row --RecomputeLogprobs (optional)--> Row --CriticAdvantages (with a critic)--> Row
 --PackMinibatches--> [[MicroBatch]]
 
-Rows keep the order of the groups' trajectories all the way.
+Rows keep the order of the groups' rollouts that train here all the way.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
     """The rows of each mini-batch, packed. A learner without rows in one gets an empty list there.
 
     Rows without any credit are packed apart: where the surrogate is the whole loss they have no gradient, and the
-    learner spares their backward pass. The credit that trains (advantage times weight) is kept beside, a row a
-    trajectory.
+    learner spares their backward pass. The credit that trains (advantage times weight) is kept beside, row by row.
     """
 
     def __init__(self, token_budget: int) -> None:

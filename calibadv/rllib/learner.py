@@ -127,7 +127,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         )
         self._weights_seq_no += 1
         rows = iter(batch[CREDIT])
-        totals = UpdateTotals(credit={s.group.question.id: [next(rows) for _ in s.minibatch_G] for s in episodes})
+        totals = UpdateTotals(credit={s.group.question.id: {i: next(rows) for i in s.trained} for s in episodes})
         self._progress.begin(sum(len(minibatch) for minibatch in batch[MINIBATCHES]))
         for index, minibatch in enumerate(batch[MINIBATCHES]):
             self._update_minibatch(minibatch, totals, fresh=index == 0)

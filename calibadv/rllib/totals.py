@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calibadv.types import Credit
+from calibadv.types import Credit, FloatArray
 
 
 @dataclass(slots=True)
@@ -22,7 +22,8 @@ class UpdateTotals:
     losses: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # over updates, by term
     grad_norms: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # over updates made
     clipped: Counter[int] = field(default_factory=Counter)  # token id -> times the clip cut its gradient off
-    credit: dict[str, Credit] = field(default_factory=dict)  # question id -> the advantages that trained
+    # Question id -> the advantages [N] that trained, by the number of the rollout in its group.
+    credit: dict[str, dict[int, FloatArray]] = field(default_factory=dict)
     max_logprob_diff: float = 0.0
     updates: int = 0
     skipped_updates: int = 0  # loss or gradient not finite
@@ -108,7 +109,11 @@ def clipped_tokens(ranks: Sequence[dict[str, Any]]) -> Counter[int]:
 
 def trained_credit(ranks: Sequence[dict[str, Any]]) -> dict[str, Credit]:
     """The advantages that trained, by question id, over all ranks."""
-    return {question: credit for totals in ranks for question, credit in totals["credit"].items()}
+    merged: defaultdict[str, dict[int, FloatArray]] = defaultdict(dict)
+    for totals in ranks:
+        for question, credit_of in totals["credit"].items():
+            merged[question] |= credit_of
+    return {question: [credit_of[i] for i in sorted(credit_of)] for question, credit_of in merged.items()}
 
 
 def _added(ranks: Sequence[dict[str, Any]], name: str) -> defaultdict[str, float]:

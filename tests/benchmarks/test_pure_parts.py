@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks.credit import step
-from benchmarks.dealing import busiest
 from benchmarks.lines import least_of
 from benchmarks.packing import distinct
 from benchmarks.peers.environment import environment
@@ -28,10 +27,6 @@ def test_cases_take_turns_and_the_least_of_each_counts() -> None:
 
 def test_tokens_with_a_common_beginning_are_counted_once() -> None:
     assert distinct([np.array([1, 2, 3]), np.array([1, 2, 4]), np.array([1, 2]), np.array([5])]) == 5
-
-
-def test_the_busiest_learner_is_compared_within_each_mini_batch() -> None:
-    assert busiest(np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), 2) == pytest.approx((1 + 1.5) / 2)
 
 
 def test_a_made_up_step_is_the_same_each_time() -> None:

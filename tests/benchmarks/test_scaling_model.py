@@ -161,14 +161,14 @@ def test_the_slowest_learners_share_is_that_of_the_real_dealing() -> None:
     largest = []
     for seed in range(20):
         shards = shard_groups(groups, num_minibatches=work.updates, num_shards=8, seed=seed)
-        counts = [Counter(index for item in shard for index in item.minibatch_G) for shard in shards]
+        counts = [Counter(item.minibatch_G[i] for item in shard for i in item.trained) for shard in shards]
         largest += [max(count[update] for count in counts) / even for update in range(work.updates)]
     assert slowest_share(8, 64, 5, work.updates, 0.0) == pytest.approx(fmean(largest), rel=0.04)
 
 
 def test_one_learner_waits_for_nobody() -> None:
     assert slowest_share(1, 512, 5, 10, 0.5) == 1
-    assert slowest_share(64, 512, 5, 10, 0.5) > slowest_share(8, 512, 5, 10, 0.5) > 1
+    assert 1.05 > slowest_share(64, 512, 5, 10, 0.5) > slowest_share(8, 512, 5, 10, 0.5) > 1
 
 
 # ---- publication and the whole step ------------------------------------------------------------------------------
