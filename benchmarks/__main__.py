@@ -51,7 +51,7 @@ def in_a_process(name: str) -> list[Line]:
     """The lines of `benchmarks/<name>.py`, whose peak of memory is so its own."""
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
     made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    last = made.stdout.splitlines()[-1]  # libraries may have said something before
+    last = made.stdout.rstrip("\n").rpartition("\n")[2]  # libraries may have said something before
     return [Line(**line) for line in json.loads(last)]
 
 

@@ -103,7 +103,7 @@ def with_table(page: str, made: str) -> str:
 def machine() -> str:
     """What a reader must know of the machine: seconds are its own."""
     info = Path("/proc/cpuinfo")
-    models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    models = [line.partition(":")[2].strip() for line in info.read_text().split("\n") if line.startswith("model name")]
     model = (models[0] if info.is_file() and models else platform.machine()).replace("(R)", "").replace("(TM)", "")
     return f"{os.cpu_count()} cores, {model}, no GPU"
 

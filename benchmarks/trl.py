@@ -163,7 +163,7 @@ def _resident() -> int:
 
 def _said(arguments: Sequence[str], env: Mapping[str, str] | None) -> dict[str, float]:
     done = subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE, env=env, text=True)
-    said: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    said: dict[str, float] = json.loads(done.stdout.rstrip("\n").rpartition("\n")[2])
     return said
 
 
