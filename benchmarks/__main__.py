@@ -6,6 +6,11 @@ docs/performance.md, where those of the others stay as they are.
 
 from __future__ import annotations
 
+from calibadv.tracking.starting import say_starting
+
+if __name__ == "__main__":
+    say_starting("benchmarks")  # before what takes seconds to import
+
 import argparse
 import json
 import logging

@@ -59,8 +59,9 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
 def test_only_the_standard_library_is_imported_before_the_first_line(command: Path) -> None:
     bare, _ = imported_before_the_first_line(["-c", "import sys; sys.stderr.write('now\\n')"])
-    name, folder = command.stem, command.parent.name
-    run = [str(command)] if folder == "workflows" else ["-m", f"{folder}.{name}"]
+    folder = command.parent.name
+    name = folder if command.stem == "__main__" else command.stem
+    run = [str(command)] if folder == "workflows" else ["-m", f"{folder}.{command.stem}"]
     modules, line = imported_before_the_first_line([*run, "--help"])
     assert re.match(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \S* ?{name}: loading its libraries$", line), line
     others = {m for m in modules - bare - OURS if m.partition(".")[0] not in sys.stdlib_module_names}
