@@ -18,7 +18,7 @@ from calibadv.batching import shard_groups, to_row
 from calibadv.config import Config
 from calibadv.methods import METHODS, Method
 from calibadv.rllib.learner import PolicyLearner
-from calibadv.rllib.totals import clipped_tokens, step_metrics
+from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
 from calibadv.types import Group
 from tests.build import group, trajectory
 from tests.rllib.conftest import algorithm_config, settings
@@ -151,7 +151,8 @@ def test_a_second_pass_trains_every_rollout_again_on_the_credit_and_log_probs_of
     once, twice = trained(1), trained(2)
     assert (once["updates"], twice["updates"]) == (2, 4)
     assert twice["sums"]["tokens"] == 2 * once["sums"]["tokens"]
-    assert [row.tolist() for row in twice["credit"]["test/q"]] == [row.tolist() for row in once["credit"]["test/q"]]
+    one, two = (trained_credit([totals])["test/q"] for totals in (once, twice))
+    assert [row.tolist() for row in two] == [row.tolist() for row in one]
     # Clipping is against the step's start: the second pass, three and more updates away from it, is clipped more.
     assert sum(twice["clipped"].values()) > 2 * sum(once["clipped"].values())
 
