@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.lines import Line, at_most, run
 from calibadv.dealing import Tokens, busiest, deal_rollouts
@@ -37,11 +38,15 @@ def step(seed: int) -> tuple[Tokens, IntArray]:
     """Tokens [R, M] of each rollout in each mini-batch, and its group [R]."""
     random = np.random.default_rng(seed)
     minibatch_R = random.permutation(QUESTIONS * SAMPLES) * MINIBATCHES // (QUESTIONS * SAMPLES)
-    sigma = np.sqrt(np.log1p(DEVIATION**2))
-    lengths_R = MEAN_TOKENS * random.lognormal(-(sigma**2) / 2, sigma, QUESTIONS * SAMPLES)
     tokens_RM = np.zeros((QUESTIONS * SAMPLES, MINIBATCHES))
-    tokens_RM[np.arange(len(tokens_RM)), minibatch_R] = lengths_R
+    tokens_RM[np.arange(len(tokens_RM)), minibatch_R] = lengths(random)
     return tokens_RM, np.arange(len(tokens_RM)) // SAMPLES
+
+
+def lengths(random: np.random.Generator) -> NDArray[np.float64]:
+    """Tokens of each rollout of a step, question by question."""
+    sigma = np.sqrt(np.log1p(DEVIATION**2))
+    return MEAN_TOKENS * random.lognormal(-(sigma**2) / 2, sigma, QUESTIONS * SAMPLES)
 
 
 def dealt(tokens_RM: Tokens, group_R: IntArray, learners: int) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.dealing import DEVIATION, MEAN_TOKENS, MINIBATCHES, QUESTIONS, SAMPLES
+from benchmarks.dealing import MINIBATCHES, QUESTIONS, SAMPLES, lengths
 from benchmarks.learner import rolled_out
 from benchmarks.lines import Line, at_least, at_most, run
 from calibadv.batching import GroupShard, Row, shard_groups, to_row
@@ -115,11 +115,9 @@ def distinct(rows: Sequence[IntArray]) -> int:
 def long_step() -> list[Group]:
     """The step of `benchmarks.dealing` as rollouts: a prompt, and one turn that is the rest."""
     random = np.random.default_rng(0)
-    sigma = np.sqrt(np.log1p(DEVIATION**2))
-    lengths = MEAN_TOKENS * random.lognormal(-(sigma**2) / 2, sigma, (QUESTIONS, SAMPLES))
     return [
         Group(Question(f"made/{index}", "?", ("a",)), tuple(_rollout(random, int(length)) for length in row))
-        for index, row in enumerate(lengths)
+        for index, row in enumerate(lengths(random).reshape(QUESTIONS, SAMPLES))
     ]
 
 

@@ -34,7 +34,6 @@ from calibadv.micro_batches import micro_batches
 from calibadv.pocket import policy_path
 from calibadv.rllib.objective import count, loss_terms, to_tensors, total
 from calibadv.rllib.policy import load_causal_lm, policy_pass
-from calibadv.types import Group
 
 PACKAGES = ("trl==1.16.0", "datasets==5.2.0", "dill==0.4.1", "multiprocess==0.70.19", "xxhash==4.1.0")
 QUESTIONS, TURNS, UPDATES = 8, 1, 1  # processes of each side, in turns; updates in each
@@ -55,7 +54,7 @@ def measure() -> list[Line]:
             for group in groups
             for t, advantages_N in zip(group.trajectories, METHOD.advantages(group), strict=True)
         ]
-        np.savez(folder / "rows.npz", **arrays_of(rows, groups))
+        np.savez(folder / "rows.npz", **arrays_of(rows))
         wide().save_pretrained(folder / "wide")
         env = environment("trl", PACKAGES)
         actions = sum(row.action_T.sum() for row, _ in rows)
@@ -87,9 +86,8 @@ def lines_of(policy: str, actions: int, cpu_s: Mapping[str, float], peak: Mappin
     ]
 
 
-def arrays_of(rows: Sequence[tuple[Row, int]], groups: Sequence[Group]) -> dict[str, Any]:
+def arrays_of(rows: Sequence[tuple[Row, int]]) -> dict[str, Any]:
     """Rollouts as flat arrays, one rollout after the other: what TRL's side reads. Both have the same advantages."""
-    rewards = np.array([t.reward for group in groups for t in group.trajectories], np.float32)
     logprobs = []
     for row, _ in rows:
         each = np.zeros(len(row.ids_T), np.float32)
@@ -102,7 +100,6 @@ def arrays_of(rows: Sequence[tuple[Row, int]], groups: Sequence[Group]) -> dict[
         "lengths": np.array([len(row.ids_T) for row, _ in rows]),
         "prompts": np.array([prompt for _, prompt in rows]),
         "advantages": np.array([row.advantages_N[0] for row, _ in rows], np.float32),
-        "rewards": rewards,
     }
 
 

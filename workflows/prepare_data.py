@@ -17,7 +17,6 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -31,9 +30,6 @@ from calibadv.data.row_report import say_rows
 from workflows.command import run_command
 from workflows.from_feedback import from_feedback
 from workflows.preparation_options import preparation_parser
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("workflows.prepare_data")  # also when this file is __main__
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from calibadv.retries import in_words
 from calibadv.rollout.protocols import Result
 from calibadv.rollout.tools import KEY, Schema, ToolConfig, check_name, tried
 
@@ -103,8 +104,7 @@ def _listed(config: ToolConfig) -> Sequence[Offer]:
             return thread.submit(asyncio.run, ask()).result()
     except Exception as error:
         cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-        said = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-        raise ValueError(f"{KEY}: the MCP server {_place(config)!r} does not answer ({said})") from error
+        raise ValueError(f"{KEY}: the MCP server {_place(config)!r} does not answer ({in_words(cause)})") from error
 
 
 class _Connection:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NotRequired, Protocol
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator, with_config
 from typing_extensions import TypedDict
 
-from calibadv.retries import retried
+from calibadv.retries import in_words, retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
 from calibadv.section import Decides, Means, Seconds, Section, Tokens
 from calibadv.user_code import load
@@ -137,9 +137,8 @@ async def tried(
     try:
         return await retried(attempt, config.retries)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        logger.warning("tool %s gave nothing for %s (%s): the rollout is given up", name, given, said)
-        raise ToolFailed(f"tool {name}: {said}") from error
+        logger.warning("tool %s gave nothing for %s (%s): the rollout is given up", name, given, in_words(error))
+        raise ToolFailed(f"tool {name}: {in_words(error)}") from error
 
 
 def make_tools(configs: Sequence[ToolConfig]) -> tuple[Tool, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception, wait_exponential
 
+from calibadv.retries import in_words
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.types import Document
 
@@ -122,7 +123,7 @@ class RetryingSearch:
             raise SearchFailed(
                 f"search gave no answer in {last.attempt_number} attempts of at most {self._policy.timeout_s:g} s "
                 f"({self._clock() - started_s:.1f} s in all) for {query[:80]!r}; the last one: "
-                f"{_named(last.exception())}. Is the search app up (serve status), and has it enough replicas?"
+                f"{in_words(last.exception())}. Is the search app up (serve status), and has it enough replicas?"
             ) from last.exception()
         self._note_answer()
         return documents
@@ -135,7 +136,7 @@ class RetryingSearch:
         return asked_s + delay_s * (0.5 + self._jitter())
 
     def _note_failure(self, query: str, error: BaseException | None) -> None:
-        logger.debug("search: %r failed: %s", query[:80], _named(error))
+        logger.debug("search: %r failed: %s", query[:80], in_words(error))
         now_s = self._clock()
         if self._failing_since_s is None:
             self._failing_since_s = now_s
@@ -145,7 +146,7 @@ class RetryingSearch:
             logger.warning(
                 "search has given no answer for %.0f s (%s): rollouts wait for it, each query up to %g s",
                 failing_s,
-                _named(error),
+                in_words(error),
                 self._policy.patience_s,
             )
 
@@ -159,7 +160,3 @@ class RetryingSearch:
 
 def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
-
-
-def _named(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from calibadv.search.client import RetryingSearch
+from calibadv.search.mcp_api import mcp_api_of
 from calibadv.search.remote import http_search
 from calibadv.search.settings import SearchConfig
 from calibadv.search.tool import load_tool, tool_search
@@ -23,7 +24,7 @@ def named(config: SearchConfig) -> str:
     if config.tool:
         return f"search.tool = {config.tool!r}"
     if config.mcp:
-        return f"search.mcp = {config.mcp.get('url') or ' '.join(config.mcp.get('command', ()))!r}"
+        return f"search.mcp = {mcp_api_of(config.mcp).place!r}"
     return f"search.url = {config.url!r}"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -19,6 +19,7 @@ from calibadv.nearest import did_you_mean
 from calibadv.section import Decides, Section
 
 Json = Any
+Api = TypeVar("Api", bound=Section)
 _SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.I)
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _FROM_VARIABLE = re.compile(r"([A-Za-z]+ )?\$[A-Za-z_][A-Za-z0-9_]*")
@@ -109,17 +110,22 @@ SHIPPED: Mapping[str, Mapping[str, Any]] = {
 
 def api_of(shape: str, own: Mapping[str, Any]) -> JsonApi:
     """The API that `url_shape` names, with the user's own values in place of its. ValueError as `JsonApi.check`."""
+    api = api_from(JsonApi, {**SHIPPED[shape], **own}, "http")
+    api.check()
+    return api
+
+
+def api_from(kind: type[Api], given: Mapping[str, Any], place: str) -> Api:
+    """What the table `search.<place>` says. ValueError in one line for what is none, with the nearest right key."""
     try:
-        api = JsonApi.model_validate({**SHIPPED[shape], **own})
+        return kind.model_validate(given)
     except ValidationError as error:
         (problem, *_) = error.errors()
         name = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            near = did_you_mean(name, JsonApi.model_fields)
-            raise ValueError(f"there is no http.{name}{near}; there are {', '.join(JsonApi.model_fields)}") from None
-        raise ValueError(f"http.{name} = {problem['input']!r}: {problem['msg']}") from None
-    api.check()
-    return api
+            near = did_you_mean(name, kind.model_fields)
+            raise ValueError(f"there is no {place}.{name}{near}; there are {', '.join(kind.model_fields)}") from None
+        raise ValueError(f"{place}.{name} = {problem['input']!r}: {problem['msg']}") from None
 
 
 def filled(template: Json, values: Mapping[str, Json]) -> Json:

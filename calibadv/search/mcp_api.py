@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from calibadv.nearest import did_you_mean
-from calibadv.search.json_api import JsonApi
+from calibadv.search.json_api import JsonApi, api_from
 from calibadv.section import Decides, Section
 
 
@@ -35,6 +34,11 @@ class McpApi(Section):
     score: str = "score"
 
     @property
+    def place(self) -> str:
+        """The server, for people."""
+        return self.url or " ".join(self.command)
+
+    @property
     def reading(self) -> JsonApi:
         """Where the documents are."""
         return JsonApi(results=self.results, id=self.id, title=self.title, text=self.text, score=self.score)
@@ -49,14 +53,6 @@ class McpApi(Section):
 
 def mcp_api_of(given: Mapping[str, Any]) -> McpApi:
     """The settings, checked. ValueError in one line."""
-    try:
-        api = McpApi.model_validate(given)
-    except ValidationError as error:
-        (problem, *_) = error.errors()
-        name = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            near = did_you_mean(name, McpApi.model_fields)
-            raise ValueError(f"there is no mcp.{name}{near}; there are {', '.join(McpApi.model_fields)}") from None
-        raise ValueError(f"mcp.{name} = {problem['input']!r}: {problem['msg']}") from None
+    api = api_from(McpApi, given, "mcp")
     api.check()
     return api

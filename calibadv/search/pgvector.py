@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from calibadv.http_client import without_password
 from calibadv.search.client import Refused, RetryingSearch, RetryPolicy
 from calibadv.search.json_api import JsonApi
-from calibadv.search.remote import Vector, engine_documents, query_vector
+from calibadv.search.remote import Vector, engine_documents, query_vector, token_of
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
@@ -37,11 +36,7 @@ def pgvector_search(
     The variable `config.token_env` holds the password. A statement that the server does not understand, or that does
     not fit its tables, is not tried again. `vector`: of a query; by default of `config.encoder`.
     """
-    password = os.environ.get(config.token_env) if config.token_env else None
-    if config.token_env and not password:
-        raise ValueError(
-            f"token_env = {config.token_env!r}, but there is no such environment variable: set it, or leave it out"
-        )
+    password = token_of(config) or None
     place = without_password(config.url)
     vector_of = (vector or query_vector(config)) if config.sql_needs_vector else None
     statement = config.statement.encode()  # psycopg takes text only where it stands in the source

@@ -14,6 +14,7 @@ from calibadv.search.client import RetryingSearch
 from calibadv.search.json_api import SHIPPED, api_of
 from calibadv.search.ledger import Ledger
 from calibadv.search.limits import Limits
+from calibadv.search.mcp_api import mcp_api_of
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides
 from calibadv.types import Document
@@ -128,5 +129,5 @@ def _named(config: SearchConfig) -> Engine:
         code = digest(config.tool, "search.tool")  # "": of a notebook's cell
         return {"tool": config.tool.rpartition(":")[2], "code": code} if code else {"tool": config.tool}
     if config.mcp:
-        return {"tool": config.mcp.get("tool", "search")}
+        return {"tool": mcp_api_of(config.mcp).tool}
     return {"url": config.url} if config.url else {}

@@ -45,11 +45,7 @@ def http_search(
     The value of the variable `config.token_env` is sent as a bearer token. Raises `ValueError` for a variable that is
     not set, and as `http_client.route_to` does. `transport` is for tests.
     """
-    url, token = config.url, os.environ.get(config.token_env, "") if config.token_env else ""
-    if config.token_env and not token:
-        raise ValueError(
-            f"token_env = {config.token_env!r}, but there is no such environment variable: set it, or leave it out"
-        )
+    url, token = config.url, token_of(config)
     policy = policy or RetryPolicy(config.timeout_s, config.patience_s)
     dialect = engine_dialect(config) if config.url_shape in SHIPPED else server_dialect(config)
     headers = {**dialect.headers, **({"Authorization": f"Bearer {token}"} if token else {})}
@@ -70,6 +66,16 @@ def http_search(
         return dialect.documents(json.loads(body))[: config.top_k]
 
     return RetryingSearch(call, policy)
+
+
+def token_of(config: SearchConfig) -> str:
+    """The value of the variable that `config.token_env` names, "" where it names none. ValueError for one not set."""
+    token = os.environ.get(config.token_env, "") if config.token_env else ""
+    if config.token_env and not token:
+        raise ValueError(
+            f"token_env = {config.token_env!r}, but there is no such environment variable: set it, or leave it out"
+        )
+    return token
 
 
 def _fail(reply: httpx.Response, words: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ from calibadv.rewards.turns import with_turn_rewards
 from calibadv.types import Document, Group, Question, Trajectory
 from calibadv.user_code import hand_in
 from tests.build import QUESTION, group, trajectory
+from tests.extend_page import example
 
 DOCUMENTS = {"a": Document("a", "", "Ada wrote it."), "x": Document("x", "", "Nobody did.")}
 
@@ -29,10 +28,8 @@ def told() -> Group:
 
 def the_pages() -> TurnsFn:
     """`turns` as docs/extend.md has it."""
-    page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
-    (block,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def turns(" in code]
     scope: dict[str, Any] = {}
-    exec(block, scope)
+    exec(example("Rewards of turns", "python"), scope)
     function: TurnsFn = scope["turns"]
     return function
 
