@@ -124,14 +124,16 @@ def make_roller(
         require_search=config.rollout.require_search,
         on_void_turn=config.rollout.on_void_turn,
         infra_retries=config.rollout.infra_retries,
-        outcome=outcome or outcome_of(config),
+        outcome=outcome or outcome_of(config, method),
         score_turns=method.score_turns() if method.score_turns else None,
         tally=tally or Tally(),
     )
 
 
-def outcome_of(config: Config) -> Outcome:
-    """An engine's outcome reward, as configured; a failing one is tried as often again as a failing rollout."""
+def outcome_of(config: Config, method: Method) -> Outcome:
+    """An engine's outcome reward, the method's own or as configured; a failing one is tried as a failing rollout is."""
+    if method.reward is not None:
+        return Outcome(method.reward, config.rollout.infra_retries, config.reward.length_penalty)
     judge = config.reward.judge
     if judge is not None:  # so that all engines together keep the bound, whichever of them lives
         judge = replace(judge, concurrency=judge.concurrency // config.rollout.engines)
@@ -149,7 +151,7 @@ def roll_group(
             method,
             model_folder,
             search_factory,
-            outcome_of(config),
+            outcome_of(config, method),
             make_tools(config.rollout.tools),
         )
     )

@@ -161,6 +161,11 @@ class Config(Section):
                 f"learner.surrogate = {surrogate!r}, and method {self.method.name!r} has a surrogate of its own: leave "
                 "the setting at 'ppo'"
             )
+        if method.reward is not None and self.reward.outcome != "f1":
+            raise ValueError(
+                f"reward.outcome = {self.reward.outcome!r}, and method {self.method.name!r} has a reward of its own: "
+                "leave the setting at 'f1'"
+            )
         if names_code(surrogate):
             if not callable(function := load(surrogate, "learner.surrogate")):
                 raise ValueError(f"learner.surrogate = {surrogate!r} is no function: it is {function!r}")

@@ -21,6 +21,7 @@ from calibadv.lab.settings import LabRun
 from calibadv.lab.tasks import TASKS
 from calibadv.lab.warm_start import load_start
 from calibadv.lab.world import World
+from calibadv.rewards.outcome import Outcome, f1
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.group import GroupRoller, RolledGroup
 from calibadv.rollout.plans import chains
@@ -52,6 +53,7 @@ class Laboratory:
             temperature=run.temperature,
             top_p=run.top_p,
             limits=Limits(run.max_searches, 64, run.max_turn_tokens, 64, run.max_tokens),
+            outcome=Outcome(self._method.reward or f1),
             score_turns=self._method.score_turns() if self._method.score_turns else None,
         )
         # Not greedy: of a ramble the likeliest word is never its end.

@@ -14,6 +14,7 @@ from calibadv.advantages.group import outcome_credit
 from calibadv.advantages.silver import StepScores, silver_documents, step_scores
 from calibadv.methods.reasons import Explanation
 from calibadv.rewards.gold_match import GoldNeed
+from calibadv.rewards.outcome import OutcomeFn
 from calibadv.rewards.turns import TurnScorer
 from calibadv.rollout.plans import Plan, chains
 from calibadv.types import Credit, Group
@@ -80,6 +81,7 @@ class Method:
     advantages: Callable[[Group], Credit]  # with a critic: those of a critic that says 0
     plan: Callable[[int], Plan] = chains  # rollouts a question -> plan
     prefill: str = ""  # ends the prompt and every observation; never trained
+    reward: OutcomeFn | None = None  # what a rollout is worth; None: `reward.outcome`
     base: Callable[[Group], Credit] = outcome_credit  # the credit before calibration, to show beside `advantages`
     scores: Callable[[Group], StepScores] = silver_scores
     score_turns: Callable[[], TurnScorer] | None = None  # called once an engine; sets `Turn.reward`

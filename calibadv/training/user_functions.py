@@ -34,16 +34,15 @@ def try_user_code(config: Config, question: Question) -> None:
 
     ValueError where one cannot be loaded, fails, or gives something else than it should.
     """
-    if names_code(config.reward.outcome):
-        outcome = replace(outcome_of(config), retries=0)
+    method = config.make_method()
+    if names_code(config.reward.outcome) or method.reward is not None:
+        key, value = ("method.name", config.method.name) if method.reward else ("reward.outcome", config.reward.outcome)
         try:
-            scored = asyncio.run(outcome(question, right_answer(question)))
+            scored = asyncio.run(replace(outcome_of(config, method), retries=0)(question, right_answer(question)))
         except RewardFailed as error:
-            raise ValueError(f"reward.outcome = {config.reward.outcome!r}: {error}") from error
-        parts = "".join(f", {name} {value + 0.0:g}" for name, value in scored.reward_parts.items())
-        logger.info(
-            "reward.outcome %s: %g for a right answer to %s%s", config.reward.outcome, scored.reward, question.id, parts
-        )
+            raise ValueError(f"{key} = {value!r}: {error}") from error
+        parts = "".join(f", {name} {part + 0.0:g}" for name, part in scored.reward_parts.items())
+        logger.info("%s %s: %g for a right answer to %s%s", key, value, scored.reward, question.id, parts)
     if config.reward.turns:
         group = Group(question, (right_answer(question),))
         try:

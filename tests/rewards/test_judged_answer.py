@@ -111,7 +111,7 @@ async def test_the_bound_is_that_of_all_engines_together(server: JudgeServer) ->
     server.answer = unhurried(server)
     given = {"reward.outcome": "judge", "reward.judge_url": server.url, "reward.judge_model": "big"}
     config = load_config(None, given | {"rollout.engines": 2, "reward.judge_concurrency": 5})
-    engines = [outcome_of(config) for _ in range(2)]  # what each engine's process makes
+    engines = [outcome_of(config, config.make_method()) for _ in range(2)]  # what each engine's process makes
     rollouts = [replace(ROLLOUT, answer=f"answer {number}") for number in range(8)]
     await asyncio.gather(*(outcome(QUESTION, rollout) for outcome in engines for rollout in rollouts))
     assert len(server.requests) == 16
@@ -122,7 +122,9 @@ async def test_the_page_s_example_asks_a_judge(server: JudgeServer) -> None:
     shown = example("A judge model", "toml")
     config = load_config(None, tomllib.loads(shown.replace("http://127.0.0.1:8000/v1", server.url)))
     assert config.reward.judge == Endpoint(server.url, "NAME", concurrency=64)
-    assert (await outcome_of(config)(QUESTION, replace(ROLLOUT, answer="Lady Lovelace"))).reward == 1
+    assert (
+        await outcome_of(config, config.make_method())(QUESTION, replace(ROLLOUT, answer="Lady Lovelace"))
+    ).reward == 1
     (asked,) = server.requests
     assert asked["model"] == "NAME"
 

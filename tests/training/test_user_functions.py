@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from calibadv.cluster.factories import outcome_of
 from calibadv.config import Config, load_config
-from calibadv.training.user_functions import code_digests, try_user_code
+from calibadv.training.user_functions import code_digests, right_answer, try_user_code
 from tests.build import QUESTION
 
 SURROGATES = """
@@ -53,6 +55,38 @@ def test_a_surrogate_is_tried_and_says_what_gradient_it_gives(
     assert f"learner.surrogate {surrogates}:right: gradients 1 and -1 at advantages 1 and -1" in caplog.text
     assert config.make_method().surrogate is not None
     assert set(code_digests(config)) == {"learner.surrogate"}
+
+
+METHOD = """
+from calibadv.advantages.group import outcome_credit
+from calibadv.methods import Method
+
+def brief(question, trajectory):
+    return {"answer": trajectory.answer_reward, "turns": -0.25 * len(trajectory.turns)}
+
+def broken(question, trajectory):
+    return trajectory.length
+
+def method(broke: bool = False) -> Method:
+    return Method("brief", outcome_credit, reward=broken if broke else brief)
+"""
+
+
+def test_a_method_s_own_reward_is_what_its_rollouts_get(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "brief.py"
+    file.write_text(METHOD, encoding="utf-8")
+    given = {"method.name": f"{file}:method"}
+    config = load_config(None, given)
+    with caplog.at_level(logging.INFO):
+        try_user_code(config, QUESTION)
+    # Of a right answer after one search: 1 less a quarter a turn.
+    assert f"method.name {file}:method: 0.5 for a right answer to {QUESTION.id}, answer 1, turns -0.5" in caplog.text
+    scored = asyncio.run(outcome_of(config, config.make_method())(QUESTION, right_answer(QUESTION)))
+    assert (scored.reward, scored.reward_parts) == (0.5, {"answer": 1.0, "turns": -0.5})
+    with pytest.raises(ValueError, match=r"method\.name = .*: no reward for a rollout .*AttributeError"):
+        try_user_code(load_config(None, given | {"method.params": {"broke": True}}), QUESTION)
+    with pytest.raises(ValueError, match=r"reward.outcome = 'em', and method .* has a reward of its own"):
+        load_config(None, given | {"reward.outcome": "em"})
 
 
 def test_a_choice_of_groups_is_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
