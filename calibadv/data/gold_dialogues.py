@@ -1,4 +1,4 @@
-"""The turns of a policy that asks a question's gold sub-queries in order and then answers."""
+"""What a policy thinks and does that asks a question's gold sub-queries in order and then answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calibadv.tags import neutralise
 from calibadv.types import Question
 
 HOP_ANSWERS = "hop_answers"  # of `Question.metadata`: a JSON list, one string a sub-query, "" where unknown
@@ -40,29 +39,24 @@ def readable_query(sub_query: str) -> str:
     return _BEFORE_STOP.sub("", " ".join(_RELATION.sub(" ", sub_query).split()))
 
 
-def search_turn(hop: Hop, previous: Hop | None, *, read: bool, forbidden: Sequence[str] = ()) -> str:
-    """The text of a turn that searches `hop`, after its opening `<think>`.
+def search_thought(hop: Hop, previous: Hop | None, *, read: bool) -> str:
+    """What is thought before `hop` is searched.
 
     It says what `previous` found only where that was `read` in a document, so that no demonstration claims to have
-    read what was not there. `forbidden` as in `neutralise`.
+    read what was not there.
     """
-    query = _plain(hop.query, forbidden)
     if previous is None:
-        thought = f"To answer this, I first need to know: {query}"
-    elif read and previous.answer:
-        thought = f"The documents say it is {_plain(previous.answer, forbidden)}. Now I need: {query}"
-    else:
-        thought = f"Now I need: {query}"
-    return f"{thought}</think>\n<search> {query} </search>"
+        return f"To answer this, I first need to know: {hop.query}"
+    if read and previous.answer:
+        return f"The documents say it is {previous.answer}. Now I need: {hop.query}"
+    return f"Now I need: {hop.query}"
 
 
-def answer_turn(answer: str, *, read: bool, forbidden: Sequence[str] = ()) -> str:
-    """The text of the last turn, after its opening `<think>`; it says whether the answer was `read` in a document."""
-    answer = _plain(answer, forbidden)
-    thought = (
-        f"The documents say it is {answer}." if read else f"The documents do not say it. I believe it is {answer}."
-    )
-    return f"{thought}</think>\n<answer> {answer} </answer>"
+def answer_thought(answer: str, *, read: bool) -> str:
+    """What is thought before the answer is given; it says whether that was `read` in a document."""
+    if read:
+        return f"The documents say it is {answer}."
+    return f"The documents do not say it. I believe it is {answer}."
 
 
 def _answers(question: Question) -> Sequence[str]:
@@ -83,7 +77,3 @@ def _answers(question: Question) -> Sequence[str]:
             'expected one each, "" where it is unknown'
         )
     return answers
-
-
-def _plain(text: str, forbidden: Sequence[str]) -> str:
-    return neutralise(" ".join(text.split()), forbidden)

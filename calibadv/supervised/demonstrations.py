@@ -10,13 +10,16 @@ from enum import StrEnum
 import numpy as np
 
 from calibadv.batching import Row, to_row
-from calibadv.data.gold_dialogues import Hop, answer_turn, gold_hops, search_turn
+from calibadv.cluster.factories import AnyDialogue
+from calibadv.data.gold_dialogues import Hop, answer_thought, gold_hops, search_thought
 from calibadv.rewards.answer import normalise
 from calibadv.rollout.agent import Agent, Limits
-from calibadv.rollout.dialogues.tags import TagsDialogue
-from calibadv.rollout.protocols import Generation, Sampling, SearchFn, StopReason
+from calibadv.rollout.chat_template import parts_at
+from calibadv.rollout.protocols import Generation, Result, Sampling, SearchFn, StopReason
 from calibadv.tags import PRE_THINK
 from calibadv.types import IntArray, Question, Trajectory, Turn, TurnKind
+
+_UNCUT = 1 << 30  # tokens
 
 
 class Outcome(StrEnum):
@@ -39,7 +42,7 @@ class Demonstration:
 
 async def demonstrations(
     questions: Iterable[Question],
-    dialogue: TagsDialogue,
+    dialogue: AnyDialogue,
     search: SearchFn,
     limits: Limits,
     *,
@@ -47,26 +50,28 @@ async def demonstrations(
 ) -> tuple[list[Demonstration], Counter[Outcome]]:
     """(the demonstrations that are kept, in the questions' order; how many questions met each outcome).
 
-    A question is kept if both its forms are. Support is the golden answer as words in an observation, which a yes or no
-    hardly ever is: comparisons need `keep_unsupported`.
+    A question is kept if both its forms are; they are one where no think can be opened in the chat template. Support is
+    the golden answer as words in an observation, which a yes or no hardly ever is: comparisons need `keep_unsupported`.
     """
     kept: list[Demonstration] = []
     outcomes: Counter[Outcome] = Counter(dict.fromkeys(Outcome, 0))
+    written, prefilled = (replace(dialogue, prefill=prefill) for prefill in ("", PRE_THINK))
+    both = (written,) if any(problem.fatal for problem in prefilled.problems()) else (written, prefilled)
     for question in questions:
         forms = []
-        for prefill in ("", PRE_THINK):
-            row, outcome = await _form(question, replace(dialogue, prefill=prefill), search, limits, keep_unsupported)
+        for form in both:
+            row, outcome = await _form(question, form, search, limits, keep_unsupported)
             if row is None:
                 break
             forms.append(row)
         else:
-            kept.append(Demonstration(question.id, *forms))
+            kept.append(Demonstration(question.id, forms[0], forms[-1]))
         outcomes[outcome] += 1
     return kept, outcomes
 
 
 async def gold_trajectory(
-    question: Question, hops: Sequence[Hop], dialogue: TagsDialogue, search: SearchFn, limits: Limits
+    question: Question, hops: Sequence[Hop], dialogue: AnyDialogue, search: SearchFn, limits: Limits
 ) -> tuple[Trajectory, bool]:
     """(the rollout of a policy that writes the gold turns, whether it read its answer). Log-probs are 0.
 
@@ -79,7 +84,7 @@ async def gold_trajectory(
 
 
 async def _form(
-    question: Question, dialogue: TagsDialogue, search: SearchFn, limits: Limits, keep_unsupported: bool
+    question: Question, dialogue: AnyDialogue, search: SearchFn, limits: Limits, keep_unsupported: bool
 ) -> tuple[Row | None, Outcome]:
     hops = gold_hops(question)
     if not hops:
@@ -103,7 +108,7 @@ async def _form(
     return to_row(ended, np.zeros(ended.num_actions, dtype=np.float32)), Outcome.KEPT
 
 
-def _ended(turn: Turn, dialogue: TagsDialogue) -> Turn:
+def _ended(turn: Turn, dialogue: AnyDialogue) -> Turn:
     assert turn.kind is TurnKind.ANSWER
     return replace(
         turn,
@@ -115,11 +120,10 @@ def _ended(turn: Turn, dialogue: TagsDialogue) -> Turn:
 class _GoldPolicy:
     """A `GenerateFn` that writes the gold turns, each in the light of the observations before it."""
 
-    def __init__(self, dialogue: TagsDialogue, question: Question, hops: Sequence[Hop]) -> None:
+    def __init__(self, dialogue: AnyDialogue, question: Question, hops: Sequence[Hop]) -> None:
         self._dialogue, self._question, self._hops = dialogue, question, hops
-        self._opening = "" if dialogue.prefill else PRE_THINK
-        self._forbidden = tuple(dialogue.tokenizer.all_special_tokens)
         self._turn = 0
+        self._action_ids = np.zeros(0, dtype=np.int64)  # of the last turn
         self._known_tokens = 0  # of the context: up to the end of the last action
         self._read = ""  # normalised words of all observations, with a space around each
         self.read_answer = False
@@ -127,27 +131,33 @@ class _GoldPolicy:
     async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
         if self._turn:
             self._look(prompt_ids[self._known_tokens :])
-        text = f"{self._opening}{self._next()}"
-        ids = np.asarray(self._dialogue.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+        tokenizer = self._dialogue.tokenizer
+        ids = np.asarray(tokenizer.encode(self._next(), add_special_tokens=False), dtype=np.int64)
         fits = len(ids) <= sampling.max_tokens
         ids = ids[: sampling.max_tokens]
         self._turn += 1
-        self._known_tokens = len(prompt_ids) + len(ids)
-        return Generation(ids, np.zeros(len(ids), dtype=np.float32), StopReason.TAG if fits else StopReason.LENGTH)
+        self._action_ids, self._known_tokens = ids, len(prompt_ids) + len(ids)
+        stop = StopReason.EOS if ids[-1] == tokenizer.eos_token_id else StopReason.TAG
+        return Generation(ids, np.zeros(len(ids), dtype=np.float32), stop if fits else StopReason.LENGTH)
 
     def _next(self) -> str:
         if self._turn < len(self._hops):
-            previous = self._hops[self._turn - 1] if self._turn else None
+            hop, previous = self._hops[self._turn], self._hops[self._turn - 1] if self._turn else None
             read = previous is not None and self._has_read(previous.answer)
-            return search_turn(self._hops[self._turn], previous, read=read, forbidden=self._forbidden)
+            return self._dialogue.turn_text(search_thought(hop, previous, read=read), query=hop.query)
         golden = self._question.golden_answers
         answer = next((answer for answer in golden if self._has_read(answer)), None)
         self.read_answer = answer is not None
-        return answer_turn(golden[0] if answer is None else answer, read=self.read_answer, forbidden=self._forbidden)
+        answer = golden[0] if answer is None else answer
+        return self._dialogue.turn_text(answer_thought(answer, read=self.read_answer), answer=answer)
 
     def _look(self, observation_ids: IntArray) -> None:
-        documents = self._dialogue.text(observation_ids).partition("<information>")[2].rpartition("</information>")[0]
-        self._read += f" {normalise(documents, self._question.tokens)} "
+        """Reads the documents: an observation without what it would hold of a search that found nothing."""
+        none = self._dialogue.text(self._dialogue.observed([Result()], self._action_ids, _UNCUT))
+        text = self._dialogue.text(observation_ids)
+        before = parts_at(none, text)
+        behind = parts_at(none[before:][::-1], text[before:][::-1])
+        self._read += f" {normalise(text[before : len(text) - behind], self._question.tokens)} "
 
     def _has_read(self, answer: str) -> bool:
         words = normalise(answer, self._question.tokens)

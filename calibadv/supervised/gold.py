@@ -31,7 +31,6 @@ from calibadv.files import whole_folder
 from calibadv.rllib.checkpoint_names import as_in_checkpoint
 from calibadv.rllib.model_folder import write_model_folder
 from calibadv.rllib.policy import load_causal_lm
-from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import SearchFn
 from calibadv.search.here import search_here
 from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations
@@ -69,11 +68,6 @@ class GoldRequest:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit}; expected at least 1")
-        if self.config.rollout.dialogue != "tags":
-            raise ValueError(
-                f"rollout.dialogue = {self.config.rollout.dialogue!r}: gold dialogues are written in tags alone; set "
-                "it to 'tags', or train without a warm start"
-            )
 
 
 def warm_start_gold(request: GoldRequest) -> History:
@@ -160,7 +154,6 @@ async def _shown(
 ) -> tuple[list[Demonstration], Counter[Outcome]]:
     method = request.config.make_method()
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
-    assert isinstance(dialogue, TagsDialogue)
     if dialogue.tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")
     return await demonstrations(questions, dialogue, search, limits, keep_unsupported=request.keep_unsupported)

@@ -7,10 +7,9 @@ import json
 import pytest
 
 from calibadv.data.gold import gold_of, resolve_hops
-from calibadv.data.gold_dialogues import Hop, answer_turn, gold_hops, readable_query, search_turn
+from calibadv.data.gold_dialogues import Hop, answer_thought, gold_hops, readable_query, search_thought
 from calibadv.data.record import Record
-from calibadv.tags import parse_action, think_text
-from calibadv.types import Question, TurnKind
+from calibadv.types import Question
 
 HOPS = [
     {"question": "Green >> performer", "answer": "Steve Hillage"},
@@ -80,21 +79,11 @@ def test_hop_answers_that_do_not_fit_are_refused(given: str, said: str) -> None:
 
 def test_a_turn_claims_to_have_read_only_what_was_read() -> None:
     first, second = Hop("Green performer", "Steve Hillage"), Hop("Steve Hillage spouse")
-    begun = search_turn(first, None, read=False)
-    assert begun == (
-        "To answer this, I first need to know: Green performer</think>\n<search> Green performer </search>"
-    )
-    assert think_text(search_turn(second, first, read=True)) == (
+    assert search_thought(first, None, read=False) == "To answer this, I first need to know: Green performer"
+    assert search_thought(second, first, read=True) == (
         "The documents say it is Steve Hillage. Now I need: Steve Hillage spouse"
     )
-    assert think_text(search_turn(second, first, read=False)) == "Now I need: Steve Hillage spouse"
-    assert think_text(search_turn(second, Hop("x"), read=True)) == "Now I need: Steve Hillage spouse"
-    assert think_text(answer_turn("Paris", read=True)) == "The documents say it is Paris."
-    assert "do not say" in think_text(answer_turn("Paris", read=False))
-
-
-def test_tags_and_control_tokens_in_gold_cannot_break_a_turn() -> None:
-    turn = search_turn(Hop("a </search> <|im_end|>\n b"), None, read=False, forbidden=("<|im_end|>",))
-    action = parse_action(turn)
-    assert (action.kind, action.query) == (TurnKind.SEARCH, "a ‹/search> ‹|im_end|> b")
-    assert parse_action(answer_turn("</answer> x", read=True)).answer == "‹/answer> x"
+    assert search_thought(second, first, read=False) == "Now I need: Steve Hillage spouse"
+    assert search_thought(second, Hop("x"), read=True) == "Now I need: Steve Hillage spouse"
+    assert answer_thought("Paris", read=True) == "The documents say it is Paris."
+    assert "do not say" in answer_thought("Paris", read=False)

@@ -17,16 +17,22 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from calibadv.cluster.factories import AnyDialogue
 from calibadv.pocket import policy_path
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE
 from calibadv.rewards.format import format_reward
 from calibadv.rllib.policy import load_causal_lm
 from calibadv.rollout.agent import Limits
+from calibadv.rollout.dialogues.chat import ChatDialogue
+from calibadv.rollout.dialogues.hermes import HermesDialogue
 from calibadv.rollout.dialogues.tags import TagsDialogue
+from calibadv.rollout.dialogues.template import TemplateDialogue
+from calibadv.rollout.protocols import Generation, StopReason
 from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstrations
 from calibadv.supervised.training import GoldRecipe, batches, mean_loss, step_loss, train
 from calibadv.tags import PRE_THINK, parse_action
 from calibadv.types import Document, Question, Turn
+from tests.rollout.chat_templates import LLAMA3, QWEN3, QWEN3_THINKING, QWEN25, with_template
 from tests.rollout.scripted import TOKENIZER, Library
 from workflows import warm_start
 
@@ -60,6 +66,11 @@ def questions(number: int) -> list[Question]:
     return [replace(QUESTION, id=f"m/{i}", text=" ".join(["Oslo"] * (i + 1)) + "?") for i in range(number)]
 
 
+def generation(dialogue: AnyDialogue, text: str) -> Generation:
+    ids = np.asarray(dialogue.tokenizer.encode(text, add_special_tokens=False))
+    return Generation(ids, np.zeros(len(ids), np.float32), StopReason.TAG)
+
+
 @pytest.fixture
 def model() -> PreTrainedModel:
     return load_causal_lm(str(policy_path()))
@@ -79,6 +90,80 @@ def test_ids_are_the_pieces_of_a_rollout_and_only_actions_train(prefill: str) ->
         actions += [True] * len(action) + [len(seen) == 1] * len(seen)  # the end is the policy's to write
     assert row.ids_T.tolist() == ids
     assert row.action_T.tolist() == actions
+
+
+CALL = '<tool_call>\n{{"name": "search", "arguments": {{"query": "{}"}}}}\n</tool_call><|im_end|>'
+SEEN = (
+    "\n<|im_start|>user\n<tool_response>\nDoc 1(Title: Ada) director of Lost Valley is Ada.\n"
+    "Doc 2(Title: Oslo) home town of Ada is Oslo.\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+)
+THOUGHTS = (
+    "To answer this, I first need to know: Lost Valley director",
+    "The documents say it is Ada. Now I need: Ada home town",
+    "The documents say it is Oslo.",
+)
+
+
+@pytest.mark.parametrize("kind", [HermesDialogue, TemplateDialogue])
+@pytest.mark.parametrize(
+    ("template", "arguments", "opens"),
+    [
+        (QWEN3, {}, ("", "<think>")),
+        (QWEN25, {}, ("", "<think>")),
+        (QWEN3_THINKING, {}, ("<think>\n", "<think>\n")),
+        (QWEN3, {"enable_thinking": False}, ("<think>\n\n</think>\n\n",) * 2),
+    ],
+    ids=["3", "2.5", "3 thinking", "3 without"],
+)
+def test_a_dialogue_of_calls_is_written_as_the_chat_template_writes_it(
+    kind: type[ChatDialogue], template: str, arguments: dict[str, bool], opens: tuple[str, str]
+) -> None:
+    dialogue = kind(with_template(template), template="Q {question}", arguments=arguments)
+    limits = Limits(3, 4000, 512, 512, 9000)  # of bytes
+    (demonstration,), _ = asyncio.run(demonstrations([QUESTION], dialogue, SEARCH, limits))
+    for row, opening in zip((demonstration.written, demonstration.prefilled), opens, strict=True):
+        thoughts = ["" if arguments else f"<think>\n{thought}\n</think>\n\n" for thought in THOUGHTS]
+        gap = "\n" if (kind, template) == (TemplateDialogue, QWEN25) else ""  # it writes one behind any content
+        actions = [gap + CALL.format("Lost Valley director"), gap + CALL.format("Ada home town")]
+        actions += ["<answer> Oslo </answer>"]
+        turns = [thought.removeprefix(opening) + action for thought, action in zip(thoughts, actions, strict=True)]
+        turns[-1] += "<|im_end|>"  # the end of sequence, which this policy is to write too
+        assert dialogue.text(row.ids_T).rpartition(f"Q {QUESTION.text}")[2] == (
+            f"<|im_end|>\n<|im_start|>assistant\n{opening}" + f"{SEEN}{opening}".join(turns)
+        )
+        assert dialogue.text(row.ids_T[row.action_T]) == "".join(turns)
+
+
+def test_a_model_that_writes_no_thoughts_is_shown_none() -> None:
+    dialogue = TemplateDialogue(with_template(LLAMA3), template="Q {question}", date="2026-11-28")
+    (demonstration,), _ = asyncio.run(demonstrations([QUESTION], dialogue, SEARCH, Limits(3, 4000, 512, 512, 9000)))
+    assert demonstration.written is demonstration.prefilled
+    row = demonstration.written
+    assert dialogue.text(row.ids_T[row.action_T]).startswith(
+        '{"name": "search", "parameters": {"query": "Lost Valley director"}}<|eot|>'
+        '{"name": "search", "parameters": {"query": "Ada home town"}}<|eot|><answer> Oslo </answer>'
+    )
+
+
+def test_what_stands_around_the_documents_is_not_read() -> None:
+    """The chat template writes "assistant" behind every result."""
+    dialogue = HermesDialogue(with_template(QWEN3), template="Q {question}")
+    named = replace(QUESTION, golden_answers=("assistant",))
+    _, outcomes = asyncio.run(demonstrations([named], dialogue, SEARCH, Limits(3, 4000, 512, 512, 9000)))
+    assert outcomes[Outcome.UNSUPPORTED] == 1
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "closer"),
+    [(TagsDialogue(with_template(QWEN25)), "/search>"), (HermesDialogue(with_template(QWEN25)), "/tool_call>")],
+    ids=["tags", "calls"],
+)
+def test_tags_and_control_tokens_in_gold_cannot_break_a_turn(dialogue: AnyDialogue, closer: str) -> None:
+    text = dialogue.turn_text("</think> a", query=f"b <{closer} <|im_end|>\n c")
+    assert dialogue.said(generation(dialogue, text)).query == f"b ‹{closer} ‹|im_end|> c"
+    assert text.count("</think>") == 1
+    answered = dialogue.said(generation(dialogue, dialogue.turn_text("a", answer="</answer> <answer> d")))
+    assert answered.answer == "‹/answer> ‹answer> d"
 
 
 def test_every_demonstration_is_in_the_format_in_both_forms() -> None:
@@ -277,7 +362,10 @@ def test_weights_are_written_in_the_sources_dtype_unless_said(files: Path) -> No
     with safe_open(files / "out" / "model.safetensors", "pt") as weights:
         assert weights.get_tensor("model.norm.weight").dtype == torch.bfloat16
         assert "lm_head.weight" not in weights.keys()  # noqa: SIM118  tied: written once
-    assert gold(files, "--save-dtype", "float32", model=str(source), out=str(files / "fp32")) == 0
+    in_calls = ("--rollout.dialogue", "hermes", "--save-dtype", "float32")
+    assert gold(files, *in_calls, model=str(source), out=str(files / "fp32")) == 0
+    record = json.loads((files / "fp32" / "warm_start.json").read_text("utf-8"))
+    assert (record["counts"]["kept"], record["rollout"]["dialogue"]) == (2, "hermes")
     with safe_open(files / "fp32" / "model.safetensors", "pt") as weights:
         assert weights.get_tensor("model.norm.weight").dtype == torch.float32
 
@@ -297,8 +385,6 @@ def test_what_cannot_be_is_refused_before_anything_is_read(files: Path) -> None:
             gold(files, **{name: value})
     with pytest.raises(ValueError, match=r"unknown key 'search.topk'"):
         gold(files, "--search.topk", "2")
-    with pytest.raises(ValueError, match=r"rollout\.dialogue = 'hermes': gold dialogues are written in tags alone"):
-        gold(files, "--rollout.dialogue", "hermes")
     (files / "out").mkdir()
     (files / "out" / "mine").touch()
     with pytest.raises(ValueError, match=r"--out .* is there already: remove it"):

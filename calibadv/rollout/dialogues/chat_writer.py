@@ -100,6 +100,19 @@ class ChatWriter(TokenizedDialogue):
         """The messages in the model's chat template, and what opens the first turn."""
         return self.opened(self.written(self.head(self._content(question)), opened=True))
 
+    def turn_text(self, thought: str, *, query: str = "", answer: str = "") -> str:
+        """A turn of a demonstration: its think where turns have one, then a call with its end, or an answer."""
+        thought = self._clean(thought) if self.thinks else ""
+        if query:
+            before = OPENED.sub("", self.written(self.head(ASKED), opened=True))
+            called = self.turn(thought, [Call(SEARCH, {"query": self._clean(query)})])
+            text = self.written([*self.head(ASKED), called])[len(before) :]
+            text = f"{text.removesuffix(self.call_end)}{self.call_end.strip()}".lstrip()
+        else:
+            text = f"{think(thought) if thought else ''}<answer> {self._clean(answer)} </answer>"
+        opening = self.opening if text.startswith(self.opening) else self.opening.rstrip()
+        return text.removeprefix(opening).lstrip() if "</think>" in opening else text.removeprefix(opening)
+
     def observed(self, results: Sequence[Result], action_ids: IntArray, max_tokens: int) -> IntArray:
         """Token ids [O <= max_tokens] of the results, up to where the next turn begins; the longest are cut.
 

@@ -13,7 +13,7 @@ import numpy as np
 from calibadv.rollout.chat_template import Problem, messages_of, problems
 from calibadv.rollout.dialogues.in_tags import InTags
 from calibadv.rollout.dialogues.tokenized import TokenizedDialogue
-from calibadv.tags import RETRY_MESSAGE
+from calibadv.tags import PRE_THINK, RETRY_MESSAGE
 from calibadv.types import Document, IntArray
 
 
@@ -28,6 +28,12 @@ class TagsDialogue(TokenizedDialogue, InTags):
         """
         text = self._render(messages_of(self._content(question), self.system), opened=True)
         return text if self.prefill and text.rstrip().endswith(self.prefill) else f"{text}{self.prefill}"
+
+    def turn_text(self, thought: str, *, query: str = "", answer: str = "") -> str:
+        """A turn of a demonstration: its think, then a search or an answer."""
+        opening = "" if self.prefill else PRE_THINK
+        action = f"<search> {self._clean(query)} </search>" if query else f"<answer> {self._clean(answer)} </answer>"
+        return f"{opening}{self._clean(thought)}</think>\n{action}"
 
     def observation_ids(self, documents: Sequence[Document], max_tokens: int) -> IntArray:
         """Token ids [O <= max_tokens] of the documents between information tags, then the prefill.

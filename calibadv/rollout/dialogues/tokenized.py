@@ -53,6 +53,10 @@ class TokenizedDialogue(ABC):
         """The messages in the model's chat template, and what opens the first turn."""
 
     @abstractmethod
+    def turn_text(self, thought: str, *, query: str = "", answer: str = "") -> str:
+        """What the policy writes in a turn that searches, or else answers, behind what opens the turn."""
+
+    @abstractmethod
     def problems(self) -> list[Problem]:
         """Everything that is wrong with the chat template for this dialogue."""
 
