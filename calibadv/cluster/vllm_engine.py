@@ -11,7 +11,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from typing import Any
@@ -36,12 +36,19 @@ logger = logging.getLogger(__name__)
 _RPC_BYTES = 512 * 2**20  # weights a worker is handed in one call
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Submit:
     id: str
     prompt_ids: list[int]
     sampling: Sampling
     answer: Future[Generation]
+    told: int = 0  # tokens of which `sampling.heard` knows
+
+    def tell(self, token_ids: Sequence[int]) -> None:
+        """All tokens so far."""
+        new, self.told = token_ids[self.told :], len(token_ids)
+        if self.sampling.heard is not None and new:
+            self.sampling.heard(list(new))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,10 @@ class VllmEngine:
 
     def _deliver(self, outputs: list[Any]) -> None:
         for output in outputs:
-            if output.finished and (request := self._waiting.pop(output.request_id, None)) is not None:
+            if not output.finished:
+                if (request := self._waiting.get(output.request_id)) is not None:
+                    request.tell(output.outputs[0].token_ids)
+            elif (request := self._waiting.pop(output.request_id, None)) is not None:
                 generation = _generation(output.outputs[0])
                 if request.answer.set_running_or_notify_cancel():
                     request.answer.set_result(generation)
@@ -285,7 +295,8 @@ def _sampling_params(sampling: Sampling) -> Any:
         spaces_between_special_tokens=False,
         logprobs=0,  # of the sampled token alone
         flat_logprobs=True,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        # Cumulative, so that the last output is the very one that there is when nobody listens.
+        output_kind=RequestOutputKind.FINAL_ONLY if sampling.heard is None else RequestOutputKind.CUMULATIVE,
     )
 
 

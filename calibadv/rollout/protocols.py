@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -30,6 +30,11 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ("</search>", "</answer>")
     top_p: float = 1.0  # only the fewest most likely tokens that have so much probability at the temperature; 1: all
+    heard: Callable[[Sequence[int]], None] | None = field(default=None, compare=False)
+    """Is told of tokens as they are sampled, all but the turn's last, in the engine's thread, without waiting.
+
+    An engine may leave it out. It changes nothing of what is sampled.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,6 +289,8 @@ class TorchEngine:
             return True
         stop = self._stop_reason(row)
         if stop is None:
+            if row.sampling.heard is not None:
+                row.sampling.heard(row.ids[-1:])
             return False
         if row.answer.set_running_or_notify_cancel():
             ids = np.asarray(row.ids, dtype=np.int64)

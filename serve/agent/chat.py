@@ -18,7 +18,8 @@ from calibadv.tags import think_text
 from calibadv.types import Trajectory, TurnKind
 from serve.agent.citations import Citation
 from serve.agent.items import annotation
-from serve.agent.responses import no_answer
+from serve.agent.news import Written
+from serve.agent.responses import no_answer, unsaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,18 @@ class Head:
     id: str
     model: str
     created: int  # Unix time, s
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The thought of the turn that is written, and the answer, as far as a stream has told them."""
+
+    thought: str = ""
+    answer: str = ""
+
+
+class TakenBack(RuntimeError):
+    """Chunks of an answer cannot be taken back, and these are none: the stream must not end as if they were."""
 
 
 def completion(head: Head, trajectory: Trajectory, cited: Sequence[Citation]) -> ChatCompletion:
@@ -44,21 +57,34 @@ def first_chunk(head: Head) -> ChatCompletionChunk:
     return _chunk(head, {"role": "assistant", "content": ""})
 
 
-def step_chunks(head: Head, step: Step) -> list[ChatCompletionChunk]:
-    """What the agent thinks and searches for, as it does."""
+def step_chunks(head: Head, sent: Sent, step: Step | Written) -> tuple[Sent, list[ChatCompletionChunk]]:
+    """What the agent thinks, searches for and answers, as it does. `sent`: what was sent before."""
+    if isinstance(step, Written):
+        told = {"reasoning_content": step.thought, "content": step.answer}
+        sent = Sent(sent.thought + step.thought, sent.answer + step.answer)
+        return sent, [_chunk(head, {name: text for name, text in told.items() if text})]
     if not isinstance(step, Sampled):
-        return []
-    lines = [think_text(step.said.text)]
+        return sent, []
+    rest = unsaid(sent.thought, think_text(step.said.text)) or ""
+    lines = [rest] if rest or sent.thought else []
     if step.said.kind is TurnKind.SEARCH:
         lines.append(f"Search: {step.said.query}")
-    return [_chunk(head, {"reasoning_content": f"{line}\n"}) for line in lines if line]
+    return Sent("", sent.answer), [_chunk(head, {"reasoning_content": f"{line}\n"}) for line in lines]
 
 
 def last_chunks(
-    head: Head, trajectory: Trajectory, cited: Sequence[Citation], *, usage: bool
+    head: Head, sent: Sent, trajectory: Trajectory, cited: Sequence[Citation], *, usage: bool
 ) -> list[ChatCompletionChunk]:
-    """The answer with its annotations, the reason of the end, and the tokens where they are asked for."""
-    chunks = [_chunk(head, _content(trajectory, cited)), _chunk(head, {}, _reason(trajectory))]
+    """The rest of the answer with its annotations, the reason of the end, and the tokens where they are asked for.
+
+    `TakenBack` where what was sent is no beginning of the answer.
+    """
+    content = _content(trajectory, cited)
+    if trajectory.answer is not None:
+        content["content"] = unsaid(sent.answer, trajectory.answer)
+        if content["content"] is None:
+            raise TakenBack("The agent began an answer and then gave another. Ask again without streaming.")
+    chunks = [_chunk(head, content), _chunk(head, {}, _reason(trajectory))]
     if usage:
         fields = {**_head(head, "chat.completion.chunk"), "choices": [], "usage": _usage(trajectory)}
         chunks.append(ChatCompletionChunk.model_validate(fields))

@@ -1,9 +1,9 @@
 """What a response consists of, one output item each, and the events that tell of it. Pure.
 
 A thought is a reasoning item, a search a file search with its query and what it found, any other tool a call of a
-server's tool, and the answer a message whose annotations are its citations. An engine gives a whole turn at a time, so
-that each text is one delta. Items and events are JSON-ready as they are: they are right by construction, which tests
-hold to the types of the `openai` package, and checking each of them again while it streams took a third of the time.
+server's tool, and the answer a message whose annotations are its citations. Thought and answer are begun, get more text
+as it is written, and end. Items and events are JSON-ready as they are: they are right by construction, which tests hold
+to the types of the `openai` package, and checking each of them again while it streams took a third of the time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,34 @@ Made = tuple[Item, list[Named]]
 """An item as it is now, and what is told of it. `index` is its place in the response, `key` makes its id."""
 
 
-def thought(key: str, index: int, text: str) -> Made:
-    """A thought, whole."""
+def begun_thought(key: str, index: int) -> Made:
+    """A thought of which no word is known."""
     item = {"id": f"rs_{key}", "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
-    whole = {**item, "content": [{"type": "reasoning_text", "text": text}], "status": "completed"}
-    at = {"item_id": item["id"], "output_index": index, "content_index": 0}
-    return whole, [
+    return item, [("response.output_item.added", {"output_index": index, "item": item})]
+
+
+def begun_answer(key: str, index: int) -> Made:
+    """An answer of which no word is known."""
+    item = {"id": f"msg_{key}", "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
+    empty = {"type": "output_text", "text": "", "annotations": []}
+    return item, [
         ("response.output_item.added", {"output_index": index, "item": item}),
-        ("response.reasoning_text.delta", {**at, "delta": text}),
-        ("response.reasoning_text.done", {**at, "text": text}),
+        ("response.content_part.added", {**_at(item, index), "part": empty}),
+    ]
+
+
+def more_text(item: Item, index: int, delta: str) -> Made:
+    """More of a thought or an answer; the item stays as it is until it is whole."""
+    if item["type"] == "reasoning":
+        return item, [("response.reasoning_text.delta", {**_at(item, index), "delta": delta})]
+    return item, [("response.output_text.delta", {**_at(item, index), "delta": delta, "logprobs": []})]
+
+
+def ended_thought(item: Item, index: int, text: str, status: str = "completed") -> Made:
+    """The whole thought."""
+    whole = {**item, "content": [{"type": "reasoning_text", "text": text}], "status": status}
+    return whole, [
+        ("response.reasoning_text.done", {**_at(item, index), "text": text}),
         ("response.output_item.done", {"output_index": index, "item": whole}),
     ]
 
@@ -85,24 +104,19 @@ def answered_call(item: Item, index: int, result: Result, search: int) -> Made:
     ]
 
 
-def unanswered_call(item: Item, index: int) -> Made:
-    """The same call, which never gets a result."""
+def given_up(item: Item, index: int) -> Made:
+    """A call that never gets a result; an answer that was begun and is none: it has no text."""
     whole = {**item, "status": "incomplete"}
     return whole, [("response.output_item.done", {"output_index": index, "item": whole})]
 
 
-def message(key: str, index: int, answer: str, cited: Sequence[Citation]) -> Made:
-    """The answer with its citations."""
-    item = {"id": f"msg_{key}", "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
-    empty = {"type": "output_text", "text": "", "annotations": []}
+def ended_answer(item: Item, index: int, answer: str, cited: Sequence[Citation]) -> Made:
+    """The whole answer with its citations."""
     notes = [annotation(one, answer) for one in cited]
     part = {"type": "output_text", "text": answer, "annotations": notes}
     whole = {**item, "content": [part], "status": "completed"}
-    at = {"item_id": item["id"], "output_index": index, "content_index": 0}
+    at = _at(item, index)
     return whole, [
-        ("response.output_item.added", {"output_index": index, "item": item}),
-        ("response.content_part.added", {**at, "part": empty}),
-        ("response.output_text.delta", {**at, "delta": answer, "logprobs": []}),
         *(
             ("response.output_text.annotation.added", {**at, "annotation_index": number, "annotation": note})
             for number, note in enumerate(notes)
@@ -111,6 +125,11 @@ def message(key: str, index: int, answer: str, cited: Sequence[Citation]) -> Mad
         ("response.content_part.done", {**at, "part": part}),
         ("response.output_item.done", {"output_index": index, "item": whole}),
     ]
+
+
+def _at(item: Item, index: int) -> dict[str, Any]:
+    """Where its text stands."""
+    return {"item_id": item["id"], "output_index": index, "content_index": 0}
 
 
 def annotation(citation: Citation, answer: str) -> dict[str, Any]:

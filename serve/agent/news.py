@@ -18,6 +18,7 @@ class Asked:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    as_written: bool = False  # turns are told while they are sampled, not only whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,19 @@ class Refused:
     reason: str
 
 
-News = Accepted | Refused | Step | Trajectory
+@dataclass(frozen=True, slots=True)
+class Written:
+    """More of a turn that is being sampled: what its thought and its answer have beside what was told of them.
+
+    `Sampled` then tells the whole turn. An answer that was begun and is none by then counts as never told.
+    """
+
+    index: int
+    thought: str = ""
+    answer: str = ""
+
+
+News = Accepted | Refused | Written | Step | Trajectory
 """`Accepted`, then each step as it happens, and at last the whole trajectory; or `Refused` alone."""
 
 

@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,14 +21,18 @@ from calibadv.cluster.factories import AnyDialogue, make_dialogue, make_engine, 
 from calibadv.config import Config
 from calibadv.methods import Method
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
-from calibadv.rollout.protocols import Generation, Sampling, SearchFn, Step
+from calibadv.rollout.dialogues.tags import TagsDialogue
+from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, SearchFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.rollout.tools import Tool
-from calibadv.types import Document, IntArray, Question, Trajectory
-from serve.agent.news import Accepted, Asked, News, Refused
+from calibadv.types import Document, IntArray, Question
+from serve.agent.news import Accepted, Asked, News, Refused, Written
+from serve.agent.writing import Heard, joined, told_as_written
 
 logger = logging.getLogger(__name__)
 
+# Text alone passes to the front once in so many seconds, times the rollouts under way: at most 50 passages a second.
+TEXT_EVERY_S = 0.02
 PROOF_AGE_S = 10.0  # an answer of the engine this recent proves that the next one will come
 NO_GOLDEN_ANSWER = ("",)  # of a question that nobody scores; an empty one scores 0
 
@@ -73,11 +78,13 @@ class Policy:
         self._last_answer = LastAnswer()
         self._death: Exception | None = None
         self._proved_s = float("-inf")
+        self._under_way = 0
 
     async def roll(self, asked: Asked) -> AsyncGenerator[tuple[News, ...], None]:
         """News of one rollout, the trajectory last. Whoever closes the iterator ends the rollout.
 
-        What happened meanwhile comes together: each passage between two processes costs milliseconds of both.
+        What happened meanwhile comes together, and text waits for more of it, the longer the more rollouts there are:
+        each passage between two processes costs milliseconds of both.
         """
         parts = self._parts
         question = Question(f"served/{uuid.uuid4().hex}", asked.text, NO_GOLDEN_ANSWER)
@@ -90,20 +97,21 @@ class Policy:
             yield (Refused(refused),)
             return
         yield (Accepted(prompt_tokens),)
-        waiting: asyncio.Queue[Step | Trajectory | None] = asyncio.Queue()
+        waiting: asyncio.Queue[Heard | None] = asyncio.Queue()
         rollout = asyncio.create_task(self._roll(asked, question, waiting.put_nowait))
         rollout.add_done_callback(lambda _: waiting.put_nowait(None))
+        self._under_way += 1
         try:
-            ended = False
+            ended, passed_s = False, float("-inf")
             while not ended:
-                news = [await waiting.get()]
-                while not waiting.empty():
-                    news.append(waiting.get_nowait())
-                if told := tuple(one for one in news if one is not None):
+                news = await _together(waiting, passed_s + TEXT_EVERY_S * self._under_way)
+                passed_s = asyncio.get_running_loop().time()
+                if told := joined(one for one in news if one is not None):
                     yield told
                 ended = news[-1] is None
             await rollout  # raises what it raised
         finally:
+            self._under_way -= 1
             rollout.cancel()
 
     async def search(self, query: str) -> tuple[Document, ...]:
@@ -127,11 +135,14 @@ class Policy:
     def _search(self) -> SearchFn:
         return self._parts.search()
 
-    async def _roll(self, asked: Asked, question: Question, tell: Callable[[Step | Trajectory], None]) -> None:
+    async def _roll(self, asked: Asked, question: Question, tell: Callable[[Heard], None]) -> None:
         parts = self._parts
+        generate: GenerateFn = self._generate
+        if asked.as_written:
+            generate = told_as_written(generate, parts.dialogue.text, tell, _call_marks(parts.dialogue))
         agent = Agent(
             parts.dialogue,
-            self._generate,
+            generate,
             self._search,
             parts.limits,
             parts.require_search,
@@ -157,3 +168,20 @@ class Policy:
             logger.exception("the engine is lost")
             self._death = death
             raise EngineDied(str(death)) from death
+
+
+async def _together(waiting: asyncio.Queue[Heard | None], until_s: float) -> list[Heard | None]:
+    """What waits, at least one; what is text alone is waited beside until there is more than text, or `until_s`."""
+    news = [await waiting.get()]
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(until_s):
+            while isinstance(news[-1], Written):
+                news.append(await waiting.get())
+    while not waiting.empty():
+        news.append(waiting.get_nowait())
+    return news
+
+
+def _call_marks(dialogue: AnyDialogue) -> tuple[str, ...]:
+    """What begins a call; () in tags, which are known everywhere."""
+    return () if isinstance(dialogue, TagsDialogue) else (dialogue.syntax.opener,)

@@ -144,7 +144,8 @@ def asked(request: ResponsesRequest | ChatRequest, settings: ServeConfig) -> Ask
         )
     temperature = request.temperature or 0.0
     top_p = request.top_p if temperature and request.top_p is not None else 1.0
-    return Asked(text, temperature, top_p, secrets.randbelow(SEED) if request.seed is None else request.seed)
+    seed = secrets.randbelow(SEED) if request.seed is None else request.seed
+    return Asked(text, temperature, top_p, seed, as_written=request.stream)
 
 
 def question_text(messages: Sequence[Message], conversation: Literal["refuse", "context"], param: str) -> str:

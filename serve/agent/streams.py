@@ -117,7 +117,7 @@ async def chat_stream(
     def sent(*chunks: Any) -> bytes:
         return b"".join(encoded(chunk.model_dump_json(exclude_unset=True)) for chunk in chunks)
 
-    said, found = "", Searches(())
+    said, found, told = "", Searches(()), chat.Sent()
     with place:
         yield sent(chat.first_chunk(head))
         try:
@@ -126,15 +126,16 @@ async def chat_stream(
                     assert not isinstance(step, Accepted | Refused)
                     found = searches(found, step)
                     if not isinstance(step, Trajectory):
-                        chunks = chat.step_chunks(head, step)
+                        told, chunks = chat.step_chunks(head, told, step)
                     elif step.infra_failed:
                         chunks, said = [], responses.SEARCH_FAILED
                     else:
-                        chunks = chat.last_chunks(head, step, citations(step.answer, found, tokens), usage=usage)
+                        cited = citations(step.answer, found, tokens)
+                        chunks = chat.last_chunks(head, told, step, cited, usage=usage)
                     if chunks:
                         yield sent(*chunks)
-        except TimeoutError as late:
-            said = str(late)
+        except (TimeoutError, chat.TakenBack) as refusal:
+            said = str(refusal)
         except Interrupted:
             said = LOST
         except Exception:

@@ -64,6 +64,11 @@ def test_the_official_client_streams_an_answer_with_a_citation(agent: Agent) -> 
     events = list(agent.openai.responses.create(model="pocket", input=agent.questions[0].text, stream=True))
     whole: Any = events[-1]
     assert (events[0].type, whole.type) == ("response.created", "response.completed")
+    deltas = [event for event in events if event.type.endswith("_text.delta")]
+    texts = [event for event in events if event.type.endswith("_text.done")]
+    assert len(deltas) > len(texts)  # they come as they are written
+    for text in texts:
+        assert "".join(one.delta for one in deltas if one.item_id == text.item_id) == text.text
     notes = [event.annotation for event in events if event.type == "response.output_text.annotation.added"]
     assert notes
     answer = whole.response.output_text

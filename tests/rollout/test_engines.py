@@ -79,6 +79,23 @@ async def test_logprobs_are_those_of_transformers_at_temperature_one(
         np.testing.assert_allclose(generation.logprobs, expected, atol=TOLERANCE)
 
 
+async def test_whoever_listens_hears_each_token_but_the_last_and_gets_the_same(engine: Any, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    (free,) = await many(engine, [4], max_tokens=40, stop=())
+    texts = [tokenizer.decode([i]) for i in free.ids.tolist()]
+    stop = next(texts[n - 1] + texts[n] for n in range(10, 40) if (texts[n - 1] + texts[n]).isascii())
+    for end in ((), (stop,)):
+        heard: list[int] = []
+        (alone,) = await many(engine, [4], max_tokens=40, stop=end)
+        listened, _ = await asyncio.gather(
+            engine(prompt(4), Sampling(40, seed=4, stop=end, heard=heard.extend)),
+            engine(prompt(5), Sampling(40, seed=5, stop=end)),
+        )
+        assert (listened.ids.tolist(), listened.stop) == (alone.ids.tolist(), alone.stop)
+        np.testing.assert_allclose(listened.logprobs, alone.logprobs, atol=TOLERANCE)
+        assert heard == listened.ids.tolist()[:-1]
+
+
 async def test_max_tokens_stops_with_length(engine: Any) -> None:
     (generation,) = await many(engine, [0], max_tokens=5, temperature=0.0, stop=())
     assert len(generation.ids) == len(generation.logprobs) == 5

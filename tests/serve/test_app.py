@@ -18,7 +18,7 @@ from calibadv.types import IntArray
 from serve.agent.app import Served, make_app
 from serve.agent.news import Interrupted
 from tests.rollout.scripted import TOKENIZER, Library
-from tests.serve.world import Endless, InProcess, client, http, parts
+from tests.serve.world import Endless, InProcess, Slow, client, http, live_client, parts
 
 QUESTION = "Where was Ada born?"
 BODY = {"model": "tiny", "input": QUESTION}
@@ -52,6 +52,39 @@ async def test_responses_stream_searches_thoughts_text_and_citations(tmp_path: P
     assert [found.file_id for found in whole.output[1].results] == ["ada", "nils"]
     (note,) = [event.annotation for event in events if event.type == "response.output_text.annotation.added"]
     assert (note.file_id, note.status, note.rank) == ("ada", "cited", 1)
+
+
+async def test_an_answer_is_read_while_the_engine_still_writes_it(tmp_path: Path) -> None:
+    engine = Slow()
+    deltas, thoughts, done = [], [], ""
+    async with live_client(InProcess(parts(engine)), tmp_path) as agent:
+        async for event in await agent.responses.create(model="tiny", input=QUESTION, stream=True):
+            if event.type == "response.output_text.delta":
+                deltas.append(event.delta)
+                engine.was_read.set()
+            elif event.type == "response.reasoning_text.delta":
+                thoughts.append(event.delta)
+            elif event.type == "response.output_text.done":
+                done = event.text
+    assert (event.type, deltas[0]) == ("response.completed", "O")
+    assert "".join(deltas) == done == event.response.output_text == "Oslo, in Norway"
+    assert "".join(thoughts) == "who is Ada" + "clear"
+
+
+async def test_chunks_of_an_answer_come_while_the_engine_still_writes_it(tmp_path: Path) -> None:
+    engine = Slow()
+    messages: Any = [{"role": "user", "content": QUESTION}]
+    said: dict[str, list[str]] = {"content": [], "reasoning_content": []}
+    async with live_client(InProcess(parts(engine)), tmp_path) as agent:
+        async for chunk in await agent.chat.completions.create(model="tiny", messages=messages, stream=True):
+            for name, pieces in said.items():
+                if text := getattr(chunk.choices[0].delta, name, None):
+                    pieces.append(text)
+            if said["content"]:
+                engine.was_read.set()
+    assert said["content"][0] == "O"
+    assert "".join(said["content"]) == "Oslo, in Norway"
+    assert "".join(said["reasoning_content"]) == "who is Ada\nSearch: Ada\nclear\n"
 
 
 async def test_responses_and_chat_give_the_same_answer_whole_and_streamed(tmp_path: Path) -> None:

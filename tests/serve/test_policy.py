@@ -17,7 +17,7 @@ from calibadv.rollout.protocols import Sampled
 from calibadv.search.build import build_pipeline
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, Trajectory
-from serve.agent.news import Accepted, Asked, Refused
+from serve.agent.news import Accepted, Asked, Refused, Written
 from serve.agent.policy import Policy, make_parts
 from tests.serve.world import Endless, parts
 from workflows.shipped import RECIPES
@@ -37,11 +37,16 @@ async def test_served_greedy_answers_are_those_of_the_evaluation_token_by_token(
     method, folder = config.method.make(), str(policy_path())
     made = make_parts(config, method, folder, lambda: search, ())
     roller, policy = make_roller(config, method, folder, search), Policy(lambda: made)
-    for question in load_questions(world.test)[:QUESTIONS]:
+    heard = False
+    for number, question in enumerate(load_questions(world.test)[:QUESTIONS]):
         rolled = await roller.evaluate(question, made.engine, step=0, version=0)
         assert rolled.group is not None
         (evaluated,) = rolled.group.trajectories
-        first, *_, (last_turn, served) = [news async for news in policy.roll(Asked(question.text))]
+        passed = [news async for news in policy.roll(Asked(question.text, as_written=number % 2 == 0))]
+        first, (*_, last_turn, served) = passed[0], passed[-1]
+        written = "".join(one.answer for news in passed for one in news if isinstance(one, Written))
+        assert (served.answer or "").startswith(written)
+        heard |= bool(written)
         assert isinstance(last_turn, Sampled)
         assert isinstance(served, Trajectory)
         assert first == (Accepted(len(evaluated.prompt_ids)),)
@@ -52,6 +57,7 @@ async def test_served_greedy_answers_are_those_of_the_evaluation_token_by_token(
             np.testing.assert_array_equal(ours.observation_ids, theirs.observation_ids)
             np.testing.assert_array_equal(ours.logprobs, theirs.logprobs)
     made.engine.close()
+    assert heard
 
 
 async def test_a_question_over_the_budget_is_refused_and_nothing_is_sampled() -> None:

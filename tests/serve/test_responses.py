@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -13,6 +14,7 @@ from calibadv.rollout.protocols import Answered, Call, Result, Said, Sampled
 from calibadv.types import Document, Trajectory, Turn, TurnKind
 from serve.agent import chat, responses
 from serve.agent.citations import citations
+from serve.agent.news import Written
 from serve.agent.streams import json_text
 
 OSLO = Document("doc/1", "Ada", "Ada was born in Oslo.", 0.9)
@@ -121,13 +123,60 @@ def test_chat_says_the_same_whole_and_in_chunks() -> None:
     (note,) = whole.message.annotations
     assert (whole.message.content, whole.finish_reason) == ("Oslo", "stop")
     assert (note.url_citation.url, note.url_citation.end_index) == ("corpus:doc%2F1", 4)
-    chunks = [chunk for step in STEPS for chunk in chat.step_chunks(head, step)]
+    sent, chunks = chat.Sent(), []
+    for step in STEPS:
+        sent, more = chat.step_chunks(head, sent, step)
+        chunks += more
     thoughts = [chunk.choices[0].delta.reasoning_content for chunk in chunks]
     assert thoughts == ["who\n", "Search: Ada\n", "clear\n"]
-    text, end, usage = chat.last_chunks(head, DONE, cited, usage=True)
+    text, end, usage = chat.last_chunks(head, sent, DONE, cited, usage=True)
     assert text.choices[0].delta.content == "Oslo"
     assert text.choices[0].delta.annotations == [note.model_dump()]
     assert (end.choices[0].finish_reason, usage.choices, usage.usage.total_tokens) == ("stop", [], 14)
+
+
+WRITTEN = [
+    *(Written(0, thought="wh"), *STEPS[:2]),
+    *(Written(1, thought="cl"), Written(1, thought="ear", answer="Os"), STEPS[2]),
+]
+
+
+def test_what_is_told_as_it_is_written_joins_to_what_is_told_whole() -> None:
+    events = told(WRITTEN, DONE)
+    for kind, whole in (("reasoning_text", ["who", "clear"]), ("output_text", ["Oslo"])):
+        deltas: dict[str, str] = {}
+        for event in events:
+            if event.type == f"response.{kind}.delta":
+                deltas[event.item_id] = deltas.get(event.item_id, "") + event.delta
+        assert list(deltas.values()) == whole == [e.text for e in events if e.type == f"response.{kind}.done"]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[-1].response == told(STEPS, DONE)[-1].response
+    done = [event.item.type for event in events if event.type == "response.output_item.done"]
+    assert done == ["reasoning", "file_search_call", "reasoning", "message"]  # a thought ends before the answer begins
+
+
+def test_an_answer_that_was_begun_and_is_none_has_no_text_and_no_place_in_the_whole() -> None:
+    begun = [Written(0, answer="Ro"), *STEPS]
+    events = told(begun, DONE)
+    back, *_, message = [e.item for e in events if e.type == "response.output_item.done" and e.item.type == "message"]
+    assert (back.status, back.content) == ("incomplete", [])
+    assert message.id != back.id
+    assert (events[-1].type, events[-1].response.output_text) == ("response.completed", "Oslo")
+    head, sent = chat.Head("c", "tiny", 1), chat.Sent()
+    for step in begun:
+        sent, _ = chat.step_chunks(head, sent, step)
+    with pytest.raises(chat.TakenBack, match="began an answer and then gave another"):
+        chat.last_chunks(head, sent, DONE, (), usage=False)
+
+
+def test_a_stream_that_fails_leaves_no_item_open() -> None:
+    progress, _ = responses.begin("resp_a", "tiny", 1.0, 0.0, 1.0)
+    for step in WRITTEN[:5]:
+        progress, _ = responses.step_events(progress, step)
+    progress, events = responses.failed(progress, "gone")
+    statuses = [item["status"] for item in progress.response["output"]]
+    assert statuses == ["completed", "completed", "completed", "incomplete"]
+    assert events[-1]["type"] == "response.failed"
 
 
 def test_chat_without_an_answer_is_a_refusal_in_words() -> None:

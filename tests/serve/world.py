@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from openai import AsyncOpenAI
 
 from calibadv.config.serve import ServeConfig
@@ -42,6 +45,30 @@ class Endless:
         said = TOKENIZER.decode(prompt_ids.tolist())
         ids = spelled(self.lines[said.count("</information>")])
         return Generation(ids, np.zeros(len(ids), np.float32), StopReason.TAG)
+
+
+class Slow(Endless):
+    """An engine that gives the first letters of an answer and no more until they were read."""
+
+    def __init__(self) -> None:
+        super().__init__((SEARCH, "<think> clear </think><answer> Oslo, in Norway </answer>"))
+        self.was_read, self.inside = asyncio.Event(), 0
+
+    async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+        said = await super().__call__(prompt_ids, sampling)
+        if (listens := sampling.heard) and "Norway" in (text := TOKENIZER.decode(said.ids.tolist())):
+            letters = said.ids[:-1].tolist()
+            begun = text.index("slo")
+            for letter in letters[:begun]:
+                listens([letter])
+            self.inside += 1
+            try:
+                await self.was_read.wait()
+            finally:
+                self.inside -= 1
+            for letter in letters[begun:]:
+                listens([letter])
+        return said
 
 
 def parts(engine: GenerateFn, search: SearchFn | None = None, limits: Limits | None = None) -> Parts:
@@ -79,3 +106,25 @@ def client(answerer: Any, folder: Path, **settings: Any) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url="http://127.0.0.1/v1", api_key=key, http_client=http(answerer, folder, **settings), max_retries=0
     )
+
+
+@asynccontextmanager
+async def listening(answerer: Any, folder: Path, **settings: Any) -> AsyncIterator[str]:
+    """The address of the app, which reads and sends as it goes: a transport in this process waits for the whole."""
+    app = make_app(Served("tiny", ServeConfig(**settings), folder / "feedback.jsonl"), answerer)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        serving = asyncio.create_task(server.serve([bound]))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def live_client(answerer: Any, folder: Path) -> AsyncIterator[AsyncOpenAI]:
+    """The official client of the same."""
+    async with (
+        listening(answerer, folder) as url,
+        AsyncOpenAI(base_url=f"{url}v1", api_key="none", max_retries=0) as agent,
+    ):
+        yield agent

@@ -60,7 +60,7 @@ function startSearch(item) {
 }
 
 function finishSearch(item) {
-  const entry = [...$("steps").children].find((one) => one.dataset.item === item.id);
+  const entry = stepOf(item.id);
   if (!entry) return;
   entry.querySelector(".place").remove();
   if (!item.results?.length) {
@@ -114,10 +114,23 @@ function end(response) {
   }
 }
 
+function startThought(item) {
+  const entry = make("li", "thought");
+  entry.dataset.item = item.id;
+  $("steps").append(entry);
+}
+
+const STARTED = { file_search_call: startSearch, reasoning: startThought };
+const FINISHED = {
+  file_search_call: finishSearch,
+  message: (item) => item.status === "incomplete" && $("answer").replaceChildren(), // it was begun, and is none
+};
+const stepOf = (id) => [...$("steps").children].find((one) => one.dataset.item === id);
+
 const SHOWN = {
-  "response.reasoning_text.done": (event) => $("steps").append(make("li", "thought", event.text)),
-  "response.output_item.added": (event) => event.item.type === "file_search_call" && startSearch(event.item),
-  "response.output_item.done": (event) => event.item.type === "file_search_call" && finishSearch(event.item),
+  "response.reasoning_text.delta": (event) => stepOf(event.item_id)?.append(event.delta),
+  "response.output_item.added": (event) => STARTED[event.item.type]?.(event.item),
+  "response.output_item.done": (event) => FINISHED[event.item.type]?.(event.item),
   "response.output_text.delta": (event) => {
     $("result").hidden = false;
     $("answer").append(event.delta);
