@@ -18,7 +18,9 @@ from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.follower import OPERATIONS, Follower
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.mlflow_store import MlflowStore, Target
+from calibadv.tracking.question_sets import question_set
 from calibadv.tracking.system_metrics import EVERY_S, SystemMetrics
+from calibadv.types import Question
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,9 @@ class Tracker(Protocol):
 
     def log_inputs(self, data: Sequence[DataSet]) -> None:
         """Name the data sets that the run is made from."""
+
+    def log_questions(self, data: DataSet, questions: Sequence[Question]) -> None:
+        """Keep the questions that are asked of `data`, the first of them, for people to read."""
 
     def log_version(
         self,
@@ -177,6 +182,10 @@ class MlflowRun:
     def log_inputs(self, data: Sequence[DataSet]) -> None:
         """Name the data sets that the run is made from."""
         self._put("inputs", values=[given.to_dict() for given in data])
+
+    def log_questions(self, data: DataSet, questions: Sequence[Question]) -> None:
+        """Keep the questions that are asked of `data`, the first of them, for people to read."""
+        self._put("questions", values=question_set(data, questions))
 
     def log_version(
         self,

@@ -27,6 +27,7 @@ from calibadv.tracking.database import database_path, store_uri
 from calibadv.tracking.follower import Operation, Rejected
 from calibadv.tracking.moved_store import ARTIFACTS, correct_artifact_roots
 from calibadv.tracking.provenance import EXPERIMENT_NOTE, NOTE, provenance
+from calibadv.tracking.question_sets import log_questions
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.registered import register_version
 from calibadv.tracking.traces import write_trace
@@ -172,6 +173,11 @@ class MlflowStore:
                     raise Rejected(f"the file {path} no longer exists")
             case "inputs":
                 log_inputs(client, run_id, operation["values"])
+            case "questions":
+                try:
+                    log_questions(client, self._experiment_id, operation["values"])
+                except NotImplementedError as error:
+                    raise Rejected(f"MLflow at {self.uri} keeps no data sets of questions") from error
             case "version":
                 data, files = operation["data"], [self.folder / name for name in operation["files"]]
                 self._versions(client, run_id).log(

@@ -22,6 +22,7 @@ Search agents trained by calibadv. What is where:
 | **Runs** | a training each, coloured by method, and `evaluation-…`; *Dataset*: from what; *Models*: what came of it |
 | **Runs, charts** | `eval/f1` of held-out questions, `reward/mean`, `overview`; `final/f1` compares finished runs |
 | **Models** | evaluated checkpoints with step and figures; tag `checkpoint`: kept, best or removed |
+| **Datasets** | held-out questions with their answers, a set for each file of them |
 | **Traces** | sampled rollouts: question, searches, documents, answer, and the credit of every turn |
 | a run, **Artifacts** | `report.html`, the run on one page; plots, predictions, and the model with its card |
 

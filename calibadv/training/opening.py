@@ -67,6 +67,8 @@ def opened_run(
             if resumed is None or tracker.run_id is None:
                 tracker.log_params(logged_params(config))
                 tracker.log_inputs(list(inputs.data_sets.values()))
+                if (test := inputs.data_sets.get("test")) is not None:
+                    tracker.log_questions(test, inputs.test_questions)
                 tracker.log_note(note(f"{title(config)}, not finished", {}, {}, command_line(folder.path)))
             tracker.log_system_metrics()
             if resumed is not None:

@@ -15,6 +15,7 @@ from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.mlflow_store import Target
 from calibadv.tracking.provenance import EXPERIMENT_NOTE
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.types import Question
 from tests.tracking.old_server import old_server
 
 DEAD = "http://127.0.0.1:9"
@@ -42,6 +43,7 @@ def write_run(folder: RunFolder, run: MlflowRun) -> None:
     folder.model.mkdir(exist_ok=True)
     (folder.model / "README.md").write_text("# card")
     run.log_inputs(DATA)
+    run.log_questions(TEST, [Question("a", "Where?", ("Oslo", "Christiania")), Question("b", "Who?", ("Ada",))])
     for step, f1 in ((1, None), (2, 0.25), (3, None), (4, 0.5)):
         evaluation = {} if f1 is None else {"eval/f1": f1, "eval/em": f1 / 2}
         folder.append_metrics(step, {"reward/mean": 0.1, **evaluation})
@@ -83,6 +85,9 @@ def test_data_sets_and_versions_arrive_linked_to_their_run_and_figures(runs: Pat
         write_run(folder, run)
     assert run.run_id is not None
     check(runs, run.run_id, "a-b- c")
+    (kept,) = client(runs).search_datasets(experiment_ids=[client(runs).get_run(run.run_id).info.experiment_id])
+    assert (kept.name, kept.tags["source"]) == ("test.jsonl 00000000, 2 of 120 asked", "/data/test.jsonl")
+    assert json.loads(kept.profile) == {"num_records": 2}
     final = models_of(runs, run.run_id)[1]
     from mlflow.artifacts import download_artifacts
 
@@ -102,6 +107,11 @@ def test_what_is_delivered_again_after_a_kill_stands_there_once(runs: Path) -> N
         write_run(folder, second)  # made again from the first step on
     assert second.run_id == first.run_id is not None
     check(runs, first.run_id, "versions-again")
+    experiment = client(runs).get_run(first.run_id).info.experiment_id
+    (kept,) = client(runs).search_datasets(experiment_ids=[experiment])  # of this run, delivered twice, and of others
+    records, _ = client(runs)._tracking_client.store._load_dataset_records(kept.dataset_id)
+    answers = {record.inputs["question"]: record.expectations["golden_answers"] for record in records}
+    assert (len(records), answers) == (2, {"Where?": ["Oslo", "Christiania"], "Who?": ["Ada"]})
 
 
 def test_a_store_that_was_away_gets_versions_with_their_figures_by_catching_up(runs: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.tracking.data_sets import DataSet
+from calibadv.types import Question
 
 
 class Told:
@@ -22,6 +23,7 @@ class Told:
         self.artifacts: list[tuple[str, str | None]] = []
         self.registered: list[tuple[str, str]] = []
         self.inputs: dict[str, int] = {}  # context -> rows
+        self.questions: list[str] = []
         self.versions: dict[int, set[str]] = {}  # step -> its metrics
         self.version_tags: dict[int, dict[str, str]] = {}
         self.images: list[tuple[str, int]] = []
@@ -46,6 +48,10 @@ class Told:
 
     def log_inputs(self, data: Sequence[DataSet]) -> None:
         self.inputs |= {given.context: given.rows for given in data}
+
+    def log_questions(self, data: DataSet, questions: Sequence[Question]) -> None:
+        assert data.context == "test"
+        self.questions += [question.text for question in questions]
 
     def log_version(
         self,
