@@ -32,6 +32,7 @@ from calibadv.memory.items import CONTEXT, learner_items, sum_bytes
 from calibadv.memory.shape import KNOWN, ModelShape
 from calibadv.methods import make_method
 from calibadv.micro_batches import micro_batches
+from calibadv.rllib.fused import fuse
 from calibadv.rllib.objective import Divisors, loss_terms, to_tensors, total
 from calibadv.rllib.packed_attention import PACKED
 from calibadv.rllib.policy import policy_pass
@@ -252,12 +253,37 @@ def packing(at: Machine) -> dict[str, Any]:
     return found | {"bf16_mean": mean, "passes": mean <= MOST_BF16}
 
 
+def fused(at: Machine) -> dict[str, Any]:
+    """liger-kernel's kernels (`learner.fused`) against the model's own, four layers in bf16."""
+    if not at.cuda:
+        return {"passes": True, "skipped": "on GPUs alone"}
+    model, found = at.model(layers=min(4, SHAPES[at.shape]["num_hidden_layers"])), {}
+    made = micro_batches(rows(at.shape, 8), LENGTHS.get(at.shape, LONG)[1])
+    logprobs: list[Any] = []
+
+    def update() -> None:
+        logprobs.clear()
+        for micro in made:
+            with torch.autocast(at.device.type, torch.bfloat16):
+                stats = policy_pass(model, to_tensors(micro, at.device))[1]
+            stats.logprobs_N.sum().backward()
+            logprobs.append(stats.logprobs_N.detach().cpu().numpy())
+        model.zero_grad(set_to_none=True)
+
+    found["own_s"], found["own_peak_bytes"] = at.seconds(update), at.peak_bytes(update)
+    own_N = np.concatenate(logprobs)
+    fuse(model)
+    found["fused_s"], found["fused_peak_bytes"] = at.seconds(update), at.peak_bytes(update)
+    mean = float(np.abs(np.concatenate(logprobs) - own_N).mean())
+    return found | {"bf16_mean": mean, "passes": mean <= MOST_BF16}
+
+
 def learner(at: Machine) -> dict[str, Any]:
     """Updates of the whole shape: padded tokens a second, and the peak against what --dry-run predicts."""
     longest, budget = LENGTHS.get(at.shape, LONG)
     model, settings, method = at.model(), LearnerConfig(dtype="bfloat16"), make_method("grpo", {})
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=at.cuda)
     packed = micro_batches(rows(at.shape, max(4, 2 * budget // longest)), budget)
     actions = float(sum(micro.num_actions for micro in packed))
     divisors = Divisors(actions, actions, actions, 0.0)
@@ -305,7 +331,7 @@ def _shape(model: Any) -> ModelShape:
     )
 
 
-PHASES: tuple[Callable[[Machine], dict[str, Any]], ...] = (machine, head, agreement, attention, packing, learner)
+PHASES: tuple[Callable[[Machine], dict[str, Any]], ...] = (machine, head, agreement, attention, packing, fused, learner)
 
 
 def measured(at: Machine, only: set[str], budget_s: float) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ def check(folder: Path, *arguments: str) -> list[dict[str, object]]:
 
 def test_every_phase_passes_on_a_cpu_and_the_heads_products_are_all_bf16(tmp_path: Path) -> None:
     found = {str(phase["phase"]): phase for phase in check(tmp_path)}
-    assert list(found) == ["machine", "head", "agreement", "attention", "packing", "learner"]
+    assert list(found) == ["machine", "head", "agreement", "attention", "packing", "fused", "learner"]
     assert [phase for phase in found.values() if not phase["passes"]] == []
     assert found["head"]["operands"] == {"torch.bfloat16": 4}
     assert found["packing"]["packed_tokens"] < found["packing"]["padded_tokens"]

@@ -35,6 +35,8 @@ class LearnerConfig(Section):
     """CPU threads of each learner."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; bfloat16 = autocast over float32 master weights."""
+    fused: bool = False
+    """Norms, rotary embedding and MLPs by liger-kernel's fused kernels (docs/gpu.md); on GPUs alone."""
     lr: float = Field(5e-7, gt=0, le=1)
     """The policy's learning rate at its peak; 5e-7 in the paper (appendix G)."""
     lr_final: Share = 0.0

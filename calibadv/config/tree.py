@@ -75,6 +75,11 @@ class Config(Section):
                 f"learner.gpus_per_learner = {learner.gpus_per_learner:g} with learner.learners = 0: the driver would "
                 "learn on a GPU that Ray may give to an engine too; set learner.learners to 1"
             )
+        if learner.fused and not learner.gpus_per_learner:
+            raise ValueError(
+                "learner.fused = true takes kernels for GPUs, and learner.gpus_per_learner = 0: set it to false, or "
+                "give each learner a GPU"
+            )
         if self.cluster.learners_on and self.learner.learners == 0:
             raise ValueError(
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "

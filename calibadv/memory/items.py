@@ -128,9 +128,10 @@ def learner_items(
     one_layer = zero == 3 or (adapters > 0 and checkpointing)
     layers = layer if one_layer else held - (len(sizes) + (not shape.tied)) * shape.embedding
     casts = 2 * layers if autocast else 0
-    # AdamW's square roots of all second moments; DeepSpeed has a row of the gradients too, in stage 3 of a part at once
-    stepped = (adapters or max(sizes)) / (learners if zero else 1)
-    step = 4 * stepped if zero == 0 else 8 * (min(stepped, 2 * ZERO_BUCKET) if zero == 3 else stepped)
+    # Shared: AdamW's square roots of all second moments and DeepSpeed's row of the gradients, in stage 3 of a part at
+    # once. Alone it steps a parameter at a time (CPU) or in place (fused, CUDA).
+    stepped = (adapters or max(sizes)) / learners if zero else 0
+    step = 8 * (min(stepped, 2 * ZERO_BUCKET) if zero == 3 else stepped)
     activations = len(sizes) * activation_bytes(
         shape, tokens, autocast=autocast, checkpointing=checkpointing, adapters=adapters > 0
     )

@@ -38,7 +38,7 @@ from calibadv.rllib.totals import UpdateTotals
 from calibadv.rllib.update_progress import UpdateProgress, to_coordinator
 from calibadv.rllib.updater import PlainUpdater, Updater
 
-_PACKED_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.2}  # nats: of the largest token, between two orders of sums
+_TRIAL_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.2}  # nats: of the largest token, between two orders of sums
 CRITIC = "critic"  # its optimizer, beside the one that is called "policy"
 
 
@@ -58,8 +58,11 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         torch.set_num_threads(self._settings.threads)
         self._shares = self._settings.zero > 0 and several_ranks()  # one process has no one to share with
         super().build()
+        tolerance = _TRIAL_DIFFERENCE[self._settings.dtype]
+        if self._settings.fused:
+            self.policy.fuse(tolerance)
         if self._device.type != "cpu" and self.policy.packs_rows:
-            self.policy.check_packing(_PACKED_DIFFERENCE[self._settings.dtype])
+            self.policy.check_packing(tolerance)
         self._updater = self._make_updater()
         self._copy = copy_of_learner(self.config.calibadv, self._device)
         self._progress = UpdateProgress(to_coordinator(self.config.coordinator if rank() == 0 else None))
@@ -97,7 +100,13 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         if self._method.critic is not None:
             parts[CRITIC] = (module.critic_parameters(), self._critic_lr)
         for name, (params, lr) in parts.items():
-            optimizer = torch.optim.AdamW(params, lr=lr, betas=settings.betas, weight_decay=settings.weight_decay)
+            optimizer = torch.optim.AdamW(
+                params,
+                lr=lr,
+                betas=settings.betas,
+                weight_decay=settings.weight_decay,
+                fused=self._device.type == "cuda",  # without a row of temporaries as large as the weights
+            )
             self.register_optimizer(
                 module_id=module_id, optimizer_name=name, optimizer=optimizer, params=params, lr_or_lr_schedule=lr
             )

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from calibadv.losses import TokenStats
+from calibadv.rllib.fused import fuse
 from calibadv.rllib.lora import Lora, adapters_off, add_adapters
 from calibadv.rllib.packed_attention import packs_alike
 from calibadv.rllib.policy import (
@@ -24,6 +27,7 @@ from calibadv.rllib.policy import (
     policy_pass,
     value_head,
 )
+from calibadv.rllib.probe import probe_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -87,29 +91,48 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
         """Whether its passes take packed micro-batches."""
         return packs_rows(self.language_model)
 
-    @torch.no_grad()
+    def fuse(self, tolerance: float, kernels: Callable[[PreTrainedModel], None] = fuse) -> None:
+        """Fused `kernels` from here on.
+
+        ValueError where they cannot be had, or change a log-prob of a small batch by more than `tolerance` nats.
+        """
+        before_N = probe_logprobs(self.language_model, self._logprobs_there_and_back)
+        for model in self._models:
+            kernels(model)
+        after_N = probe_logprobs(self.language_model, self._logprobs_there_and_back)
+        difference = float(np.abs(after_N - before_N).max())
+        if not difference <= tolerance:  # nan too
+            raise ValueError(
+                f"learner.fused changes a log-prob by {difference:g} nats, expected at most {tolerance:g}: set it to "
+                "false"
+            )
+
     def check_packing(self, tolerance: float) -> None:
         """Pads the rows from here on where packed ones differ by more than `tolerance` nats, or cannot be had.
 
         For the device and dtype that train: the check at load was in fp32 on a CPU.
         """
-        first = self.trainable_parameters()[0]  # below all attention
-
-        def logprobs_there_and_back(batch: dict[str, Tensor]) -> Tensor:
-            with torch.enable_grad():
-                logprobs_N: Tensor = self.forward_train(batch)["logprobs_N"]
-                torch.autograd.grad(logprobs_N.sum(), first)  # its kernel is another one, which may be missing too
-            return logprobs_N.detach()
-
         try:
-            alike = packs_alike(self.language_model, logprobs_there_and_back, tolerance)
+            alike = packs_alike(self.language_model, self._logprobs_there_and_back, tolerance)
         except (RuntimeError, NotImplementedError, ImportError) as error:  # a kernel that this device does not have
             log.warning("packed rows cannot be had here: %s", error)
             alike = False
         if not alike:
-            for model in (self.language_model, self.reference, self.value_trunk):
-                if model is not None:
-                    pad_rows(model)
+            for model in self._models:
+                pad_rows(model)
+
+    def _logprobs_there_and_back(self, batch: dict[str, Tensor]) -> Tensor:
+        """Log-probs [N], after a backward pass too: its kernel is another one, which may be missing or wrong."""
+        first = self.trainable_parameters()[0]  # below all attention
+        with torch.enable_grad():
+            logprobs_N: Tensor = self.forward_train(batch)["logprobs_N"]
+            torch.autograd.grad(logprobs_N.sum(), first)
+        return logprobs_N.detach()
+
+    @property
+    def _models(self) -> list[PreTrainedModel]:
+        """The policy, its reference and a critic's trunk, as far as there are any."""
+        return [model for model in (self.language_model, self.reference, self.value_trunk) if model is not None]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What the policy's optimizer updates: the language model, or its adapters alone; never the reference."""

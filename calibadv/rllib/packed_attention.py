@@ -5,7 +5,6 @@ Q tokens of a segment, K keys that it reads, A heads, D head size, S segments; s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +14,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from calibadv.batching import TOKEN_FIELDS, Row
-from calibadv.micro_batches import micro_batches
 from calibadv.rllib.head import TOLERANCE
-from calibadv.rllib.objective import to_tensors
-from calibadv.types import IntArray
+from calibadv.rllib.probe import LogprobsOf, probe_logprobs
 
 PACKED = "calibadv_packed"  # among transformers' attention implementations
 
@@ -69,30 +65,10 @@ def can_pack(model: PreTrainedModel) -> bool:
     return plain and all(getattr(model, name, False) for name in ("_supports_attention_backend", "_supports_sdpa"))
 
 
-@torch.no_grad()
-def packs_alike(
-    model: PreTrainedModel, logprobs_of: Callable[[dict[str, Tensor]], Tensor], tolerance: float = TOLERANCE
-) -> bool:
-    """Whether packed rows, two of which begin alike, have the log-probs that they have padded.
-
-    `logprobs_of`: log-probs [N] of a batch's action tokens, as the learner computes them; `tolerance` in nats.
-    """
-    noise = np.random.default_rng(0)
-    first_T, second_T, other_T = (noise.integers(min(model.config.vocab_size, 256), size=24) for _ in range(3))
-    rows = [_all_actions(ids_T) for ids_T in (first_T, np.concatenate([first_T[:20], second_T]), other_T)]
-    padded, packed = (micro_batches(rows, token_budget=1000, packed=packed) for packed in (False, True))
-    logprobs = []
-    for (micro,) in (padded, packed):
-        found_N = logprobs_of(to_tensors(micro, model.device)).float().cpu().numpy()
-        by_row = dict(zip(micro.rows, micro.by_row(found_N), strict=True))
-        logprobs.append(np.concatenate([by_row[index] for index in range(len(rows))]))
-    return bool(np.abs(logprobs[0] - logprobs[1]).max() <= tolerance)  # not where any is nan
-
-
-def _all_actions(ids_T: IntArray) -> Row:
-    """A row in which all but the first token was sampled."""
-    nothing: dict[str, Any] = dict.fromkeys(TOKEN_FIELDS, np.zeros(len(ids_T) - 1, np.float32))
-    return Row(ids_T, np.arange(len(ids_T)) > 0, 0, **nothing)
+def packs_alike(model: PreTrainedModel, logprobs_of: LogprobsOf, tolerance: float = TOLERANCE) -> bool:
+    """Whether packed rows, two of which begin alike, have the log-probs that they have padded; `tolerance` in nats."""
+    padded_N, packed_N = (probe_logprobs(model, logprobs_of, packed=packed) for packed in (False, True))
+    return bool(np.abs(padded_N - packed_N).max() <= tolerance)  # not where any is nan
 
 
 def packed_attention(

@@ -102,7 +102,7 @@ def test_a_learner_by_hand() -> None:
 
 def test_what_is_there_during_an_update_alone_says_so() -> None:
     items = learner_items(QWEN_3B, tokens=16, autocast=True, checkpointing=True, reference=True, zero=3, learners=2)
-    items += learner_items(QWEN_3B, tokens=16, autocast=False, checkpointing=True)
+    items += learner_items(QWEN_3B, tokens=16, autocast=False, checkpointing=True, zero=1, learners=2)
     assert {item.name for item in items if item.transient} == {
         "weights gathered from others, fp32",
         "bf16 copies of weights (autocast)",
@@ -156,12 +156,13 @@ def test_stage_3_has_bf16_copies_of_one_layer_and_gathered_weights_instead_of_al
         assert items[name] == plain[name]
 
 
-def test_optimizer_step_counts_where_micro_batches_are_small() -> None:
-    # AdamW's square roots are 4 bytes a parameter, when activations, casts and logits are gone.
-    items = learner(QWEN_3B, tokens=16, autocast=False, checkpointing=True)
+def test_a_shared_step_counts_where_micro_batches_are_small() -> None:
+    # Square roots and gradients are 8 bytes of a learner's parameters, when activations, casts and logits are gone.
+    small: dict[str, Any] = {"tokens": 16, "autocast": False, "checkpointing": True}
+    items = learner(QWEN_3B, **small, zero=1, learners=2)
     gone = items["activations of 16 tokens"] + items["logits of a chunk, head's gradient"]
     assert items["AdamW's step, beyond all that"] == pytest.approx(4 * QWEN_3B.parameters - gone)
-    assert "AdamW's step, beyond all that" not in learner(QWEN_3B, tokens=65_536, autocast=True, checkpointing=True)
+    assert "AdamW's step, beyond all that" not in learner(QWEN_3B, **small)
 
 
 def test_a_reference_is_one_more_copy_of_the_weights() -> None:
