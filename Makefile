@@ -9,7 +9,8 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 BIN := .venv/bin
 # A file of tests is one process's: its tests may share a Ray. Each process needs a core and up to 10 GB.
-TESTS = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
+# Many an image forbids Python to write bytecode; then each process would rewrite the asserts of all tests anew.
+TESTS = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: train serve report compare test check format setup setup-gpu lock mlflow audit doctor chaos bench
 

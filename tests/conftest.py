@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
@@ -20,6 +21,9 @@ from calibadv.cluster.local_ray import init_local_ray
 # the tests, say. Then every limit is too short.
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # as a run has it
+
+# Modules and collected tests are no garbage: looking through them for it is a third of the time that collecting takes.
+gc.disable()
 
 # An example that takes longer than Hypothesis' own 0.2 s fails nothing: the machine was busy.
 hypothesis.settings.register_profile("any-speed", hypothesis.settings(), deadline=None)
@@ -47,6 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for, and only in what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def _levels_of_our_loggers() -> Iterator[None]:
     """A command sets them for its process: what a later test looks for in the log must not depend on it."""
@@ -55,6 +65,11 @@ def _levels_of_our_loggers() -> Iterator[None]:
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+def _look_for_garbage_seldom() -> None:
+    """In a worker of the shared Ray, half of whose time is the imports of an engine or a learner."""
+    gc.set_threshold(100_000, 20, 100)
 
 
 class SharedRay:
@@ -69,7 +84,7 @@ class SharedRay:
             num_cpus=CPUS,
             _temp_dir=self.folder.name,
             object_store_memory=200 * 2**20,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}, "worker_process_setup_hook": _look_for_garbage_seldom},
             log_to_driver=False,
         )
 
@@ -98,6 +113,12 @@ def local_ray() -> None:
     if not SHARED.free():
         SHARED.end()
         SHARED.start()
+
+
+@pytest.fixture
+def no_ray() -> None:
+    """No Ray in this process, whatever other tests of the module asked for."""
+    SHARED.end()
 
 
 @pytest.hookimpl(trylast=True)

@@ -123,6 +123,7 @@ def mean_f1(sets: Sequence[Sequence[Prediction]]) -> Estimate | None:
 
 
 # Not scipy.stats.bootstrap: it refuses a single question, and seeds several sets as one.
+_DRAWN_TOGETHER = 2**16  # values: few questions need no loop over draws, and many fill no memory
 
 
 def bootstrap_means(values_QM: Doubles, *, draws: int = 10_000, seed: int | Sequence[int] = 0) -> Doubles:
@@ -135,7 +136,9 @@ def bootstrap_means(values_QM: Doubles, *, draws: int = 10_000, seed: int | Sequ
     if not questions or draws < 1:
         raise ValueError(f"{questions} questions, {draws} draws: expected at least one of each")
     rng = np.random.default_rng(seed)
-    return np.asarray([values_QM[rng.integers(questions, size=questions)].mean(axis=0) for _ in range(draws)])
+    together = max(1, _DRAWN_TOGETHER // values_QM.size)  # the draws are the same whatever it is
+    sizes = (min(together, draws - made) for made in range(0, draws, together))
+    return np.concatenate([values_QM[rng.integers(questions, size=(size, questions))].mean(axis=1) for size in sizes])
 
 
 def percentile_interval(means_D: Doubles, level: float = 0.95) -> tuple[float, float]:

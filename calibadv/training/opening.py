@@ -79,7 +79,7 @@ def opened_run(
             yield TrainingRun(
                 config,
                 inputs,
-                Records(config, inputs, folder, tracker, view, parts.plots, parts.report),
+                Records(config, inputs, folder, tracker, view, parts.overview, parts.plots, parts.report),
                 checkpoints,
                 parts.started,
                 interruption,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibadv.config import Config
-from calibadv.plots.run import write_plots
+from calibadv.plots.run import write_overview, write_plots
 from calibadv.report.write import write_run_report
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.tracking.mlflow_run import MlflowRun, Tracker
@@ -45,6 +45,7 @@ class Parts:
     started: Started
     inputs: Callable[[Config], Inputs] = resolve_inputs
     tracked: Callable[[Config, Path, Mapping[str, str]], AbstractContextManager[Tracker]] = mlflow_run
+    overview: Callable[[History, Path], Path | None] = write_overview  # after an evaluation
     plots: Callable[[History, Path], list[Path]] = write_plots  # at the end
     view: Callable[[int], TerminalView] = open_view  # of so many steps
     report: Callable[[Path], Path] = write_run_report  # the page of a finished run's folder

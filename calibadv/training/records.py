@@ -18,7 +18,6 @@ from calibadv.evaluation.prediction import Prediction, read_predictions
 from calibadv.files import write_text
 from calibadv.json_lines import read_json_lines
 from calibadv.methods.reasons import turn_means
-from calibadv.plots.run import write_overview
 from calibadv.report.write import write_run_report
 from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.clipped_table import write_clipped_table
@@ -40,13 +39,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """One run's record. `plots` draws the figures of the end, `report` writes its page."""
+    """One run's record. `overview` and `plots` draw its figures as it goes and at the end, `report` writes its page."""
 
     config: Config
     inputs: Inputs
     folder: RunFolder
     tracker: Tracker
     view: TerminalView
+    overview_of: Callable[[History, Path], Path | None]
     plots: Callable[[History, Path], list[Path]]
     report: Callable[[Path], Path] = write_run_report
 
@@ -80,11 +80,12 @@ class Records:
     def overview(self, version: int) -> None:
         """The figure of six panels as it is at `version`, on the run's page."""
         try:
-            plot = write_overview(self.folder.history(), self.folder.plots)
+            plot = self.overview_of(self.folder.history(), self.folder.plots)
         except OSError as error:  # a full disk
             logger.warning("the overview of step %d could not be drawn: %s", version, error)
             return
-        self.tracker.log_image_metric(plot, "overview", version)
+        if plot is not None:
+            self.tracker.log_image_metric(plot, "overview", version)
 
     def saved(self, progress: Progress, checkpoints: Checkpoints, before: Mapping[int, str]) -> None:
         """The newest version has a checkpoint: MLflow has it as a model, if it was evaluated, with what it is kept as.

@@ -148,6 +148,13 @@ def test_bootstrap_means_are_those_of_resampled_questions() -> None:
     assert percentile_interval(means_D) == (0.0, 1.0)
 
 
+def test_means_are_those_of_one_draw_after_the_other() -> None:
+    values_QM = np.random.default_rng(1).random((700, 3))  # of which 31 draws are made together
+    rng = np.random.default_rng(5)
+    expected = [values_QM[rng.integers(700, size=700)].mean(axis=0) for _ in range(70)]
+    assert np.array_equal(bootstrap_means(values_QM, draws=70, seed=5), expected)
+
+
 def test_measures_of_one_question_are_drawn_together() -> None:
     values_Q = np.asarray([0.1, 0.2, 0.9])
     means_DM = bootstrap_means(np.stack([values_Q, 2 * values_Q], axis=1), draws=50)

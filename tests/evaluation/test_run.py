@@ -1,7 +1,7 @@
 """`python workflows/evaluate.py` whole, on the pocket policy: interrupted and taken up again, it gives the same table.
 
-The torch engine and BM25 without reranker; Ray Data, Ray Serve and MLflow are real. Each whole call costs about half a
-minute of starting and stopping Ray, so that two calls serve all tests.
+The torch engine and BM25 without reranker; Ray Data, Ray Serve and MLflow are real. A whole call costs about half a
+minute of starting and stopping Ray, so that one serves all tests but one, which is made in this process.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def test_mlflow_has_a_run_of_the_model_with_its_figures_and_tables(base: Path) -
     assert {"table.md", "table.csv", "pocket/predictions.jsonl", "pocket/metrics.json"} <= files
 
 
-def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, sockets: Path) -> None:
+@pytest.mark.usefixtures("local_ray")
+def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = base / "runs" / "evaluation"
     answers = out / "pocket" / "pocket" / "predictions.jsonl"
     whole = {path.name: path.read_bytes() for path in (answers, out / "table.md", out / "table.csv")}
@@ -94,12 +95,17 @@ def test_an_evaluation_cut_half_way_goes_on_to_the_same_table(base: Path, socket
     answers.write_bytes(b"".join([*cut[3:7], cut[0][:-30]]))  # four answers, and one that a crash tore
     for name in ("table.md", "table.csv"):
         (out / name).unlink()
-    output = evaluate(base, sockets)
+    assert run_command(lambda: main(arguments(base))) == 0
+    output = "".join(capsys.readouterr())
     assert "6 questions; its engines start" in output
     assert {path.name: path.read_bytes() for path in (answers, out / "table.md", out / "table.csv")} == whole
 
 
-def test_a_finished_evaluation_starts_nothing(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_evaluation_starts_nothing(
+    no_ray: None,  # noqa: ARG001
+    base: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run_command(lambda: main(arguments(base))) == 0
     output = "".join(capsys.readouterr())
     assert "engines start" not in output

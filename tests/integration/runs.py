@@ -47,6 +47,7 @@ SMALL = {
     "search.reranker": "none",
     "tracking.sampled_rollouts": "2",
     "tracking.sample_every": "1",
+    "tracking.report": "false",
 }
 # Counted from the clock, or of what a ledger knew already, so that they differ between equal runs.
 CLOCKED = ("time/", "rollout/tokens_per_s", "search/")
@@ -62,10 +63,12 @@ WATCHED = {
     "sentinel__baseline_steps": "1",
     "method__keep": "credited",
     "method__spare_questions": "2",
+    "tracking__report": "true",
 }
 
 
-WITHOUT_PLOTS = replace(one_run.PARTS, plots=lambda *_: [])  # which take as long as two steps
+# Which take as long as two steps each.
+WITHOUT_PLOTS = replace(one_run.PARTS, overview=lambda *_: None, plots=lambda *_: [])
 
 
 @dataclass(frozen=True)

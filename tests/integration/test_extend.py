@@ -1,8 +1,9 @@
-"""docs/extend.md and examples/ are true: they train through every real process, as commands and within a program."""
+"""docs/extend.md and examples/ are true: they train through every real process, within a program."""
 
 from __future__ import annotations
 
 import json
+import runpy
 import shlex
 import sys
 import tomllib
@@ -16,7 +17,7 @@ from calibadv.pocket import policy_path
 from calibadv.tracking.groups import read_groups
 from tests.extend_page import example, examples, mine
 from tests.integration.calling_policy import answer, call, calling_policy
-from tests.integration.commands import ROOT, ended, ray_folder, start, without_seconds
+from tests.integration.commands import ROOT, without_seconds
 from tests.integration.runs import SMALL, lines, made_here
 from tests.rollout.chat_templates import QWEN3
 
@@ -247,10 +248,14 @@ def test_a_chat_template_s_dialogue_trains_with_rewards_of_turns_and_spare_quest
     assert config.count("[[rollout.tools]]") == 2
 
 
-def test_the_example_of_the_python_api_trains_with_its_own_reward(tmp_path: Path) -> None:
-    with ray_folder() as ray:
-        code, output = ended(start(ROOT / "examples" / "ten_lines.py", cwd=tmp_path, ray=ray))
-    assert code == 0, output
+@pytest.mark.usefixtures("local_ray")
+def test_the_example_of_the_python_api_trains_with_its_own_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    runpy.run_path(str(ROOT / "examples" / "ten_lines.py"), run_name="__main__")
+    output = "".join(capsys.readouterr())
     _, *steps = lines(tmp_path / "runs" / "ten-lines" / "metrics.jsonl")
     assert [step["step"] for step in steps] == [1, 2]
     assert all("reward/part_thrift" in step for step in steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,16 +14,16 @@ import pytest
 from calibadv.config import load_config
 from calibadv.methods import METHODS
 from calibadv.training.inputs import corpus_file
-from calibadv.training.parts import Parts
 from calibadv.views.open import open_view
 from serve.app import stop_search
 from tests.integration.commands import ROOT
+from tests.integration.runs import WITHOUT_PLOTS
 from workflows.one_run import train_run
 from workflows.session import open_search, started
 
 pytestmark = pytest.mark.integration
 
-STEPS, UPDATES = 6, 2
+STEPS, UPDATES = 4, 2
 PARAMS = {"mt_grpo": {"method.params.form": "tree"}}  # the form that needs a plan of its own
 SMALL = {
     "run.steps": STEPS,
@@ -37,6 +38,7 @@ SMALL = {
     "learner.minibatch_rollouts": 6,
     "evaluation.every": "none",
     "tracking.sampled_rollouts": 1,
+    "tracking.report": False,
     "checkpoint.every": 0,
 }
 APP = "search-methods"
@@ -56,7 +58,7 @@ def run_of(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         given = {"run.name": name, "method.name": name, **PARAMS.get(name, {})}
         config = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", {**SMALL, **places, **given})
         with open_view(STEPS, plain=True) as view:
-            train_run(config, view, parts=Parts(partial(started, search_app=APP), plots=lambda *_: []))
+            train_run(config, view, parts=replace(WITHOUT_PLOTS, started=partial(started, search_app=APP)))
         return base / "runs" / name
 
     config = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", {**SMALL, **places})

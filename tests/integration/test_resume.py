@@ -1,10 +1,10 @@
 """A run that is killed and goes on is, bit for bit, the run that was never killed.
 
 Through every real part, with the torch engine in fp32 weights. A second attempt is made of new processes, so that
-nothing but the checkpoint can carry anything over; and the steps before the kill are made a second time too, so that
-the same run twice, as a command and within a program, gives the same rollouts and the same metrics. Each has a ledger
-of its search's answers, which in the end are the same. A learner that is
-killed: test_training.py.
+nothing but the checkpoint can carry anything over, and the last one within this program, whose Ray knows nothing of
+the attempts before; the steps before the kill are made a second time too, so that the same run twice, as a command and
+within a program, gives the same rollouts and the same metrics. Each has a ledger of its search's answers, which in the
+end are the same. A learner that is killed: test_training.py.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_killed_and_preempted_across_the_ends_of_epochs_it_is_the_same_run(
     code, said = place.answer("cut", capsys, "--resume", **options, run__seed="4")
     assert code == 2
     assert re.search(r"cannot go on from step [456]: run.seed was 3, now 4", said), said
-    code, output = place.run("cut", "--resume", **options)
+    code, output = place.answer("cut", capsys, "--resume", **options)
     assert code == 0, output
     assert_same_run(place.runs / "cut", straight)
     assert_logged_once(place.runs / "cut")

@@ -24,6 +24,7 @@ from calibadv.types import Document, Question, Trajectory
 
 ROOT = Path(__file__).parents[2]
 TINY = {"questions": 3, "samples": 3, "updates": 2, "lr": 1e-3, "evaluation_questions": 5, "evaluate_every": 10}
+STEPS = 5
 
 
 def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -31,12 +32,12 @@ def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ten_steps_of_every_method_train(method: str, tmp_path: Path) -> None:
-    run = LabRun(method=method, steps=10, **TINY)
+def test_every_method_trains(method: str, tmp_path: Path) -> None:
+    run = LabRun(method=method, steps=STEPS, **TINY)
     ended = run_in(tmp_path / "run", run)
     rows = read_metrics(tmp_path / "run")
-    assert (ended.steps, ended.reason) == (10, "complete")
-    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert (ended.steps, ended.reason) == (STEPS, "complete")
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert any(row["reward/mean"] > 0 for row in rows)
     assert any(row["learner/grad_norm"] > 0 for row in rows if "learner/grad_norm" in row)
     assert {"eval/f1", "eval/format", "eval/searches"} <= rows[-1].keys()
@@ -53,13 +54,13 @@ LOSSES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("surrogate", LOSSES)
-def test_ten_steps_of_every_surrogate_and_baseline_train(surrogate: str, tmp_path: Path) -> None:
+def test_every_surrogate_and_baseline_trains(surrogate: str, tmp_path: Path) -> None:
     given = {"surrogate": surrogate, **LOSSES[surrogate]}
     run = LabRun(
         method="calibadv",
         params={"baseline": given.pop("baseline", "grpo")},
         keep=given.pop("keep", "all"),
-        steps=10,
+        steps=STEPS,
         sampler_dtype="bfloat16",
         old_logprobs="recompute",
         clip=given.pop("clip", 0.2),
@@ -87,9 +88,9 @@ def found_something(_question: Question, rollout: Trajectory, documents: Mapping
     return [float(len(turn.doc_ids) > 0) for turn in rollout.turns]
 
 
-def test_ten_steps_with_rewards_of_turns_of_one_s_own_train(tmp_path: Path) -> None:
+def test_rewards_of_turns_of_one_s_own_train(tmp_path: Path) -> None:
     given: dict[str, Any] = {**TINY, "evaluation_questions": 1, "params": {"soft_pen": "turns"}}
-    run = OwnTurnsRun(method="calibadv", steps=10, **given)
+    run = OwnTurnsRun(method="calibadv", steps=STEPS, **given)
     assert run_in(tmp_path, run).reason == "complete"
     assert any(row.get("learner/grad_norm", 0) > 0 for row in read_metrics(tmp_path))
 

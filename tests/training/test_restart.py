@@ -44,6 +44,7 @@ from tests.training.test_run import (
     answers,
     lines,
     merged,
+    no_overview,
     no_plots,
     no_report,
     questions_file,
@@ -197,7 +198,7 @@ def scripted(folder: Path, scripts: Sequence[Script], told: Told) -> Parts:
     def started(_: Any, inputs: Inputs, *__: Any) -> Iterator[Any]:
         yield Scripted(inputs.start.version if inputs.start else 0, waiting.pop(0) if waiting else {})
 
-    return Parts(started, lambda _: inputs, lambda *_: told, no_plots, PlainView, no_report)
+    return Parts(started, lambda _: inputs, lambda *_: told, no_overview, no_plots, PlainView, no_report)
 
 
 def settings(folder: Path, name: str, *more: str) -> Config:

@@ -93,6 +93,13 @@ def no_plots(*_: object) -> list[Path]:
     return []
 
 
+def no_overview(_: object, folder: Path) -> Path:
+    """The same, of the figure that is drawn at every evaluation."""
+    folder.mkdir(exist_ok=True)
+    (folder / "overview.png").touch()
+    return folder / "overview.png"
+
+
 def no_report(folder: Path) -> Path:
     """For all but the tests of reports."""
     return folder / "report.html"
@@ -131,7 +138,7 @@ def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
                 yield algorithm
 
             call.told = Told()  # type: ignore[attr-defined]
-            records = Records(config, inputs, folder, call.told, PlainView(STEPS), no_plots, report)
+            records = Records(config, inputs, folder, call.told, PlainView(STEPS), no_overview, no_plots, report)
             run = TrainingRun(
                 config, inputs, records, kept, started, interruption, resumed=resumed.progress if resumed else None
             )

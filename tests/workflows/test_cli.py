@@ -102,7 +102,7 @@ def test_a_wheel_in_an_environment_of_its_own_trains_outside_the_repository(tmp_
 
     with ray_folder() as ray:
         environment["RAY_TMPDIR"] = str(ray)
-        given = {"run.name": "one", "run.steps": "1"}
+        given = {"run.name": "one", "run.steps": "1", "tracking.report": "true"}
         flags = [part for key, value in (SMALL | given).items() for part in (f"--{key}", value)]
         run(installed / "calibadv", "train", *flags, cwd=empty)
     _, step = lines(empty / "runs" / "one" / "metrics.jsonl")

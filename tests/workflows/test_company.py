@@ -52,7 +52,6 @@ TINY = SMALL | {
     "learner.gpus_per_learner": "0",
     "learner.gradient_checkpointing": "false",
     "cluster.gpus_per_engine": "0",
-    "tracking.report": "false",
 }
 
 
