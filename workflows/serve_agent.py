@@ -80,6 +80,7 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
         open_http(config.serve)
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)
+        if joined or config.cluster.address != "local" or config.serve.trace_share:  # it still writes traces at its end
             stack.callback(stop_search, APP)
         log.info("the search app over %s", corpus)
         asking = open_search(config, corpus, SEARCH_APP)

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +38,7 @@ from serve.agent.web import Guard, answer_errors, error, refusals
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
+FLUSH_S = 8.0  # at the end, for traces that wait to be written: Serve gives a replica 10 s for its end
 READY_S = 10.0  # that readiness may take: what asks for it has not much longer
 
 
@@ -68,7 +69,14 @@ def make_app(
 
     `metrics` are those of what runs the app, as Prometheus reads them; None where there are none.
     """
-    app = FastAPI(title="calibadv agent", description=served.about, docs_url=None, redoc_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        yield
+        if traces is not None:
+            await asyncio.to_thread(traces.flush, FLUSH_S)
+
+    app = FastAPI(title="calibadv agent", description=served.about, docs_url=None, redoc_url=None, lifespan=lifespan)
     answers = {200: {"content": {"text/event-stream": {}}}, **refusals("4XX", "503", "504")}
     settings, places = served.settings, Places(served.settings.max_concurrent)
     feedback = Feedback(served.feedback, clock)

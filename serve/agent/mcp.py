@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.responses import Response
 
 from calibadv.types import Document, Trajectory
 from serve.agent.citations import Citation
@@ -16,8 +17,10 @@ from serve.agent.items import annotation
 from serve.agent.news import Busy, Interrupted
 from serve.agent.requests import BadRequest
 from serve.agent.responses import no_answer
+from serve.agent.web import error
 
 PATH = "/mcp"
+ALLOW = {"Allow": "POST"}
 _CITATION = ("title", "passage", "score", "status", "search", "rank")
 
 
@@ -36,12 +39,17 @@ def mount_mcp(
     about: str,
 ) -> None:
     """Puts the server at `PATH` of the app, whose lifespan it lives by."""
-    mounted = mcp_app(ask, search, about)
+    mounted, own = mcp_app(ask, search, about), app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        async with mounted.router.lifespan_context(mounted):
+        async with own(app), mounted.router.lifespan_context(mounted):
             yield
+
+    @app.get(PATH, include_in_schema=False)
+    async def no_stream() -> Response:
+        """A stream of the server's own news would stay open and hold a connection, and there are none: MCP says 405."""
+        return error(405, "only POST: this server has no news of its own", "invalid_request_error", headers=ALLOW)
 
     app.router.lifespan_context = lifespan
     app.router.routes.extend(mounted.routes)  # a mount would have a slash at its end, which nobody's client writes

@@ -56,6 +56,15 @@ class Traces:
         """Until all is written that was given so far."""
         self._waiting.join()
 
+    def flush(self, timeout_s: float) -> int:
+        """The same for at most `timeout_s`; how many were not written by then, which a warning says too."""
+        with self._waiting.all_tasks_done:
+            self._waiting.all_tasks_done.wait_for(lambda: not self._waiting.unfinished_tasks, timeout_s)
+            left = self._waiting.unfinished_tasks
+        if left:
+            logger.warning("%d traces of answers and thumbs were not written in %g s: they are lost", left, timeout_s)
+        return left
+
     def _put(self, job: Callable[[], None]) -> None:
         try:
             self._waiting.put_nowait(job)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -130,3 +130,58 @@ def test_the_app_keeps_to_its_own_openapi(tmp_path: Path, valid: bool) -> None:
         except Unsatisfiable:  # nothing of this request can be wrong
             assert not valid
     assert statuses[200 if valid else 400] > 5  # else the requests were all of one kind
+
+
+CALLS = {
+    "ask": {"question": "Where was Ada born?"},
+    "search": {"query": "Ada"},
+}
+METHODS = ["initialize", "ping", "tools/list", "tools/call", "resources/list", "notifications/initialized", "no/such"]
+MCP_PARAMS = VALUES | st.fixed_dictionaries(
+    {"name": st.sampled_from([*CALLS, "nothing"]) | SCALARS, "arguments": st.sampled_from([*CALLS.values()]) | VALUES}
+)
+ENVELOPES = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0") | SCALARS, "method": st.sampled_from(METHODS) | SCALARS},
+    optional={"id": st.integers(0, 9) | SCALARS, "params": MCP_PARAMS, "more": VALUES},
+)
+ACCEPTS = ["application/json, text/event-stream", "application/json", "*/*", "text/plain"]
+
+
+def test_no_mcp_request_is_a_server_error(tmp_path: Path) -> None:
+    """Envelopes that are right, wrong in a part, lists, no JSON, and too long."""
+    pytest.importorskip("mcp")
+    statuses = Counter[int]()
+    with TestClient(app(tmp_path), base_url="http://127.0.0.1", raise_server_exceptions=False) as web:
+
+        @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(
+            envelope=ENVELOPES | st.lists(ENVELOPES, max_size=2) | VALUES,
+            torn=st.integers(0, 9),
+            accept=st.sampled_from([*ACCEPTS[:1] * 5, *ACCEPTS]),
+            verb=st.sampled_from(["POST"] * 8 + ["GET", "DELETE", "PUT"]),
+        )
+        @example(envelope={"jsonrpc": "2.0", "id": 1, "method": "ping"}, torn=1, accept=ACCEPTS[0], verb="POST")
+        @example(envelope={"jsonrpc": "2.0", "id": 1, "pad": "x" * 9000}, torn=1, accept=ACCEPTS[0], verb="POST")
+        def ask(envelope: Any, torn: int, accept: str, verb: str) -> None:
+            body = json.dumps(envelope).encode()
+            sent = body if torn else body[: len(body) // 2]
+            headers = {"Accept": accept, "Content-Type": "application/json"}
+            reply = web.request(verb, "/mcp", content=sent, headers=headers)
+            statuses[reply.status_code] += 1
+            assert reply.status_code < 500, (reply.text, sent)
+            if reply.status_code == 200:
+                assert reply.json()["jsonrpc"] == "2.0"
+
+        ask()
+        assert web.get("/mcp").status_code == 405  # else a stream that stays open
+        for tool, arguments in CALLS.items():
+            called = {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "tools/call",
+                "params": {"name": tool, "arguments": arguments},
+            }
+            assert web.post("/mcp", json=called, headers={"Accept": ACCEPTS[0]}).status_code == 200
+    assert statuses[200]
+    assert statuses[400]
+    assert statuses[413]

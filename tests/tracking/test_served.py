@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,32 @@ async def test_a_store_that_takes_nothing_costs_no_answer_and_is_said_once(tmp_p
         assert (await asking.post("/v1/responses", json={"model": "tiny", "input": ASKED})).status_code == 200
     traces.wait()
     assert caplog.text.count("MLflow takes no trace of an answer (RuntimeError: no store)") == 1
+
+
+class Slow(Kept):
+    """A store that takes nothing before it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def write(self, record: Any) -> None:
+        self.go.wait(30)
+        super().write(record)
+
+
+async def test_what_waits_to_be_written_is_written_before_the_app_ends_and_not_waited_for_for_ever(
+    tmp_path: Path, caplog: Any
+) -> None:
+    slow = Slow()
+    traces = Traces(slow, 1.0, text=True)
+    app = make_app(Served("tiny", ServeConfig(), tmp_path / "f.jsonl"), InProcess(parts(Endless())), traces=traces)
+    asking = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    async with app.router.lifespan_context(app):
+        for _ in range(3):
+            await asking.post("/v1/responses", json={"model": "tiny", "input": ASKED})
+        assert slow.records == []
+        assert traces.flush(0.01) == 3
+        assert "3 traces of answers and thumbs were not written in 0.01 s" in caplog.text
+        slow.go.set()
+    assert len(slow.records) == 3
