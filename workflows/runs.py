@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from calibadv.config import ConfigError
+
 RUNS = Path("runs")  # where a name is looked for
 
 
@@ -21,6 +23,17 @@ def runs_within(folder: Path) -> list[Path]:
         return [folder]
     found = [path.parent for path in sorted(folder.glob("*/metrics.jsonl")) if (path.parent / "config.toml").is_file()]
     return found or [folder]
+
+
+def resumed_run(given: str) -> Path:
+    """The folder of the run that `--resume` names, with the configuration it was started with. ConfigError for none."""
+    folder = found_run(given)
+    if folder is None or not (folder / "config.toml").is_file():
+        raise ConfigError(
+            f"--resume {given}: neither {given} nor {RUNS / given} is the folder of a run (with a config.toml): name "
+            "one, or give the command that the run was started with and --resume alone"
+        )
+    return folder.absolute()
 
 
 def found_run(given: str | Path) -> Path | None:

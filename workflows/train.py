@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.config import Config, ConfigError, command_line, load_config
+from calibadv.config import Config, command_line, load_config
 from workflows.command import run_command
-from workflows.runs import RUNS, found_run
+from workflows.runs import RUNS, resumed_run
 from workflows.shipped import RECIPES, recipe_file
 
 
@@ -62,13 +62,8 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
     resume = known.resume is not None
     if not known.resume:
         return Command(load_config(known.config or RECIPES / "pocket.toml", overrides), resume, known.dry_run)
-    folder = found_run(known.resume)
-    if folder is None or not (folder / "config.toml").is_file():
-        raise ConfigError(
-            f"--resume {known.resume}: neither {known.resume} nor {RUNS / known.resume} is the folder of a run (with a "
-            "config.toml): name one, or give the command that the run was started with and --resume alone"
-        )
-    where = {"run.folder": folder.absolute().parent, "run.name": folder.absolute().name}
+    folder = resumed_run(known.resume)
+    where = {"run.folder": folder.parent, "run.name": folder.name}
     return Command(load_config(known.config or folder / "config.toml", overrides | where), resume, known.dry_run)
 
 

@@ -115,12 +115,20 @@ def within_reach(copies: Sequence[SharedCopy]) -> SharedCopy | None:
     return None
 
 
-def read(copy: SharedCopy, chunk: int) -> torch.Tensor:
-    """The bytes of a chunk, uint8, as a copy on the same device. RuntimeError if they are another version's."""
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def read(copy: SharedCopy, chunk: int, synchronise: Callable[[torch.device], None] = _synchronise) -> torch.Tensor:
+    """The bytes of a chunk, uint8, as a copy on the same device. RuntimeError if they are another version's.
+
+    `synchronise` waits until the device has copied.
+    """
     buffer: torch.Tensor = pickle.loads(copy.handles[chunk])
     before = int(_serial_of(buffer).item())
     taken = buffer[_HEAD:].clone()
-    _synchronise(buffer.device)  # before the serial is read again, and before the mapping may end
+    synchronise(buffer.device)  # before the serial is read again, and before the mapping may end
     if not before == int(_serial_of(buffer).item()) == copy.serial:
         raise RuntimeError(f"chunk {chunk} has been written over by a later version")
     return taken
@@ -128,8 +136,3 @@ def read(copy: SharedCopy, chunk: int) -> torch.Tensor:
 
 def _serial_of(buffer: torch.Tensor) -> torch.Tensor:
     return buffer[:_HEAD].view(torch.int64)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -45,6 +45,13 @@ def test_every_command_is_a_file_beside_it_with_a_way_in() -> None:
         assert "\ndef cli() -> int:\n" in source
 
 
+def test_a_command_parses_composes_and_reports_in_fewer_than_120_lines() -> None:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "workflows").glob("*.py")}
+    lines = {name: text.count("\n") for name, text in texts.items() if "\ndef cli() -> int:\n" in text}
+    assert lines.keys() >= {f"{command.module}.py" for command in cli.COMMANDS.values()}
+    assert {name: count for name, count in lines.items() if count >= 120} == {}
+
+
 def test_a_command_that_there_is_not_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
     assert (
