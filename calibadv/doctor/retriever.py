@@ -13,7 +13,7 @@ from calibadv.doctor.subject import Subject
 from calibadv.model_source import cached_folder
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.elsewhere import named, search_elsewhere
-from calibadv.search.encoder import needed_models
+from calibadv.search.models import needed_models
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 

@@ -22,7 +22,7 @@ from calibadv.memory.items import (
 )
 from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
 from calibadv.search import manifest as index_manifest
-from calibadv.search.encoder import resolve_model
+from calibadv.search.models import resolve_model
 
 NODE_GPUS = 8
 WIKI_18, WIKI_18_PASSAGES = "wiki-18", 21_015_324  # the corpus that goes by this name (Karpukhin et al. 2020)

@@ -31,7 +31,7 @@ from calibadv.pocket import write_pocket_world
 from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
 from calibadv.rllib.head import check_architecture
 from calibadv.rollout.joined_cache import check_folder
-from calibadv.search.encoder import check_models
+from calibadv.search.models import check_models
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.run_folder import check_free
 from calibadv.training.user_functions import code_digests, try_user_code

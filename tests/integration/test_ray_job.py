@@ -128,7 +128,7 @@ def stop(head: subprocess.Popen[bytes]) -> None:
     """Ends the head and what it started, by process id: `ray stop` would end other people's clusters too."""
     started = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
     head.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(started, timeout=10)
+    _, alive = psutil.wait_procs(started, timeout=3)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -194,7 +194,7 @@ SLOW_TO_SAVE = """
 import pathlib, signal, sys, time
 
 def save(*_):
-    time.sleep(8)
+    time.sleep(5)
     pathlib.Path(sys.argv[1], "saved").touch()
     sys.exit(143)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from calibadv.search.build import build_pipeline
-from calibadv.search.encoder import Encoder, model_fingerprint
+from calibadv.search.encoder import Encoder
+from calibadv.search.models import model_fingerprint
 from calibadv.search.settings import SearchConfig
 from tests.search.fakes import CORPUS
 
