@@ -9,9 +9,9 @@ Rollouts that the environment failed (`infra_failed`) are counted and otherwise 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -94,27 +94,6 @@ def score_distribution(scores: Iterable[float]) -> tuple[float, ...] | None:
     nearest = np.abs(values[:, None] - np.asarray(SCORE_BINS)).argmin(axis=1)
     shares = np.bincount(nearest, minlength=len(SCORE_BINS)) / values.size
     return tuple(float(share) for share in shares)
-
-
-@dataclass(frozen=True, slots=True)
-class ClippedToken:
-    """One row of the table of tokens that the surrogate's clip acts on."""
-
-    id: int
-    token: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClippedTokens:
-    """How often the clip acted on each token id."""
-
-    counts: Mapping[int, int] = field(default_factory=dict)
-
-    def table(self, decode: Callable[[int], str], top: int = 50) -> list[ClippedToken]:
-        """The `top` most often clipped tokens, most often first, equal counts by id."""
-        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:top]
-        return [ClippedToken(token_id, decode(token_id), count) for token_id, count in ranked]
 
 
 def turn_rows(trajectory: Trajectory, row_N: FloatArray) -> list[FloatArray]:

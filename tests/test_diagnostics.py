@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from calibadv.diagnostics import (
-    ClippedToken,
-    ClippedTokens,
     group_metrics,
     high_ppl_ratio,
     neg_pos_ratio,
@@ -132,12 +130,6 @@ def test_repetition_is_zero_without_repeats_and_near_one_in_a_loop() -> None:
     to, be, or_, not_ = range(4)
     assert repetition(np.asarray([to, be, or_, not_, to, be, or_, not_, to, be])) == pytest.approx(1 - 4 / 7)
     assert repetition(np.asarray([1, 2, 3])) == 0.0
-
-
-def test_clipped_tokens_rank_by_count_and_equal_counts_by_id() -> None:
-    counts = ClippedTokens({9: 1, 7: 2, 3: 2})
-    assert counts.table(chr, top=2) == [ClippedToken(3, "\x03", 2), ClippedToken(7, "\x07", 2)]
-    assert ClippedTokens().table(chr) == []
 
 
 def node(number: int, tokens: int) -> Turn:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
-from dataclasses import astuple, fields
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from calibadv.diagnostics import ClippedToken
 
+def write_clipped_table(path: Path, counts: Mapping[int, int], decode: Callable[[int], str], top: int = 50) -> Path:
+    """Writes a row (id, token, count) for each of the `top` most often clipped tokens, equal counts by id.
 
-def write_clipped_table(path: Path, table: Iterable[ClippedToken]) -> Path:
-    """Writes a row (id, token, count) for each clipped token."""
+    `counts`: token id -> how often the clip acted on it.
+    """
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:top]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(field.name for field in fields(ClippedToken))
-        writer.writerows(astuple(row) for row in table)
+        writer.writerow(("id", "token", "count"))
+        writer.writerows((token, decode(token), count) for token, count in ranked)
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 from calibadv.checkpoints.progress import Progress
 from calibadv.cluster.factories import make_dialogue
 from calibadv.config import Config, to_toml
-from calibadv.diagnostics import ClippedTokens
 from calibadv.evaluation.models import CONFIGURATION
 from calibadv.evaluation.prediction import Prediction, read_predictions
 from calibadv.files import write_text
@@ -105,8 +103,8 @@ class Records:
         for plot in self.plots(self.folder.history(), self.folder.plots):
             self.tracker.log_artifact(plot, "plots")
         tokenizer = make_dialogue(self.config, self.inputs.method, str(self.inputs.model)).tokenizer
-        table = ClippedTokens(Counter(clipped)).table(lambda token: str(tokenizer.decode([token])))
-        self.tracker.log_artifact(write_clipped_table(self.folder.path / "clipped_tokens.csv", table))
+        file = self.folder.path / "clipped_tokens.csv"
+        self.tracker.log_artifact(write_clipped_table(file, clipped, lambda token: str(tokenizer.decode([token]))))
 
     def finished(self, progress: Progress, wall_s: float) -> RunSummary:
         """The end of a run that has made all its steps; its summary as the terminal shows it."""
