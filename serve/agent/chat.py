@@ -37,6 +37,7 @@ class Sent:
 
     thought: str = ""
     answer: str = ""
+    ended: bool = False  # the thought's line, for the answer has begun
 
 
 class TakenBack(RuntimeError):
@@ -60,13 +61,15 @@ def first_chunk(head: Head) -> ChatCompletionChunk:
 def step_chunks(head: Head, sent: Sent, step: Step | Written) -> tuple[Sent, list[ChatCompletionChunk]]:
     """What the agent thinks, searches for and answers, as it does. `sent`: what was sent before."""
     if isinstance(step, Written):
-        told = {"reasoning_content": step.thought, "content": step.answer}
-        sent = Sent(sent.thought + step.thought, sent.answer + step.answer)
+        ended = sent.ended or bool(step.answer)
+        line_end = "\n" if ended and not sent.ended and sent.thought + step.thought else ""
+        told = {"reasoning_content": step.thought + line_end, "content": step.answer}
+        sent = Sent(sent.thought + step.thought, sent.answer + step.answer, ended)
         return sent, [_chunk(head, {name: text for name, text in told.items() if text})]
     if not isinstance(step, Sampled):
         return sent, []
     rest = unsaid(sent.thought, think_text(step.said.text)) or ""
-    lines = [rest] if rest or sent.thought else []
+    lines = [rest] if (rest or sent.thought) and not sent.ended else []
     if step.said.kind is TurnKind.SEARCH:
         lines.append(f"Search: {step.said.query}")
     return Sent("", sent.answer), [_chunk(head, {"reasoning_content": f"{line}\n"}) for line in lines]

@@ -155,6 +155,17 @@ def test_what_is_told_as_it_is_written_joins_to_what_is_told_whole() -> None:
     assert done == ["reasoning", "file_search_call", "reasoning", "message"]  # a thought ends before the answer begins
 
 
+def test_chunks_end_a_thought_before_the_answer_begins() -> None:
+    head, sent, said = chat.Head("c", "tiny", 1), chat.Sent(), []
+    for step in WRITTEN:
+        sent, chunks = chat.step_chunks(head, sent, step)
+        said += [(getattr(c.choices[0].delta, "reasoning_content", ""), c.choices[0].delta.content) for c in chunks]
+    whole, cited = chat.completion(head, DONE, ()), citations("Oslo", ((OSLO,),))
+    assert said == [("wh", None), ("o\n", None), ("Search: Ada\n", None), ("cl", None), ("ear\n", "Os")]
+    rest = chat.last_chunks(head, sent, DONE, cited, usage=False)[0].choices[0].delta
+    assert ("Os" + (rest.content or ""), len(rest.annotations)) == (whole.choices[0].message.content, 1)
+
+
 def test_an_answer_that_was_begun_and_is_none_has_no_text_and_no_place_in_the_whole() -> None:
     begun = [Written(0, answer="Ro"), *STEPS]
     events = told(begun, DONE)
