@@ -188,6 +188,14 @@ def test_help_names_every_key_with_type_default_and_meaning_in_the_width_it_is_g
             ["--learner.rollout_mask", "[1.1, 1.2]", "--learner.old_logprobs", "recompute"],
             r"learner.rollout_mask = \[1.1, 1.2\]: expected bounds around 1",
         ),
+        (
+            ["--rollout.on_new_weights", "keep"],
+            r"'keep' with rollout.engine_process = False and .* set them to true and 1",
+        ),
+        (
+            ["--rollout.engine", "torch", "--rollout.engine_process", "true"],
+            r"rollout.engine_process = true is vLLM's, and rollout.engine = 'torch'",
+        ),
         (["--learner.surrogate", "grpo"], r"learner.surrogate = 'grpo' is not known .* expected one of ppo, gspo,"),
         (["--learner.surrogate", "nowhere.py:f"], r"learner.surrogate = 'nowhere.py:f': there is no file"),
         (["--learner.surrogate", "math:pi"], r"learner.surrogate = 'math:pi' is no function: it is 3.14"),

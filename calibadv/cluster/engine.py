@@ -38,3 +38,11 @@ class Engine(GenerateFn, Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class LiveEngine(Engine, Protocol):
+    """An engine that can take new weights while requests run."""
+
+    def exchange_weights(self, named_tensors: NamedTensors, version: int) -> None:
+        """Replace the weights; running requests go on with the new ones, and keep what they have sampled."""
+        ...

@@ -37,9 +37,11 @@ def make_engine(config: Config, model_folder: str) -> Engine:
         dtype = getattr(torch, rollout.torch_dtype)
         return TorchEngine.from_folder(model_folder, max_batch=rollout.max_concurrent, compute_dtype=dtype)
     from calibadv.cluster.vllm_engine import VllmEngine
+    from calibadv.cluster.vllm_process_engine import VllmProcessEngine
     from calibadv.cluster.vllm_settings import VllmSettings
 
-    return VllmEngine(
+    kind = VllmProcessEngine if rollout.engine_process else VllmEngine
+    return kind(
         VllmSettings(
             model=model_folder,
             dtype=config.model.dtype,

@@ -1,8 +1,8 @@
 """The rollout worker: an engine in a Ray Data actor, rolling out questions under the policy version they belong to.
 
 A row waits until its version is published; the engine then takes the newest weights, for which running rollouts of
-older versions are first let finish, so that a trajectory is always sampled by one version. Where nothing trains,
-engines keep the weights that they were built with (`weights = "own"`).
+older versions are first let finish, so that a trajectory is always sampled by one version; or they go on with the new
+ones (`keep_rollouts`). Where nothing trains, engines keep the weights that they were built with (`weights = "own"`).
 
 An engine that shares its GPU with a learner (`colocated`) sleeps from its start, wakes for rows, and sleeps again
 whenever it is asked to.
@@ -17,13 +17,13 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import numpy as np
 import ray
 
 from calibadv.cluster.coordinator import find_coordinator
-from calibadv.cluster.engine import Engine, EngineDied, NamedTensors
+from calibadv.cluster.engine import Engine, EngineDied, LiveEngine, NamedTensors
 from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate, within
 from calibadv.cluster.packed import PackedWeights
 from calibadv.cluster.policy_store import Published
@@ -54,6 +54,7 @@ class WorkerSettings:
     # own: those the engine was built with, as version 0; none are awaited
     weights: Literal["published", "own"] = "published"
     max_staleness: int = 0  # a row of step s may run under version s - max_staleness or later
+    keep_rollouts: bool = False  # they run on when new weights come; of a `LiveEngine`
     max_engine_deaths: int = 10  # between two published versions; one more ends the run
     engine_timeout_s: float = 600.0  # an engine that answers nothing, or is silent, for so long has died
     colocated: bool = False  # with a learner on its GPU: one of them at a time has the memory
@@ -136,7 +137,17 @@ class RolloutWorker:
                 assert version >= needed, f"a row needs version {needed}, the engine serves {version}"
                 rolled = await self._roll_guarded(row, version)
             break
-        return FinishedRow(row.phase, row.step, row.index, self._name, rolled, row.sampled, started_s, time.time())
+        return FinishedRow(
+            row.phase,
+            row.step,
+            row.index,
+            self._name,
+            rolled,
+            row.sampled,
+            started_s,
+            time.time(),
+            mixed=self._version != version,
+        )
 
     async def _roll_guarded(self, row: RolloutRow, version: int) -> RolledGroup:
         """Rolls out; if the engine died meanwhile, whatever the rollout made of that, lets Ray start another one."""
@@ -155,7 +166,8 @@ class RolloutWorker:
         async with self._preparing:
             if not (self._asleep or self._older_than(newest)):
                 return
-            async with self._lock.write():
+            keep = self._settings.keep_rollouts and self._version is not None
+            async with self._lock.read() if keep else self._lock.write():
                 try:
                     if self._asleep:
                         await self._coordinator.wake.remote(self._name)
@@ -163,18 +175,19 @@ class RolloutWorker:
                         self._asleep = False
                         self._version = None  # its weights may not have survived
                     if self._older_than(newest):
-                        await self._take_weights()
+                        live = cast(LiveEngine, self._engine)
+                        await self._take_weights(live.exchange_weights if keep else self._engine.load_weights)
                 except EngineDied as death:
                     await self._give_up(death)
 
     def _older_than(self, version: int) -> bool:
         return self._version is None or self._version < version
 
-    async def _take_weights(self) -> None:
+    async def _take_weights(self, load: Callable[[NamedTensors, int], None]) -> None:
         published: Published = await self._coordinator.latest.remote()
         begun = time.perf_counter()
         weights = self._context.fetch(published.weights)
-        loading = asyncio.to_thread(self._engine.load_weights, weights, published.version)
+        loading = asyncio.to_thread(load, weights, published.version)
         await self._within(loading, f"taking the weights of version {published.version}")
         self._version = published.version
         await self._coordinator.serves.remote(self._name, published.version)

@@ -33,3 +33,4 @@ class FinishedRow:
     sampled: bool = False  # as the row's
     started_s: float = 0.0  # Unix time
     finished_s: float = 0.0
+    mixed: bool = False  # the engine took newer weights meanwhile, and its rollouts went on with them

@@ -11,7 +11,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 
 from calibadv.cluster.engine import EngineDied, NamedTensors
+from calibadv.cluster.shared_block import BlockWriter
+from calibadv.cluster.vllm_requests import batches, check_complete, check_request, generation_of, sampling_params
 from calibadv.cluster.vllm_settings import (
     VllmSettings,
     check_arguments,
@@ -28,12 +30,10 @@ from calibadv.cluster.vllm_settings import (
     engine_arguments,
     prepare_environment,
 )
-from calibadv.rollout.protocols import Generation, Sampling, StopReason
+from calibadv.rollout.protocols import Generation, Sampling
 from calibadv.types import IntArray
 
 logger = logging.getLogger(__name__)
-
-_RPC_BYTES = 512 * 2**20  # weights a worker is handed in one call
 
 
 @dataclass(slots=True)
@@ -95,13 +95,7 @@ class VllmEngine:
 
     async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
         """Sample one turn. Cancelling the awaiting task takes the request out of the engine."""
-        if not 0 < len(prompt_ids) < self._settings.max_model_len:
-            raise ValueError(
-                f"the prompt has {len(prompt_ids)} tokens, max_model_len is {self._settings.max_model_len}: "
-                "at least one token must go in and one must have room to be sampled"
-            )
-        if sampling.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
+        check_request(prompt_ids, sampling, self._settings.max_model_len)
         if self._half_loaded:
             raise EngineDied("the last load_weights failed half-way: load complete weights before generating")
         request = _Submit(str(next(self._ids)), np.asarray(prompt_ids).tolist(), sampling, Future())
@@ -195,7 +189,7 @@ class VllmEngine:
             return
         prompt = {"prompt_token_ids": request.prompt_ids}
         try:
-            internal_id = engine.add_request(request.id, prompt, _sampling_params(request.sampling))
+            internal_id = engine.add_request(request.id, prompt, sampling_params(request.sampling))
         except ValueError as error:  # this request's fault, not the engine's
             request.answer.set_exception(error)
         else:
@@ -209,7 +203,7 @@ class VllmEngine:
                 if (request := self._waiting.get(output.request_id)) is not None:
                     request.tell(output.outputs[0].token_ids)
             elif (request := self._waiting.pop(output.request_id, None)) is not None:
-                generation = _generation(output.outputs[0])
+                generation = generation_of(output.outputs[0])
                 if request.answer.set_running_or_notify_cancel():
                     request.answer.set_result(generation)
 
@@ -257,58 +251,19 @@ class VllmEngine:
         self._reset(engine)
         self._half_loaded = True
         missing = [set(names) for names in engine.collective_rpc("parameter_names")]  # of each tensor-parallel rank
-        for batch in _batches(named_tensors):
-            for left, written in zip(missing, engine.collective_rpc("receive_weights", args=(batch,)), strict=True):
+        for written_by_rank in self._written(engine, named_tensors):
+            for left, written in zip(missing, written_by_rank, strict=True):
                 left.difference_update(written)
-        for rank, left in enumerate(missing):
-            if left:
-                raise ValueError(
-                    f"the weights leave {len(left)} of the model's parameters as they were on rank {rank} of the "
-                    f"engine: {sorted(left)[:5]}"
-                )
+        check_complete(missing)
         self._half_loaded = False
 
-
-def _batches(named_tensors: NamedTensors) -> Any:
-    batch: list[tuple[str, torch.Tensor]] = []
-    for name, tensor in named_tensors:
-        batch.append((name, tensor))
-        if sum(t.nbytes for _, t in batch) >= _RPC_BYTES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _sampling_params(sampling: Sampling) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed % 2**63,
-        stop=list(sampling.stop),
-        include_stop_str_in_output=True,
-        skip_special_tokens=False,  # a stop string may be a token of its own
-        spaces_between_special_tokens=False,
-        logprobs=0,  # of the sampled token alone
-        flat_logprobs=True,
-        # Cumulative, so that the last output is the very one that there is when nobody listens.
-        output_kind=RequestOutputKind.FINAL_ONLY if sampling.heard is None else RequestOutputKind.CUMULATIVE,
-    )
-
-
-def _generation(completion: Any) -> Generation:
-    if completion.finish_reason == "length":
-        stop = StopReason.LENGTH
-    else:  # the stop string; None or an id when an end-of-sequence token was sampled
-        stop = StopReason.TAG if isinstance(completion.stop_reason, str) else StopReason.EOS
-    logprobs = completion.logprobs
-    first_L = logprobs.start_indices
-    return Generation(
-        ids=np.asarray(completion.token_ids, dtype=np.int64),
-        logprobs=np.asarray([logprobs.logprobs[i] for i in first_L], dtype=np.float32),
-        stop=stop,
-    )
+    def _written(self, engine: Any, named_tensors: NamedTensors) -> Iterator[list[list[str]]]:
+        """Hands the weights over, some at a time; the names that each tensor-parallel rank wrote."""
+        if self._settings.tensor_parallel_size == 1:  # in this process: nothing is copied on the way
+            for batch in batches(named_tensors):
+                yield engine.collective_rpc("receive_weights", args=(batch,))
+            return
+        writer = BlockWriter()
+        for filling in writer.filled(named_tensors):
+            yield engine.collective_rpc("receive_block", args=filling)
+            writer.forget()

@@ -6,7 +6,10 @@ Shapes: B requests of a step, V vocabulary.
 
 from __future__ import annotations
 
+import ctypes
+import signal
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -15,6 +18,10 @@ from vllm.model_executor.layers import utils as vllm_layers
 from vllm.platforms import current_platform
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from calibadv.cluster.shared_block import BlockReader, Spec
+
+_PR_SET_PDEATHSIG = 1  # Linux
 
 
 def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:  # noqa: ARG001 (vLLM's signature)
@@ -86,6 +93,21 @@ class WeightReceiver:
         kept = [(name, tensor) for name, tensor in named_tensors if not (tied and name == "lm_head.weight")]
         with torch.no_grad():
             return sorted(model.load_weights(kept))
+
+    def receive_block(self, path: str | None, size: int, specs: list[Spec]) -> list[str]:
+        """The same with tensors that lie in a block of shared memory."""
+        written = self.receive_weights(list(self._reader.tensors(path, size, specs)))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the block is filled again when this returns
+        return written
+
+    @cached_property
+    def _reader(self) -> BlockReader:
+        return BlockReader()
+
+    def die_with_parent(self) -> None:
+        """Ends this process when the one that started it ends, however that ends: it would keep the GPU's memory."""
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def parameter_names(self) -> list[str]:
         """Names of all parameters of the model in this worker (fused ones under vLLM's names)."""

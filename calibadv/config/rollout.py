@@ -46,6 +46,9 @@ class RolloutConfig(Section):
 
     engine: Literal["vllm", "torch"] = "vllm"
     """What samples: vLLM, or transformers in plain torch."""
+    engine_process: Means[bool] = False
+    """Whether vLLM's core has a process of its own beside the engine's: scheduling and the agents then do not wait for
+    one another (docs/gpu.md)."""
     torch_dtype: Literal["float64", "float32"] = "float64"
     """Of engine "torch". float32 is faster; its tokens may depend on what is batched together."""
     engines: Means[Processes] = 8
@@ -91,6 +94,9 @@ class RolloutConfig(Section):
     """How often a rollout whose search failed is sampled again, before its question is dropped and counted."""
     max_staleness: int = Field(0, ge=0, le=1)
     """1: the next step's rollouts run while a step is learned; 0: exactly on-policy."""
+    on_new_weights: Literal["drain", "keep"] = "drain"
+    """What becomes of rollouts that run when an engine takes new weights: it lets them finish first, or they go on with
+    the new ones (needs max_staleness 1 and engine_process)."""
     placement: Means[Literal["separate", "colocated"]] = "separate"
     """Colocated: an engine and a learner take turns on a GPU."""
     engine_timeout_s: Means[Seconds] = 600.0
@@ -148,6 +154,19 @@ class RolloutConfig(Section):
             raise ValueError(
                 f"rollout.max_prompt_tokens = {self.max_prompt_tokens} leaves no room in "
                 f"rollout.max_tokens = {self.max_tokens}: lower the first or raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeping_needs_a_process(self) -> RolloutConfig:
+        if self.engine_process and self.engine != "vllm":
+            raise ValueError(
+                f"rollout.engine_process = true is vLLM's, and rollout.engine = {self.engine!r}: set it to false"
+            )
+        if self.on_new_weights == "keep" and not (self.engine_process and self.max_staleness):
+            raise ValueError(
+                f"rollout.on_new_weights = 'keep' with rollout.engine_process = {self.engine_process} and "
+                f"rollout.max_staleness = {self.max_staleness}: set them to true and 1, or it to 'drain'"
             )
         return self
 

@@ -64,6 +64,11 @@ class Config(Section):
                 "learner.old_logprobs = 'recompute' forgets which: set learner.importance_cap (e.g. 2.0), or "
                 "learner.old_logprobs 'sampler'"
             )
+        if self.rollout.on_new_weights == "keep" and learner.old_logprobs == "recompute":
+            raise ValueError(
+                "rollout.on_new_weights = 'keep' mixes policies within a rollout, and learner.old_logprobs = "
+                "'recompute' forgets which sampled what: set learner.old_logprobs 'sampler', or the first to 'drain'"
+            )
         self._colocation()
         if self.reward.judge and self.reward.judge_concurrency < self.rollout.engines:
             raise ValueError(

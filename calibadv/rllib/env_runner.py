@@ -44,6 +44,7 @@ class StepSample:
     engine_rows: Counter[str] = field(default_factory=Counter)  # engine -> questions it rolled out
     step: int = 0  # the policy version that the step belongs to
     engine_deaths: int = 0  # of the whole run so far
+    mixed: int = 0  # questions whose rollouts went on with newer weights than they began with
     seconds: float = 0.0  # from the first rollout's start to the last one's end
 
     @property
@@ -171,6 +172,7 @@ def _collect(rows: list[FinishedRow], step: int) -> StepSample:
         rolled = row.rolled
         sample.infra_failed += rolled.infra_failed
         sample.engine_rows[row.engine] += 1
+        sample.mixed += row.mixed
         sample.counts.update(rolled.counts)
         if rolled.group is None:
             sample.dropped_groups += 1

@@ -62,6 +62,7 @@ class RolloutStream:
                 placeholder_weights, model, config.model.dtype, config.rollout.engine == "vllm"
             ),
             max_staleness=config.rollout.max_staleness,
+            keep_rollouts=config.rollout.on_new_weights == "keep",
             engine_timeout_s=config.rollout.engine_timeout_s,
             colocated=config.rollout.placement == "colocated",
         )

@@ -41,6 +41,7 @@ def sample_metrics(sample: StepSample, method: Method, credit: Mapping[str, Cred
             "rollout/engine_share_max": max(rows.values()) / rows.total(),
             "rollout/engine_deaths": float(sample.engine_deaths),
             "rollout/staleness": fmean(sample.staleness),
+            "rollout/mixed_questions": float(sample.mixed),
         }
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -199,6 +199,40 @@ async def test_only_with_staleness_one_a_row_starts_before_its_version(
     assert seen == wanted[max_staleness]
     for task in running:
         task.cancel()
+
+
+class LiveFake(FakeEngine):
+    """Takes weights while requests run."""
+
+    def exchange_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        self.events.append(f"exchange {version}")
+        self.weight, self.version = int(dict(named_tensors)["weight"].item()), version
+
+
+async def test_rollouts_that_are_kept_go_on_with_new_weights_and_say_so(
+    make: Make, coordinator: LocalCoordinator
+) -> None:
+    """Row 0 runs from before version 1 until row 2 has been rolled out by it: an engine that drains would wait."""
+    last_is_done, sampled = asyncio.Event(), {}
+
+    async def roll(given: RolloutRow, generate: GenerateFn, version: int) -> Any:
+        weights = [int((await generate(np.array([given.step]), Sampling(4))).ids[0])]
+        if given.step == 0:
+            await asyncio.wait_for(last_is_done.wait(), 10)
+        weights += [int((await generate(np.array([given.step]), Sampling(4))).ids[0])]
+        sampled[given.step] = (version, weights)
+
+    engine = LiveFake(seconds=0)
+    worker = await make(engine, roll, max_staleness=1, keep_rollouts=True)
+    await coordinator.publish_number(0)
+    first = asyncio.ensure_future(worker.roll(row(0)))
+    await settle()
+    await coordinator.publish_number(1)
+    second = await worker.roll(row(2))
+    last_is_done.set()
+    assert ((await first).mixed, second.mixed) == (True, False)
+    assert sampled == {0: (0, [0, 1]), 2: (1, [1, 1])}
+    assert engine.events == ["load 0", "exchange 1"]
 
 
 # ---- engines and learners take turns ------------------------------------------------------------------------------

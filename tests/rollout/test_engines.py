@@ -36,7 +36,10 @@ def model(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-@pytest.fixture(scope="module", params=["torch", pytest.param("vllm", marks=pytest.mark.integration)])
+VLLM = [pytest.param(name, marks=pytest.mark.integration) for name in ("vllm", "vllm in a process of its own")]
+
+
+@pytest.fixture(scope="module", params=["torch", *VLLM])
 def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[Any]:
     made: Any
     if request.param == "torch":
@@ -46,9 +49,11 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[Any]:
     else:
         pytest.importorskip("vllm")
         from calibadv.cluster.vllm_engine import VllmEngine
+        from calibadv.cluster.vllm_process_engine import VllmProcessEngine
         from calibadv.cluster.vllm_settings import VllmSettings
 
-        made = VllmEngine(VllmSettings(str(folder), dtype="float32", max_model_len=MAX_LEN, kv_cache_gb=0.1))
+        kind = VllmEngine if request.param == "vllm" else VllmProcessEngine
+        made = kind(VllmSettings(str(folder), dtype="float32", max_model_len=MAX_LEN, kv_cache_gb=0.1))
     yield made
     made.close()
 
