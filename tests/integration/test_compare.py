@@ -26,6 +26,7 @@ from workflows.compare import main
 pytestmark = pytest.mark.integration
 
 SMOKE = ROOT / "workflows" / "studies" / "smoke.toml"
+STEPS = 3
 THIRD_CELL = '\n[[cell]]\nname = "blocked"\nmethod = "grpo"\n'
 
 
@@ -44,7 +45,8 @@ class Place:
         """Those of the command on the smoke study, whose file it writes."""
         text = SMOKE.read_text().replace('"../recipes', f'"{ROOT}/workflows/recipes')
         file = self.base / "study.toml"
-        file.write_text(text.replace("concurrent = 2", f"concurrent = {concurrent}") + more_cells)
+        text = text.replace("concurrent = 2", f"concurrent = {concurrent}").replace("steps = 5", f"steps = {STEPS}")
+        file.write_text(text + more_cells)
         return [str(file), "--run.folder", str(self.base / "runs"), "--run.cache", str(self.base / "cache")]
 
     def start(self, *, more_cells: str = "", concurrent: int = 2) -> Popen[str]:
@@ -78,7 +80,7 @@ def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place, capsys: 
     code, output = ended(process)
     assert code == 130, output
     assert "Traceback" not in output
-    assert json.loads((grpo / "summary.json").read_text())["steps"] == 5
+    assert json.loads((grpo / "summary.json").read_text())["steps"] == STEPS
     assert not (calibadv / "summary.json").exists()
     table = (place.study / "table.md").read_text()
     assert "| grpo | grpo | 1 |" in table
