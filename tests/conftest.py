@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -67,9 +67,16 @@ def _levels_of_our_loggers() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _look_for_garbage_seldom() -> None:
-    """In a worker of the shared Ray, half of whose time is the imports of an engine or a learner."""
-    gc.set_threshold(100_000, 20, 100)
+def _seldom_garbage() -> Callable[[], None]:
+    """What a worker of the shared Ray begins with, half of whose time is the imports of an engine or a learner.
+
+    A function within a function travels as a value: a worker may not find the tests.
+    """
+
+    def hook() -> None:
+        gc.set_threshold(100_000, 20, 100)
+
+    return hook
 
 
 class SharedRay:
@@ -84,7 +91,7 @@ class SharedRay:
             num_cpus=CPUS,
             _temp_dir=self.folder.name,
             object_store_memory=200 * 2**20,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}, "worker_process_setup_hook": _look_for_garbage_seldom},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}, "worker_process_setup_hook": _seldom_garbage()},
             log_to_driver=False,
         )
 
