@@ -35,6 +35,9 @@ class LearnerConfig(Section):
     """CPU threads of each learner."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; bfloat16 = autocast over float32 master weights."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that a learner computes with. bfloat16, where learners share a state (zero 2 or 3): AdamW steps a
+    float32 copy of them, which is shared out (docs/zero.md)."""
     fused: bool = False
     """Norms, rotary embedding and MLPs by liger-kernel's fused kernels (docs/gpu.md); on GPUs alone."""
     lr: float = Field(5e-7, gt=0, le=1)
@@ -114,6 +117,16 @@ class LearnerConfig(Section):
             f"learner.lora_targets = {short_repr(targets)}: expected 'all-linear' or a list of names of linear layers, "
             "e.g. ['q_proj', 'v_proj']"
         )
+
+    @model_validator(mode="after")
+    def _somebody_keeps_fp32(self) -> LearnerConfig:
+        """Weights in bf16 need the fp32 copy that stages 2 and 3 share out."""
+        if self.weights == "bfloat16" and (self.zero < 2 or self.dtype != "bfloat16" or self.lora_rank):
+            raise ValueError(
+                f"learner.weights = 'bfloat16' with learner.zero = {self.zero}, learner.dtype = {self.dtype!r} and "
+                f"learner.lora_rank = {self.lora_rank}: it needs zero 2 or 3, dtype 'bfloat16' and no adapters"
+            )
+        return self
 
     @model_validator(mode="after")
     def _surrogate_knows_its_numbers(self) -> LearnerConfig:

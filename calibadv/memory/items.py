@@ -111,23 +111,25 @@ def learner_items(
     zero: Literal[0, 1, 2, 3] = 0,
     learners: int = 1,
     adapters: int = 0,
+    half: bool = False,
 ) -> tuple[Item, ...]:
     """What a learner holds at its peak, with micro-batches of `tokens` padded tokens.
 
     Weights, gradients and AdamW's moments are fp32, 16 bytes a parameter. A critic that is a model is a second trunk
     with a state and activations of its own. `learners` that share by ZeRO hold their part of the moments and of a copy
     of the weights that AdamW steps; from stage 2 on of the gradients too, and in stage 3 of the weights, which then are
-    whole for a few layers at a time. With `adapters` only so many parameters train, and the model is frozen in fp32.
+    whole for a few layers at a time. With `half` the weights are bf16 beside that copy. With `adapters` only so many
+    parameters train, and the model is frozen in fp32.
     """
     sizes = [shape.parameters, *([shape.trunk] if critic == "model" else [])]
     held = sum(sizes)
     trained, frozen = (adapters, held) if adapters else (held, 0)
-    state = state_items(trained, frozen=frozen, zero=zero, learners=learners)
+    state = state_items(trained, frozen=frozen, zero=zero, learners=learners, half=half)
     layer = (shape.parameters - (1 + (not shape.tied)) * shape.embedding) / shape.layers
     # Autocast keeps copies of weights that train; of frozen ones the backward pass does, a checkpointed layer's only.
     one_layer = zero == 3 or (adapters > 0 and checkpointing)
     layers = layer if one_layer else held - (len(sizes) + (not shape.tied)) * shape.embedding
-    casts = 2 * layers if autocast else 0
+    casts = 2 * layers if autocast and not half else 0
     # Shared: AdamW's square roots of all second moments and DeepSpeed's row of the gradients, in stage 3 of a part at
     # once. Alone it steps a parameter at a time (CPU) or in place (fused, CUDA).
     stepped = (adapters or max(sizes)) / learners if zero else 0
@@ -137,10 +139,10 @@ def learner_items(
     )
     # fp32 logits with two temporaries (one without a cap), the head cast to bf16, and its fp32 gradient where it trains
     head = 12 * CHUNK_TOKENS * shape.vocabulary + (2 * autocast + 4 * (not adapters)) * shape.embedding
-    gathered = 4 * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0
+    gathered = (2 if half else 4) * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0
     items = (
         *state,
-        Item("weights gathered from others, fp32", gathered, transient=True),
+        Item(f"weights gathered from others, {'bf16' if half else 'fp32'}", gathered, transient=True),
         Item("DeepSpeed's bucket", 4 * ZERO_BUCKET if zero else 0),
         Item("reference model, fp32", 4 * shape.parameters if reference and not adapters else 0),
         Item("bf16 copies of weights (autocast)", casts, transient=True),
@@ -153,12 +155,16 @@ def learner_items(
     return tuple(item for item in items if item.size_bytes > 0)
 
 
-def state_items(trained: int, *, frozen: int = 0, zero: Literal[0, 1, 2, 3] = 0, learners: int = 1) -> tuple[Item, ...]:
+def state_items(
+    trained: int, *, frozen: int = 0, zero: Literal[0, 1, 2, 3] = 0, learners: int = 1, half: bool = False
+) -> tuple[Item, ...]:
     """What a learner holds of `trained` and `frozen` parameters between two updates, and their gradients."""
     moments, gradients, weights = (trained / (learners if zero >= stage else 1) for stage in (1, 2, 3))
     items = (
         Item("frozen weights, fp32", 4 * frozen / (learners if zero == 3 else 1)),
-        Item("adapters, fp32" if frozen else "weights, fp32", 4 * weights),
+        Item("weights, bf16", 2 * weights)
+        if half
+        else Item("adapters, fp32" if frozen else "weights, fp32", 4 * weights),
         Item("weights as AdamW steps them, fp32", 4 * moments if zero else 0),
         Item("gradients, fp32", 4 * gradients),
         Item("AdamW's two moments, fp32", 8 * moments),

@@ -113,6 +113,7 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         zero=learner.zero,
         learners=max(learner.learners, 1),
         adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
+        half=learner.weights == "bfloat16",
     )
     if _colocated(config):
         if config.rollout.weight_transfer != "object_store":

@@ -15,11 +15,12 @@ from calibadv.checkpoints.state_files import Tree
 from calibadv.memory.items import ZERO_BUCKET, ZERO_LIVE
 
 
-def deepspeed_config(stage: int, *, grad_clip: float, hidden_size: int) -> dict[str, Any]:
+def deepspeed_config(stage: int, *, grad_clip: float, hidden_size: int, half: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration. The batch is ours: it only has to know that a backward pass may be the last one.
 
-    Weights are fp32 whatever the autocast, so that gradients are summed in fp32. Stage 3 leaves norms and biases
-    whole on every rank: at most ten times the hidden size each, as transformers advises.
+    Gradients are summed in fp32, over micro-batches and ranks: without `half` since the weights are fp32 whatever the
+    autocast, with it (weights in bf16) since DeepSpeed is told so. Stage 3 leaves norms and biases whole on every rank:
+    at most ten times the hidden size each, as transformers advises.
     """
     zero: dict[str, Any] = {
         "stage": stage,
@@ -36,7 +37,14 @@ def deepspeed_config(stage: int, *, grad_clip: float, hidden_size: int) -> dict[
             "stage3_max_reuse_distance": ZERO_LIVE,
             "memory_efficient_linear": False,  # would replace torch's linear in the whole process
         }
-    return {
+    precision: dict[str, Any] = {}
+    if half:
+        precision = {
+            "bf16": {"enabled": True, "check_grad_overflow": True},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+        }
+    return precision | {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": grad_clip,

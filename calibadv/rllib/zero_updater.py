@@ -37,19 +37,24 @@ class ZeroUpdater:
 
     def __init__(self, module: CausalLMModule, settings: LearnerConfig, device: torch.device) -> None:
         self._model, self._stage, self._device = module.language_model, settings.zero, device
-        self._lora_scale = module.lora_scale
+        self._lora_scale, self._half = module.lora_scale, settings.weights == "bfloat16"
         self._deepspeed = _deepspeed(device)
         optimizer = torch.optim.AdamW(
             module.trainable_parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        self._engine, *_ = self._deepspeed.initialize(
-            model=_Policy(self._model, device, cache_casts=self._stage < 3),
-            optimizer=optimizer,
-            config=deepspeed_config(
-                self._stage, grad_clip=settings.grad_clip, hidden_size=self._model.config.hidden_size
-            ),
-            dist_init_required=False,
+        config = deepspeed_config(
+            self._stage,
+            grad_clip=settings.grad_clip,
+            hidden_size=self._model.config.hidden_size,
+            half=self._half,
         )
+        with _fp32_buffers(self._model):
+            self._engine, *_ = self._deepspeed.initialize(
+                model=_Policy(self._model, device, cache_casts=self._stage < 3),
+                optimizer=optimizer,
+                config=config,
+                dist_init_required=False,
+            )
         module.policy_pass = self._policy_pass
         module.collective = self._stage == 3
 
@@ -131,7 +136,7 @@ class ZeroUpdater:
         return layout(self._stage, distributed.get_world_size())
 
     def _policy_pass(self, batch: dict[str, Tensor]) -> tuple[Tensor, TokenStats]:
-        autocast = torch.is_autocast_enabled(self._device.type)
+        autocast = torch.is_autocast_enabled(self._device.type) and not self._half
         # DeepSpeed has an autocast of its own, and turns off one that it meets outside.
         with torch.autocast(self._device.type, enabled=False):
             hidden_NH, logprobs_N, entropy_N = self._engine(batch, autocast)
@@ -168,6 +173,20 @@ class _Head(nn.Module):
     def forward(self, hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
         stats = token_stats(hidden_NH, head_of(self._model[0]), targets_N)
         return stats.logprobs_N, stats.entropy_N
+
+
+@contextlib.contextmanager
+def _fp32_buffers(model: nn.Module) -> Iterator[None]:
+    """DeepSpeed casts buffers as it does weights, and the frequencies of rotary embeddings need their digits."""
+    kept = [
+        (part, name, buffer)
+        for part in model.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
+    yield
+    for part, name, buffer in kept:
+        setattr(part, name, buffer)
 
 
 def _deepspeed(device: torch.device) -> Any:

@@ -156,6 +156,18 @@ def test_stage_3_has_bf16_copies_of_one_layer_and_gathered_weights_instead_of_al
         assert items[name] == plain[name]
 
 
+def test_7b_with_weights_in_bf16_fits_stage_2_on_four_cards_of_80_gb() -> None:
+    given: dict[str, Any] = {"tokens": 16_384, "autocast": True, "checkpointing": True, "zero": 2, "learners": 4}
+    half, whole = learner(QWEN_7B, **given, half=True), learner(QWEN_7B, **given)
+    parameters = QWEN_7B.parameters
+    assert half["weights, bf16"] == 2 * parameters
+    assert "weights, fp32" not in half
+    assert "bf16 copies of weights (autocast)" not in half
+    for name in ("weights as AdamW steps them, fp32", "gradients, fp32"):
+        assert half[name] == whole[name] == 4 * parameters / 4
+    assert sum(half.values()) < 0.9 * 80 * 1e9 < sum(whole.values())
+
+
 def test_a_shared_step_counts_where_micro_batches_are_small() -> None:
     # Square roots and gradients are 8 bytes of a learner's parameters, when activations, casts and logits are gone.
     small: dict[str, Any] = {"tokens": 16, "autocast": False, "checkpointing": True}
