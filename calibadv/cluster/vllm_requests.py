@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from calibadv.cluster.engine import NamedTensors
+from calibadv.cluster.shared_block import BLOCK_BYTES
 from calibadv.rollout.protocols import Generation, Sampling, StopReason
 from calibadv.types import IntArray
-
-_RPC_BYTES = 512 * 2**20  # weights a worker is handed in one call
 
 
 def check_request(prompt_ids: IntArray, sampling: Sampling, max_model_len: int) -> None:
@@ -31,7 +30,7 @@ def batches(named_tensors: NamedTensors) -> Iterator[list[tuple[str, torch.Tenso
     batch: list[tuple[str, torch.Tensor]] = []
     for name, tensor in named_tensors:
         batch.append((name, tensor))
-        if sum(t.nbytes for _, t in batch) >= _RPC_BYTES:
+        if sum(t.nbytes for _, t in batch) >= BLOCK_BYTES:
             yield batch
             batch = []
     if batch:
