@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -16,6 +17,9 @@ import ray
 
 from calibadv.cluster.ending import end_ray
 from calibadv.cluster.local_ray import init_local_ray
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 # Ray's own is 15, with which its workers have a thirtieth of a core beside whatever else runs here: the other half of
 # the tests, say. Then every limit is too short.
@@ -49,6 +53,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST) + (item.path not in with_ray)
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    """Files dealt to processes, where a test that ended its process has failed.
+
+    xdist's own gives such a test to the next process too: one that hangs would end all that may be started.
+    """
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+    from xdist.workermanage import WorkerController
+
+    class OnceEach(LoadFileScheduling):
+        def remove_node(self, node: WorkerController) -> str | None:
+            files = self.assigned_work[node]
+            left = [(tests, test) for tests in files.values() for test, done in tests.items() if not done]
+            for tests, test in left[:1]:  # the one that ran
+                tests[test] = True
+            self.assigned_work[node] = {file: tests for file, tests in files.items() if not all(tests.values())}
+            super().remove_node(node)
+            return left[0][1] if left else None
+
+    return OnceEach(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 900  # a run takes about a minute on two idle cores
+TIMEOUT_S = 600  # a run takes about a minute on two idle cores; pytest ends a process after 900
 
 
 @contextmanager

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
-START_TIMEOUT_S, JOB_TIMEOUT_S = 300, 900  # half a minute and a minute and a half on two idle cores
+START_TIMEOUT_S, JOB_TIMEOUT_S = 300, 600  # half a minute and a minute and a half on two idle cores
 SETTINGS = {
     "run.name": "job",
     "run.seed": "3",

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=f"no hosts to rehearse on: {REASON}"),
 ]
 # Generous: three raylets' worth of processes on two cores.
-UP_TIMEOUT_S, JOIN_TIMEOUT_S, JOB_TIMEOUT_S = 600, 600, 1500
+UP_TIMEOUT_S, JOIN_TIMEOUT_S, JOB_TIMEOUT_S = 400, 400, 800
 # Each host has as many CPUs as the machine. An engine for each of them, a learner (1) and a retriever (0.5) are too
 # many for one host and not for two.
 ENGINES = os.cpu_count() or 1
