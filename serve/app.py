@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import socket
 import threading
@@ -22,8 +21,6 @@ from serve.application import Corpus, search_application
 
 logger = logging.getLogger(__name__)
 
-REQUEST_TIMEOUT_S = 120.0  # of one HTTP call: a caller that sends a byte a minute holds no place for ever
-
 
 def start_search(
     config: SearchConfig,
@@ -35,16 +32,19 @@ def start_search(
     """Deploy the search app `name` on the running Ray cluster and wait until every replica answers.
 
     The first start embeds the corpus into `cache_dir` (minutes for thousands of passages on a CPU). Raises
-    `ValueError` for a name that Serve cannot use, `RuntimeError` when the HTTP port is taken, when Serve already runs
-    without the proxy that is asked for, or when the replica cannot start (its own error is in the message), and as
-    `search_application` does.
+    `ValueError` for a name that Serve cannot use, `RuntimeError` when the HTTP port is taken or when the replica cannot
+    start (its own error is in the message), and as `search_application` does.
     """
     if not name.isascii():
         raise ValueError(f"the search app's name {name!r} is not ASCII, and Serve would wait for it without end")
     target = search_application(config, corpus, cache_dir, resources)
-    _start_serve(config)
+    if config.http_port is not None:
+        check_port_free(config.http_host, config.http_port, "http_port", "; training needs none")
+        if not is_loopback(config.http_host) and not config.token_env:
+            logger.warning("search: %s is open to the network without a token: set token_env", config.http_host)
+    serve.start(proxy_location="Disabled")  # the replicas listen themselves
     try:
-        serve.run(target, name=name, route_prefix="/" if config.http_port is not None else None)
+        serve.run(target, name=name, route_prefix=None)
     except RuntimeError as error:
         raise RuntimeError(f"the search app {name!r} did not start: {why_not_started(name)}") from error
     where = f"http://{config.http_host}:{config.http_port}/retrieve" if config.http_port is not None else "handles"
@@ -57,24 +57,6 @@ def stop_search(name: str = "search") -> None:
         serve.delete(name)
     if not serve.status().applications:
         serve.shutdown()
-
-
-def _start_serve(config: SearchConfig) -> None:
-    running = serve.status().proxies
-    if config.http_port is None:
-        serve.start(proxy_location="Disabled")
-        return
-    if not running:
-        check_port_free(config.http_host, config.http_port, "http_port", "; training needs none")
-    if not is_loopback(config.http_host) and not config.token_env:
-        logger.warning("search: %s is open to the network without a token: set token_env", config.http_host)
-    http = {"host": config.http_host, "port": config.http_port, "request_timeout_s": REQUEST_TIMEOUT_S}
-    serve.start(proxy_location="HeadOnly", http_options=http)
-    if not serve.status().proxies:
-        raise RuntimeError(
-            f"Serve already runs on this cluster without an HTTP proxy, so port {config.http_port} cannot be opened: "
-            "call serve.shutdown() first, or leave http_port empty and call by handle"
-        )
 
 
 def why_not_started(name: str) -> str:
@@ -111,8 +93,6 @@ def main() -> None:
     """Serve one corpus over HTTP until interrupted."""
     config, corpus, cache_dir = asked()
     logging.basicConfig(level=logging.INFO)
-    # Read when Serve's processes start; its own 5 s is too short for a slow machine.
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
     init_local_ray()
     interrupted = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):

@@ -14,8 +14,9 @@ from serve.application import search_application
 class SearchArgs(SearchConfig):
     """The `args` of the config file: those of `[search]` in a recipe, and where corpus and cache are.
 
-    Paths must be there on every node, absolute for `serve deploy`. Host and port are Serve's `http_options`; the token
-    is in the environment variable that `token_env` names, never here.
+    Paths must be there on every node, absolute for `serve deploy`. Host and port are those of Serve's `http_options`;
+    at `http_host` and `http_port` replicas listen themselves. The token is in the environment variable that `token_env`
+    names, never here.
     """
 
     corpus: str

@@ -19,6 +19,7 @@ from typing import Any
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from calibadv.search.build import build_pipeline
 from calibadv.search.encoder import Encoder
@@ -26,6 +27,7 @@ from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 from serve.access import authorised, token_of
+from serve.listening import Bounded, listen
 from serve.shards import ShardUnavailable, nearest_of_shards
 from serve.wire import parse_retrieve, retrieve_response
 
@@ -82,6 +84,9 @@ class SearchService:
 
         # In the worker: shards are asked from a thread without an event loop.
         self._pipeline = self._worker.submit(ready).result()
+        if config.http_port is not None:
+            most = config.max_ongoing_requests + config.max_queued_requests
+            self.stop_listening = listen(Bounded(self._http, most), config.http_host, config.http_port)
 
     async def search(self, query: str) -> Ranked:
         """Documents for one query with the settings' top-k. A query over the length limit is cut, not refused."""
@@ -105,8 +110,11 @@ class SearchService:
         probe = self._run([Query(f"health probe {self._probes}")])  # a new text each time: not from the cache
         await asyncio.wait_for(probe, PROBE_TIMEOUT_S)
 
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (await self(Request(scope, receive)))(scope, receive, send)
+
     async def __call__(self, request: Request) -> Response:
-        """HTTP. 400 and 413 name what is over which limit; Serve itself answers 503 when its queue is full.
+        """HTTP. 400 and 413 name what is over which limit; whoever listens answers 503 when too many wait.
 
         With a token set, all but `/healthz` is 401 without `Authorization: Bearer <token>`.
         """

@@ -5,6 +5,7 @@ Array legend: B texts, T tokens of one text (special tokens included, padding no
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ class Encoder:
         self._model.eval()
         own_limit = self._model.max_seq_length or config.max_tokens
         self._model.max_seq_length = min(own_limit, config.max_tokens)
+        # Passages stay in float32, so that what is cached or built of them does not depend on how queries are computed.
+        dtype = getattr(torch, config.query_dtype)
+        self._query_model = self._model if dtype == torch.float32 else copy.deepcopy(self._model).to(dtype)
         self._query_prefix, self._passage_prefix = prefixes(config)
         self._batch_size = config.batch_size
         self._identity = "|".join(
@@ -89,19 +93,19 @@ class Encoder:
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """Vectors and token vectors of queries, in the order given. No text gives empty arrays."""
-        return self._encode(texts, self._query_prefix, tokens=True)
+        return self._encode(self._query_model, texts, self._query_prefix, tokens=True)
 
     def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded:
         """Vectors of passages, and their token vectors unless `tokens` is false, in the order given."""
-        return self._encode(texts, self._passage_prefix, tokens=tokens)
+        return self._encode(self._model, texts, self._passage_prefix, tokens=tokens)
 
-    def _encode(self, plain: Sequence[str], prefix: str, tokens: bool) -> Encoded:
+    def _encode(self, model: Any, plain: Sequence[str], prefix: str, tokens: bool) -> Encoded:
         import torch
         from torch.nn.functional import normalize
 
         texts = [prefix + text for text in plain]
         # Late interaction compares what a text says: "query" says nothing of what is asked.
-        prefix_rows = _prefix_rows(self._model.tokenizer, prefix)
+        prefix_rows = _prefix_rows(model.tokenizer, prefix)
         vectors_BD = np.zeros((len(texts), self.dim), dtype=np.float32)
         token_rows: list[FloatArray] = [np.zeros((0, self.dim), dtype=np.float32)] * (len(texts) if tokens else 0)
         token_ids: list[IntArray] = [np.zeros(0, dtype=np.int64)] * len(token_rows)
@@ -111,11 +115,11 @@ class Encoder:
             rows = by_length[start : start + self._batch_size]
             with torch.inference_mode():
                 features = {
-                    key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
-                    for key, value in self._model.preprocess([texts[row] for row in rows]).items()
+                    key: value.to(model.device) if isinstance(value, torch.Tensor) else value
+                    for key, value in model.preprocess([texts[row] for row in rows]).items()
                 }
                 ids_BT = features["input_ids"].cpu().numpy()
-                out = self._model(features)
+                out = model(features)
                 vectors_BD[rows] = normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
                 if tokens:
                     tokens_BTD = normalize(out["token_embeddings"].float(), dim=-1).cpu().numpy()

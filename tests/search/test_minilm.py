@@ -47,6 +47,18 @@ def test_its_vectors_are_those_of_sentence_transformers(minilm: Encoder) -> None
     np.testing.assert_allclose(minilm.encode_queries(texts).vectors, expected, atol=1e-5)
 
 
+def test_queries_in_bfloat16_are_nearly_those_in_float32_and_passages_are_the_same(minilm: Encoder) -> None:
+    half, texts = Encoder(SearchConfig(query_dtype="bfloat16")), [document.text for document in CORPUS]
+    queries, expected = half.encode_queries(texts), minilm.encode_queries(texts)
+    assert queries.vectors.dtype == np.float32
+    cosines = (queries.vectors * expected.vectors).sum(axis=1)
+    assert (cosines > 0.999).all()
+    assert (cosines < 1).all()  # it is another arithmetic
+    assert [len(tokens_TD) for tokens_TD in queries.tokens] == [len(tokens_TD) for tokens_TD in expected.tokens]
+    np.testing.assert_array_equal(half.encode_passages(texts).vectors, minilm.encode_passages(texts).vectors)
+    assert half.identity == minilm.identity  # what was embedded or built serves both
+
+
 def test_a_long_text_is_read_up_to_the_token_limit(minilm: Encoder) -> None:
     (tokens,) = minilm.encode_queries(["word " * 2000]).tokens
     assert len(tokens) == 256
