@@ -39,7 +39,7 @@ def test_a_function_that_is_handed_in_is_found_by_its_reference() -> None:
     assert load(reference, "method.name") is half
     config = load_config(None, {"method.name": reference, "method.params": {"scale": 2}})
     assert config.run_name == "half-seed0"
-    assert config.make_method().name == "grpo"
+    assert config.run_method().name == "grpo"
 
 
 def test_sections_go_over_a_recipe_and_over_a_configuration(tmp_path: Path) -> None:

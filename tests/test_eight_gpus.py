@@ -36,7 +36,7 @@ def recipe(name: str, *overrides: str) -> Config:
 def actors(config: Config, folder: Path) -> list[dict[str, float]]:
     """What each process of the run asks Ray for: the engines' pool, the learners, the search app's replicas."""
     pool = engine_pool(config)
-    learners = CalibAdvConfig().of_learners(config, config.make_method(), "/nowhere")
+    learners = CalibAdvConfig().of_learners(config, config.run_method(), "/nowhere")
     assert learners.num_cpus_per_learner == "auto"
     (folder / "corpus.jsonl").write_text("")
     app = search_application(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -155,16 +156,21 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _exists(self) -> MethodConfig:
-        if self.make().keep is None and self.spare_questions:
+        if self.made.keep is None and self.spare_questions:
             raise ValueError(
                 f"method.spare_questions = {self.spare_questions} replaces groups that method.keep drops, and "
                 f"method.keep = {self.keep!r} drops none: set method.keep 'credited', or method.spare_questions 0"
             )
         return self
 
-    def make(self) -> Method:
-        """The method. ValueError for a name or a parameter that there is not."""
+    @cached_property
+    def made(self) -> Method:
+        """The method, made once. ValueError for a name or a parameter that there is not."""
         return with_keep(make_method(self.name, self.params), self.keep)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the method, whose functions need not pickle: a process that asks for it makes its own."""
+        return super().__getstate__() | {"__dict__": dict(self)}
 
 
 class EvaluationConfig(Section):

@@ -90,7 +90,7 @@ class Config(Section):
                 f"cluster.learners_on = {self.cluster.learners_on!r}, but learner.learners = 0 learns in the driver: "
                 "set learner.learners to 1 or more"
             )
-        critic = self.make_method().critic
+        critic = self.run_method().critic
         if self.learner.zero and critic is not None:
             raise ValueError(
                 f"learner.zero = {self.learner.zero} shares the policy's state alone, and method {self.method.name!r} "
@@ -163,9 +163,9 @@ class Config(Section):
             )
         return self
 
-    def make_method(self) -> Method:
+    def run_method(self) -> Method:
         """The method, with what other sections give it. ValueError where the two do not go together."""
-        method, surrogate = self.method.make(), self.learner.surrogate
+        method, surrogate = self.method.made, self.learner.surrogate
         if method.surrogate is not None and surrogate != "ppo":
             raise ValueError(
                 f"learner.surrogate = {surrogate!r}, and method {self.method.name!r} has a surrogate of its own: leave "

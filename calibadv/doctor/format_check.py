@@ -51,7 +51,7 @@ def answered(subject: Subject, patience_s: float) -> list[Group]:
 
     engine = TorchEngine.from_folder(folder, max_batch=ASKED, compute_dtype=torch.float32)
     try:
-        roller = make_roller(config, config.make_method(), folder, search)
+        roller = make_roller(config, config.run_method(), folder, search)
         questions = first_questions(subject.files["test"], ASKED)
         asked = (roller.evaluate(each, engine, step=0, version=0) for each in questions)
         rolled = asyncio.run(_all(asked, patience_s))

@@ -72,7 +72,7 @@ def roll(subject: Subject) -> Group:
     folder = str(subject.model.path)
     engine = TorchEngine.from_folder(folder, max_batch=config.rollout.samples, compute_dtype=torch.float32)
     try:
-        roller = make_roller(config, config.make_method(), folder, search)
+        roller = make_roller(config, config.run_method(), folder, search)
         group = asyncio.run(roller.train(_with_gold(question, found), engine, step=0, version=0)).group
     finally:
         engine.close()

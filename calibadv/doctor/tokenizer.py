@@ -48,7 +48,7 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
     from calibadv.cluster.factories import open_dialogue
 
     config, folder = subject.config, subject.model.path
-    dialogue = open_dialogue(config, config.make_method(), str(folder))
+    dialogue = open_dialogue(config, config.run_method(), str(folder))
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     found = chat_template(dialogue)
     yield from found

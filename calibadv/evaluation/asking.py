@@ -103,7 +103,7 @@ def ask_model(
     from calibadv.cluster.factories import make_engine, roll_group
     from calibadv.cluster.rollout_worker import WorkerSettings
 
-    method = model.config.make_method()
+    method = model.config.run_method()
     worker = WorkerSettings(
         engine_factory=partial(make_engine, model.config, str(model.folder)),
         rollout_factory=roll_group(model.config, method, str(model.folder), search_factory),

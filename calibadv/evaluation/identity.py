@@ -40,7 +40,7 @@ def identity(model: EvaluatedModel, model_digest: str, questions: Sequence[Quest
         "corpus": {"content": corpus_digest},
         "search": search_identity(config) | _code(config.search.tool, "search.tool"),
         "dialogue": {
-            "prefill": config.make_method().prefill,
+            "prefill": config.method.made.prefill,
             **_dialogue(config),
         },
         "engine": {

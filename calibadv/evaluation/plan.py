@@ -93,7 +93,7 @@ def _dated(models: Sequence[EvaluatedModel], out: Path) -> tuple[EvaluatedModel,
 
     def dated(model: EvaluatedModel) -> EvaluatedModel:
         earlier = date_of_answers(sorted(out.glob(f"{model.name}/*/{MANIFEST}")))
-        return replace(model, config=with_date(model.config, model.config.make_method(), model.folder, earlier))
+        return replace(model, config=with_date(model.config, model.config.method.made, model.folder, earlier))
 
     return tuple(map(dated, models))
 
@@ -162,4 +162,4 @@ def _check_prompts(models: Sequence[EvaluatedModel], sets: Sequence[QuestionSet]
 
     for model in models:
         for questions in sets:
-            check_prompts(model.config, model.config.make_method(), model.folder, questions.questions)
+            check_prompts(model.config, model.config.method.made, model.folder, questions.questions)

@@ -38,7 +38,7 @@ def remedy(part: Part, config: Config, shape: ModelShape, card_gb: float) -> str
             return "set rollout.placement = 'separate', or share the learners' state with learner.zero = 3"
         return "lower rollout.max_tokens, or raise rollout.gpu_memory_utilization"
     if part.name == "learner":
-        if config.make_method().critic is not None:
+        if config.method.made.critic is not None:
             return "lower rollout.max_tokens or take a smaller model: learner.zero does not share a critic's state"
         return "lower rollout.max_tokens: a single rollout of full length is too much for a learner on such a card"
     return "set search.device = 'cpu', or take a smaller encoder"
@@ -78,7 +78,7 @@ def _of_learner(config: Config) -> Iterator[Changes]:
         savings["learner.token_budget"] = config.rollout.max_tokens
     yield from ({key: value} for key, value in savings.items())
     yield savings
-    if config.make_method().critic is not None:
+    if config.method.made.critic is not None:
         return  # a critic's state is not shared
     if learner.zero < 3:
         savings = savings | {"learner.zero": 3}

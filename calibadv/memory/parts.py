@@ -102,7 +102,7 @@ def engine_part(config: Config, shape: ModelShape) -> Part:
 def learner_part(config: Config, shape: ModelShape) -> Part:
     """A learner with the largest micro-batch there can be."""
     learner = config.learner
-    critic = config.make_method().critic
+    critic = config.method.made.critic
     items = learner_items(
         shape,
         tokens=max(learner.token_budget, config.rollout.max_tokens),  # a longer rollout is a micro-batch by itself

@@ -19,7 +19,7 @@ from calibadv.types import Group
 
 def one_update(config: Config, model: Path, groups: Sequence[Group]) -> dict[str, Any]:
     """The metrics of one update of the model with the groups, as a step reports them."""
-    algorithm = CalibAdvConfig().of_learners(config, config.make_method(), str(model))
+    algorithm = CalibAdvConfig().of_learners(config, config.run_method(), str(model))
     spec = algorithm.get_default_rl_module_spec().as_multi_rl_module_spec()
     learner = PolicyLearner(config=algorithm, module_spec=spec)
     learner.build()

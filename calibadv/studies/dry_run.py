@@ -57,7 +57,7 @@ def check_files(configs: Sequence[Config]) -> None:
     """Reads the files of every run once; ValueError or FileNotFoundError for what cannot be used."""
     seen: list[object] = []
     for config in configs:
-        method = config.make_method()
+        method = config.run_method()
         # A method's prefill counts against the prompt's budget.
         key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.gold)
         if key not in seen:

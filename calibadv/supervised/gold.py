@@ -83,7 +83,7 @@ def warm_start_gold(request: GoldRequest) -> History:
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(request.recipe.threads)
     source = model_folder(request.model)
-    request = replace(request, config=with_date(request.config, request.config.make_method(), source))
+    request = replace(request, config=with_date(request.config, request.config.method.made, source))
     shown, held_out, counts = asyncio.run(_demonstrations(request, source))
     model = load_causal_lm(str(source))
     if request.config.learner.gradient_checkpointing:
@@ -152,7 +152,7 @@ def _questions(request: GoldRequest, path: Path) -> list[Question]:
 async def _shown(
     request: GoldRequest, questions: Sequence[Question], source: Path, search: SearchFn
 ) -> tuple[list[Demonstration], Counter[Outcome]]:
-    method = request.config.make_method()
+    method = request.config.method.made
     dialogue, limits = make_dialogue(request.config, method, str(source)), make_limits(request.config)
     if dialogue.tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {source} has no eos_token: name it in its tokenizer_config.json")

@@ -144,10 +144,10 @@ def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers
     train = readers.questions(files["train"], tokens=tokens, tally=tallies["train"])
     test = readers.questions(files["test"], tokens=tokens, tally=tallies["test"])
     corpus = readers.corpus(files["corpus"], tally=tallies["corpus"])
-    method = config.make_method()
+    method = config.run_method()
     trained = training_questions(train, corpus, method.gold, file=files["train"])
     _check_overlap(train, test)
-    try_user_code(config, train[0])
+    try_user_code(config, method, train[0])
     if model is not None:
         check_architecture(str(model))
         if config.rollout.engine == "torch":

@@ -15,6 +15,7 @@ import numpy as np
 from calibadv.cluster.factories import outcome_of
 from calibadv.config import Config
 from calibadv.methods.keep import kept_groups
+from calibadv.methods.method import Method
 from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rewards.own_turns import own_turns
@@ -29,12 +30,11 @@ from calibadv.user_code import digest, names_code
 logger = logging.getLogger(__name__)
 
 
-def try_user_code(config: Config, question: Question) -> None:
+def try_user_code(config: Config, method: Method, question: Question) -> None:
     """Says what the user's functions, the engine and the judge give for `question`, a right answer and its words.
 
     ValueError where one cannot be loaded, fails, or gives something else than it should.
     """
-    method = config.make_method()
     if names_code(config.reward.outcome) or method.reward is not None:
         key, value = ("method.name", config.method.name) if method.reward else ("reward.outcome", config.reward.outcome)
         try:
@@ -52,9 +52,9 @@ def try_user_code(config: Config, question: Question) -> None:
         said = ", ".join(f"{value + 0.0:g}" for value in row)
         logger.info("reward.turns %s: %s for a search and a right answer to %s", config.reward.turns, said, question.id)
     if names_code(config.learner.surrogate):
-        logger.info("learner.surrogate %s: %s", config.learner.surrogate, _tried_surrogate(config))
+        logger.info("learner.surrogate %s: %s", config.learner.surrogate, _tried_surrogate(config, method))
     if names_code(config.method.keep):
-        says = "trains" if _tried_keep(config, question) else "is left out"
+        says = "trains" if _tried_keep(config, method, question) else "is left out"
         logger.info("method.keep %s: a group of one right answer to %s %s", config.method.keep, question.id, says)
     if config.reward.judge:
         sample = f"It is {question.golden_answers[0]}, I think."
@@ -123,15 +123,15 @@ def _try_search(search: SearchConfig, query: str) -> None:
     logger.info("%s: %d documents for %r: %s", key, len(found), query, titles)
 
 
-def _tried_keep(config: Config, question: Question) -> bool:
+def _tried_keep(config: Config, method: Method, question: Question) -> bool:
     """What the user's choice of groups says of one with a right answer alone."""
     try:
-        return bool(kept_groups([Group(question, (right_answer(question),))], config.make_method()))
+        return bool(kept_groups([Group(question, (right_answer(question),))], method))
     except Exception as error:
         raise ValueError(f"method.keep = {config.method.keep!r}: {type(error).__name__}: {error}") from error
 
 
-def _tried_surrogate(config: Config) -> str:
+def _tried_surrogate(config: Config, method: Method) -> str:
     """What the user's surrogate gives for two tokens of advantages 1 and -1 at the old policy, in words."""
     import torch  # the command line is read without it
 
@@ -141,7 +141,7 @@ def _tried_surrogate(config: Config) -> str:
     tokens = PolicyTokens(logprobs_N, torch.full((2,), -1.0), torch.tensor([1.0, -1.0]), index_N, index_N)
     key = f"learner.surrogate = {config.learner.surrogate!r}"
     try:
-        given = surrogate(tokens) if (surrogate := config.make_method().surrogate) else None
+        given = method.surrogate(tokens) if method.surrogate else None
     except Exception as error:
         raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
     if not isinstance(given, Surrogate) or given.objective_N.shape != (2,) or not given.objective_N.requires_grad:

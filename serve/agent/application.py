@@ -136,7 +136,7 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
     """
     settings, rollout = config.serve, config.rollout
     token_of(settings.token_env)  # here too: in one line, before anything starts
-    method = config.method.make()
+    method = config.method.made
     parts = shipped_factory(partial(make_parts, config, method, str(folder), search, make_tools(rollout.tools)))
     served = Served(model, settings, feedback_file(config), config.reward.tokens, about=about(config, model))
     engines = serve.deployment(

@@ -36,7 +36,7 @@ def dated_model(folder: Path) -> Path:
 
 
 def prompt(config: Config, model: Path) -> str:
-    dialogue = make_dialogue(config, config.make_method(), str(model))
+    dialogue = make_dialogue(config, config.run_method(), str(model))
     return dialogue.text(dialogue.prompt_ids("who?"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shlex
 import sys
@@ -42,8 +43,9 @@ def asked_for(given: dict[str, str]) -> list[str]:
     return [part for key, value in given.items() for part in (f"--{key}", value)]
 
 
-# The page's search, which says what it was asked, and never gives the same text twice.
+# The page's search says what it was asked and never gives the same text twice; its method says where it is made.
 MOODY = """
+import os
 
 async def moody(query: str, k: int) -> list[dict[str, str]]:
     import random
@@ -51,6 +53,12 @@ async def moody(query: str, k: int) -> list[dict[str, str]]:
     with open({asked!r}, "a") as file:
         file.write(f"{{query}}\\n")
     return [{{**fact, "text": f"{{fact['text']}} {{random.random()}}"}} for fact in await search(query, k)]
+
+
+def told(scale: float = 1.0) -> Method:
+    with open({made!r}, "a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    return method(scale)
 """
 
 
@@ -58,8 +66,8 @@ async def moody(query: str, k: int) -> list[dict[str, str]]:
 def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_that_asks_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = tmp_path / "asked.txt"
-    (tmp_path / "mine.py").write_text(mine() + MOODY.format(asked=str(asked)), encoding="utf-8")
+    asked, made = tmp_path / "asked.txt", tmp_path / "made.txt"
+    (tmp_path / "mine.py").write_text(mine() + MOODY.format(asked=str(asked), made=str(made)), encoding="utf-8")
     recipe = pocket_with(tmp_path, example("A ledger of answers, and limits", "toml"))
     calibadv, train, *names = shlex.split(example("Your own reward, search engine, tools, dialogue and method", ""))
     assert (calibadv, train) == ("calibadv", "train")
@@ -68,6 +76,7 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
         "run.cache": str(tmp_path / "cache"),
         "model.path": str(policy_path()),
         "search.tool": "mine.py:moody",
+        "method.name": "mine.py:told",
         "method.params.scale": "0.25",
         "learner.surrogate": "mine.py:surrogate",
         "sentinel.unready": "off",  # three facts answer no question of the pocket world
@@ -81,7 +90,8 @@ def test_a_run_with_a_reward_a_search_and_a_method_of_ones_own_and_a_second_one_
     assert "learner.surrogate mine.py:surrogate: gradients 1 and -1 at advantages 1 and -1" in output
     assert "search.tool = 'mine.py:moody': " in output
     assert "search.ledger ledger.sqlite: 0 answers of this engine" in output
-    folder = tmp_path / "runs" / "method-seed3"
+    assert made.read_text().split() == [str(os.getpid())]  # once a run, here, and sent to all who need it
+    folder = tmp_path / "runs" / "told-seed3"
     first, *steps = lines(folder / "metrics.jsonl")
     assert [step["step"] for step in steps] == [1, 2]
     for step in steps:

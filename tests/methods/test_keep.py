@@ -45,7 +45,7 @@ def test_a_function_of_one_s_own_says_which() -> None:
         return sum(t.num_actions for t in given.trajectories) < 6
 
     config = load_config(None, {"method.keep": hand_in(short)})
-    assert kept_groups([EQUAL, VARIED], config.make_method()) == [VARIED]
+    assert kept_groups([EQUAL, VARIED], config.run_method()) == [VARIED]
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def long_run(folder: Path, steps: int, *, words: int = 100) -> Path:
 
 
 def _stored(config: Config, step: int, groups: tuple[Group, ...], documents: Mapping[str, Document]) -> StoredStep:
-    method = config.method.make()
+    method = config.method.made
     trained = tuple(turn_means(method.advantages(group), group) for group in groups)
     found = frozenset().union(*(group.doc_ids for group in groups))
     kept = {id_: document for id_, document in documents.items() if id_ in found}

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from calibadv.cluster.factories import outcome_of
-from calibadv.config import load_config
+from calibadv.config import Config, load_config
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.judged_answer import UnreadableVerdict
 from calibadv.rewards.outcome import JUDGE, Outcome, RewardFailed, make_outcome
@@ -111,7 +111,7 @@ async def test_the_bound_is_that_of_all_engines_together(server: JudgeServer) ->
     server.answer = unhurried(server)
     given = {"reward.outcome": "judge", "reward.judge_url": server.url, "reward.judge_model": "big"}
     config = load_config(None, given | {"rollout.engines": 2, "reward.judge_concurrency": 5})
-    engines = [outcome_of(config, config.make_method()) for _ in range(2)]  # what each engine's process makes
+    engines = [outcome_of(config, config.run_method()) for _ in range(2)]  # what each engine's process makes
     rollouts = [replace(ROLLOUT, answer=f"answer {number}") for number in range(8)]
     await asyncio.gather(*(outcome(QUESTION, rollout) for outcome in engines for rollout in rollouts))
     assert len(server.requests) == 16
@@ -123,7 +123,7 @@ async def test_the_page_s_example_asks_a_judge(server: JudgeServer) -> None:
     config = load_config(None, tomllib.loads(shown.replace("http://127.0.0.1:8000/v1", server.url)))
     assert config.reward.judge == Endpoint(server.url, "NAME", concurrency=64)
     assert (
-        await outcome_of(config, config.make_method())(QUESTION, replace(ROLLOUT, answer="Lady Lovelace"))
+        await outcome_of(config, config.run_method())(QUESTION, replace(ROLLOUT, answer="Lady Lovelace"))
     ).reward == 1
     (asked,) = server.requests
     assert asked["model"] == "NAME"
@@ -144,12 +144,16 @@ def test_the_configuration_says_where_it_is() -> None:
         load_config(None, {"reward.outcome": "juge"})
 
 
+def tried(config: Config) -> None:
+    try_user_code(config, config.run_method(), QUESTION)
+
+
 def test_it_is_tried_before_a_run(server: JudgeServer, caplog: pytest.LogCaptureFixture) -> None:
     given = {"reward.outcome": "judge", "reward.judge_url": server.url, "reward.judge_model": "big"}
     config = load_config(None, given | {"reward.judge_retries": 0})
     with caplog.at_level(logging.INFO):
-        try_user_code(config, QUESTION)
+        tried(config)
     assert "reward.outcome judge: 1 for the answer 'It is Ada Lovelace, I think.' to q" in caplog.text
     server.answer = lambda _prompt, _number: (404, "{}")
     with pytest.raises(ValueError, match=r"reward\.outcome = 'judge': the judge big at http://127\.0\.0\.1"):
-        try_user_code(config, QUESTION)
+        tried(config)

@@ -75,7 +75,7 @@ def test_what_is_no_number_a_turn_is_a_failure_and_not_a_score(wrong: Any) -> No
 def configured(function: TurnsFn, name: str, **params: Any) -> Group:
     """The group as the configured method's scorer leaves it."""
     config = load_config(None, {"reward.turns": hand_in(function), "method.name": name, "method.params": params})
-    method = config.make_method()
+    method = config.run_method()
     assert method.score_turns is not None
     assert method.gold is None
     return with_turn_rewards(told(), asyncio.run(method.score_turns()(told(), DOCUMENTS)).rewards)

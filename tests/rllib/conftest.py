@@ -35,5 +35,5 @@ def settings(*overrides: str) -> Config:
 
 def algorithm_config(model_folder: Path, config: Config, method: Method | None = None) -> CalibAdvConfig:
     """`method` in place of the configured one."""
-    method = method or config.make_method()
+    method = method or config.run_method()
     return CalibAdvConfig().of_learners(config, method, str(model_folder))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from calibadv.config import ConfigError, load_config
+from calibadv.config import Config, ConfigError, load_config
 from calibadv.data.corpus import passage_id
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.client import RetryPolicy
@@ -71,14 +71,18 @@ async def test_what_fails_is_a_failed_search_and_a_server_that_ended_is_started_
     assert (tmp_path / "ended").exists()
 
 
+def tried(config: Config) -> None:
+    try_user_code(config, config.run_method(), QUESTION)
+
+
 def test_it_is_tried_before_a_run(caplog: pytest.LogCaptureFixture) -> None:
     config = load_config(None, {"search": {"mcp": {"command": COMMAND, "tool": "as_json"}}})
     with caplog.at_level(logging.INFO):
-        try_user_code(config, QUESTION)
+        tried(config)
     assert f"search.mcp = '{COMMAND[0]} {COMMAND[1]}': 0 documents for 'who?'" in caplog.text
     broken = load_config(None, {"search": {"mcp": {"command": ["/no/such/command"]}}})
     with pytest.raises(ValueError, match=r"search\.mcp = '/no/such/command': "):
-        try_user_code(broken, QUESTION)
+        tried(broken)
 
 
 def test_server_tool_and_mapping_are_part_of_the_engine() -> None:

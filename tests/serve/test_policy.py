@@ -34,7 +34,7 @@ async def test_served_greedy_answers_are_those_of_the_evaluation_token_by_token(
     async def search(query: str) -> tuple[Document, ...]:
         return pipeline.search_batch([query])[0]
 
-    method, folder = config.method.make(), str(policy_path())
+    method, folder = config.method.made, str(policy_path())
     made = make_parts(config, method, folder, lambda: search, ())
     roller, policy = make_roller(config, method, folder, search), Policy(lambda: made)
     heard = False

@@ -65,7 +65,7 @@ def test_table_one_has_the_eight_methods_as_the_paper_ran_them(name: str) -> Non
 
 
 def test_table_two_adds_a_part_at_a_time() -> None:
-    methods = [run.config.make_method() for run in plan("paper-table2").runs]
+    methods = [run.config.run_method() for run in plan("paper-table2").runs]
     assert [method.prefill for method in methods] == ["", "<think>", "<think>", "<think>"]
     params = [run.config.method.params for run in plan("paper-table2").runs]
     assert params == [{}, {"soft_pen": "none", "adv_reb": False}, {"adv_reb": False}, {}]

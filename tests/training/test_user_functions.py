@@ -39,6 +39,10 @@ def broken(tokens):
 """
 
 
+def tried(config: Config) -> None:
+    try_user_code(config, config.run_method(), QUESTION)
+
+
 @pytest.fixture
 def surrogates(tmp_path: Path) -> Path:
     file = tmp_path / "surrogates.py"
@@ -51,9 +55,9 @@ def test_a_surrogate_is_tried_and_says_what_gradient_it_gives(
 ) -> None:
     config = load_config(None, {"learner.surrogate": f"{surrogates}:right"})
     with caplog.at_level(logging.INFO):
-        try_user_code(config, QUESTION)
+        tried(config)
     assert f"learner.surrogate {surrogates}:right: gradients 1 and -1 at advantages 1 and -1" in caplog.text
-    assert config.make_method().surrogate is not None
+    assert config.run_method().surrogate is not None
     assert set(code_digests(config)) == {"learner.surrogate"}
 
 
@@ -78,13 +82,13 @@ def test_a_method_s_own_reward_is_what_its_rollouts_get(tmp_path: Path, caplog: 
     given = {"method.name": f"{file}:method"}
     config = load_config(None, given)
     with caplog.at_level(logging.INFO):
-        try_user_code(config, QUESTION)
+        tried(config)
     # Of a right answer after one search: 1 less a quarter a turn.
     assert f"method.name {file}:method: 0.5 for a right answer to {QUESTION.id}, answer 1, turns -0.5" in caplog.text
-    scored = asyncio.run(outcome_of(config, config.make_method())(QUESTION, right_answer(QUESTION)))
+    scored = asyncio.run(outcome_of(config, config.run_method())(QUESTION, right_answer(QUESTION)))
     assert (scored.reward, scored.reward_parts) == (0.5, {"answer": 1.0, "turns": -0.5})
     with pytest.raises(ValueError, match=r"method\.name = .*: no reward for a rollout .*AttributeError"):
-        try_user_code(load_config(None, given | {"method.params": {"broke": True}}), QUESTION)
+        tried(load_config(None, given | {"method.params": {"broke": True}}))
     with pytest.raises(ValueError, match=r"reward.outcome = 'em', and method .* has a reward of its own"):
         load_config(None, given | {"reward.outcome": "em"})
 
@@ -93,10 +97,10 @@ def test_a_choice_of_groups_is_tried(tmp_path: Path, caplog: pytest.LogCaptureFi
     file = tmp_path / "keeps.py"
     file.write_text("def short(group):\n    return False\n\ndef broken(group):\n    return group.size > 1\n")
     with caplog.at_level(logging.INFO):
-        try_user_code(load_config(None, {"method.keep": f"{file}:short"}), QUESTION)
+        tried(load_config(None, {"method.keep": f"{file}:short"}))
     assert f"method.keep {file}:short: a group of one right answer to {QUESTION.id} is left out" in caplog.text
     with pytest.raises(ValueError, match=r"method\.keep = .*broken': AttributeError"):
-        try_user_code(load_config(None, {"method.keep": f"{file}:broken"}), QUESTION)
+        tried(load_config(None, {"method.keep": f"{file}:broken"}))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_a_choice_of_groups_is_tried(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_what_is_no_surrogate_is_refused(name: str, said: str, surrogates: Path) -> None:
     config = load_config(None, {"learner.surrogate": f"{surrogates}:{name}"})
     with pytest.raises(ValueError, match=f"learner.surrogate = .*{name}': .*{said}"):
-        try_user_code(config, QUESTION)
+        tried(config)
 
 
 # ---- a search engine elsewhere -----------------------------------------------------------------------------------
@@ -152,7 +156,7 @@ def test_an_engine_is_asked_once_and_what_it_found_is_said(
 ) -> None:
     url, state = engine
     with caplog.at_level(logging.INFO):
-        try_user_code(of(url), QUESTION)
+        tried(of(url))
     assert f"search.url = {url!r}: 1 documents for {QUESTION.text!r}: 'T'" in caplog.text
     assert state["asked"] == 1
 
@@ -164,7 +168,7 @@ def test_an_engine_that_will_never_answer_so_is_refused(
     url, state = engine
     state |= {"status": status, "body": body}
     with pytest.raises(ValueError, match=r"search\.url = "):
-        try_user_code(of(url), QUESTION)
+        tried(of(url))
     assert state["asked"] == 1
 
 
@@ -173,7 +177,7 @@ def test_an_engine_that_is_down_is_a_warning(
 ) -> None:
     url, state = engine
     state["status"] = 503
-    try_user_code(of(url), QUESTION)
+    tried(of(url))
     assert "answered 503" in caplog.text
     assert "the run will ask again" in caplog.text
 
@@ -181,7 +185,7 @@ def test_an_engine_that_is_down_is_a_warning(
 def test_a_begun_ledger_and_a_replay_ask_nothing(engine: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
     url, state = engine
     ledger = str(tmp_path / "ledger.sqlite")
-    try_user_code(of(url, **{"search.ledger": ledger, "search.ledger_mode": "replay"}), QUESTION)
+    tried(of(url, **{"search.ledger": ledger, "search.ledger_mode": "replay"}))
     Path(ledger).touch()
-    try_user_code(of(url, **{"search.ledger": ledger}), QUESTION)
+    tried(of(url, **{"search.ledger": ledger}))
     assert state["asked"] == 0
