@@ -10,7 +10,7 @@ from pathlib import Path
 
 from calibadv.files import once_at_a_time, whole_folder
 from calibadv.search.faiss_index import add_rows, build_parameters, opened, search_in, trained_index
-from calibadv.search.index import Nearest, in_pieces
+from calibadv.search.index import Nearest, in_pieces, loaded_faiss
 from calibadv.search.manifest import (
     MANIFEST,
     IndexManifest,
@@ -66,10 +66,7 @@ def _build(
     rows_a_piece: int,
     threads: int | None,
 ) -> tuple[int, ...]:
-    import faiss
-
-    if threads is not None:
-        faiss.omp_set_num_threads(threads)
+    faiss = loaded_faiss(threads)
     # Trained once: pieces whose codes came from different centroids would give scores that do not compare.
     empty = trained_index(kind, vectors_ND, parameters)
     rows = []
@@ -103,14 +100,11 @@ def from_file(path: Path, wanted: Origin, config: SearchConfig) -> Nearest:
     vectors can be checked, which a warning says. Raises `ValueError` when they differ, or when the file measures
     distances: an inner-product index is expected.
     """
-    import faiss
-
     if not path.is_file():
         raise ValueError(
             f"faiss_index = {path} is not there; give a ready index, or leave it empty to embed the corpus"
         )
-    if config.threads is not None:
-        faiss.omp_set_num_threads(config.threads)
+    faiss = loaded_faiss(config.threads)
     described = path.with_name(f"{path.name}.{MANIFEST}")
     if described.is_file():
         check_origin(read_manifest(described).origin, wanted, path)
@@ -129,10 +123,7 @@ def from_file(path: Path, wanted: Origin, config: SearchConfig) -> Nearest:
 
 def open_pieces(folder: Path, manifest: IndexManifest, pieces: Sequence[int], config: SearchConfig) -> Nearest:
     """Search in some pieces of an index; rows are the whole corpus's. `ValueError` for a file of another length."""
-    import faiss
-
-    if config.threads is not None:
-        faiss.omp_set_num_threads(config.threads)
+    loaded_faiss(config.threads)
     parts = []
     for piece in pieces:
         path = piece_path(folder, piece)

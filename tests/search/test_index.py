@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.search.index import best_first, in_pieces, merge_top_k
+from calibadv.search.index import BLAS_FROM, best_first, flat, in_pieces, loaded_faiss, merge_top_k
 from calibadv.types import FloatArray, IntArray
 
 
@@ -72,3 +72,17 @@ def test_float_noise_is_a_tie() -> None:
 def test_best_first_equals_a_full_stable_sort(scores: list[int], k: int) -> None:
     expected = sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
     assert best_first(np.array(scores, dtype=np.float32), k).tolist() == expected
+
+
+def test_many_queries_at_once_find_what_each_finds_alone() -> None:
+    """From `BLAS_FROM` queries on FAISS multiplies matrices, where its wheel would go vector by vector."""
+    draw = np.random.default_rng(0)
+    vectors_ND, queries_BD = (draw.standard_normal((n, 16), dtype=np.float32) for n in (500, 2 * BLAS_FROM))
+    nearest = flat(vectors_ND, threads=1)
+    assert loaded_faiss(None).cvar.distance_compute_blas_threshold == BLAS_FROM
+    scores_BK, rows_BK = nearest(queries_BD, 3)
+    for query_D, scores_K, rows_K in zip(queries_BD, scores_BK, rows_BK, strict=True):
+        (alone_K,), (alone_rows_K,) = nearest(query_D[None], 3)
+        np.testing.assert_allclose(scores_K, alone_K, atol=1e-5)
+        np.testing.assert_array_equal(rows_K, alone_rows_K)
+        np.testing.assert_array_equal(rows_K, np.argsort(-(vectors_ND @ query_D))[:3])
