@@ -24,7 +24,7 @@ from workflows.command import run_command
 
 log = logging.getLogger("benchmarks")
 
-BENCHMARKS = ("startup", "credit", "dealing", "packing", "rollouts", "lockstep", "retrieval_http", "trl")
+BENCHMARKS = ("startup", "credit", "dealing", "packing", "rollouts", "lockstep", "retrieval_http", "trl", "whole_run")
 
 
 def main(

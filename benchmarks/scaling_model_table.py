@@ -39,6 +39,7 @@ def recipe_step(config: Config, gpu: Gpu) -> StepTime:
         config.rollout.engines,
         learner.learners,
         zero=3 if learner.zero else 0,
+        staleness=config.rollout.max_staleness,
         retrievers=config.search.replicas,
     )
     return StepModel(model_shape(config.model.path), gpu).step(layout)

@@ -53,7 +53,8 @@ def test_hyper_parameters_are_the_papers(name: str) -> None:
     assert (config.data.questions_per_step, config.rollout.samples) == (512, 5)
     assert (config.learner.minibatch_rollouts, config.updates_per_step) == (256, 10)
     rollout, learner, search = config.rollout, config.learner, config.search
-    assert (rollout.temperature, rollout.max_turns, rollout.max_staleness) == (1.0, 4, 0)
+    assert (rollout.temperature, rollout.max_turns) == (1.0, 4)
+    assert rollout.max_staleness == 1  # not the paper's: it halves a step where engines and learners have GPUs apart
     assert (rollout.max_prompt_tokens, rollout.max_turn_tokens) == (2048, 1024)
     assert (rollout.max_observation_tokens, rollout.max_tokens) == (2048, 16_384)
     assert (learner.lr, learner.lr_final, learner.betas) == (5e-7, 0.0, (0.9, 0.999))
@@ -135,7 +136,7 @@ def test_the_pocket_world_learns_the_same_on_a_gpu() -> None:
 
 
 def test_more_gpus_are_told_in_nodes() -> None:
-    assert "15 of 2 nodes of 8" in printed(recipe("qwen2.5-3b", "--rollout.engines=12"))
+    assert "15 of 2 nodes of 8" in printed(recipe("qwen2.5-3b", "--rollout.engines=9"))
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-3b", "llama-3.2-3b-instruct"])
@@ -149,13 +150,13 @@ def test_models_of_3b_fit_both_cards(name: str) -> None:
 def test_the_7b_model_fits_because_learners_share_it() -> None:
     text = printed(recipe("qwen2.5-7b"))
     assert "does not fit" not in text
-    # A quarter of 20 x 7,615,616,512 bytes, and 24.1e9 that are not shared (tests/memory).
-    for words in ("57.9", "fits: 14.3 GiB left", "fits: 28.8 GiB left", "fits: 49 full rollouts"):
+    # A fifth of 20 x 7,615,616,512 bytes, and 24.1e9 that are not shared (tests/memory).
+    for words in ("50.8", "fits: 21.4 GiB left", "fits: 35.9 GiB left", "fits: 49 full rollouts"):
         assert words in text, words
     alone = printed(recipe("qwen2.5-7b", "--learner.zero=0"))
     for words in ("144.4", "72.1 GiB short", "57.7 GiB short"):  # 155,046,874,112 bytes a learner
         assert words in alone, words
-    assert "To fit 80 GB and 96 GB, learner: set learner.zero = 3 and learner.learners = 4." in squeezed(alone)
+    assert "To fit 80 GB and 96 GB, learner: set learner.zero = 3 and learner.learners = 5." in squeezed(alone)
 
 
 def test_the_search_gpu_holds_the_flat_index_of_wikipedia() -> None:

@@ -56,12 +56,14 @@ def test_ray_would_refuse_a_misspelt_key(path: Path) -> None:
 
 
 @CLOUDS
-@pytest.mark.parametrize(("recipe", "spot"), [("qwen2.5-7b", 1), ("qwen2.5-3b", 2), ("llama-3.2-3b-instruct", 2)])
+@pytest.mark.parametrize("recipe", ["qwen2.5-7b", "qwen2.5-3b", "llama-3.2-3b-instruct"])
+@pytest.mark.parametrize(("engines", "spot"), [(2, 1), (5, 2)])
 def test_a_recipe_gets_spot_nodes_for_engines_and_one_on_demand_for_the_rest(
-    path: Path, recipe: str, spot: int
+    path: Path, recipe: str, engines: int, spot: int
 ) -> None:
     config = load_config(ROOT / "workflows" / "recipes" / f"{recipe}.toml")
-    engines, learners, retrievers = config.rollout.engines, config.learner.learners, config.search.replicas
+    assert config.rollout.engines == 2
+    learners, retrievers = config.learner.learners, config.search.replicas
     assert config.search.num_gpus == RETRIEVER["GPU"]
     nodes, left_over = nodes_for(path, [ENGINE] * engines + [LEARNER] * learners + [RETRIEVER] * retrievers)
     assert left_over == 0

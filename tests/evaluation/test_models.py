@@ -43,7 +43,7 @@ def test_with_a_recipe_method_and_dialogue_are_still_the_runs(run: Path) -> None
     recipe = load_config(RECIPES / "qwen2.5-7b.toml")
     assert model.config.method.name == "grpo"
     assert (model.config.rollout.max_turns, model.config.rollout.template) == (2, "Question: {question}\n")
-    assert model.config.rollout.engines == recipe.rollout.engines == 3
+    assert model.config.rollout.engines == recipe.rollout.engines == 2
     assert (model.config.search, model.config.cluster) == (recipe.search, recipe.cluster)
 
 
