@@ -19,7 +19,7 @@ from calibadv.evaluation.figures import Doubles, bootstrap_means, percentile_int
 from calibadv.lab.run import DONE, read_metrics
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Planned, Study
-from calibadv.lab.survival import EVENTS, log_rank
+from calibadv.lab.survival import EVENTS, at_best, log_rank
 
 RUN = ["cell", "seed"]
 LAST = 20  # steps that a run's end is the mean of
@@ -168,8 +168,8 @@ def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, 
 def against(figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """A row a cell but the baseline: paired differences from it with 95 % intervals, and log-rank tests of events.
 
-    Differences are over the seeds that both have, tests, which pair nothing, over all runs of both. A cell that shares
-    no seed with the baseline has no row.
+    Differences are over the seeds that both have, tests, which pair nothing, over all runs of both; "at best" is the p
+    that a cell of fewer runs could still reach. A cell that shares no seed with the baseline has no row.
     """
     shared = figures[figures["cell"] == baseline]["seed"]
     rows: dict[str, dict[str, float | int | str]] = {}
@@ -185,6 +185,7 @@ def against(figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
                 row[measure] = f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
         for event, name in EVENTS.items():
             row[f"p of {name}"] = log_rank(figures, cell, baseline, event)
+            row[f"at best, {name}"] = at_best(figures, cell, baseline, event)
         rows[cell] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
 

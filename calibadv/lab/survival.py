@@ -33,3 +33,17 @@ def log_rank(figures: pd.DataFrame, cell: str, baseline: str, event: str) -> flo
     if not (ours[event].notna().any() or theirs[event].notna().any()):
         return float("nan")
     return float(stats.logrank(times(ours, event), times(theirs, event)).pvalue)
+
+
+def at_best(figures: pd.DataFrame, cell: str, baseline: str, event: str) -> float:
+    """The p that the cell could still reach: as many runs as the baseline's, and each one more without the event.
+
+    Above the level that was registered the question is settled, whatever further runs would say. The plain p where no
+    run is left; nan where the baseline has no event: nothing to last longer than.
+    """
+    theirs = figures[figures["cell"] == baseline]
+    if not theirs[event].notna().any():
+        return float("nan")
+    left = len(theirs) - (figures["cell"] == cell).sum()
+    lasting = pd.DataFrame({"cell": cell, "steps": theirs["steps"].max(), event: float("nan")}, index=range(left))
+    return log_rank(pd.concat([figures, lasting]) if left > 0 else figures, cell, baseline, event)

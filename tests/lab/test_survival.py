@@ -12,7 +12,7 @@ import pytest
 from calibadv.lab.figures import draw_survival
 from calibadv.lab.results import COMPARED, against
 from calibadv.lab.study import load_study
-from calibadv.lab.survival import log_rank, survival
+from calibadv.lab.survival import at_best, log_rank, survival
 
 NEVER = float("nan")
 
@@ -47,6 +47,17 @@ def test_the_log_rank_test_by_hand() -> None:
     z = (2 - 1 / 2 - 1 / 3) / math.sqrt(1 / 4 + 2 / 9)
     assert log_rank(runs, "b", "a", "collapsed_at") == pytest.approx(math.erfc(z / math.sqrt(2)))
     assert np.isnan(log_rank(runs, "b", "a", "garbled_at"))
+
+
+def test_at_best_the_runs_that_are_left_last_as_long_as_the_baseline_s_longest() -> None:
+    baseline, begun = [(9, 1.0), (9, 2.0), (9, 3.0)], [(9, 2.0)]
+    runs = figures(base=baseline, a=begun)
+    lasting = figures(base=baseline, a=[*begun, (9, NEVER), (9, NEVER)])
+    expected = log_rank(lasting, "a", "base", "collapsed_at")
+    assert at_best(runs, "a", "base", "collapsed_at") == pytest.approx(expected)
+    assert expected < log_rank(runs, "a", "base", "collapsed_at")
+    assert at_best(lasting, "a", "base", "collapsed_at") == pytest.approx(expected)  # none is left
+    assert np.isnan(at_best(runs, "a", "base", "garbled_at"))  # the baseline never garbles: nobody lasts longer
 
 
 def test_a_cell_is_held_against_the_baseline_s_seeds_alone() -> None:
