@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import ray
+import sqlalchemy
 
 from calibadv.cluster.ending import end_ray
 from calibadv.cluster.local_ray import init_local_ray
@@ -28,6 +30,17 @@ os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # as a ru
 
 # Modules and collected tests are no garbage: looking through them for it is a third of the time that collecting takes.
 gc.disable()
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def _no_waiting_for_the_disk(connection: object, _record: object) -> None:
+    """A new MLflow database has a hundred changes, for each of which SQLite waits: 5 of its 6 seconds.
+
+    What it waits for outlives a machine without power; what is committed outlives a killed process anyway.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
 
 # An example that takes longer than Hypothesis' own 0.2 s fails nothing: the machine was busy.
 hypothesis.settings.register_profile("any-speed", hypothesis.settings(), deadline=None)

@@ -23,7 +23,7 @@ from workflows.session import open_search, started
 
 pytestmark = pytest.mark.integration
 
-STEPS, UPDATES = 4, 2
+STEPS, UPDATES = 2, 2
 PARAMS = {"mt_grpo": {"method.params.form": "tree"}}  # the form that needs a plan of its own
 SMALL = {
     "run.steps": STEPS,
@@ -75,9 +75,10 @@ def steps_of(run: Path) -> list[Row]:
 
 # Of those that assign credit and do nothing else one is enough here: the laboratory trains each (tests/lab).
 CREDIT_ALONE = {"first_exposure", "gigpo", "w_reinforce"}
+ELSEWHERE = {"calibadv"}  # test_training.py
 
 
-@pytest.mark.parametrize("name", sorted(METHODS.keys() - CREDIT_ALONE))
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - CREDIT_ALONE - ELSEWHERE))
 def test_a_method_trains(run_of: RunOf, name: str) -> None:
     rows = steps_of(run_of(name))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
@@ -100,7 +101,7 @@ def test_critics_are_trained_on_what_their_method_rewards(run_of: RunOf, name: s
     # Whitened over the step: as much blame as praise, where there is any.
     ratios = [row["advantage/neg_pos_ratio"] for row in rows if "advantage/neg_pos_ratio" in row]
     assert ratios == pytest.approx([1.0] * len(ratios), abs=1e-3)
-    assert len(ratios) > STEPS // 2
+    assert len(ratios) >= STEPS // 2
 
 
 @pytest.mark.parametrize("name", ["tree_grpo", "mt_grpo"])

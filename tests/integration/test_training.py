@@ -36,21 +36,26 @@ def finished(local_ray: None, place: Place) -> Path:  # noqa: ARG001
     return place.trained("first", one_run.PARTS, **WATCHED)
 
 
-# `train.py` with a learner that is killed, once in all, in the middle of the fifth step: in its second mini-batch.
+# `train.py` with a learner that is killed in the middle of the fifth step: in its second mini-batch. In its second life
+# it waits there, until it is told to go on.
 DIES = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 import calibadv.rllib.config
 from calibadv.rllib.learner import PolicyLearner
 from workflows.train import cli
 
-KILLED = Path(sys.argv.pop(1))
+FOLDER = Path(sys.argv.pop(1))
 
 class Dies(PolicyLearner):
     def _update_minibatch(self, *arguments, **options):
-        if self._updates_done == 9 and not KILLED.exists():
-            KILLED.touch()
+        if self._updates_done == 9 and not (FOLDER / "killed").exists():
+            (FOLDER / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._updates_done == 9 and not (FOLDER / "again").exists():
+            (FOLDER / "again").touch()
+            while not (FOLDER / "go").exists():
+                time.sleep(0.1)
         super()._update_minibatch(*arguments, **options)
 
 calibadv.rllib.config.PolicyLearner = Dies
@@ -82,6 +87,8 @@ def test_metrics_have_a_line_for_the_start_and_one_a_step(finished: Path) -> Non
         assert (line["learner/kept_share"] == 1) or line["rollout/spare_groups"] >= 2
         # Engine and learner hold the same weights at every step: a publication that was lost would show here.
         assert line["sync/logprob_diff_max"] < 1e-4
+        assert all(math.isfinite(value) for value in line.values())
+    assert any(line["learner/grad_norm"] > 0 for line in steps)
     assert sum(line["rollout/spare_groups"] for line in steps) > 0
     assert all((line["rollout/spare_tokens"] > 0) == (line["rollout/spare_groups"] > 0) for line in steps)
     cosine = [3e-5 + 27e-5 * (1 + math.cos(math.pi * x / 12)) / 2 for x in (1, 3, 5, 7, 9, 11)]  # middles of steps
@@ -202,36 +209,36 @@ def test_a_second_run_into_the_same_folder_is_refused_and_changes_nothing(
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
 
 
-def test_a_run_whose_learner_is_killed_in_an_update_is_the_run_that_was_never_hurt(
-    place: Place, finished: Path, tmp_path: Path
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_whose_learner_is_killed_and_that_is_stopped_by_ctrl_c_is_in_the_end_the_run_that_was_never_hurt(
+    place: Place, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = tmp_path / "dies.py"
+    """SIGTERM and SIGKILL: test_resume.py."""
+    script, folder = tmp_path / "dies.py", place.runs / "hurt"
     script.write_text(DIES, encoding="utf-8")
     arguments = place.arguments("hurt", **WATCHED, learner__learners="1")
-    code, output = ended(start(script, str(tmp_path / "killed"), *arguments, cwd=place.runs.parent, ray=place.ray))
-    assert code == 0, output
-    assert "learner 0 was lost" in output
-    assert "the run starts again by itself, restart 1 of 3" in output
-    assert "made again: step 4 and what of a step was under way, from the checkpoint of step 3" in output
-    (restart,) = lines(place.runs / "hurt" / "restarts.jsonl")
-    assert "learner 0 was lost" in restart["why"]
-    summary = place.runs / "hurt" / "summary.json"
-    values = json.loads(summary.read_text())
-    assert values["restarts"] == 1
-    summary.write_text(json.dumps(values | {"restarts": 0}))
-    assert_same_run(place.runs / "hurt", finished)
-
-
-def test_ctrl_c_saves_what_was_learned_and_leaves_no_process(place: Place) -> None:
-    """So does SIGTERM: test_resume.py."""
-    process = place.start("stopped", run__steps="500", data__test_questions="2")
+    process = start(script, str(tmp_path), *arguments, cwd=place.runs.parent, ray=place.ray)
     with killed_on_error(process):
-        wait_for(lambda: len(lines(place.runs / "stopped" / "metrics.jsonl")) > 2, process, "a second step")
+        wait_for((tmp_path / "again").exists, process, "the same update in the second life")
         started = psutil.Process(process.pid).children(recursive=True)
         assert any("raylet" in child.name() for child in started)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        (tmp_path / "go").touch()
         code, output = ended(process)
     assert code == 130, output
     _, alive = psutil.wait_procs(started, timeout=120)
     assert not [child.cmdline() for child in alive]
-    assert_saved(place, "stopped", output)
+    assert_saved(place, "hurt", output)
+    assert "learner 0 was lost" in output
+    assert "the run starts again by itself, restart 1 of 3" in output
+    assert "made again: step 4 and what of a step was under way, from the checkpoint of step 3" in output
+    (restart,) = lines(folder / "restarts.jsonl")
+    assert "learner 0 was lost" in restart["why"]
+
+    code, output = place.answer("hurt", capsys, "--resume", **WATCHED)
+    assert code == 0, output
+    summary = folder / "summary.json"
+    values = json.loads(summary.read_text())
+    assert values["restarts"] == 1
+    summary.write_text(json.dumps(values | {"restarts": 0}))
+    assert_same_run(folder, finished)
