@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ray import serve
+from ray.serve import Application
 
 from calibadv.cluster.ending import end_ray
 from calibadv.cluster.local_ray import init_local_ray
@@ -42,11 +43,7 @@ def start_search(
         check_port_free(config.http_host, config.http_port, "http_port", "; training needs none")
         if not is_loopback(config.http_host) and not config.token_env:
             logger.warning("search: %s is open to the network without a token: set token_env", config.http_host)
-    serve.start(proxy_location="Disabled")  # the replicas listen themselves
-    try:
-        serve.run(target, name=name, route_prefix=None)
-    except RuntimeError as error:
-        raise RuntimeError(f"the search app {name!r} did not start: {why_not_started(name)}") from error
+    run_app(target, name)
     where = f"http://{config.http_host}:{config.http_port}/retrieve" if config.http_port is not None else "handles"
     logger.info("search: app %r answers by %s", name, where)
 
@@ -59,11 +56,21 @@ def stop_search(name: str = "search") -> None:
         serve.shutdown()
 
 
-def why_not_started(name: str) -> str:
-    """What Serve knows of a failed deployment; its own error says only that there was one. Removes the app."""
-    app = serve.status().applications.get(name)
-    serve.delete(name)
-    return " ".join(deployment.message for deployment in app.deployments.values()) if app else "no status is known"
+def run_app(target: Application, name: str) -> None:
+    """Deploys an application on the running Ray cluster and waits until every replica answers.
+
+    Without Serve's proxy: whatever speaks HTTP listens itself. RuntimeError, with a replica's own error, where one
+    cannot start; the app is removed then.
+    """
+    serve.start(proxy_location="Disabled")
+    try:
+        serve.run(target, name=name, route_prefix=None)
+    except RuntimeError as error:
+        # Serve's own error says only that there was one.
+        app = serve.status().applications.get(name)
+        serve.delete(name)
+        why = " ".join(one.message for one in app.deployments.values()) if app else "no status is known"
+        raise RuntimeError(f"the app {name!r} did not start: {why}") from error
 
 
 def check_port_free(host: str, port: int, setting: str, instead: str = "") -> None:

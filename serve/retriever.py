@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 4 * 2**20
 PROOF_AGE_S = 10.0  # an answer this recent proves that the next one will come; after it readiness asks for one
 PROBE_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 120.0  # of one call by HTTP: a caller that sends a byte a minute holds no place for ever
 STUCK_AFTER_S = 300.0  # a batch may be slow (a cross-encoder on a CPU), and its replica is then alive
 
 Ranked = tuple[Document, ...]
@@ -86,7 +87,7 @@ class SearchService:
         self._pipeline = self._worker.submit(ready).result()
         if config.http_port is not None:
             most = config.max_ongoing_requests + config.max_queued_requests
-            self.stop_listening = listen(Bounded(self._http, most), config.http_host, config.http_port)
+            listen(Bounded(self._http, most, CALL_TIMEOUT_S), config.http_host, config.http_port)
 
     async def search(self, query: str) -> Ranked:
         """Documents for one query with the settings' top-k. A query over the length limit is cut, not refused."""

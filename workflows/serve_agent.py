@@ -65,8 +65,7 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
         from calibadv.cluster.ending import end_ray
         from calibadv.training.inputs import corpus_file
         from serve.agent.application import APP, agent_application
-        from serve.agent.start import open_http, start_agent
-        from serve.app import stop_search
+        from serve.app import check_port_free, run_app, stop_search
         from serve.search_client import search_factory
         from workflows.session import init_ray, open_search, serving_cpus
     config = model.config
@@ -77,7 +76,7 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
         if not joined:
             init_ray(config, serving_cpus(config))
             stack.callback(end_ray)
-        open_http(config.serve)
+        check_port_free(config.serve.host, config.serve.port, "--serve.port")
         if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stack.callback(stop_search, SEARCH_APP)
         if joined or config.cluster.address != "local" or config.serve.trace_share:  # it still writes traces at its end
@@ -85,7 +84,7 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
         log.info("the search app over %s", corpus)
         asking = open_search(config, corpus, SEARCH_APP)
         log.info("the engine of %s", model.folder)
-        start_agent(application)
+        run_app(application, APP)
         host = f"[{config.serve.host}]" if ":" in config.serve.host else config.serve.host
         yield f"http://{host}:{config.serve.port}/"
         del asking

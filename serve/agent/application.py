@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import (
     LocalRayletDiedError,
@@ -37,6 +36,7 @@ from serve.agent.metrics import ray_metrics
 from serve.agent.news import Accepted, Asked, Busy, Interrupted, News
 from serve.agent.policy import PROOF_AGE_S, Policy, make_parts
 from serve.agent.traces import Traces
+from serve.listening import Bounded, listen
 
 APP = "agent"
 # Seconds before each attempt at a question whose engine is lost before it has said anything. Serve replaces an engine
@@ -53,7 +53,9 @@ LOST = (
     ObjectLostError,
     DeploymentUnavailableError,
 )
-BESIDE = 64  # requests of the page, of health checks and of those who are sent away, beside questions
+HEAD = "node:__internal_head__"  # what Ray calls the head node among its resources
+CALLS = 4096  # at a time: questions, of which `max_concurrent` have a place, and whatever is answered at once
+DRAIN_S = 30.0  # beyond an answer's time
 
 
 class Engines:
@@ -113,20 +115,21 @@ class Engines:
             self._searched_s = self._clock()
 
 
-@serve.ingress()
 class Front:
-    """The one process that speaks HTTP."""
+    """The one process that speaks HTTP, at the settings' address of its node."""
 
     def __init__(self, served: Served, engines: DeploymentHandle, store: ServedStore) -> None:
-        self._served = replace(served, token=token_of(served.settings.token_env))
-        self._engines, self._store = engines, store
+        settings = served.settings
+        served = replace(served, token=token_of(settings.token_env))
+        traces = Traces(store, settings.trace_share, text=settings.trace_text) if settings.trace_share else None
+        app = make_app(served, Engines(engines), traces=traces, metrics=ray_metrics)
+        calls = Bounded(app, CALLS, settings.timeout_s + DRAIN_S)
+        self._stop: Callable[[], Awaitable[None]] | None = listen(calls, settings.host, settings.port, lifespan=True)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Serve asks for it when this replica starts."""
-        settings = self._served.settings
-        share = settings.trace_share
-        traces = Traces(self._store, share, text=settings.trace_text) if share else None
-        return make_app(self._served, Engines(self._engines), traces=traces, metrics=ray_metrics)
+    def __del__(self) -> Coroutine[Any, Any, None] | None:
+        """Serve awaits it when the replica ends; once more Python calls it, who must find nothing to await."""
+        stop, self._stop = getattr(self, "_stop", None), None
+        return stop() if stop is not None else None
 
 
 def agent_application(config: Config, model: str, folder: Path, search: Callable[[], SearchFn]) -> Application:
@@ -159,10 +162,8 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
         Front,
         name="front",
         num_replicas=1,
-        ray_actor_options={
-            "num_cpus": 0
-        },  # no runtime_env with the token, which Ray would log: its processes have ours
-        max_ongoing_requests=settings.max_concurrent + BESIDE,
+        # On the head, whose address is known. No runtime_env with the token, which Ray would log: our processes have it.
+        ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}},
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=10,
     )

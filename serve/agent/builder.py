@@ -25,7 +25,7 @@ class AgentArgs(BaseModel):
     recipe: Path | None = None
     """Needed for a model that none of our runs made."""
     overrides: dict[str, Any] = {}
-    """Configuration keys by their dotted names, e.g. serve.max_concurrent. Host and port are Serve's `http_options`."""
+    """Configuration keys by their dotted names, e.g. serve.port."""
     search_app: str = "search"
     """The name of the search application."""
 

@@ -41,7 +41,14 @@ def test_the_search_command_listens_on_loopback() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "serve").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_file_of_serve_listens_on_loopback(path: Path) -> None:
-    assert yaml.safe_load(path.read_text("utf-8"))["http_options"]["host"] == LOOPBACK
+    """By Serve's proxy, or without one by the settings' own address."""
+    given = yaml.safe_load(path.read_text("utf-8"))
+    assert given.get("http_options", {}).get("host") == (None if given["proxy_location"] == "Disabled" else LOOPBACK)
+    assert "host" not in str([application["args"] for application in given["applications"]])
+
+
+def test_the_agent_listens_on_loopback() -> None:
+    assert load_config(None).serve.host == LOOPBACK
 
 
 def test_a_local_ray_is_told_that_its_node_is_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from calibadv.cluster.local_ray import free_ports
@@ -33,7 +37,7 @@ def client(app: Bounded) -> httpx.AsyncClient:
 
 async def test_one_call_too_many_is_503_and_the_others_are_answered() -> None:
     slow = Slow()
-    async with client(Bounded(slow, 2)) as asking:
+    async with client(Bounded(slow, 2, 60.0)) as asking:
         waiting = [asyncio.ensure_future(asking.get("/")) for _ in range(2)]
         for _ in waiting:
             await slow.asked.acquire()
@@ -72,7 +76,51 @@ async def test_a_caller_that_is_gone_is_no_failure() -> None:
     async def never(_: object) -> None:
         raise AssertionError("nobody is there to be answered")
 
-    await Bounded(reads, 1)({"type": "http", "method": "POST", "path": "/", "headers": []}, gone, never)
+    await Bounded(reads, 1, 60.0)({"type": "http", "method": "POST", "path": "/", "headers": []}, gone, never)
+
+
+async def test_a_call_whose_caller_goes_is_cancelled_and_gives_up_its_place() -> None:
+    slow, ended = Slow(), asyncio.Event()
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await Request(scope, receive).body()
+            await slow(scope, receive, send)
+        finally:
+            ended.set()
+
+    (port,) = free_ports(1)
+    stop = listen(Bounded(watched, 1, 60.0), "127.0.0.1", port)
+    async with httpx.AsyncClient(trust_env=False) as asking:
+        asked = asyncio.ensure_future(asking.post(f"http://127.0.0.1:{port}", content=b"x" * 100_000))
+        await slow.asked.acquire()
+        asked.cancel()
+        async with asyncio.timeout(30):
+            await ended.wait()
+        slow.go_on.set()
+        assert (await asking.post(f"http://127.0.0.1:{port}", content=b"again")).text == "answer"
+    await stop()
+
+
+async def test_start_and_end_are_told_to_an_application_that_wants_to_know() -> None:
+    told = []
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        told.append("begun")
+        yield
+        told.append("ended")
+
+    (port,) = free_ports(1)
+    app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("answer"))], lifespan=lifespan)
+    stop = listen(Bounded(app, 1, 0.05), "127.0.0.1", port, lifespan=True)
+    await asyncio.sleep(0.1)  # longer than a call may take
+    async with httpx.AsyncClient(trust_env=False) as asking:
+        assert (await asking.get(f"http://127.0.0.1:{port}")).text == "answer"
+    assert told == ["begun"]
+    await stop()
+    await stop()
+    assert told == ["begun", "ended"]
 
 
 async def test_two_replicas_share_a_port_and_both_are_asked() -> None:

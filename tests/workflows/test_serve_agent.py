@@ -82,13 +82,14 @@ def test_the_config_file_is_what_the_builder_takes(tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "serve" / "agent.yaml").read_text())
     search, agent = config["applications"]
     assert (search["import_path"], search["route_prefix"]) == ("serve.agent.builder:search_app", None)
-    assert (agent["import_path"], agent["route_prefix"]) == ("serve.agent.builder:agent_app", "/")
+    assert (agent["import_path"], agent["route_prefix"]) == ("serve.agent.builder:agent_app", None)
     assert search["args"] == agent["args"]  # one configuration
-    assert config["http_options"]["host"] == "127.0.0.1"
+    assert config["proxy_location"] == "Disabled"  # the front listens itself
     AgentArgs.model_validate(agent["args"])
     run = made_run(tmp_path, "mine", 1000)
     built = agent_app({"model": str(run), "overrides": {"serve.max_concurrent": 3, "cluster.gpus_per_engine": 0.5}})
     front = built._bound_deployment
-    assert front.max_ongoing_requests > 3
+    assert front.init_args[0].settings.max_concurrent == 3
+    assert front.ray_actor_options["resources"] == {"node:__internal_head__": 0.001}
     engines = front.init_args[1]._bound_deployment
     assert engines.ray_actor_options["num_gpus"] == 0.5
