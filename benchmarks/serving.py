@@ -44,7 +44,7 @@ from workflows.serve_agent import SEARCH_APP, parse_command, serving
 log = logging.getLogger(__name__)
 
 HEAD = ("askers", "answers", "failed", "answers/s", "first event p50 ms", "p95 ms", "end p50 ms", "p95 ms")
-SPENT = ("engine", "front", "proxy", "search", "ray", "askers")
+SPENT = ("engine", "front", "search", "ray", "askers")
 ASKERS = (1, 8, 64)
 
 
@@ -110,7 +110,6 @@ async def load(
 PARTS = {
     "ServeReplica:agent:policy": "engine",
     "ServeReplica:agent:front": "front",
-    "ProxyActor": "proxy",
     "ServeReplica:search": "search",
 }
 

@@ -162,7 +162,7 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
         Front,
         name="front",
         num_replicas=1,
-        # On the head, whose address is known. No runtime_env with the token, which Ray would log: our processes have it.
+        # On the head, whose address is known. No runtime_env with the token, which Ray would log: processes have ours.
         ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}},
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=10,

@@ -94,7 +94,7 @@ async def kept(
 
 
 async def sse(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
-    """A piece of the stream a step: each piece costs a passage through Serve's proxy."""
+    """A piece of the stream a step."""
     async with aclosing(events) as stream:
         async for together in stream:
             yield b"".join(encoded(json_text(event), event["type"]) for event in together)
