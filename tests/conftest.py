@@ -47,23 +47,28 @@ hypothesis.settings.register_profile("any-speed", hypothesis.settings(), deadlin
 hypothesis.settings.load_profile("any-speed")
 
 TESTS = Path(__file__).parent
-# The longest first, so that where several processes share the tests none is left with one of these at the end.
+# The longest first, so that where several processes share the tests none is left with one of these at the end; of them
+# those that start a Ray of their own, so that the shared one, once it is up, is not ended for them.
 LONGEST = [
     TESTS / "integration" / f"test_{name}.py"
-    for name in ("training", "methods", "resume", "extend", "compare", "ray_job", "ray_up")
+    for name in ("compare", "ray_job", "ray_up", "training", "methods", "resume", "extend")
 ]
 CPUS = 4
 WITH_RAY = pytest.StashKey[set[Path]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest files, then those that share a Ray, then all others."""
+    """The longest files, then those that share a Ray, those that end it last, then all others."""
     assert [path for path in LONGEST if not path.is_file()] == []
-    with_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
+    with_ray, ending = (
+        {item.path for item in items if fixture in getattr(item, "fixturenames", ())}
+        for fixture in ("local_ray", "no_ray")
+    )
     config.stash[WITH_RAY] = with_ray
 
-    def place(item: pytest.Item) -> int:
-        return LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST) + (item.path not in with_ray)
+    def place(item: pytest.Item) -> tuple[int, bool, bool]:
+        longest = LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST)
+        return longest, item.path not in with_ray, item.path in ending
 
     items.sort(key=place)
 

@@ -26,7 +26,7 @@ from workflows.compare import main
 pytestmark = pytest.mark.integration
 
 SMOKE = ROOT / "workflows" / "studies" / "smoke.toml"
-STEPS = 3
+STEPS = 2
 THIRD_CELL = '\n[[cell]]\nname = "blocked"\nmethod = "grpo"\n'
 
 
@@ -65,8 +65,11 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    base = tmp_path_factory.mktemp("compare")
+    (base / "runs").mkdir()
+    MlflowClient(f"sqlite:///{base / 'runs' / 'mlflow.db'}").search_experiments()  # its schema, made here in a second
     with ray_folder() as ray:
-        yield Place(tmp_path_factory.mktemp("compare"), ray)
+        yield Place(base, ray)
 
 
 def test_a_study_is_interrupted_gone_on_with_and_finished(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
