@@ -40,7 +40,7 @@ def server(folder: Path) -> FastAPI:
     encoder = SentenceTransformer(str(resolve_model("minilm")), device="cpu", local_files_only=True)
     encoder.max_seq_length = MAX_TOKENS
     index = faiss.read_index(str(folder / "corpus.faiss"))
-    documents = [json.loads(line) for line in (folder / "corpus.jsonl").read_text("utf-8").splitlines()]
+    documents = [json.loads(line) for line in (folder / "corpus.jsonl").read_text("utf-8").split("\n") if line]
     app = FastAPI()
 
     @app.post("/retrieve")
