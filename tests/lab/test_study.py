@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,15 @@ def test_a_study_is_made_once_and_what_fails_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "workflows" / "studies").glob("lab-*.toml")), ids=lambda p: p.name)
 def test_every_shipped_study_can_be_planned(path: Path) -> None:
     assert load_study(path).runs
+
+
+def test_runs_get_huge_pages_unless_the_user_has_said_something_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the environment that their processes start with: glibc reads it once."""
+    monkeypatch.setenv("GLIBC_TUNABLES", "mine")
+    assert list(run_study([], tmp_path)) == []
+    assert os.environ["GLIBC_TUNABLES"] == "mine"
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    assert list(run_study([], tmp_path)) == []
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
