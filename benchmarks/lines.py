@@ -12,8 +12,11 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import psutil
 
 from calibadv.files import write_text
 
@@ -56,6 +59,16 @@ def least_of(
             case()
             least[index] = min(least[index], clock() - begun)
     return least
+
+
+def tree_cpu_s(process: psutil.Process) -> float:
+    """CPU seconds so far of a process and of all that it has started and that lives."""
+    total = 0.0
+    for part in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            spent = part.cpu_times()
+            total += spent.user + spent.system
+    return total
 
 
 def merged(kept: Sequence[Line], new: Sequence[Line]) -> list[Line]:

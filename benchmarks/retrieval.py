@@ -14,7 +14,6 @@ if __name__ == "__main__":
     say_starting("retrieval")  # before what takes seconds to import
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,14 +50,12 @@ def _quality(args: argparse.Namespace, config: SearchConfig, questions: list[Que
 
 
 def _load(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
-
     from benchmarks.retrieval_load import HEAD, load_rows
     from calibadv.cluster.ending import end_ray
     from calibadv.cluster.local_ray import init_local_ray
 
     # What an agent sends: sub-queries where the data set has them.
     queries = [text for question in questions for text in question.sub_queries or (question.text,)]
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # Serve's own 5 s is too short when busy
     init_local_ray(log_to_driver=False)
     try:
         rows = load_rows(queries, Path(args.corpus), config, args.callers, args.by, args.seconds, cache_dir)

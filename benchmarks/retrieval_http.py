@@ -8,7 +8,6 @@ vectors are made up: they tell what a search costs, not what it finds.
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,11 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks.lines import Line, at_least, at_most, run
+from benchmarks.lines import Line, at_least, at_most, run, tree_cpu_s
 from benchmarks.retrieval_load import measure as load_of
 from calibadv.cluster.local_ray import free_ports
 from calibadv.data.questions import load_questions
+from calibadv.json_lines import json_line
 from calibadv.pocket import write_pocket_world
 from calibadv.search.client import RetryPolicy
 from calibadv.search.remote import http_search
@@ -74,7 +74,7 @@ def write_corpus(folder: Path, passages: int) -> None:
     with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
         for row in range(passages):
             text = " ".join(words[place] for place in draw.integers(len(words), size=40))
-            file.write(json.dumps({"id": str(row), "title": f"Passage {row}", "text": text}) + "\n")
+            file.write(json_line({"id": str(row), "title": f"Passage {row}", "text": text}))
     vectors_ND = draw.standard_normal((passages, WIDTH), dtype=np.float32)
     faiss.normalize_L2(vectors_ND)
     index = faiss.IndexFlatIP(WIDTH)
@@ -117,25 +117,13 @@ def _wait(url: str, process: psutil.Process) -> None:
 async def _asked(url: str, process: psutil.Process, queries: list[str]) -> tuple[float, float]:
     """(answers a CPU second of the server's processes, 95th percentile of the latency in ms)."""
     search = http_search(SearchConfig(url=url), RetryPolicy(patience_s=0.0, timeout_s=60.0))
-    before_s = _cpu_s(process)
+    before_s = tree_cpu_s(process)
     latencies_s, failed, _ = await load_of(search, queries, CALLERS, SECONDS)
-    spent_s = _cpu_s(process) - before_s
+    spent_s = tree_cpu_s(process) - before_s
     if failed:
         raise RuntimeError(f"{url}: {failed} of {failed + len(latencies_s)} queries failed")
     answered = len(latencies_s) + CALLERS  # each caller's first query is not in the latencies
     return answered / spent_s, 1000 * float(np.percentile(latencies_s, 95))
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    """Of a server and what it has started."""
-    total = 0.0
-    for part in (process, *process.children(recursive=True)):
-        try:
-            spent = part.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += spent.user + spent.system
-    return total
 
 
 if __name__ == "__main__":

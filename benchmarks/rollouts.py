@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from transformers import AutoTokenizer
 
-from benchmarks.lines import Line, at_least, run
+from benchmarks.lines import Line, at_least, run, tree_cpu_s
 from calibadv.data.questions import load_questions
 from calibadv.pocket import policy_path, write_pocket_world
 from calibadv.pocket.tokenizer import POCKET_TEMPLATE
@@ -57,11 +57,11 @@ def measure() -> list[Line]:
 def tokens_a_second(side: str) -> float:
     """The most of the rounds but the first, in this process."""
     prompts, samplings = requests()
-    sample, rates = sampler(side), []
+    sample, rates, me = sampler(side), [], psutil.Process()
     for _ in range(ROUNDS):
-        begun = _cpu_s()
+        begun = tree_cpu_s(me)
         tokens = sample(prompts, samplings)
-        rates.append(tokens / (_cpu_s() - begun))
+        rates.append(tokens / (tree_cpu_s(me) - begun))
     return max(rates[1:])
 
 
@@ -96,12 +96,6 @@ def sampler(side: str) -> Callable[[Sequence[IntArray], Sequence[Sampling]], int
 async def _tokens(engine: GenerateFn, prompts: Sequence[IntArray], samplings: Sequence[Sampling]) -> int:
     done = await asyncio.gather(*(engine(*request) for request in zip(prompts, samplings, strict=True)))
     return sum(len(generation.ids) for generation in done)
-
-
-def _cpu_s() -> float:
-    me = psutil.Process()
-    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-    return float(sum(spent.user + spent.system for spent in times))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ that does nothing else. The older source is taken from the repository's own hist
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.lines import Line, at_most, run
+from calibadv.json_lines import read_json_lines
 
 HERE = Path(__file__).parents[1]
 THEN = "512cbd2"
@@ -57,8 +57,7 @@ def trained(tree: Path) -> tuple[float, float]:
         )
         took_s = time.perf_counter() - started_s
         (metrics,) = Path(folder).glob("runs/*/metrics.jsonl")
-        rows = [json.loads(line) for line in metrics.read_text("utf-8").split("\n") if line]
-        return took_s, float([row["eval/f1"] for row in rows if "eval/f1" in row][-1])
+        return took_s, float([row["eval/f1"] for row in read_json_lines(metrics) if "eval/f1" in row][-1])
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
 
 
 def listen(app: ASGIApp, host: str, port: int, *, lifespan: bool = False) -> Callable[[], Awaitable[None]]:
-    """Serves `app` on the running event loop until what is returned is awaited, again and again if need be.
+    """Serves `app` on the running event loop as long as what is returned is kept; calling it stops, once or more often.
 
     `lifespan`: whether the application is told of its start and its end. OSError for a taken address.
     """

@@ -87,7 +87,8 @@ class SearchService:
         self._pipeline = self._worker.submit(ready).result()
         if config.http_port is not None:
             most = config.max_ongoing_requests + config.max_queued_requests
-            listen(Bounded(self._http, most, CALL_TIMEOUT_S), config.http_host, config.http_port)
+            # Kept: an event loop holds its tasks weakly.
+            self._stop = listen(Bounded(self._http, most, CALL_TIMEOUT_S), config.http_host, config.http_port)
 
     async def search(self, query: str) -> Ranked:
         """Documents for one query with the settings' top-k. A query over the length limit is cut, not refused."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # Ray's own is 15, with which its workers have a thirtieth of a core beside whatever else runs here: the other half of
 # the tests, say. Then every limit is too short.
 os.environ.setdefault("RAY_worker_niceness", "0")
-os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # as a run has it
 
 # Modules and collected tests are no garbage: looking through them for it is a third of the time that collecting takes.
 gc.disable()

@@ -39,7 +39,6 @@ from serve.shared_search import start_shared, take_counts
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's own C++ chatter; what fails is raised in Python
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",  # Serve's own 5 s is too short for a busy machine
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }

@@ -7,7 +7,6 @@ request encodes and searches by itself. The packaged encoder in float32, an exac
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from calibadv.json_lines import read_json_lines
 from calibadv.search.models import resolve_model
 
 MAX_TOKENS = 256
@@ -40,7 +40,7 @@ def server(folder: Path) -> FastAPI:
     encoder = SentenceTransformer(str(resolve_model("minilm")), device="cpu", local_files_only=True)
     encoder.max_seq_length = MAX_TOKENS
     index = faiss.read_index(str(folder / "corpus.faiss"))
-    documents = [json.loads(line) for line in (folder / "corpus.jsonl").read_text("utf-8").split("\n") if line]
+    documents = read_json_lines(folder / "corpus.jsonl")
     app = FastAPI()
 
     @app.post("/retrieve")

@@ -70,7 +70,7 @@ def loaded_faiss(threads: int | None) -> Any:
     """FAISS, with so many threads in this process (None leaves them), and matrix products for batches of queries.
 
     Its wheel multiplies vector by vector below 128,000 queries. From four on a product is faster: ten times with 32
-    queries over 100,000 vectors, and so is the training of lists.
+    queries over 100,000 vectors, nine times where IVF-PQ trains on 10,000.
     """
     import faiss
 

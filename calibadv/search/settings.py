@@ -49,8 +49,8 @@ class SearchConfig(Section):
     passage_prefix: str = ""
     """Text before each encoded passage; empty = the encoder's own."""
     query_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward that encodes queries; passages are always float32. bfloat16 is about three times as fast where the
-    CPU multiplies it itself (Intel's AMX), and moves scores in the third decimal."""
+    """Of the forward that encodes queries; passages are always float32. bfloat16 took 2.6 in place of 6.2 ms a query of
+    64 on a CPU that multiplies it itself (Intel's AMX), and moved cosines by 0.0005 in the mean, 0.0025 at most."""
     max_tokens: Tokens = 256
     """Tokens of an encoded query or passage; the rest of it is not seen."""
     tokens: TokenUnit = TokenUnit.WORDS

@@ -113,8 +113,7 @@ async def test_start_and_end_are_told_to_an_application_that_wants_to_know() -> 
 
     (port,) = free_ports(1)
     app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("answer"))], lifespan=lifespan)
-    stop = listen(Bounded(app, 1, 0.05), "127.0.0.1", port, lifespan=True)
-    await asyncio.sleep(0.1)  # longer than a call may take
+    stop = listen(Bounded(app, 1, 60.0), "127.0.0.1", port, lifespan=True)  # it is not the one call that there may be
     async with httpx.AsyncClient(trust_env=False) as asking:
         assert (await asking.get(f"http://127.0.0.1:{port}")).text == "answer"
     assert told == ["begun"]
