@@ -83,6 +83,7 @@ def listen(app: ASGIApp, host: str, port: int, *, lifespan: bool = False) -> Cal
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # who calls before the server has begun waits for it
     except OSError as error:
         listener.close()
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
