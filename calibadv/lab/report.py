@@ -44,8 +44,9 @@ def write_report(study: Study, folder: Path, results: Path) -> str:
     write_store(store, results / f"{study.name}.parquet")
     figures = run_figures(store)
     text = markdown(cell_table(figures))
-    if study.baseline in set(figures["cell"]):
-        text += f"\nAgainst {study.baseline}, paired by seed:\n\n{markdown(against(figures, study.baseline))}"
+    for baseline in study.baselines:
+        if baseline in set(figures["cell"]):
+            text += f"\nAgainst {baseline}, paired by seed:\n\n{markdown(against(figures, baseline))}"
     write_text(results / f"{study.name}.md", text)
     draw_curves(store, results / f"{study.name}.png")
     if figures[list(EVENTS)].notna().any(axis=None):

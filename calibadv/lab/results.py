@@ -22,8 +22,8 @@ from calibadv.lab.study import Planned, Study
 from calibadv.lab.survival import EVENTS, at_best, log_rank
 
 RUN = ["cell", "seed"]
-LAST = 20  # steps that a run's end is the mean of
-COMPARED = ("f1", "held_out_f1", "entropy", "log_tail_mass", "garbled")
+LAST = 1200  # rollouts, about, that a run's end is the mean of: 20 steps of 12 questions x 5
+COMPARED = ("f1", "held_out_f1", "entropy", "log_tail_mass", "garbled", "legal")
 GARBLES_AT, GARBLES_FOR = 0.5, 10  # share of rollouts, and steps whose mean it is
 
 
@@ -95,16 +95,18 @@ def write_store(store: pd.DataFrame, path: Path) -> None:
 
 
 def run_figures(store: pd.DataFrame) -> pd.DataFrame:
-    """A row a run: means over its last 20 steps (tail mass: geometric), held-out F1, and when it collapsed and garbled.
+    """A row a run: means over its end (tail mass: geometric), held-out F1, and when it collapsed and garbled.
 
-    Steps are counted from 1; nan: it did not. A run that ended without any reward has its last steps' values.
+    Its end is the whole steps nearest to the last 1,200 rollouts, one at least: 20 of the usual 60. Steps are counted
+    from 1; nan: it did not. A run that ended without any reward has its last steps' values.
     """
     return pd.DataFrame([{**dict(zip(RUN, run, strict=True)), **_figures(rows)} for run, rows in store.groupby(RUN)])
 
 
 def _figures(rows: pd.DataFrame) -> dict[str, float]:
     rows = rows.sort_values("step")
-    last = rows.tail(LAST)
+    run = LabRun.model_validate_json(rows["settings"].iloc[0])
+    last = rows.tail(max(round(LAST / (run.questions * run.samples)), 1))
 
     def mean(of: pd.DataFrame, metric: str) -> float:
         return float(of[metric].mean()) if metric in of else math.nan  # absent where no step has it

@@ -2,7 +2,7 @@
 
     name = "learning"
     seeds = [0, 1, 2]
-    baseline = "GRPO"              # the cell that the report holds the others against
+    baseline = "GRPO"              # the cell that the report holds the others against; a list: each of them
     [run]                          # what all cells share, see `LabRun`
     lr = 5e-4
     [[cell]]
@@ -41,7 +41,7 @@ class StudyFile(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seeds: list[int] = Field(min_length=1)
-    baseline: str = ""  # a cell; "" = none
+    baseline: str | list[str] = []  # cells
     run: dict[str, Any] = Field(default_factory=dict)
     cell: list[dict[str, Any]] = Field(min_length=1)
 
@@ -65,7 +65,7 @@ class Study:
 
     name: str
     runs: tuple[Planned, ...]
-    baseline: str = ""
+    baselines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,10 @@ def load_study(path: Path) -> Study:
     if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
         raise ValueError(f"{path}: two runs are called {twice[0]!r}: give the cells different names")
     names = {planned.cell for planned in runs}
-    if file.baseline and file.baseline not in names:
-        raise ValueError(f"{path}: baseline = {file.baseline!r} is no cell; cells: {', '.join(sorted(names))}")
-    return Study(file.name, tuple(runs), file.baseline)
+    baselines = (file.baseline,) if isinstance(file.baseline, str) else tuple(file.baseline)
+    if strange := [name for name in baselines if name not in names]:
+        raise ValueError(f"{path}: baseline = {strange[0]!r} is no cell; cells: {', '.join(sorted(names))}")
+    return Study(file.name, tuple(runs), baselines)
 
 
 def _cells(path: Path, file: StudyFile, given: dict[str, Any]) -> Iterator[list[Planned]]:

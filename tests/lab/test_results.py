@@ -27,13 +27,15 @@ from calibadv.lab.study import Planned, Study
 from workflows import lab
 
 
-def rows(cell: str, seed: int, f1: list[float], tail: float = 0.01, garbled: float = 0.0) -> pd.DataFrame:
+def rows(
+    cell: str, seed: int, f1: list[float], tail: float = 0.01, garbled: float = 0.0, questions: int = 12
+) -> pd.DataFrame:
     steps = len(f1)
     return pd.DataFrame(
         {
             "cell": cell,
             "seed": seed,
-            "settings": LabRun(seed=seed).model_dump_json(),
+            "settings": LabRun(seed=seed, questions=questions).model_dump_json(),
             "step": np.arange(1, steps + 1),
             "reward/mean": f1,
             "reward/format": 1.0,
@@ -58,6 +60,12 @@ def test_a_run_s_end_is_its_last_twenty_steps_and_tail_mass_is_geometric() -> No
     assert figures["held_out_f1"] == pytest.approx(0.7)
     assert figures["steps"] == 40
     assert np.isnan(figures["collapsed_at"])
+
+
+@pytest.mark.parametrize(("questions", "steps"), [(12, 20), (48, 5), (192, 1), (1000, 1)])
+def test_a_run_s_end_is_as_many_rollouts_whatever_a_step_has(questions: int, steps: int) -> None:
+    (figures,) = run_figures(rows("a", 0, [0.0] * 20 + [0.6] * steps, questions=questions)).to_dict("records")
+    assert figures["f1"] == pytest.approx(0.6)
 
 
 def test_a_fall_that_lasts_is_a_collapse_at_its_step() -> None:
