@@ -30,9 +30,14 @@ class JoinedCache:
         return cls(cache, mask_BT)
 
     def select(self, rows_B: torch.Tensor) -> None:
-        """Leaves these rows, in this order; a row may come more than once."""
+        """Leaves these rows, in this order, without what is padding in all of them; a row may come more than once."""
         self.layers.batch_select_indices(rows_B)
-        self.mask_BT = self.mask_BT[rows_B]
+        mask_BT = self.mask_BT[rows_B]
+        padding = int(mask_BT.any(dim=0).long().argmax())
+        for layer in self.layers.layers:
+            if layer.is_initialized:
+                layer.keys, layer.values = layer.keys[:, :, padding:], layer.values[:, :, padding:]
+        self.mask_BT = mask_BT[:, padding:]
 
     def join(self, other: JoinedCache) -> None:
         """Takes the rows of another one behind its own."""
