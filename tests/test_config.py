@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from calibadv.config import Config, ConfigError, decides, load_config, to_toml
 from calibadv.config.command_line import flags, keys_help, parse, split
+from calibadv.config.risks import risks
 from calibadv.methods import make_method
 from calibadv.section import Decides
 
@@ -398,3 +399,30 @@ def test_every_section_says_what_its_settings_decide() -> None:
 )
 def test_what_a_setting_decides_is_said_by_its_section_or_itself(key: str, what: Decides) -> None:
     assert decides(key) is what
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said", "remedy"),
+    [
+        (("--rollout.top_p=0.95",), "top_p 0.95", "rollout.top_p 1;"),
+        (("--rollout.top_p=0.9", "--learner.old_logprobs=recompute"), "top_p 0.9,", "rollout.top_p 1;"),
+        (("--learner.surrogate=gspo",), "learner.clip 0.2 ", "learner.clip 3e-4"),
+        (("--learner.surrogate=gspo_turn", "--learner.clip=0.05"), "learner.clip 0.05 ", "learner.clip 3e-4"),
+    ],
+)
+def test_settings_under_which_training_has_failed_are_told_with_a_remedy(
+    overrides: tuple[str, ...], said: str, remedy: str
+) -> None:
+    (risk,) = risks(configured(*overrides))
+    assert said in risk.said
+    assert remedy in risk.remedy
+
+
+@pytest.mark.parametrize("overrides", [("--learner.surrogate=gspo", "--learner.clip=3e-4"), ("--learner.clip=0.5",)])
+def test_settings_that_are_well_have_no_risk(overrides: tuple[str, ...]) -> None:
+    assert list(risks(configured(*overrides))) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_no_recipe_has_a_risk(recipe: Path) -> None:
+    assert list(risks(configured(recipe=recipe))) == []

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from calibadv.config import Config
+from calibadv.config.risks import risks
 from calibadv.doctor.cluster import ClusterFn, cluster
 from calibadv.doctor.data import data
 from calibadv.doctor.disk import disks
 from calibadv.doctor.examine import Check
+from calibadv.doctor.finding import Finding, warned
 from calibadv.doctor.format_check import well_formed
 from calibadv.doctor.hardware import gpu_memory, gpus, ram
-from calibadv.doctor.nucleus import nucleus
 from calibadv.doctor.retriever import retriever
 from calibadv.doctor.rollout import rollout
-from calibadv.doctor.sequence_clip import sequence_clip
 from calibadv.doctor.servers import servers
-from calibadv.doctor.subject import model
+from calibadv.doctor.subject import Subject, model
 from calibadv.doctor.tokenizer import tokenizer
 from calibadv.doctor.tokens import tokens
 from calibadv.doctor.versions import versions
@@ -37,8 +37,7 @@ def checks(means: Means) -> tuple[Check, ...]:
     return (
         Check("versions", versions),
         Check("tokens", tokens),
-        Check("top_p", nucleus),
-        Check("clip", sequence_clip),
+        Check("settings", settings),
         Check("servers", servers, 60),
         Check("model", model, 300),
         Check("GPUs", gpus, 60),
@@ -52,3 +51,8 @@ def checks(means: Means) -> tuple[Check, ...]:
         Check("format", well_formed, 3600),
         Check("cluster", partial(cluster, joined=means.joined, wanted_cpus=means.wanted_cpus), 600),
     )
+
+
+def settings(subject: Subject) -> Iterator[Finding]:
+    """What is known to go wrong with the recipe's settings, as a run says it too; no line where nothing is."""
+    return (warned(risk.name, risk.said, risk.remedy) for risk in risks(subject.config))

@@ -18,6 +18,7 @@ from calibadv.cluster.prompts import check_prompts
 from calibadv.cluster.servers import check_routes
 from calibadv.cluster.vllm_settings import check_model_folder
 from calibadv.config import POCKET, Config
+from calibadv.config.risks import risks
 from calibadv.data.corpus import load_corpus
 from calibadv.data.digests import corpus_digest, model_digest, questions_digest
 from calibadv.data.gold_passages import training_questions, without_gold_texts
@@ -96,6 +97,7 @@ def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
     check_gpus(config, model, cards_here())
     inputs = _read(config, _files(config, config.run.cache), model, readers)
     _check_folder(config)
+    _say_risks(config)
     of_files = {"corpus": corpus_digest(inputs.corpus), "model": model_digest(model)}
     return replace(inputs, digests={**inputs.digests, **of_files})
 
@@ -122,6 +124,7 @@ def check_inputs(config: Config, *, resume: bool = False) -> Inputs:
     with TemporaryDirectory() as cache:
         inputs = _read(config, _files(config, Path(cache)), model, Readers())
     _check_folder(config)
+    _say_risks(config)
     if model is None:
         logger.info("the model %s is not in the hub's cache: a run fetches it first, and then sees its tokenizer", name)
     return inputs
@@ -204,6 +207,12 @@ def _check_folder(config: Config) -> None:
             "the job: give a folder that stays, e.g. --run.folder /mnt/calibadv/runs",
             str(config.run.folder),
         )
+
+
+def _say_risks(config: Config) -> None:
+    """Warns of what is known to go wrong with these settings."""
+    for risk in risks(config):
+        logger.warning("%s; %s", risk.said, risk.remedy)
 
 
 def _check_overlap(train: list[Question], test: list[Question]) -> None:

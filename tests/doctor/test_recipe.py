@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from calibadv.cluster.nodes import Node, about_here, paths_of
 from calibadv.config import load_config
-from calibadv.doctor import cluster, data, format_check, nucleus, retriever, rollout, sequence_clip, tokenizer, tokens
+from calibadv.doctor import cluster, data, format_check, retriever, rollout, tokenizer, tokens
+from calibadv.doctor.checks import settings
 from calibadv.doctor.examine import Check, examine
 from calibadv.doctor.finding import Finding, State
 from calibadv.doctor.subject import Subject
@@ -63,25 +64,14 @@ def looked(look: Any, given: Subject) -> list[Finding]:
     return list(examine([Check("check", look)], given))
 
 
-# ---- top_p -------------------------------------------------------------------------------------------------------
+# ---- settings ----------------------------------------------------------------------------------------------------
 
 
-def test_a_truncated_sampler_beside_whole_log_probs_is_warned_of(tmp_path: Path) -> None:
-    for old_logprobs in ("sampler", "recompute"):
-        given = subject(tmp_path, "--rollout.top_p=0.95", f"--learner.old_logprobs={old_logprobs}")
-        (finding,) = looked(nucleus.nucleus, given)
-        assert (finding.state, "top_p 0.95" in finding.said, "rollout.top_p 1" in finding.remedy) == (WARN, True, True)
-    assert looked(nucleus.nucleus, subject(tmp_path)) == []
-
-
-# ---- clip --------------------------------------------------------------------------------------------------------
-
-
-def test_a_clip_that_no_mean_of_a_rollout_reaches_is_warned_of(tmp_path: Path) -> None:
-    (finding,) = looked(sequence_clip.sequence_clip, subject(tmp_path, "--learner.surrogate=gspo"))
-    assert (finding.state, "learner.clip 0.2" in finding.said, "3e-4" in finding.remedy) == (WARN, True, True)
-    for well in (("--learner.surrogate=gspo", "--learner.clip=3e-4"), ("--learner.surrogate=cispo",)):
-        assert looked(sequence_clip.sequence_clip, subject(tmp_path, *well)) == []
+def test_what_is_known_to_go_wrong_with_the_settings_is_a_warning_each(tmp_path: Path) -> None:
+    given = subject(tmp_path, "--rollout.top_p=0.95", "--learner.surrogate=gspo")
+    found = looked(settings, given)
+    assert [(finding.name, finding.state) for finding in found] == [("top_p", WARN), ("clip", WARN)]
+    assert looked(settings, subject(tmp_path)) == []
 
 
 # ---- data --------------------------------------------------------------------------------------------------------

@@ -263,6 +263,16 @@ def test_a_question_in_train_and_test_is_warned_of(files: dict[str, str], tmp_pa
     assert "4 questions are in both train and test, e.g. 'Where was Ada born?'" in caplog.text
 
 
+@pytest.mark.parametrize("look", [resolve_inputs, check_inputs], ids=["run", "dry run"])
+def test_settings_under_which_training_has_failed_are_warned_of(
+    look: Callable[..., Any], files: dict[str, str], caplog: Any
+) -> None:
+    look(load_config(None, files))
+    assert "garbled text" not in caplog.text
+    look(load_config(None, files | {"rollout.top_p": 0.95}))
+    assert "with top_p 1 it did not (docs/lab.md); set rollout.top_p 1;" in caplog.text
+
+
 @pytest.mark.parametrize(("inside", "folder", "warned"), [(True, "runs", 1), (True, "/runs", 0), (False, "runs", 0)])
 def test_results_that_would_go_with_the_job_are_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: bool, folder: str, warned: int
