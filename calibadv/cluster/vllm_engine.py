@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 
 from calibadv.cluster.engine import EngineDied, NamedTensors
 from calibadv.cluster.shared_block import BlockWriter
@@ -28,6 +27,8 @@ from calibadv.cluster.vllm_settings import (
     check_model_folder,
     cuda_available,
     engine_arguments,
+    no_room_to_wake,
+    out_of_memory,
     prepare_environment,
 )
 from calibadv.rollout.protocols import Generation, Sampling
@@ -231,21 +232,17 @@ class VllmEngine:
         if self._sleep_mode:
             engine.sleep(level=2)  # level 1 would copy weights to the CPU and back, which the next version replaces
 
-    def _wake_up(self, engine: Any, memory: Callable[[], tuple[int, int]] = torch.cuda.mem_get_info) -> None:
+    def _wake_up(self, engine: Any) -> None:
         if not self._sleep_mode:
             return
-        free, total = memory()
+        gpus = engine.collective_rpc("gpu_memory")
         try:
             for part in ("weights", "kv_cache"):
                 engine.wake_up(tags=[part])
-        except RuntimeError as error:  # torch's and vLLM's own "out of memory" are both
-            if "out of memory" not in str(error):
+        except Exception as error:
+            if not out_of_memory(error):
                 raise
-            raise RuntimeError(
-                f"the engine has no room on its GPU to wake: {free / total:.0%} of it were free, and it takes up to "
-                f"rollout.gpu_memory_utilization = {self._settings.gpu_memory_utilization:g}; set that to "
-                f"{int(100 * free / total) / 100:g} or less"
-            ) from error
+            raise RuntimeError(no_room_to_wake(gpus, self._settings.gpu_memory_utilization)) from error
 
     def _load(self, engine: Any, named_tensors: NamedTensors) -> None:
         self._reset(engine)

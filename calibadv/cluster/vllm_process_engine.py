@@ -26,6 +26,8 @@ from calibadv.cluster.vllm_settings import (
     check_model_folder,
     cuda_available,
     engine_arguments,
+    no_room_to_wake,
+    out_of_memory,
     prepare_environment,
 )
 from calibadv.rollout.protocols import Generation, Sampling
@@ -212,6 +214,13 @@ class VllmProcessEngine:
             await self._engine.sleep(level=2)
 
     async def _wake_up(self) -> None:
-        if self._sleep_mode:
+        if not self._sleep_mode:
+            return
+        gpus = await self._engine.collective_rpc("gpu_memory")
+        try:
             for part in ("weights", "kv_cache"):
                 await self._engine.wake_up(tags=[part])
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            raise RuntimeError(no_room_to_wake(gpus, self._settings.gpu_memory_utilization)) from error

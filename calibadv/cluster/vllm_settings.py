@@ -70,6 +70,20 @@ def check_model_folder(model: str) -> Path:
     return folder
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a GPU had no room: torch's and vLLM's own words, and those that come from another process."""
+    return "out of memory" in str(error)
+
+
+def no_room_to_wake(gpus: Iterable[tuple[int, int]], share: float) -> str:
+    """What an engine that takes the `share` of its GPUs needs. `gpus`: bytes free and all, of each rank's, asleep."""
+    free, total = min(gpus, key=lambda gpu: gpu[0] / gpu[1])
+    return (
+        f"the engine has no room on its GPU to wake: {free / total:.0%} of it were free, and it takes up to "
+        f"rollout.gpu_memory_utilization = {share:g}; set that to {int(100 * free / total) / 100:g} or less"
+    )
+
+
 def prepare_environment(settings: VllmSettings, cuda: bool) -> None:
     """Set what vLLM reads at import, leaving alone what the user has set."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process: new weights are passed, not copied

@@ -109,6 +109,10 @@ class WeightReceiver:
         """Ends this process when the one that started it ends, however that ends: it would keep the GPU's memory."""
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
+    def gpu_memory(self) -> tuple[int, int]:
+        """Bytes of this worker's GPU: free, and all."""
+        return torch.cuda.mem_get_info()
+
     def parameter_names(self) -> list[str]:
         """Names of all parameters of the model in this worker (fused ones under vLLM's names)."""
         return [name for name, _ in cast(torch.nn.Module, self.model_runner.model).named_parameters()]
