@@ -12,7 +12,7 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.follower import OPERATIONS, Follower
@@ -20,6 +20,7 @@ from calibadv.tracking.journal import Journal
 from calibadv.tracking.mlflow_store import MlflowStore, Target
 from calibadv.tracking.question_sets import question_set
 from calibadv.tracking.system_metrics import EVERY_S, SystemMetrics
+from calibadv.tracking.tracker import Tracker
 from calibadv.types import Question
 
 log = logging.getLogger(__name__)
@@ -35,70 +36,7 @@ class RunStatus(StrEnum):
     KILLED = "KILLED"
 
 
-class Tracker(Protocol):
-    """Where a run is tracked beside its folder. No call waits, and none raises for what the store does."""
-
-    @property
-    def run_id(self) -> str | None:
-        """The run's id; None as long as the store has not answered."""
-
-    @property
-    def experiment_id(self) -> str | None:
-        """The experiment's id; None as long as the store has not answered."""
-
-    @property
-    def uri(self) -> str:
-        """The store's address."""
-
-    def log_params(self, config: Mapping[str, Any]) -> None:
-        """Log a (nested) configuration under dotted names, long values cut to MLflow's limit."""
-
-    def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run."""
-
-    def log_note(self, note: str) -> None:
-        """Set the run's description, in Markdown."""
-
-    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log figures that are not in the folder's metrics.jsonl, each step once; what is not finite is left out."""
-
-    def log_artifact(self, path: Path, to: str | None = None) -> None:
-        """Log a file or a folder under the artifact folder `to`; it is read later, so leave it where it is."""
-
-    def register(self, name: str, card: str) -> None:
-        """Make the artifact folder `model` the newest version of a registered model, with its card, in Markdown."""
-
-    def log_inputs(self, data: Sequence[DataSet]) -> None:
-        """Name the data sets that the run is made from."""
-
-    def log_questions(self, data: DataSet, questions: Sequence[Question]) -> None:
-        """Keep the questions that are asked of `data`, the first of them, for people to read."""
-
-    def log_version(
-        self,
-        step: int,
-        metrics: Collection[str],
-        tags: Mapping[str, str],
-        *,
-        data: DataSet | None = None,
-        files: Sequence[Path] = (),
-    ) -> None:
-        """Log the policy after `step` steps as a model of its own, with the values that `metrics` have at that step.
-
-        `data`: what they were measured on. `files`: artifacts of that model, read later.
-        """
-
-    def log_version_tags(self, step: int, tags: Mapping[str, str]) -> None:
-        """Set tags of the version after `step` steps."""
-
-    def log_image_metric(self, path: Path, key: str, step: int) -> None:
-        """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
-
-    def log_system_metrics(self) -> None:
-        """From now until the run's end, the load of this machine."""
-
-
-class MlflowRun:
+class MlflowRun(Tracker):
     """One run, a `Tracker`: metrics.jsonl and rollouts.jsonl of `folder`, and all calls, are mirrored by a thread.
 
     `uri` None: SQLite in `mlflow.db` beside the run folder. A folder that was tracked before goes on with its own run.
@@ -128,17 +66,14 @@ class MlflowRun:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id; None as long as the store has not answered."""
         return self._store.target.run_id
 
     @property
     def uri(self) -> str:
-        """The tracking URI in use."""
         return self._store.uri
 
     @property
     def experiment_id(self) -> str | None:
-        """The experiment's id; None as long as the store has not answered."""
         return self._store.target.experiment_id
 
     def wait_connected(self, timeout_s: float) -> bool:
@@ -146,45 +81,35 @@ class MlflowRun:
         return self._store.connected.wait(timeout_s)
 
     def log_params(self, config: Mapping[str, Any]) -> None:
-        """Log a (nested) configuration under dotted names, long values cut to MLflow's limit."""
         self._put("params", values={_key(k): v[:_MAX_PARAM] for k, v in flatten(config).items()})
 
     def log_system_metrics(self, every_s: float = EVERY_S) -> None:
-        """From now until the run's end, the load of this machine."""
-
         def put(values: Mapping[str, float]) -> None:
             self._put("system", values=dict(values))
 
         self._system = SystemMetrics(put, self._store.connected, every_s=every_s)
 
     def log_note(self, note: str) -> None:
-        """Set the run's description, in Markdown."""
         self.log_tags({"mlflow.note.content": note})
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run."""
         self._put("tags", values=_tags(tags))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log one step's metrics in one request; what is not finite is left out."""
         values = {name: float(v) for name, v in metrics.items() if name != "step" and math.isfinite(v)}
         if values:
             self._put("metrics", step=step, values=values)
 
     def log_artifact(self, path: Path, to: str | None = None) -> None:
-        """Log a file or a folder under the artifact folder `to`; it is read later, so leave it where it is."""
         self._put("artifact", path=self._relative(path), to=to)
 
     def register(self, name: str, card: str) -> None:
-        """Make the artifact folder `model` the newest version of a registered model, with its card, in Markdown."""
         self._put("register", name=name, card=card)
 
     def log_inputs(self, data: Sequence[DataSet]) -> None:
-        """Name the data sets that the run is made from."""
         self._put("inputs", values=[given.to_dict() for given in data])
 
     def log_questions(self, data: DataSet, questions: Sequence[Question]) -> None:
-        """Keep the questions that are asked of `data`, the first of them, for people to read."""
         self._put("questions", values=question_set(data, questions))
 
     def log_version(
@@ -196,10 +121,6 @@ class MlflowRun:
         data: DataSet | None = None,
         files: Sequence[Path] = (),
     ) -> None:
-        """Log the policy after `step` steps as a model of its own, with the values that `metrics` have at that step.
-
-        `data`: what they were measured on. `files`: artifacts of that model, read later.
-        """
         self._put(
             "version",
             step=step,
@@ -210,11 +131,9 @@ class MlflowRun:
         )
 
     def log_version_tags(self, step: int, tags: Mapping[str, str]) -> None:
-        """Set tags of the version after `step` steps."""
         self._put("version_tags", step=step, tags=_tags(tags))
 
     def log_image_metric(self, path: Path, key: str, step: int) -> None:
-        """Log a figure as it is at a step: the run's page shows it among the charts, with a slider over the steps."""
         self._put("image", path=self._relative(path), key=key, step=step)
 
     def close(self, status: RunStatus = RunStatus.FINISHED, timeout_s: float = 60.0) -> int:

@@ -11,9 +11,10 @@ from calibadv.config import Config
 from calibadv.plots.run import write_overview, write_plots
 from calibadv.report.write import write_run_report
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
-from calibadv.tracking.mlflow_run import MlflowRun, Tracker
+from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.provenance import method_color
 from calibadv.tracking.series import History
+from calibadv.tracking.tracker import Tracker
 from calibadv.training.inputs import Inputs, resolve_inputs
 from calibadv.views.open import open_view
 from calibadv.views.summary import TerminalView

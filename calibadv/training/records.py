@@ -20,11 +20,11 @@ from calibadv.report.write import write_run_report
 from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.clipped_table import write_clipped_table
 from calibadv.tracking.groups import StoredStep, write_groups
-from calibadv.tracking.mlflow_run import Tracker
 from calibadv.tracking.provenance import command_line, note
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.series import History
+from calibadv.tracking.tracker import Tracker
 from calibadv.training.card import CARD, model_card
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.inputs import Inputs
