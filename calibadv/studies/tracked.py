@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
-from calibadv.tracking.mlflow_store import STATE
+from calibadv.tracking.target import STATE
 
 CONNECT_TIMEOUT_S = 90.0  # the first connection makes the database
 _CLOSE_TIMEOUT_S = 20.0

@@ -9,7 +9,8 @@ from pathlib import Path
 from calibadv.tracking.folder_lock import FolderLock
 from calibadv.tracking.follower import OPERATIONS, Follower
 from calibadv.tracking.journal import Journal
-from calibadv.tracking.mlflow_store import MlflowStore, Target
+from calibadv.tracking.mlflow_store import MlflowStore
+from calibadv.tracking.target import Target
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,10 @@ from typing import Any
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.follower import OPERATIONS, Follower
 from calibadv.tracking.journal import Journal
-from calibadv.tracking.mlflow_store import MlflowStore, Target
+from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.question_sets import question_set
 from calibadv.tracking.system_metrics import EVERY_S, SystemMetrics
+from calibadv.tracking.target import Target
 from calibadv.tracking.tracker import Tracker
 from calibadv.types import Question
 

@@ -1,24 +1,20 @@
-"""Delivers one operation at a time to an MLflow store, and keeps beside the run what is needed to go on later.
+"""Delivers one operation at a time to an MLflow store, and keeps in the run's `Target` what is needed to go on later.
 
-`mlflow.json` in the run folder names the store, the experiment and, once it exists, the run id, and says how much of
-the folder is delivered: a resumed training and `catch_up` go on there. Every function here may raise;
-`follower.Follower` decides what happens then.
+Every function here may raise; `follower.Follower` decides what happens then.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from calibadv.files import write_text
 from calibadv.http_client import route_to
 from calibadv.tracking.already_stored import AlreadyStored
 from calibadv.tracking.charts import VIEW, first_charts
@@ -30,6 +26,7 @@ from calibadv.tracking.provenance import EXPERIMENT_NOTE, NOTE, provenance
 from calibadv.tracking.question_sets import log_questions
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.registered import register_version
+from calibadv.tracking.target import Target
 from calibadv.tracking.traces import write_trace
 from calibadv.tracking.versions import VersionsOfRun
 
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-STATE = "mlflow.json"
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # would tear the live view
@@ -51,61 +47,6 @@ _DEFAULTS = {
 # Without it MLflow takes an experiment with traces for an application and hides the charts that compare runs.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE, VIEW: first_charts()}
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # of one log_batch request, MLflow's limits
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a run is tracked. `uri` None: mlflow.db beside the run folder, wherever that lies by then."""
-
-    experiment: str
-    run_name: str
-    uri: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    run_id: str | None = None
-    experiment_id: str | None = None
-    folder: str = ""  # the run folder as it was last written: a copy is told from it
-    begun_ms: int | None = None  # Unix time
-    offsets: Mapping[str, int] = field(default_factory=dict)  # bytes of the run folder's files that are delivered
-
-    def write(self, folder: Path) -> None:
-        """Keep the target in the run folder."""
-        here = replace(self, folder=str(folder.resolve()))
-        write_text(folder / STATE, json.dumps(asdict(here), indent=2) + "\n")
-
-    @staticmethod
-    def read(folder: Path) -> Target | None:
-        """The target kept in a run folder; None if that run was never tracked.
-
-        A copy in the original's own store, which is still there, has no run of its own yet: it must not write that one.
-        """
-        path = folder / STATE
-        if not path.exists():
-            return None
-        target = Target(**json.loads(path.read_text(encoding="utf-8")))
-        return target.made_anew() if _is_copy(target, folder) else target
-
-    def made_anew(self) -> Target:
-        """The same of a run that does not exist yet."""
-        return replace(self, run_id=None, experiment_id=None, offsets={})
-
-
-def _is_copy(target: Target, folder: Path) -> bool:
-    """Whether the run of `target` is another folder's, which is still there and tracked in the same store."""
-    beside = folder.resolve().parent / Path(target.folder).name  # where the folder of runs was copied as a whole
-    return bool(target.folder) and any(_owns(target, path, folder) for path in (Path(target.folder), beside))
-
-
-def _owns(target: Target, original: Path, folder: Path) -> bool:
-    if original == folder.resolve() or not (original / STATE).is_file():
-        return False  # where it was, or moved
-    try:
-        if original.samefile(folder):
-            return False  # by another path
-        kept = json.loads((original / STATE).read_text(encoding="utf-8"))
-        one_store = target.uri is not None or original.parent.samefile(folder.resolve().parent)
-    except (OSError, ValueError):
-        return False
-    return one_store and kept.get("run_id") == target.run_id
 
 
 class MlflowStore:

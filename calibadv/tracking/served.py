@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from calibadv.config import Config
 from calibadv.tracking.database import store_uri
-from calibadv.tracking.mlflow_store import Target, experiment_id
+from calibadv.tracking.mlflow_store import experiment_id
 from calibadv.tracking.record import TurnRecord
 from calibadv.tracking.registered import run_of
+from calibadv.tracking.target import Target
 from calibadv.tracking.traces import PREVIEW, send_trace, span, token_usage, turn_spans
 
 if TYPE_CHECKING:

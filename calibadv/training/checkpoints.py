@@ -19,8 +19,8 @@ from calibadv.checkpoints.storage import Kind, Storage, folder_name, superseded,
 from calibadv.config import CheckpointConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.learner_state import MODEL, CheckpointFailed
-from calibadv.tracking.mlflow_store import STATE
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.target import STATE
 
 log = logging.getLogger(__name__)
 

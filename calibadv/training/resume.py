@@ -16,8 +16,8 @@ from calibadv.cluster.prompts import DATE
 from calibadv.config import Config, ConfigError
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Start
-from calibadv.tracking.mlflow_store import STATE
 from calibadv.tracking.run_folder import CHECKPOINTS, RunFolder
+from calibadv.tracking.target import STATE
 from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS, RUN
 
 log = logging.getLogger(__name__)

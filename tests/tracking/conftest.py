@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.tracking.mlflow_store import MlflowStore, Target
+from calibadv.tracking.mlflow_store import MlflowStore
+from calibadv.tracking.target import Target
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,10 @@ from mlflow import MlflowClient
 from calibadv.plots.run import write_overview
 from calibadv.tracking.catch_up import catch_up
 from calibadv.tracking.mlflow_run import MlflowRun, RunStatus, flatten
-from calibadv.tracking.mlflow_store import MlflowStore, Target
+from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.provenance import provenance
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.target import Target
 from tests.tracking.fake_run import history, record
 
 DEAD = "http://127.0.0.1:9"

@@ -12,9 +12,9 @@ from mlflow.entities import LoggedModel
 from calibadv.tracking.catch_up import catch_up
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.mlflow_run import MlflowRun
-from calibadv.tracking.mlflow_store import Target
 from calibadv.tracking.provenance import EXPERIMENT_NOTE
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.target import Target
 from calibadv.types import Question
 from tests.tracking.old_server import old_server
 
