@@ -71,10 +71,9 @@ def chunk_state(
             close()
             parts, number, filled = [], number + 1, 0
         if store and len(buffer) < filled + part.nbytes:
-            # Pinned, so that a GPU writes into it by itself; a chunk that is longer than others is one tensor.
+            # A chunk that is longer than others is one tensor.
             assert filled == 0, "what is added fits in the chunk"
-            size = max(chunk_bytes, part.nbytes)
-            buffer = torch.empty(size, dtype=torch.uint8, pin_memory=source.type == "cuda")
+            buffer = _buffer(max(chunk_bytes, part.nbytes), source)
         if store:
             buffer[filled : filled + part.nbytes].copy_(part, non_blocking=True)
         if copy is not None:
@@ -88,6 +87,17 @@ def chunk_state(
         close()
     shared = copy.finish() if copy is not None else None
     return PackedWeights(tuple(chunks), tuple(manifest), (shared,) if shared is not None else ())
+
+
+def _buffer(size: int, source: torch.device) -> torch.Tensor:
+    """Bytes to be written over: pinned for a GPU, which writes into them by itself.
+
+    Else numpy's, of which only what is written takes memory: where algorithms are to be deterministic, as in a run with
+    a seed, torch fills what it makes.
+    """
+    if source.type == "cuda":
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    return torch.from_numpy(np.empty(size, dtype=np.uint8))
 
 
 def fetch(packed: PackedWeights) -> Iterator[tuple[str, torch.Tensor]]:

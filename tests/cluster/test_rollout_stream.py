@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def run(coordinator: Any, settings: WorkerSettings, rows: list[RolloutRow], pool
 
 
 POOL = PoolSettings(engines=2, rows_per_step=ROWS, num_cpus=0.5)
+ONE = replace(POOL, engines=1)  # where it does not matter how many there are: each is a process
 
 
 def test_rows_run_under_their_versions_a_step_spreads_evenly_and_closing_ends_the_engines(
@@ -106,7 +108,7 @@ def test_rows_run_under_their_versions_a_step_spreads_evenly_and_closing_ends_th
 def test_rows_of_a_batch_come_out_together_and_steps_never_share_one(coordinator: Any, worker: Any) -> None:
     rows = train_rows(3, 5)
     assert [t.num_rows for t in step_blocks(rows, 2)] == [2, 2, 1] * 3
-    got = run(coordinator, worker(), rows, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5))
+    got = run(coordinator, worker(), rows, replace(ONE, batch_rows=2, rows_per_step=5))
     assert sorted((r.step, r.index) for r in got) == [(s, i) for s in range(3) for i in range(5)]
     assert all(r.rolled["version"] == r.step for r in got)
 
@@ -122,7 +124,7 @@ def test_rows_of_a_killed_engine_run_again_and_arrive_once(coordinator: Any, wor
 def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned(coordinator: Any, worker: Any) -> None:
     got = []
     published = 0
-    for finished in stream_rollouts(train_rows(6), worker(max_staleness=1), POOL):
+    for finished in stream_rollouts(train_rows(6), worker(max_staleness=1), ONE):
         got.append(finished)
         came = Counter(r.step for r in got)
         # Step s is learned until a row of step s + 1 is there: were there none to come, this would never end.
@@ -137,20 +139,20 @@ def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned(coordinat
 
 def test_a_bug_in_the_rollout_reaches_the_driver_with_its_message(coordinator: Any, worker: Any) -> None:
     with pytest.raises(Exception, match="a bug in the rollout"):
-        run(coordinator, worker(rollout_factory=partial(rollouts, None, 3)), train_rows(1), POOL)
+        run(coordinator, worker(rollout_factory=partial(rollouts, None, 3)), train_rows(1), ONE)
 
 
 def test_an_engine_that_keeps_dying_ends_the_run(coordinator: Any, worker: Any) -> None:
     settings = worker(engine_factory=partial(FakeEngine, dies_on=6), max_engine_deaths=0)
     with pytest.raises(Exception, match="engines died in this run; the last one: as asked"):
-        run(coordinator, settings, train_rows(1), POOL)
+        run(coordinator, settings, train_rows(1), ONE)
 
 
 def test_engines_with_their_own_weights_wait_for_no_publication(request: pytest.FixtureRequest) -> None:
     coordinator = create_coordinator(request.node.name)
     worker = WorkerSettings(FakeEngine, rollouts, request.node.name, weights="own")
     rows = [row(0, i, version=0) for i in range(5)]
-    got = list(stream_rollouts(rows, worker, PoolSettings(engines=2, batch_rows=2, rows_per_step=5, num_cpus=0.5)))
+    got = list(stream_rollouts(rows, worker, replace(ONE, batch_rows=2, rows_per_step=5)))
     assert sorted(finished.index for finished in got) == [0, 1, 2, 3, 4]
     assert {finished.rolled["version"] for finished in got} == {0}
     # The engine's first weight, never replaced.

@@ -1,11 +1,12 @@
 """Engines that are killed or stopped from outside while they roll out, on a real Ray with real engines.
 
-What comes out is compared with an undisturbed run, token by token: the torch engine's tokens depend on nothing but
-prompt, seed and weights, so that a row that was rolled out again must be the same row.
+What comes out is compared with what an undisturbed engine in this process comes to, token by token: the torch engine's
+tokens depend on nothing but prompt, seed and weights, so that a row that was rolled out again must be the same row.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -61,10 +62,27 @@ def turns(gate: Path | None = None) -> RollGroupFn:
     return roll
 
 
+def undisturbed(folder: Path, policies: list[Any]) -> dict[tuple[int, int], Any]:
+    """What each row comes to with the policy of its step."""
+    engine, roll = TorchEngine.from_folder(folder), turns()
+
+    async def step(version: int) -> list[Any]:
+        return await asyncio.gather(*(roll(row(version, index), engine, version) for index in range(ROWS)))
+
+    found = {}
+    try:
+        for version, policy in enumerate(policies):
+            engine.load_weights(policy.state_dict().items(), version)
+            found |= {(version, index): rolled for index, rolled in enumerate(asyncio.run(step(version)))}
+    finally:
+        engine.close()
+    return found
+
+
 class Run:
     """A stream of steps, each with a policy of its own, that is read as a trainer reads it."""
 
-    def __init__(self, folder: Path, name: str, gate: Path | None = None) -> None:
+    def __init__(self, folder: Path, name: str, gate: Path) -> None:
         self.coordinator = create_coordinator(name)
         self.worker = WorkerSettings(
             partial(TorchEngine.from_folder, folder), partial(turns, gate), name, engine_timeout_s=TIMEOUT_S
@@ -73,7 +91,7 @@ class Run:
         self.policies = [base, *(perturbed(folder, seed=step) for step in range(1, STEPS))]
         self.rows: list[FinishedRow] = []
 
-    def read(self, on_row: Callable[[FinishedRow], None] = lambda _: None) -> dict[tuple[int, int], Any]:
+    def read(self, on_row: Callable[[FinishedRow], None]) -> dict[tuple[int, int], Any]:
         """What each row came to. `on_row` may do what it likes to the engines."""
         self._publish(0)
         left = Counter(step for step in range(STEPS) for _ in range(ROWS))
@@ -103,7 +121,6 @@ class Run:
 
 def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path)
-    undisturbed = Run(folder, "undisturbed").read()
     gate = tmp_path / "gate"
     gate.mkdir()
     run = Run(folder, "disturbed", gate)
@@ -120,7 +137,7 @@ def test_steps_that_lose_engines_are_the_steps_of_an_undisturbed_run(tmp_path: P
             os.kill(int(other.partition("-")[2]), SIGNALS[step])
             (gate / f"lost-{step}").touch()
 
-    assert run.read(lose_one) == undisturbed
+    assert run.read(lose_one) == undisturbed(folder, run.policies)
     deaths = ray.get(run.coordinator.engines.remote()).deaths
     for step, (engine, lost_s) in lost.items():
         actor, _, pid = engine.partition("-")

@@ -1,6 +1,7 @@
 """0, 1 and 2 learners make the same update; what fails in one rank is raised in the driver, and one that dies ends all.
 
-A learner takes half a minute of a core to start, so that one group serves all that can be asked of it, its death last.
+A learner takes many seconds of a core to start, so that one group serves all that can be asked of it, its death last,
+and two processes serve all groups of two: they make other learners (`anew`).
 What becomes of a run whose learner dies: test_training.py.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,8 @@ import psutil
 import pytest
 import ray
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
 from calibadv.batching import shard_groups
 from calibadv.cluster.weights import fetch
@@ -48,6 +52,28 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learner_group(model_folder: Path, learners: int, *more: str) -> PolicyLearnerGroup:
     config = algorithm_config(model_folder, settings(*SMALL, f"--learner.learners={learners}", *more))
     return config.build_learner_group(rl_module_spec=config.get_default_rl_module_spec())
+
+
+@pytest.fixture(scope="module")
+def two(local_ray: None, model_folder: Path) -> Iterator[PolicyLearnerGroup]:  # noqa: ARG001
+    """Two processes for the learners of a module's groups of two."""
+    learners = learner_group(model_folder, 2)
+    yield learners
+    learners.shutdown()
+
+
+def anew(learners: PolicyLearnerGroup, model_folder: Path, *more: str) -> PolicyLearnerGroup:
+    """The group, whose processes have made new learners with these settings in place of theirs."""
+    given = settings(*SMALL, f"--learner.learners={learners.num_shards}", *more)
+    config = algorithm_config(model_folder, given)
+    spec = MultiRLModuleSpec(rl_module_specs={DEFAULT_MODULE_ID: config.get_default_rl_module_spec()})
+
+    def make(learner: Any) -> None:
+        learner.__init__(config=config, module_spec=spec)
+        learner.build()
+
+    learners.call_all(make)
+    return learners
 
 
 def train(learners: PolicyLearnerGroup, groups: list[Group]) -> list[dict[str, Any]]:
@@ -152,31 +178,27 @@ def test_one_learner_makes_the_update_of_none_and_its_errors_and_its_death_are_r
         one.shutdown()
 
 
-def test_two_learners_with_a_loss_term_of_their_own_make_one_update_and_end_together(model_folder: Path) -> None:
+def test_two_learners_whiten_what_both_hold_and_train_one_critic(two: PolicyLearnerGroup, model_folder: Path) -> None:
+    ppo = "--method.name=ppo"
+    assert "learner/value_loss" in check_steps(anew(two, model_folder, ppo), model_folder, ppo).metrics
+
+
+def test_two_learners_with_a_loss_term_of_their_own_make_one_update_and_end_together(
+    two: PolicyLearnerGroup, model_folder: Path
+) -> None:
     lld = "--method.name=lld"
-    two = learner_group(model_folder, 2, lld)
-    try:
-        trained = check_steps(two, model_folder, lld)
-        assert "learner/extra_loss" in trained.metrics
-        check_publication(two, trained)
-        check_failures(two)
-        pids = two.call_all(lambda _: os.getpid())
-        assert two.lost() is None
-        said = r"learner 1 was lost \(ActorDiedError: .*; the other one is ended with it"
-        with pytest.raises(LearnersLost, match=said):
-            two.call_all(is_killed_while_the_other_waits)
-        assert alive(pids) == []
-        check_gone(two, "learner 1 was lost")
-    finally:
-        two.shutdown()
-
-
-def test_two_learners_whiten_what_both_hold_and_train_one_critic(model_folder: Path) -> None:
-    two = learner_group(model_folder, 2, "--method.name=ppo")
-    try:
-        assert "learner/value_loss" in check_steps(two, model_folder, "--method.name=ppo").metrics
-    finally:
-        two.shutdown()
+    anew(two, model_folder, lld)
+    trained = check_steps(two, model_folder, lld)
+    assert "learner/extra_loss" in trained.metrics
+    check_publication(two, trained)
+    check_failures(two)
+    pids = two.call_all(lambda _: os.getpid())
+    assert two.lost() is None
+    said = r"learner 1 was lost \(ActorDiedError: .*; the other one is ended with it"
+    with pytest.raises(LearnersLost, match=said):
+        two.call_all(is_killed_while_the_other_waits)
+    assert alive(pids) == []
+    check_gone(two, "learner 1 was lost")
 
 
 def broken(members: Group) -> Group:

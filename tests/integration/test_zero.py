@@ -1,4 +1,7 @@
-"""Two learners that share a state by DeepSpeed's ZeRO train, publish and save as one plain learner does."""
+"""Two learners that share a state by DeepSpeed's ZeRO train, publish and save as one plain learner does.
+
+Two processes make the learners of one test after the other; what goes on from a checkpoint has two new ones.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,9 @@ from calibadv.rllib.ranks import on_rank_zero, rank
 from calibadv.rllib.totals import step_metrics
 from calibadv.rllib.zero import layer_groups
 from calibadv.types import Group
-from tests.integration.test_learner_group import GROUPS, learner_group, train
+from tests.integration.test_learner_group import GROUPS, anew, learner_group, train
 from tests.integration.test_learner_group import model_folder as model_folder
+from tests.integration.test_learner_group import two as two
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: learners that share a state are NOT tested")
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -92,25 +96,24 @@ def saved(shared: PolicyLearnerGroup, storage: Storage) -> Stored:
     return draft.commit(Manifest(1, 2, save_learners(shared, draft, model=True)))
 
 
-def test_stage_2_is_one_plain_learner_and_goes_on_from_its_checkpoint(model_folder: Path, tmp_path: Path) -> None:
+def test_stage_2_is_one_plain_learner_and_goes_on_from_its_checkpoint(
+    two: PolicyLearnerGroup, model_folder: Path, tmp_path: Path
+) -> None:
     storage = Storage(str(tmp_path))
     storage.prepare()
-    plain, shared = learner_group(model_folder, 0), learner_group(model_folder, 2, "--learner.zero=2")
-    try:
-        check_training(shared, plain)
-        check_publication(shared)
-        stored = saved(shared, storage)
-        opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
-        here = shared.call_all(weights_of)
-        assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
-        train(shared, GROUPS)
-        expected = shared.call_all(weights_of)
-        roll_back_learners(shared, stored, lr_scale=1.0)
-        assert_equal(shared.call_all(weights_of), here)
-        with pytest.raises(ValueError, match=r"learner 0 could not load .* is shared out between learners"):
-            load_learners(plain, stored)
-    finally:
-        shared.shutdown()
+    plain, shared = learner_group(model_folder, 0), anew(two, model_folder, "--learner.zero=2")
+    check_training(shared, plain)
+    check_publication(shared)
+    stored = saved(shared, storage)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
+    here = shared.call_all(weights_of)
+    assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
+    train(shared, GROUPS)
+    expected = shared.call_all(weights_of)
+    roll_back_learners(shared, stored, lr_scale=1.0)
+    assert_equal(shared.call_all(weights_of), here)
+    with pytest.raises(ValueError, match=r"learner 0 could not load .* is shared out between learners"):
+        load_learners(plain, stored)
     resumed = learner_group(model_folder, 2, "--learner.zero=2")
     try:
         load_learners(resumed, stored)
@@ -128,30 +131,27 @@ def assert_equal(ranks: list[dict[str, torch.Tensor]], expected: list[dict[str, 
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_weights_in_bf16_have_their_gradients_and_no_step_of_theirs_is_lost(
-    stage: int, model_folder: Path, tmp_path: Path
+    two: PolicyLearnerGroup, stage: int, model_folder: Path, tmp_path: Path
 ) -> None:
     """Steps far below a bf16 weight's last digit add up in the shared fp32 copy, which a checkpoint keeps."""
     storage = Storage(str(tmp_path))
     storage.prepare()
     given = ("--learner.dtype=bfloat16", "--learner.lr=1e-5")
     shared_given = (f"--learner.zero={stage}", "--learner.weights=bfloat16")
-    plain, shared = learner_group(model_folder, 0, *given), learner_group(model_folder, 2, *given, *shared_given)
-    try:
-        assert shared.call_all(dtypes) == [{"weights": {"torch.bfloat16"}, "buffers": {"torch.float32"}}] * 2
-        plain.call_all(rounded)
-        before = torch.cat([flat for share in shared.call_all(copies_of) for flat in share])
-        ours, expected = step_metrics(train(shared, GROUPS)), step_metrics(train(plain, GROUPS))
-        for name in ("learner/loss", "learner/grad_norm", "policy/entropy"):
-            assert ours[name] == pytest.approx(expected[name], rel=0.02, abs=2e-3), name
-        train(shared, GROUPS)
-        check_publication(shared)
-        copies = torch.cat([flat for share in shared.call_all(copies_of) for flat in share])
-        stored = saved(shared, storage)
-        train(shared, GROUPS)
-        roll_back_learners(shared, stored, lr_scale=1.0)
-        assert torch.equal(torch.cat([flat for share in shared.call_all(copies_of) for flat in share]), copies)
-    finally:
-        shared.shutdown()
+    plain, shared = learner_group(model_folder, 0, *given), anew(two, model_folder, *given, *shared_given)
+    assert shared.call_all(dtypes) == [{"weights": {"torch.bfloat16"}, "buffers": {"torch.float32"}}] * 2
+    plain.call_all(rounded)
+    before = torch.cat([flat for share in shared.call_all(copies_of) for flat in share])
+    ours, expected = step_metrics(train(shared, GROUPS)), step_metrics(train(plain, GROUPS))
+    for name in ("learner/loss", "learner/grad_norm", "policy/entropy"):
+        assert ours[name] == pytest.approx(expected[name], rel=0.02, abs=2e-3), name
+    train(shared, GROUPS)
+    check_publication(shared)
+    copies = torch.cat([flat for share in shared.call_all(copies_of) for flat in share])
+    stored = saved(shared, storage)
+    train(shared, GROUPS)
+    roll_back_learners(shared, stored, lr_scale=1.0)
+    assert torch.equal(torch.cat([flat for share in shared.call_all(copies_of) for flat in share]), copies)
     # Six steps of 1e-5 at most; 0.02, a common weight, has bf16 neighbours 1.2e-4 away.
     assert 1e-5 < float((copies - before).abs().max()) < 1e-4
     assert float((copies != copies.to(torch.bfloat16).float()).float().mean()) > 0.5
@@ -174,60 +174,54 @@ def copies_of(learner: Any) -> list[torch.Tensor]:
 
 
 def test_stage_3_is_one_plain_learner_and_never_has_the_model_on_one_process(
-    model_folder: Path, tmp_path: Path
+    two: PolicyLearnerGroup, model_folder: Path, tmp_path: Path
 ) -> None:
     storage = Storage(str(tmp_path))
     storage.prepare()
     plain = learner_group(model_folder, 0, *TOGETHER)
-    shared = learner_group(model_folder, 2, "--learner.zero=3", *TOGETHER)
-    try:
-        check_training(shared, plain)
-        check_publication(shared)
-        for seen in shared.call_all(publication):
-            assert seen.largest_layer + CHUNK_BYTES < 0.7 * seen.model  # or the bound would say little
-            assert seen.held <= seen.largest_layer + seen.kept_whole
-            assert max(seen.chunks, default=0) <= CHUNK_BYTES
-        stored = saved(shared, storage)
-        here = shared.call_all(weights_of)
-        opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
-        assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
-        train(shared, GROUPS)
-        expected = shared.call_all(weights_of)
-        load_learners(shared, stored)
-        assert_equal(shared.call_all(weights_of), here)
-        train(shared, GROUPS)
-        assert_equal(shared.call_all(weights_of), expected)
-    finally:
-        shared.shutdown()
+    shared = anew(two, model_folder, "--learner.zero=3", *TOGETHER)
+    check_training(shared, plain)
+    check_publication(shared)
+    for seen in shared.call_all(publication):
+        assert seen.largest_layer + CHUNK_BYTES < 0.7 * seen.model  # or the bound would say little
+        assert seen.held <= seen.largest_layer + seen.kept_whole
+        assert max(seen.chunks, default=0) <= CHUNK_BYTES
+    stored = saved(shared, storage)
+    here = shared.call_all(weights_of)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
+    assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
+    train(shared, GROUPS)
+    expected = shared.call_all(weights_of)
+    load_learners(shared, stored)
+    assert_equal(shared.call_all(weights_of), here)
+    train(shared, GROUPS)
+    assert_equal(shared.call_all(weights_of), expected)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_adapters_train_as_in_one_plain_learner_and_only_they_are_shared_out_and_kept(
-    model_folder: Path, tmp_path: Path, stage: int
+    two: PolicyLearnerGroup, model_folder: Path, tmp_path: Path, stage: int
 ) -> None:
     storage = Storage(str(tmp_path))
     storage.prepare()
     options = ("--learner.lora_rank=12", "--learner.lora_alpha=48", *TOGETHER)
     plain = learner_group(model_folder, 0, *options)
-    shared = learner_group(model_folder, 2, f"--learner.zero={stage}", *options)
-    try:
-        check_training(shared, plain)
-        check_publication(shared)
-        kept = shared.call_all(lambda learner: sum(flat.numel() for flat in learner.own_state()["weights"]))
-        (trained,) = plain.call_all(lambda learner: sum(p.numel() for p in learner.policy.trainable_parameters()))
-        assert trained <= sum(kept) < 1.01 * trained  # padded
-        stored = saved(shared, storage)
-        here = shared.call_all(weights_of)
-        opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
-        assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
-        train(shared, GROUPS)
-        expected = shared.call_all(weights_of)
-        load_learners(shared, stored)
-        assert_equal(shared.call_all(weights_of), here)
-        train(shared, GROUPS)
-        assert_equal(shared.call_all(weights_of), expected)
-    finally:
-        shared.shutdown()
+    shared = anew(two, model_folder, f"--learner.zero={stage}", *options)
+    check_training(shared, plain)
+    check_publication(shared)
+    kept = shared.call_all(lambda learner: sum(flat.numel() for flat in learner.own_state()["weights"]))
+    (trained,) = plain.call_all(lambda learner: sum(p.numel() for p in learner.policy.trainable_parameters()))
+    assert trained <= sum(kept) < 1.01 * trained  # padded
+    stored = saved(shared, storage)
+    here = shared.call_all(weights_of)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
+    assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
+    train(shared, GROUPS)
+    expected = shared.call_all(weights_of)
+    load_learners(shared, stored)
+    assert_equal(shared.call_all(weights_of), here)
+    train(shared, GROUPS)
+    assert_equal(shared.call_all(weights_of), expected)
 
 
 @dataclass(frozen=True)
