@@ -24,7 +24,7 @@ from calibadv.types import Document, Question, Trajectory
 
 ROOT = Path(__file__).parents[2]
 TINY = {"questions": 3, "samples": 3, "updates": 2, "lr": 1e-3, "evaluation_questions": 5, "evaluate_every": 10}
-STEPS = 5
+STEPS = 2
 
 
 def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -115,21 +115,21 @@ def test_stale_weights_sample_as_the_start_did() -> None:
 
 
 def test_a_run_goes_on_bit_by_bit(tmp_path: Path) -> None:
-    run = LabRun(method="lld", steps=6, staleness=1, **TINY)
+    run = LabRun(method="lld", steps=4, staleness=1, **TINY)
     run_in(tmp_path / "straight", run, checkpoint_every=2)
 
     def stop(row: dict[str, float]) -> None:
-        if row["step"] == 5:
+        if row["step"] == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_in(tmp_path / "broken", run, stop, checkpoint_every=2)
-    assert len(read_metrics(tmp_path / "broken")) == 5
+    assert len(read_metrics(tmp_path / "broken")) == 3
     with (tmp_path / "broken" / METRICS).open("a") as file:
-        file.write('{"step": 6, "rew')  # as a crash leaves it
+        file.write('{"step": 4, "rew')  # as a crash leaves it
     made = []
     run_in(tmp_path / "broken", run, lambda row: made.append(row["step"]))
-    assert made == [5, 6]  # from the checkpoint of step 4
+    assert made == [3, 4]  # from the checkpoint of step 2
     assert without_times(read_metrics(tmp_path / "broken")) == without_times(read_metrics(tmp_path / "straight"))
 
 

@@ -122,7 +122,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Question], Tit
 
 def roll(world: tuple[list[Question], TitleSearch], count: int, prefill: str, temperature: float) -> list[Trajectory]:
     questions, search = world
-    engine = TorchEngine.from_folder(Path(policy_path()))
+    engine = TorchEngine.from_folder(Path(policy_path()), compute_dtype=torch.float32)  # means, not bits: half the time
     dialogue = TagsDialogue(TOKENIZER, prefill, POCKET_TEMPLATE)
     agent = Agent(dialogue, engine, search, Limits(max_turn_tokens=64))
 
