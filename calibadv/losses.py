@@ -7,7 +7,7 @@ N action tokens of a micro-batch (rows one after another), H hidden size, V voca
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,11 @@ class Head:
     bias_V: Tensor | None = None
     scale: float = 1.0
     cap: float | None = None
+
+    def at(self, temperature: float) -> Head:
+        """The head whose logits are these divided by the temperature."""
+        cap = None if self.cap is None else self.cap / temperature
+        return replace(self, scale=self.scale / temperature, cap=cap)
 
     def logits(self, hidden_CH: Tensor) -> Tensor:
         """Logits [C, V] in fp32 or better, from hidden states of the weight's dtype."""

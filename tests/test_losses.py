@@ -168,6 +168,18 @@ def test_log_probs_alone_have_the_gradient_of_autograd_also_under_a_soft_cap() -
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+@pytest.mark.parametrize("cap", [None, 8.0])
+def test_a_head_at_a_temperature_divides_the_model_s_own_logits(cap: float | None) -> None:
+    hidden, weight, targets = head_problem()
+    token_stats(hidden, Head(weight, scale=1.5, cap=cap).at(0.5), targets, 4).logprobs_N.sum().backward()
+    plain = [tensor.detach().clone().requires_grad_() for tensor in (hidden, weight)]
+    logits = 1.5 * (plain[0] @ plain[1].T)
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    (logits / 0.5).log_softmax(-1).gather(-1, targets[:, None]).sum().backward()
+    for ours, theirs in zip((hidden, weight), plain, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 PEAK = """
 import resource, torch
 from calibadv.losses import token_stats

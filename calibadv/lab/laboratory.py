@@ -40,11 +40,11 @@ class Laboratory:
         self._run, self._lang, self._world = run, language(), World(run.world, task.hops)
         self._method = run.make_method()
         policy = start or load_start(task.start)
-        self._learner = LabLearner(policy, self._method, run.learner())
+        self._learner = LabLearner(policy, self._method, run.learner(), logprobs_at=run.logprobs_at)
         self._sampling = Policy()  # what the engine holds: weights that may be older, or rounded
         self._versions: deque[dict[str, torch.Tensor]] = deque(maxlen=run.staleness + 1)
         rows = max(run.questions * max(run.samples, 6), run.evaluation_questions)
-        self._sampler = Sampler(self._sampling, self._lang, rows=rows)
+        self._sampler = Sampler(self._sampling, self._lang, rows=rows, logprobs_at=run.logprobs_at)
         self._roller = GroupRoller(
             dialogue=LabDialogue(self._lang, self._method.prefill),
             search=self._world.search,

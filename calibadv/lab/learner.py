@@ -19,7 +19,7 @@ from calibadv.advantages.gae import moments, whiten
 from calibadv.batching import Row, shard_groups
 from calibadv.config import LearnerConfig
 from calibadv.lab.policy import HIDDEN, Policy
-from calibadv.losses import token_stats
+from calibadv.losses import Head, token_stats
 from calibadv.methods.keep import kept_groups, no_credit
 from calibadv.methods.method import Critic, Method
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row, step_facts
@@ -43,8 +43,9 @@ class Updated:
 class LabLearner:
     """Holds the policy, a critic where the method has one, the reference where KL is on, and their AdamW moments."""
 
-    def __init__(self, policy: Policy, method: Method, settings: LearnerConfig) -> None:
+    def __init__(self, policy: Policy, method: Method, settings: LearnerConfig, *, logprobs_at: float = 1.0) -> None:
         self.policy, self._method, self._settings = policy, method, settings
+        self._logprobs_at = logprobs_at  # temperature
         self._value: _ValueModel | None = None
         self._reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef else None
         self._optimizers = {"policy": _adamw(policy, settings.lr, settings)}
@@ -112,19 +113,22 @@ class LabLearner:
 
     def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         hidden_NH = action_hidden(self.policy, batch)
-        stats = token_stats(hidden_NH, self.policy.embed.weight, batch["targets_N"])
+        stats = token_stats(hidden_NH, self._head(self.policy), batch["targets_N"])
         out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N}
         if self._reference is not None:
             with torch.no_grad():
                 reference = token_stats(
                     action_hidden(self._reference, batch),
-                    self._reference.embed.weight,
+                    self._head(self._reference),
                     batch["targets_N"],
                 )
             out["reference_logprobs_N"] = reference.logprobs_N
         if self._value is not None:
             out["values_N"] = self._value(batch, hidden_NH)
         return out
+
+    def _head(self, policy: Policy) -> Head:
+        return Head(policy.embed.weight).at(self._logprobs_at)
 
     @torch.no_grad()
     def _outputs(self, rows: list[Row]) -> list[dict[str, FloatArray]]:

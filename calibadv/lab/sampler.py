@@ -57,11 +57,12 @@ class Sampler:
     equal order give equal tokens.
     """
 
-    def __init__(self, policy: Policy, lang: Language, *, rows: int) -> None:
+    def __init__(self, policy: Policy, lang: Language, *, rows: int, logprobs_at: float = 1.0) -> None:
         self.policy = policy
         self.measures: Measures | None = None  # where set, what is sampled is added
         self._cache = Cache(policy, rows)
         self._capacity = rows
+        self._logprobs_at = logprobs_at  # temperature
         self._live: list[_Row] = []  # row i of the cache is the i-th of these
         self._waiting: deque[_Row] = deque()
         self._driver: asyncio.Task[None] | None = None
@@ -145,7 +146,8 @@ class Sampler:
             self.measures.tokens += len(rows)
             self.measures.entropy -= float((p_BV * logp_BV).sum())
             self.measures.tail += float(p_BV[:, self._tail_from :].sum())
-        logprobs = logp_BV.gather(1, tokens_B[:, None])[:, 0].tolist()
+        told_BV = logp_BV if self._logprobs_at == 1 else torch.log_softmax(logits_BV / self._logprobs_at, dim=-1)
+        logprobs = told_BV.gather(1, tokens_B[:, None])[:, 0].tolist()
         for row, token, logprob in zip(rows, tokens_B.tolist(), logprobs, strict=True):
             row.sampled.append(token)
             row.logprobs.append(logprob)

@@ -34,6 +34,7 @@ class LabRun(BaseModel):
     kl_coef: float = Field(0.0, ge=0)
     entropy_coef: float = Field(0.0, ge=0)
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    logprobs_at: float = Field(1.0, gt=0, allow_inf_nan=False)  # temperature that log-probs are of
     top_p: float = Field(1.0, gt=0, le=1)  # cuts what is sampled from; log-probs are of the full distribution
     sampler_dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights that sample; arithmetic is float32
     old_logprobs: Literal["sampler", "recompute"] = "sampler"

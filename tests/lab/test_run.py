@@ -101,6 +101,15 @@ def test_the_sampler_s_log_probs_are_the_learner_s() -> None:
     assert row["sync/logprob_diff_max"] < 1e-4
 
 
+def test_log_probs_of_another_temperature_are_the_learner_s_too_and_of_flatter_or_sharper_words() -> None:
+    ppl = []
+    for at in (1.0, 0.5):
+        row = Laboratory(LabRun(steps=1, temperature=0.5, logprobs_at=at, **TINY)).step(1)
+        assert row["sync/logprob_diff_max"] < 1e-4
+        ppl.append(row["policy/ppl"])
+    assert ppl[1] < ppl[0]  # the same rollouts: what was sampled at 0.5 is likelier at 0.5
+
+
 def test_recomputed_log_probs_of_rounded_weights_differ() -> None:
     row = Laboratory(LabRun(steps=1, sampler_dtype="bfloat16", old_logprobs="recompute", **TINY)).step(1)
     assert 1e-5 < row["sync/logprob_diff_mean"] < 0.1
