@@ -35,7 +35,9 @@ def make_engine(config: Config, model_folder: str) -> Engine:
         from calibadv.rollout.torch_engine import TorchEngine
 
         dtype = getattr(torch, rollout.torch_dtype)
-        return TorchEngine.from_folder(model_folder, max_batch=rollout.max_concurrent, compute_dtype=dtype)
+        return TorchEngine.from_folder(
+            model_folder, max_batch=rollout.max_concurrent, compute_dtype=dtype, tempered_logprobs=rollout.tempered
+        )
     from calibadv.cluster.vllm_engine import VllmEngine
     from calibadv.cluster.vllm_process_engine import VllmProcessEngine
     from calibadv.cluster.vllm_settings import VllmSettings
@@ -51,6 +53,7 @@ def make_engine(config: Config, model_folder: str) -> Engine:
             kv_cache_gb=rollout.kv_cache_gb,
             tensor_parallel_size=rollout.tensor_parallel,
             seed=config.run.seed,
+            tempered_logprobs=rollout.tempered,
             sleep_mode=rollout.placement == "colocated",
             arguments=rollout.vllm,
         )

@@ -37,6 +37,7 @@ class VllmSettings:
     threads: int = 1  # CPU only
     sleep_mode: bool = False  # GPU only: its memory can be given back and taken again, as colocated engines must
     seed: int = 0
+    tempered_logprobs: bool = False  # of the temperature that samples, which takes requests of top_p 1; False: of 1
     arguments: Mapping[str, Any] = field(default_factory=dict)  # more of vLLM's `EngineArgs`; they come last
 
     def __post_init__(self) -> None:
@@ -111,7 +112,7 @@ def engine_arguments(settings: VllmSettings, folder: Path, cuda: bool) -> dict[s
         "distributed_executor_backend": "uni" if settings.tensor_parallel_size == 1 else "mp",
         "enable_prefix_caching": True,
         "seed": settings.seed,
-        "logprobs_mode": "raw_logprobs",
+        "logprobs_mode": "processed_logprobs" if settings.tempered_logprobs else "raw_logprobs",
         "worker_extension_cls": WORKER_EXTENSION,
         "disable_log_stats": True,
         "trust_remote_code": False,

@@ -35,12 +35,13 @@ def _sample_seeded(
     self: Any, logits: torch.Tensor, generators: dict[int, torch.Generator], k: Any, p: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """One token per row [B] by inverse CDF, with one uniform number of the row's own generator."""
-    if k is not None or p is not None or len(generators) != len(logits) or self.logprobs_mode != "raw_logprobs":
+    if k is not None or p is not None or len(generators) != len(logits):
         return cast(tuple[torch.Tensor, torch.Tensor | None], _vllm_forward_cpu(self, logits, generators, k, p))
     cdf_BV = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
     noise = [torch.rand(1, generator=generators[row], dtype=torch.float64) for row in range(len(logits))]
     sampled_B1 = torch.searchsorted(cdf_BV, torch.stack(noise) * cdf_BV[:, -1:], right=True)
-    return sampled_B1[:, 0].clamp(max=cdf_BV.shape[1] - 1), None
+    told = logits.log_softmax(-1, dtype=torch.float32) if self.logprobs_mode == "processed_logprobs" else None
+    return sampled_B1[:, 0].clamp(max=cdf_BV.shape[1] - 1), told
 
 
 class _Unread(torch.Generator):

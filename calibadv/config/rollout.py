@@ -58,10 +58,10 @@ class RolloutConfig(Section):
     samples: int = Field(5, ge=1, le=10_000)
     """Rollouts a question, n; 5 in the paper's released script."""
     temperature: float = Field(1.0, gt=0, le=100)
-    """Of training rollouts; evaluations are greedy."""
+    """Of training rollouts, and of the log-probs that train; evaluations are greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Of training rollouts: only the fewest likeliest tokens of so much probability; 1 = all. Log-probs stay those of
-    the full distribution at temperature 1, sampled or recomputed. 0.95 in the paper's released script."""
+    the full distribution, sampled or recomputed. 0.95 in the paper's released script."""
     dialogue: Dialogue[Literal["tags", "hermes", "template"]] = "tags"
     """How the policy searches. tags: <search>, the paper's; hermes: <tool_call>, as Qwen2.5, Qwen3 and Hermes models
     call tools; template: as the model's own chat template writes calls and results (docs/extend.md)."""
@@ -113,6 +113,11 @@ class RolloutConfig(Section):
     vllm: dict[str, Any] = Field(default_factory=dict)
     """More arguments of vLLM's own engine, e.g. --rollout.vllm.enforce_eager true (docs/gpu.md)."""
 
+    @property
+    def tempered(self) -> bool:
+        """Whether training rollouts, and so the log-probs that train, are of another temperature than 1."""
+        return self.temperature != 1
+
     @field_validator("vllm")
     @classmethod
     def _vllms_own(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +150,15 @@ class RolloutConfig(Section):
             raise ValueError(
                 f"rollout.tools = {', '.join(names)}, and rollout.dialogue = 'tags' has a tag for the search "
                 "alone: set it to 'hermes' or 'template'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _log_probs_can_be_told(self) -> RolloutConfig:
+        if self.tempered and self.top_p < 1:
+            raise ValueError(
+                f"rollout.temperature = {self.temperature} with rollout.top_p = {self.top_p}: vLLM tells no log-probs "
+                "of the whole distribution at that temperature; set one of them to 1"
             )
         return self
 

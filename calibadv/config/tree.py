@@ -103,11 +103,6 @@ class Config(Section):
                 f"{self.method.name!r} is a second model that is trained in full: set method.params.critic 'head', or "
                 "learner.lora_rank to 0"
             )
-        if self.rollout.temperature != 1 and self.learner.old_logprobs == "sampler":
-            raise ValueError(
-                f"rollout.temperature = {self.rollout.temperature}: engines report log-probs at temperature 1, so set "
-                "learner.old_logprobs 'recompute', or sample at temperature 1 as the paper does"
-            )
         return self
 
     def _warm_up(self, *, has_critic: bool) -> None:

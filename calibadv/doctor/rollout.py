@@ -70,7 +70,10 @@ def roll(subject: Subject) -> Group:
         return found if query else ()
 
     folder = str(subject.model.path)
-    engine = TorchEngine.from_folder(folder, max_batch=config.rollout.samples, compute_dtype=torch.float32)
+    rollout = config.rollout
+    engine = TorchEngine.from_folder(
+        folder, max_batch=rollout.samples, compute_dtype=torch.float32, tempered_logprobs=rollout.tempered
+    )
     try:
         roller = make_roller(config, config.run_method(), folder, search)
         group = asyncio.run(roller.train(_with_gold(question, found), engine, step=0, version=0)).group

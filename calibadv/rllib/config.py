@@ -91,6 +91,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
             model_config={
                 "path": self.model_folder,
                 "dtype": learner.dtype,
+                "temperature": self.calibadv.rollout.temperature,
                 "gradient_checkpointing": learner.gradient_checkpointing,
                 "pack_rows": learner.pack_rows,
                 "keep_reference": learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),

@@ -186,14 +186,17 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
 
     def compare_logprobs(self, shards: list[GroupShard]) -> dict[str, Any]:
-        """Totals of a forward pass over the groups, which the current weights must have sampled. Trains nothing."""
+        """Totals of a forward pass over greedy rollouts of the current weights, whose log-probs are of temperature 1.
+
+        Trains nothing.
+        """
         totals = UpdateTotals()
         rows = [
             to_row(trajectory, np.zeros(trajectory.num_actions, dtype=np.float32))
             for shard in shards
             for trajectory in shard.group.trajectories
         ]
-        with torch.no_grad():
+        with torch.no_grad(), self.policy.of_temperature(1.0):
             for micro in micro_batches(rows, self._settings.token_budget, packed=self.policy.packs_rows):
                 batch = to_tensors(micro, self._device)
                 totals.add_tokens(batch, self.policy.forward_train(batch), fresh=True)

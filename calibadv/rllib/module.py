@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,8 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
     """The policy in the learner, and its critic where the method has one.
 
     `model_config`: path, dtype (of every pass: "bfloat16" is autocast), gradient_checkpointing, keep_reference (for KL
-    terms), critic ("model", "head" or None), pack_rows, lora (None: all weights are trained).
+    terms), critic ("model", "head" or None), pack_rows, lora (None: all weights are trained), temperature (of the
+    log-probs that train: that of the rollouts).
     """
 
     def setup(self) -> None:
@@ -57,10 +59,11 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
         self.value_trunk = copy.deepcopy(self.language_model.base_model) if kind == "model" else None
         self.value_head = value_head(self.language_model.config.hidden_size) if kind else None
         # Replaced where learners share the weights; `collective`: then all must make equal numbers of passes.
-        self.policy_pass: Callable[[dict[str, Tensor]], tuple[Tensor, TokenStats]]
+        self.policy_pass: Callable[[dict[str, Tensor], float], tuple[Tensor, TokenStats]]
         self.policy_pass = partial(policy_pass, self.language_model)
         self.collective = False
         self._autocast = settings.get("dtype") == "bfloat16"
+        self._temperature = float(settings.get("temperature", 1.0))
 
     def _forward_train(self, batch: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         # Here and not at the callers: log-probs and values are then those of the network that trains, whoever asks.
@@ -70,7 +73,7 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
     def _outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         # First, so that no other pass comes between the policy's and its backward pass.
         reference = {"reference_logprobs_N": self._reference_logprobs(batch)} if self.keep_reference else {}
-        hidden_NH, stats = self.policy_pass(batch)
+        hidden_NH, stats = self.policy_pass(batch, self._temperature)
         out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N, **reference}
         if self.value_head is not None:
             trunk = self.value_trunk
@@ -82,9 +85,18 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
     def _reference_logprobs(self, batch: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():
             if self.reference is not None:
-                return policy_pass(self.reference, batch)[1].logprobs_N
+                return policy_pass(self.reference, batch, self._temperature)[1].logprobs_N
             with adapters_off(self.language_model):
-                return self.policy_pass(batch)[1].logprobs_N
+                return self.policy_pass(batch, self._temperature)[1].logprobs_N
+
+    @contextmanager
+    def of_temperature(self, temperature: float) -> Iterator[None]:
+        """Log-probs and entropies of another temperature than that of training rollouts."""
+        usual, self._temperature = self._temperature, temperature
+        try:
+            yield
+        finally:
+            self._temperature = usual
 
     @property
     def packs_rows(self) -> bool:

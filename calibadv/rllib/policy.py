@@ -75,10 +75,12 @@ def value_head(hidden_size: int) -> nn.Linear:
     return head
 
 
-def policy_pass(model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, TokenStats]:
-    """Hidden states [N, H] of a micro-batch's action tokens, and their log-probs and entropies."""
+def policy_pass(
+    model: PreTrainedModel, batch: dict[str, Tensor], temperature: float = 1.0
+) -> tuple[Tensor, TokenStats]:
+    """Hidden states [N, H] of a micro-batch's action tokens, and their log-probs and entropies at a temperature."""
     hidden_NH = action_hidden(model.base_model, batch)
-    return hidden_NH, action_stats(model, hidden_NH, batch)
+    return hidden_NH, action_stats(model, hidden_NH, batch, temperature)
 
 
 def action_hidden(trunk: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -92,6 +94,8 @@ def action_hidden(trunk: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return hidden_BTH.flatten(0, 1)[batch["predicts_N"]]
 
 
-def action_stats(model: PreTrainedModel, hidden_NH: Tensor, batch: dict[str, Tensor]) -> TokenStats:
-    """Log-probs and entropies [N] of a micro-batch's action tokens under the model's head."""
-    return token_stats(hidden_NH, head_of(model), batch["targets_N"])
+def action_stats(
+    model: PreTrainedModel, hidden_NH: Tensor, batch: dict[str, Tensor], temperature: float = 1.0
+) -> TokenStats:
+    """Log-probs and entropies [N] of a micro-batch's action tokens under the model's head at a temperature."""
+    return token_stats(hidden_NH, head_of(model).at(temperature), batch["targets_N"])

@@ -135,11 +135,11 @@ class ZeroUpdater:
     def _layout(self) -> Tree:
         return layout(self._stage, distributed.get_world_size())
 
-    def _policy_pass(self, batch: dict[str, Tensor]) -> tuple[Tensor, TokenStats]:
+    def _policy_pass(self, batch: dict[str, Tensor], temperature: float) -> tuple[Tensor, TokenStats]:
         autocast = torch.is_autocast_enabled(self._device.type) and not self._half
         # DeepSpeed has an autocast of its own, and turns off one that it meets outside.
         with torch.autocast(self._device.type, enabled=False):
-            hidden_NH, logprobs_N, entropy_N = self._engine(batch, autocast)
+            hidden_NH, logprobs_N, entropy_N = self._engine(batch, autocast, temperature)
         return hidden_NH, TokenStats(logprobs_N, entropy_N)
 
 
@@ -152,10 +152,10 @@ class _Policy(nn.Module):
         self.head = _Head(model)
         self._device_type, self._cache_casts = device.type, cache_casts
 
-    def forward(self, batch: dict[str, Tensor], autocast: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: dict[str, Tensor], autocast: bool, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         with self._autocast() if autocast else contextlib.nullcontext():
             hidden_NH = action_hidden(self.language_model.base_model, batch)
-            logprobs_N, entropy_N = self.head(hidden_NH, batch["targets_N"])
+            logprobs_N, entropy_N = self.head(hidden_NH, batch["targets_N"], temperature)
         return hidden_NH, logprobs_N, entropy_N
 
     def _autocast(self) -> torch.autocast:
@@ -170,8 +170,8 @@ class _Head(nn.Module):
         super().__init__()
         self._model = (model,)  # in a tuple: its layers are the language model's modules and must have one parent
 
-    def forward(self, hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-        stats = token_stats(hidden_NH, head_of(self._model[0]), targets_N)
+    def forward(self, hidden_NH: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        stats = token_stats(hidden_NH, head_of(self._model[0]).at(temperature), targets_N)
         return stats.logprobs_N, stats.entropy_N
 
 

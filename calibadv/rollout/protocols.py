@@ -41,7 +41,8 @@ class Sampling:
 class Generation:
     """The tokens of one turn, the stop string's and a sampled end-of-sequence token included.
 
-    `logprobs` [L], nats, of the *raw* distribution: all tokens at temperature 1, whatever `Sampling` says of either.
+    `logprobs` [L], nats, are of all tokens, whatever `Sampling.top_p` says. They are of temperature 1, or, by an engine
+    that was made with `tempered_logprobs`, of the sampling's temperature (greedy: of 1; vLLM then needs `top_p` 1).
     """
 
     ids: IntArray  # [L]

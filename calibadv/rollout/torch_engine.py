@@ -58,6 +58,7 @@ class TorchEngine:
         *,
         max_batch: int = 64,
         compute_dtype: torch.dtype = torch.float64,
+        tempered_logprobs: bool = False,
         version: int = 0,
     ) -> None:
         if max_batch < 1:
@@ -66,7 +67,7 @@ class TorchEngine:
         if "grouped" in str(getattr(model.config, "_experts_implementation", "")):
             model.set_experts_implementation("eager")  # the grouped product has no float64
         self._tokenizer = tokenizer
-        self._max_batch = max_batch
+        self._max_batch, self._tempered = max_batch, tempered_logprobs
         text = self._model.config.get_text_config(decoder=True)
         self._max_len = int(getattr(text, "max_position_embeddings", None) or _UNBOUNDED)
         self._eos = _eos_ids(self._model, tokenizer)
@@ -266,7 +267,8 @@ class TorchEngine:
         """Give each row its next token by inverse CDF of its own noise; the rows that are done."""
         temperature_B1 = torch.tensor([[row.sampling.temperature] for row in rows], dtype=torch.float64)
         logits_BV = logits_BV.double()
-        logprobs_BV = logits_BV.log_softmax(-1)
+        told_at_B1 = torch.where(temperature_B1 > 0, temperature_B1, 1.0) if self._tempered else 1.0
+        logprobs_BV = (logits_BV / told_at_B1).log_softmax(-1)
         probs_BV = (logits_BV / temperature_B1.clamp(min=1e-6)).softmax(-1)
         if any(row.sampling.top_p < 1 for row in rows):
             probs_BV = nucleus(probs_BV, torch.tensor([[row.sampling.top_p] for row in rows], dtype=torch.float64))

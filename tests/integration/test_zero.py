@@ -40,6 +40,7 @@ CHUNK_BYTES = 64 * 1024
 TOGETHER = (
     "--learner.gradient_checkpointing=true",
     "--learner.kl_coef=0.05",
+    "--rollout.temperature=0.7",
     "--learner.old_logprobs=recompute",
     "--learner.importance_cap=2.0",  # so that the sampler's log-probs count, and a poisoned one too
 )

@@ -157,14 +157,40 @@ def test_a_second_pass_trains_every_rollout_again_on_the_credit_and_log_probs_of
     assert sum(twice["clipped"].values()) > 2 * sum(once["clipped"].values())
 
 
+def test_log_probs_that_train_are_of_the_rollouts_temperature_and_the_comparison_s_of_1(model_folder: Path) -> None:
+    options = ("--rollout.temperature=0.5", "--learner.kl_coef=0.1", "--learner.old_logprobs=recompute")
+    learner = make_learner(model_folder, settings(*options, "--learner.minibatch_rollouts=6"))
+    batch = {"ids_BT": torch.tensor([[1, 2, 3]]), "predicts_N": torch.tensor([0, 1])}
+    batch["targets_N"] = batch["ids_BT"][0, 1:]
+    logits = learner.policy.language_model(batch["ids_BT"]).logits[0, :2]
+    ours = learner.policy.forward_train(batch)
+    expected = torch.distributions.Categorical(logits=logits / 0.5)
+    torch.testing.assert_close(ours["logprobs_N"], expected.log_prob(batch["targets_N"]))
+    torch.testing.assert_close(ours["entropy_N"], expected.entropy())
+    assert torch.equal(ours["reference_logprobs_N"], ours["logprobs_N"])  # the reference is still the policy
+    inner, seen = learner.policy.policy_pass, []
+
+    def watched(batch: dict[str, torch.Tensor], temperature: float) -> Any:
+        seen.append(temperature)
+        return inner(batch, temperature)
+
+    learner.policy.policy_pass = watched
+    (shard,) = shard_groups(GROUPS, num_minibatches=1, num_shards=1, seed=0)
+    learner.compare_logprobs(shard)
+    compared = len(seen)
+    learner.update(TrainingData(episodes=shard), num_minibatches=1)
+    assert set(seen[:compared]) == {1.0}
+    assert set(seen[compared:]) == {0.5}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_log_probs_values_and_the_comparison_are_of_the_network_that_trains(model_folder: Path, dtype: str) -> None:
     options = ("--method.name=ppo", "--learner.old_logprobs=recompute", "--learner.minibatch_rollouts=6")
     learner = make_learner(model_folder, settings(*options, f"--learner.dtype={dtype}", "--learner.token_budget=10000"))
     inner, autocast, passed = learner.policy.policy_pass, [], []
 
-    def watched(batch: dict[str, torch.Tensor]) -> Any:
-        hidden, stats = inner(batch)
+    def watched(batch: dict[str, torch.Tensor], temperature: float) -> Any:
+        hidden, stats = inner(batch, temperature)
         autocast.append(torch.is_autocast_enabled("cpu"))
         passed.append(stats.logprobs_N.detach())
         return hidden, stats

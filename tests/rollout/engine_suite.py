@@ -59,10 +59,10 @@ def prompt(seed: int, length: int = 40) -> np.ndarray:
 
 
 @torch.no_grad()
-def reference_logprobs(model: Any, prompt_ids: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def reference_logprobs(model: Any, prompt_ids: np.ndarray, ids: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Log-probs [L] that transformers gives the sampled ids after the prompt."""
     whole = torch.tensor([[*prompt_ids.tolist(), *ids.tolist()]])
-    logprobs_TV = model(whole).logits[0].log_softmax(-1)
+    logprobs_TV = (model(whole).logits[0] / temperature).log_softmax(-1)
     return logprobs_TV[len(prompt_ids) - 1 : -1].gather(1, whole[0, len(prompt_ids) :, None])[:, 0].numpy()
 
 
