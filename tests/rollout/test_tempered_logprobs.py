@@ -1,4 +1,4 @@
-"""Engines that are made to tell log-probs of the temperature that samples. vLLM's has no other beside it in a process."""
+"""Log-probs of the temperature that samples. vLLM's engine has no other beside it in this process."""
 
 from __future__ import annotations
 
