@@ -8,11 +8,12 @@ import shutil
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import zip_longest
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
@@ -108,6 +109,7 @@ def shares_search(config: Config, shared: Config) -> bool:
 
 @contextmanager
 def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[None]:
+    """The trials' Ray and their search app. Inside a running Ray that one is used and left running."""
     config, wanted = waiting[0].config, study_cpus([run.config for run in waiting], plan.study.concurrent)
     given = config.cluster.logical_cpus
     if config.cluster.address == "local" and given is not None and given < wanted:
@@ -115,15 +117,16 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
             f"cluster.logical_cpus = {given} are too few for {plan.study.concurrent} runs at once, which take "
             f"{wanted:g}: leave it out, raise it, or lower `concurrent`"
         )
-    init_ray(config, wanted)
-    try:
+    joined = ray.is_initialized()
+    with ExitStack() as stack:
+        if not joined:
+            init_ray(config, wanted)
+            stack.callback(end_ray)
         asking = open_search(config, corpus_file(config), app)
         yield
         del asking
-        if config.cluster.address != "local":  # a local cluster is stopped whole
+        if joined or config.cluster.address != "local":  # a local cluster is stopped whole
             stop_search(app)
-    finally:
-        end_ray()
 
 
 def trial(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from matplotlib.figure import Figure
 
 from calibadv.plots.style import ink_of
@@ -209,5 +210,6 @@ def test_a_study_whose_runs_are_all_done_starts_nothing(tmp_path: Path) -> None:
     for run in plan.runs:
         write_run(run, history(STEADY), f1=0.5)
     assert compare.main([str(study_file(tmp_path))]) == 0
+    assert not ray.is_initialized()
     assert (plan.folder / "plots" / "table" / "overview.png").exists()
     assert not (plan.folder / ".lock").exists()  # a study's first deed
