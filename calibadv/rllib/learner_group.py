@@ -18,14 +18,11 @@ from torch.distributed import DistError
 
 from calibadv.batching import GroupShard
 from calibadv.methods.method import StepFacts
+from calibadv.rllib.lost import LearnersLost
 
 OTHERS_S = 30.0  # after one rank's error, for the others to end too; those that do not wait for it in a collective
 PING_S = 5.0
 _DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError)
-
-
-class LearnersLost(RuntimeError):
-    """A learner's process is gone, and the group with it: training goes on from a checkpoint, with new learners."""
 
 
 class PolicyLearnerGroup(LearnerGroup):  # type: ignore[misc]

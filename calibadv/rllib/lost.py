@@ -11,7 +11,10 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from calibadv.rllib.learner_group import LearnersLost
+
+class LearnersLost(RuntimeError):
+    """A learner's process is gone, and the group with it: training goes on from a checkpoint, with new learners."""
+
 
 # ObjectLostError: of weights or questions whose owner is gone. ActorUnschedulableError: Ray Data pins its own actors to
 # a node, which Ray may not know at that moment.

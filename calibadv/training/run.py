@@ -11,8 +11,8 @@ from calibadv.checkpoints.progress import Best, Progress
 from calibadv.config import Config
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.env_runner import StepSample
-from calibadv.rllib.learner_group import LearnersLost
 from calibadv.rllib.learner_state import CheckpointFailed
+from calibadv.rllib.lost import LearnersLost
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.tracking.time_left import TimeLeft
 from calibadv.training.checkpoints import Checkpoints

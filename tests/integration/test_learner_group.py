@@ -25,7 +25,8 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
 from calibadv.batching import shard_groups
 from calibadv.cluster.weights import fetch
-from calibadv.rllib.learner_group import LearnersLost, PolicyLearnerGroup
+from calibadv.rllib.learner_group import PolicyLearnerGroup
+from calibadv.rllib.lost import LearnersLost
 from calibadv.rllib.totals import step_metrics
 from calibadv.types import Group
 from tests.build import group, trajectory

@@ -26,7 +26,7 @@ from ray.exceptions import (
 
 from calibadv.config import Config, load_config
 from calibadv.pocket import policy_path
-from calibadv.rllib.learner_group import LearnersLost
+from calibadv.rllib.lost import LearnersLost
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.training.inputs import Inputs
 from calibadv.training.parts import Parts
