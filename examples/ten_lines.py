@@ -16,7 +16,7 @@ if __name__ == "__main__":
         reward=reward,
         run={"name": "ten-lines", "steps": 2, "overwrite": True},
         data={"questions_per_step": 8, "test_questions": 16},
-        rollout={"engine": "torch", "samples": 4},
+        rollout={"engine": "torch", "engines": 1, "samples": 4},
         learner={"minibatch_rollouts": 16},
         search={"retriever": "bm25", "reranker": "none"},
     )

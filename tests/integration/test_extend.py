@@ -162,6 +162,7 @@ def trained_in(
         "sentinel.unready": "off",
         "method.params.pre_think": "false",
         "rollout.dialogue": dialogue,
+        "rollout.torch_dtype": "float32",
         "rollout.max_turns": "2",
         "rollout.max_prompt_tokens": "1400",
         "rollout.max_turn_tokens": "24",

@@ -188,6 +188,7 @@ def test_the_sentinel_takes_the_policy_back_before_anyone_samples_from_it(
     limits = {"sentinel__repetition": "1e-9", "sentinel__baseline_steps": "1", "sentinel__patience": "1"}
     # Colocated, so that a run whose engine and learner take turns is made here as well.
     options = {**limits, "sentinel__action": "rollback", "rollout__placement": "colocated"}
+    options["rollout__torch_dtype"] = "float32"
     code, output = place.answer("taken-back", capsys, **options)
     assert code == 0, output
     assert "back to the policy of version 0" in output

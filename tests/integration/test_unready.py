@@ -24,6 +24,7 @@ SMALL = {
     "run.steps": "50",
     "data.questions_per_step": "4",
     "rollout.engine": "torch",
+    "rollout.torch_dtype": "float32",
     "rollout.engines": "1",
     "rollout.samples": "3",
     "learner.minibatch_rollouts": "6",
