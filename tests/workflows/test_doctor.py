@@ -158,7 +158,7 @@ def test_a_check_that_hangs_is_left_at_its_limit_with_what_it_found() -> None:
 
 def test_every_check_has_a_name_of_its_own_and_a_limit() -> None:
     all_of_them = checks(doctor.means())
-    assert len({check.name for check in all_of_them}) == len(all_of_them) == 16
+    assert len({check.name for check in all_of_them}) == len(all_of_them) == 15
     assert all(check.limit_s > 0 for check in all_of_them)
 
 
