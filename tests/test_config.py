@@ -294,9 +294,11 @@ def test_mini_batches_that_do_not_divide_get_a_suggestion_that_does() -> None:
     assert config.updates_per_step == 4
 
 
-def test_recomputed_logprobs_allow_an_importance_cap() -> None:
-    config = load_config(None, {"learner": {"old_logprobs": "recompute", "importance_cap": 2.0}})
-    assert config.learner.importance_cap == 2.0
+def test_recomputed_logprobs_allow_temperature_and_importance_cap() -> None:
+    config = load_config(
+        None, {"learner": {"old_logprobs": "recompute", "importance_cap": 2.0}, "rollout.temperature": 0.7}
+    )
+    assert config.rollout.temperature == 0.7
 
 
 def test_every_problem_has_a_line_of_its_own() -> None:

@@ -177,8 +177,6 @@ def copies_of(learner: Any) -> list[torch.Tensor]:
 def test_stage_3_is_one_plain_learner_and_never_has_the_model_on_one_process(
     two: PolicyLearnerGroup, model_folder: Path, tmp_path: Path
 ) -> None:
-    storage = Storage(str(tmp_path))
-    storage.prepare()
     plain = learner_group(model_folder, 0, *TOGETHER)
     shared = anew(two, model_folder, "--learner.zero=3", *TOGETHER)
     check_training(shared, plain)
@@ -187,24 +185,13 @@ def test_stage_3_is_one_plain_learner_and_never_has_the_model_on_one_process(
         assert seen.largest_layer + CHUNK_BYTES < 0.7 * seen.model  # or the bound would say little
         assert seen.held <= seen.largest_layer + seen.kept_whole
         assert max(seen.chunks, default=0) <= CHUNK_BYTES
-    stored = saved(shared, storage)
-    here = shared.call_all(weights_of)
-    opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
-    assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
-    train(shared, GROUPS)
-    expected = shared.call_all(weights_of)
-    load_learners(shared, stored)
-    assert_equal(shared.call_all(weights_of), here)
-    train(shared, GROUPS)
-    assert_equal(shared.call_all(weights_of), expected)
+    check_saving(shared, tmp_path)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_adapters_train_as_in_one_plain_learner_and_only_they_are_shared_out_and_kept(
     two: PolicyLearnerGroup, model_folder: Path, tmp_path: Path, stage: int
 ) -> None:
-    storage = Storage(str(tmp_path))
-    storage.prepare()
     options = ("--learner.lora_rank=12", "--learner.lora_alpha=48", *TOGETHER)
     plain = learner_group(model_folder, 0, *options)
     shared = anew(two, model_folder, f"--learner.zero={stage}", *options)
@@ -213,9 +200,16 @@ def test_adapters_train_as_in_one_plain_learner_and_only_they_are_shared_out_and
     kept = shared.call_all(lambda learner: sum(flat.numel() for flat in learner.own_state()["weights"]))
     (trained,) = plain.call_all(lambda learner: sum(p.numel() for p in learner.policy.trainable_parameters()))
     assert trained <= sum(kept) < 1.01 * trained  # padded
+    check_saving(shared, tmp_path)
+
+
+def check_saving(shared: PolicyLearnerGroup, folder: Path) -> None:
+    """The saved model is the learners' own, and from the saved state they train as they did."""
+    storage = Storage(str(folder))
+    storage.prepare()
     stored = saved(shared, storage)
     here = shared.call_all(weights_of)
-    opened = AutoModelForCausalLM.from_pretrained(tmp_path / stored.name / "model")
+    opened = AutoModelForCausalLM.from_pretrained(folder / stored.name / "model")
     assert [name for name, weight in opened.named_parameters() if not torch.equal(weight, here[0][name])] == []
     train(shared, GROUPS)
     expected = shared.call_all(weights_of)
