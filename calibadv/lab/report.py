@@ -8,14 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from calibadv.files import write_text
+from calibadv.lab.contrasts import against
 from calibadv.lab.drift import drift, frozen_credits
 from calibadv.lab.figures import draw_curves, draw_survival
 from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.language import language
 from calibadv.lab.results import (
-    against,
     cell_table,
     markdown,
+    of_study,
     read_store,
     run_figures,
     with_finished,
@@ -39,16 +40,17 @@ def stored(study: Study, results: Path) -> pd.DataFrame:
 def write_report(study: Study, folder: Path, results: Path) -> str:
     """The study's figures as a table. Writes it, the table of runs and the pictures."""
     store = with_finished(stored(study, results), study, folder)
-    if store.empty:
+    made = of_study(store, study)
+    if made.empty:
         raise ValueError(f"no run of {study.name!r} has ended yet, neither in {folder} nor in {results}")
     write_store(store, results / f"{study.name}.parquet")
-    figures = run_figures(store)
+    figures = run_figures(made)
     text = markdown(cell_table(figures))
     for baseline in study.baselines:
         if baseline in set(figures["cell"]):
             text += f"\nAgainst {baseline}, paired by seed:\n\n{markdown(against(figures, baseline))}"
     write_text(results / f"{study.name}.md", text)
-    draw_curves(store, results / f"{study.name}.png")
+    draw_curves(made, results / f"{study.name}.png")
     if figures[list(EVENTS)].notna().any(axis=None):
         draw_survival(figures, results / f"{study.name}-survival.png")
     return text

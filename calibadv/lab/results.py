@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +14,14 @@ import pandas as pd
 
 from calibadv import tables
 from calibadv.collapse import collapse_step
-from calibadv.evaluation.figures import Doubles, bootstrap_means, percentile_interval
+from calibadv.evaluation.figures import Doubles
 from calibadv.lab.run import DONE, read_metrics
 from calibadv.lab.settings import LabRun
 from calibadv.lab.study import Planned, Study
-from calibadv.lab.survival import EVENTS, at_best, log_rank
 
 RUN = ["cell", "seed"]
 LAST = 1200  # rollouts, about, that a run's end is the mean of: 20 steps of 12 questions x 5
-COMPARED = ("f1", "held_out_f1", "entropy", "log_tail_mass", "garbled", "legal")
 GARBLES_AT, GARBLES_FOR = 0.5, 10  # share of rollouts, and steps whose mean it is
-
-
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """A weighted sum of cells, its mean over seeds with a 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
 
 
 def read_store(path: Path) -> pd.DataFrame:
@@ -88,6 +75,12 @@ def is_stored(store: pd.DataFrame, planned: Planned) -> bool:
     return bool(len(rows)) and LabRun.model_validate_json(rows["settings"].iloc[0]) == planned.run
 
 
+def of_study(store: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The rows of the study's own runs: the table may also hold runs of cells and settings that it had once."""
+    keys = [(planned.cell, planned.run.seed) for planned in study.runs if is_stored(store, planned)]
+    return store[[run in keys for run in store[RUN].itertuples(index=False, name=None)]]
+
+
 def write_store(store: pd.DataFrame, path: Path) -> None:
     """Writes the table, compressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,12 +105,11 @@ def _figures(rows: pd.DataFrame) -> dict[str, float]:
         return float(of[metric].mean()) if metric in of else math.nan  # absent where no step has it
 
     fell = collapse_step(rows["reward/mean"].tolist())
-    held_out = rows["eval/f1"].dropna().tolist() if "eval/f1" in rows else []
     return {
         "steps": float(len(rows)),
         "f1": mean(last, "reward/mean"),
         "format": mean(last, "reward/format"),
-        "held_out_f1": held_out[-1] if held_out else math.nan,
+        "held_out_f1": _held_out(rows, run),
         "entropy": mean(last, "policy/entropy"),
         "log_tail_mass": float(np.log(last["policy/tail_mass"].clip(lower=1e-12)).mean()),
         "ppl": mean(last, "policy/ppl"),
@@ -128,6 +120,14 @@ def _figures(rows: pd.DataFrame) -> dict[str, float]:
         "collapsed_at": math.nan if fell is None else fell + 1.0,
         "garbled_at": garbled_at(rows["language/garbled"].to_numpy()),
     }
+
+
+def _held_out(rows: pd.DataFrame, run: LabRun) -> float:
+    """The newest evaluation; 0 where a run ended early, for it had no reward left, and was not evaluated then."""
+    found = rows["eval/f1"] if "eval/f1" in rows else pd.Series(math.nan, rows.index)
+    if len(rows) < run.steps and math.isnan(found.iloc[-1]):
+        return 0.0
+    return float(found.dropna().iloc[-1]) if found.notna().any() else math.nan
 
 
 def garbled_at(garbled_K: Doubles) -> float:
@@ -149,47 +149,6 @@ def cell_table(figures: pd.DataFrame) -> pd.DataFrame:
     for name in ("collapsed", "garbled"):
         table[f"{name} runs"] = grouped[f"{name}_at"].count()
     return table
-
-
-def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, draws: int = 10_000) -> Contrast:
-    """The weighted sum of cells' values, seed by seed: {"a": 1, "b": -1} is a paired difference.
-
-    Over the seeds that all of the cells have; the interval is a percentile bootstrap over them. ValueError without one.
-    """
-    wide = figures.pivot_table(index="seed", columns="cell", values=measure)
-    if missing := sorted(set(weights) - set(wide.columns)):
-        raise ValueError(f"no run of cell {missing[0]!r}; cells: {', '.join(map(str, wide.columns))}")
-    cells, factors = list(weights), np.array(list(weights.values()))
-    values_Q: Doubles = wide[cells].dropna().to_numpy(dtype=np.float64) @ factors
-    if not len(values_Q):
-        raise ValueError(f"no seed has a run of every one of the cells {', '.join(weights)}")
-    low, high = percentile_interval(bootstrap_means(values_Q, draws=draws))
-    return Contrast(float(values_Q.mean()), low, high, len(values_Q))
-
-
-def against(figures: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """A row a cell but the baseline: paired differences from it with 95 % intervals, and log-rank tests of events.
-
-    Differences are over the seeds that both have, tests, which pair nothing, over all runs of both; "at best" is the p
-    that a cell of fewer runs could still reach. A cell that shares no seed with the baseline has no row.
-    """
-    shared = figures[figures["cell"] == baseline]["seed"]
-    rows: dict[str, dict[str, float | int | str]] = {}
-    for cell in figures["cell"].unique():
-        theirs = figures[(figures["cell"] == cell) & figures["seed"].isin(shared)]
-        if cell == baseline or theirs.empty:
-            continue
-        row: dict[str, float | int | str] = {"seeds": len(theirs)}
-        for measure in COMPARED:
-            values = figures.pivot_table(index="seed", columns="cell", values=measure)
-            if {cell, baseline} <= set(values) and len(values[[cell, baseline]].dropna()):
-                found = contrast(figures, measure, {cell: 1.0, baseline: -1.0})
-                row[measure] = f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
-        for event, name in EVENTS.items():
-            row[f"p of {name}"] = log_rank(figures, cell, baseline, event)
-            row[f"at best, {name}"] = at_best(figures, cell, baseline, event)
-        rows[cell] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:

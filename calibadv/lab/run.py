@@ -64,15 +64,16 @@ def _made(folder: Path, run: LabRun, tell: Callable[[Metrics], None], checkpoint
     reason = "complete"
     with (folder / METRICS).open("a", encoding="utf-8") as file:
         for number in range(len(rows) + 1, run.steps + 1):
-            row = lab.step(number)
-            if number == run.steps or number % run.evaluate_every == 0:
+            rows.append(row := lab.step(number))
+            last = [r["reward/mean"] for r in rows[-run.stop_after_zeros :]]
+            hopeless = len(last) == run.stop_after_zeros and not any(last)
+            if hopeless or number == run.steps or number % run.evaluate_every == 0:
                 row |= lab.evaluate()
             row["time/run_cpu_s"] = time.process_time() - before
             file.write(json_line(row))
             file.flush()
-            rows.append(row)
             tell(row)
-            if all(r["reward/mean"] == 0 for r in rows[-run.stop_after_zeros :]) and len(rows) >= run.stop_after_zeros:
+            if hopeless:
                 reason = "zeros"
                 break
             if number % checkpoint_every == 0:

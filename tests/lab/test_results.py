@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from calibadv.lab import results
+from calibadv.lab.contrasts import against, contrast
 from calibadv.lab.figures import draw_curves
+from calibadv.lab.report import write_report
 from calibadv.lab.results import (
     cell_table,
-    contrast,
     garbled_at,
     is_stored,
     markdown,
@@ -86,6 +87,34 @@ def test_contrasts_are_paired_by_seed() -> None:
     assert difference.low == pytest.approx(difference.high) == pytest.approx(0.1)
     with pytest.raises(ValueError, match="no run of cell 'c'"):
         contrast(frame, "f1", {"a": 1, "c": -1})
+
+
+def test_one_seed_tells_no_interval_and_a_few_a_p_of_student_s() -> None:
+    frame = pd.DataFrame({"cell": ["a", "b", "a", "b"], "seed": [0, 0, 1, 1], "f1": [0.5, 0.4, 0.9, 0.6]})
+    assert str(contrast(frame[:2], "f1", {"a": 1, "b": -1})) == "+0.1 (one seed)"
+    both = contrast(frame, "f1", {"a": 1, "b": -1})  # 0.1 and 0.3: t = 2 at one degree of freedom
+    assert both.p == pytest.approx(1 - 2 * np.arctan(2) / np.pi)
+    assert str(both) == "+0.2 [+0.1, +0.3], p 0.3"
+
+
+def test_a_run_without_reward_at_its_end_has_no_held_out_f1_of_before() -> None:
+    dead = [0.6] * 100 + [0.0] * 15  # of 200 steps; evaluated while it was well
+    early = rows("a", 1, dead).assign(**{"eval/f1": [float("nan")] * 99 + [0.5] + [float("nan")] * 15})
+    never = rows("a", 2, dead).assign(**{"eval/f1": float("nan")})
+    whole = [rows(cell, seed, [0.5] * 200) for cell in ("a", "b") for seed in ((0,) if cell == "a" else (0, 1, 2))]
+    figures = run_figures(pd.concat([early, never, *whole]))
+    assert figures.set_index(["cell", "seed"]).loc["a", "held_out_f1"].tolist() == [0.5, 0.0, 0.0]
+    # three pairs, differences 0, -0.5 and -0.5
+    assert against(figures, "b").loc["a", "held_out_f1"].startswith("-0.333 [-0.5, +0]")
+
+
+def test_a_report_is_of_the_runs_that_the_study_plans_now(tmp_path: Path) -> None:
+    study = Study("x", (Planned("a", LabRun(seed=0)), Planned("a", LabRun(seed=1, lr=1.0))))
+    table = pd.concat([rows("a", 0, [0.5] * 3), rows("a", 1, [0.9] * 3), rows("gone", 0, [0.9] * 3)])
+    write_store(table, tmp_path / "x.parquet")
+    report = write_report(study, tmp_path / "runs", tmp_path)
+    assert [line.split(" | ")[:2] for line in report.splitlines()[2:]] == [["| a", "1"]]
+    assert len(read_store(tmp_path / "x.parquet")) == 9  # what was made stays
 
 
 def test_the_table_of_cells_counts_what_fell_and_is_markdown() -> None:

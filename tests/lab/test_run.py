@@ -167,6 +167,7 @@ def test_a_run_that_another_process_makes_is_refused(tmp_path: Path) -> None:
 def test_a_run_without_any_reward_ends(tmp_path: Path) -> None:
     ended = run_in(tmp_path, LabRun(steps=30, stop_after_zeros=2, max_turn_tokens=8, **TINY))  # no turn fits
     assert (ended.steps, ended.reason) == (2, "zeros")
+    assert read_metrics(tmp_path)[-1]["eval/f1"] == 0  # the last step is evaluated, whichever it is
 
 
 def test_top_p_never_samples_what_is_unlikely() -> None:
