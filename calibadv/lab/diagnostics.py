@@ -14,6 +14,7 @@ from calibadv.advantages.silver import silver_documents, step_scores
 from calibadv.diagnostics import group_metrics
 from calibadv.lab.language import Language
 from calibadv.methods.method import Method
+from calibadv.methods.rows import step_base
 from calibadv.types import Credit, Group, Trajectory
 
 RIGHT = 0.7  # reward from which a rollout counts as right, as for silver documents
@@ -23,7 +24,7 @@ def step_diagnostics(
     groups: Sequence[Group], trained: Sequence[Credit], method: Method, lang: Language
 ) -> dict[str, float]:
     """Metrics of one step's groups and of the credit that trained them, by path; what is undefined is left out."""
-    before = [method.base(group) for group in groups]
+    before = list(map(step_base(groups, method), groups))
     silver = [silver_documents(group) for group in groups]
     scores = [step_scores(group, documents) for group, documents in zip(groups, silver, strict=True)]
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]

@@ -5,7 +5,7 @@ N action tokens of a trajectory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from calibadv.advantages.gae import gae
 from calibadv.advantages.group import STD_EPSILON
 from calibadv.batching import GroupShard, Row, to_row
+from calibadv.methods.keep import kept_groups
 from calibadv.methods.method import Critic, Method, StepFacts
 from calibadv.types import Credit, FloatArray, Group, TurnKind
 
@@ -30,8 +31,18 @@ def step_facts(groups: Sequence[Group]) -> StepFacts:
 def step_credit(group: Group, method: Method, facts: StepFacts) -> Credit:
     """The method's credit of a group, on the scale of the step where the method's is. One row [N] a trajectory."""
     credit = method.advantages(group)
+    return _scaled(credit, facts) if method.by_step_deviation else credit
+
+
+def step_base(groups: Sequence[Group], method: Method) -> Callable[[Group], Credit]:
+    """Gives of each of a step's groups the credit before calibration, on the scale of `step_credit`."""
     if not method.by_step_deviation:
-        return credit
+        return method.base
+    facts = step_facts(kept_groups(groups, method))
+    return lambda group: _scaled(method.base(group), facts)
+
+
+def _scaled(credit: Credit, facts: StepFacts) -> Credit:
     scale = np.float32(1 / (facts.deviation + STD_EPSILON))
     return [row_N * scale for row_N in credit]
 

@@ -10,6 +10,7 @@ from calibadv.diagnostics import group_metrics
 from calibadv.evaluation.figures import f1_by_benchmark, means
 from calibadv.evaluation.prediction import Prediction, predict
 from calibadv.methods import Method
+from calibadv.methods.rows import step_base
 from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.record import RolloutRecord, record_rollout
 from calibadv.types import Credit, Group
@@ -23,7 +24,7 @@ def sample_metrics(sample: StepSample, method: Method, credit: Mapping[str, Cred
     groups = sample.groups
     metrics = group_metrics(
         groups,
-        [method.base(group) for group in groups],
+        list(map(step_base(groups, method), groups)),
         [credit[group.question.id] for group in groups],
         [method.scores(group) for group in groups],
         [silver_documents(group) for group in groups],
@@ -74,9 +75,9 @@ def predictions(groups: Sequence[Group]) -> list[Prediction]:
 
 def sampled_records(sample: StepSample, method: Method, credit: Mapping[str, Credit], step: int) -> list[RolloutRecord]:
     """All rollouts of the sampled groups, with their documents, scores and advantages before and after."""
-    records = []
+    records, base = [], step_base(sample.groups, method)
     for group in (sample.groups[index] for index in sample.sampled):
-        before, after, scores = method.base(group), credit[group.question.id], method.scores(group)
+        before, after, scores = base(group), credit[group.question.id], method.scores(group)
         silver = silver_documents(group)
         records += [
             record_rollout(

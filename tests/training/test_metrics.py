@@ -10,7 +10,8 @@ import pytest
 
 from calibadv.evaluation.figures import figures
 from calibadv.evaluation.prediction import Prediction, predict, read_predictions, write_predictions
-from calibadv.methods import METHODS, Method
+from calibadv.methods import METHODS, Method, make_method
+from calibadv.methods.rows import step_credit, step_facts
 from calibadv.rllib.env_runner import StepSample
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.metrics import (
@@ -89,6 +90,24 @@ def test_grpo_has_one_ratio_before_and_after() -> None:
     method = METHODS["grpo"]()
     metrics = sample_metrics(step(), method, credit_of(method))
     assert metrics["advantage/neg_pos_ratio"] == metrics["advantage/neg_pos_ratio_before"]
+
+
+def scaled_credit_of(method: Method) -> dict[str, Credit]:
+    facts = step_facts([EQUAL, GOLDEN])
+    return {g.question.id: step_credit(g, method, facts) for g in (EQUAL, GOLDEN)}
+
+
+def test_credit_on_the_steps_scale_is_told_beside_a_base_of_the_same_scale() -> None:
+    grpo, calibadv = (make_method(name, {"baseline": "reinforce++"}) for name in ("grpo", "calibadv"))
+    plain = sample_metrics(step(), grpo, scaled_credit_of(grpo))
+    assert plain["silver/softened_share"] == 0
+    for record in sampled_records(step(), grpo, scaled_credit_of(grpo), step=0):
+        assert [turn.advantage for turn in record.turns] == [turn.advantage_before for turn in record.turns]
+    # Of six searches GOLDEN's second is blamed and found silver documents; rewards deviate by 0.316 over the step.
+    assert sample_metrics(step(), calibadv, scaled_credit_of(calibadv))["silver/softened_share"] == pytest.approx(1 / 6)
+    search = sampled_records(step(), calibadv, scaled_credit_of(calibadv), step=0)[1].turns[0]
+    assert search.advantage_before == pytest.approx(-0.5 / 0.1**0.5, rel=1e-4)
+    assert search.advantage == pytest.approx(-0.5 / 3 / 0.1**0.5, rel=1e-4)
 
 
 def test_time_that_no_activity_took_is_other() -> None:
