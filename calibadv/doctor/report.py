@@ -14,6 +14,7 @@ from rich.text import Text
 from calibadv.doctor.examine import Check, examine
 from calibadv.doctor.finding import Finding, State
 from calibadv.doctor.subject import Subject
+from calibadv.views.printable import printable
 
 _STYLES = {State.PASS: "green", State.WARN: "yellow", State.FAIL: "bold red"}
 
@@ -75,8 +76,3 @@ def verdict(findings: Iterable[Finding]) -> str:
     parts = [f"{count[State.PASS]} passed", f"{count[State.WARN]} warned", f"{count[State.FAIL]} failed"]
     after = "mend what failed before a long run" if count[State.FAIL] else "ready for a long run"
     return f"{', '.join(parts)}: {after}"
-
-
-def printable(text: str) -> str:
-    """Text that cannot steer the terminal: what a server or a file says may hold escape characters."""
-    return "".join(character if character.isprintable() else " " for character in text)

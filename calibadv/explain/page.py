@@ -17,8 +17,10 @@ from calibadv.explain.judged import Judged
 from calibadv.explain.replay import Credited
 from calibadv.explain.truth import Rate, Truth, truth_by_step
 from calibadv.methods.reasons import Reasons, Term
+from calibadv.rewards.gold_match import gold_documents
 from calibadv.tags import think_text
 from calibadv.types import Document, Trajectory, Turn, TurnKind
+from calibadv.views.printable import printable
 
 _LONGEST = 160  # characters of a text that is shown
 
@@ -26,11 +28,13 @@ _LONGEST = 160  # characters of a text that is shown
 def group_page(step: int, columns: Mapping[str, Credited], documents: Mapping[str, Document]) -> Stack:
     """A group, rollout by rollout: what each turn did, what it found, and of each method its credit and why."""
     group = next(iter(columns.values())).group
-    silver, gold = silver_documents(group), frozenset(group.question.gold_doc_ids)
-    known = ", gold: one of the question's gold passages" if gold else ""
+    silver, gold = silver_documents(group), gold_documents(group, documents)
+    known = ", gold: one of the question's gold passages" if group.question.gold_doc_ids else ""
     parts: list[RenderableType] = [
-        Text.assemble((group.question.text, "bold"), (f"   step {step}, {group.question.id}", "dim")),
-        Text(f"golden: {' / '.join(group.question.golden_answers)}"),
+        Text.assemble(
+            (printable(group.question.text), "bold"), (printable(f"   step {step}, {group.question.id}"), "dim")
+        ),
+        Text(printable(f"golden: {' / '.join(group.question.golden_answers)}")),
         Text(f"● silver: a correct rollout found it{known}", "dim"),
     ]
     for name, column in columns.items():
@@ -73,7 +77,7 @@ def _term(term: Term) -> str:
 
 def _rollout_line(index: int, trajectory: Trajectory) -> Text:
     said = f"rollout {index + 1}  reward {trajectory.reward:.2f}  answer {trajectory.answer or 'none'}"
-    return Text(said, "green" if trajectory.reward > 0 else "red")
+    return Text(printable(said), "green" if trajectory.reward > 0 else "red")
 
 
 def _turn_text(
@@ -87,7 +91,7 @@ def _turn_text(
         text.append(f"\n    {_short(think)}", "dim italic")
     for doc in turn.doc_ids:
         mark, style = ("●", "green") if doc in silver else ("○", "")
-        text.append(f"\n    {mark} {documents[doc].title if doc in documents else doc}", style)
+        text.append(f"\n    {mark} {printable(documents[doc].title if doc in documents else doc)}", style)
         if doc in gold:
             text.append("  gold", "yellow")
     return text
@@ -128,7 +132,7 @@ def _agreement_table(figures: Mapping[str, MethodFigures]) -> Table:
 
 def _truth_text(truth: Truth | None) -> Iterator[RenderableType]:
     if truth is None:
-        yield Text("c against gold passages: none are known by id for the questions at hand", "dim")
+        yield Text("c against gold passages: none are known in this corpus for the questions at hand", "dim")
         return
     yield Text(
         f"c > 0 as a sign of a gold passage, {truth.searches} searches of rollouts below their group's mean: "
@@ -187,7 +191,7 @@ def _disputed(title: str, searches: Sequence[Search]) -> Stack:
     """Each search with the options that show its group, and below it every method's credit."""
     parts: list[RenderableType] = [Text(title, "italic")]
     for search in searches:
-        where = f"--step {search.step} --question {search.group.question.id}"
+        where = printable(f"--step {search.step} --question {search.group.question.id}")
         turn = search.group.trajectories[search.rollout].turns[search.turn]
         told = f"  rollout {search.rollout + 1}, turn {search.turn + 1}, c {search.c:.2f}: "
         credit = [(f"{name} {value:+.2f}  ", _style(value)) for name, value in search.credit.items()]
@@ -209,5 +213,5 @@ def _rate(rate: Rate | None) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from calibadv.rollout.protocols import Dialogue, Result
 from calibadv.types import Document, IntArray
+from calibadv.views.printable import printable
 
 BETWEEN = "·"  # two tokens
 _FOUND = (Document("1", "Ada Lovelace", "Ada Lovelace was born in London."),)
@@ -45,7 +46,7 @@ def dialogue_page(dialogue: Shown, name: str, question: str, tools: Sequence[Map
     table.add_row(f"a search's result\n{len(observed):,} tokens", _pieces(tokenizer, observed))
     for tool in tools:
         about = tool["function"]
-        table.add_row(f"tool {about['name']}", Text(json.dumps(about["parameters"], ensure_ascii=False)))
+        table.add_row(f"tool {about['name']}", Text(printable(json.dumps(about["parameters"], ensure_ascii=False))))
     stops = [_pieces(tokenizer, _encoded(tokenizer, stop)) for stop in dialogue.stop]
     ends = (
         _pieces(tokenizer, np.array([tokenizer.eos_token_id])) if tokenizer.eos_token_id is not None else Text("none")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibadv.tracking.record import RolloutRecord, TurnRecord
+from calibadv.views.printable import printable
 from calibadv.views.summary import RunSummary
 
 _ROWS = (("F1", "f1"), ("exact match", "em"), ("format", "format"), ("searches", "searches"))
@@ -50,7 +51,7 @@ def comparison_table(summary: RunSummary) -> Table:
 
 def rollout_panel(record: RolloutRecord) -> Panel:
     """One rollout in colour: what it thought, searched, read and answered, and the credit of every turn."""
-    parts: list[RenderableType] = [Text(_clean(record.question), style="bold")]
+    parts: list[RenderableType] = [Text(printable(record.question), style="bold")]
     for number, turn in enumerate(record.turns, start=1):
         parts += [Text(), *_turn(number, turn)]
     golden = " / ".join(record.golden_answers)
@@ -60,11 +61,11 @@ def rollout_panel(record: RolloutRecord) -> Panel:
         Text.assemble(
             ("reward ", "dim"),
             (f"{record.reward:.2f}", f"bold {verdict}"),
-            (f"  F1 {record.answer_reward:.2f}  format {record.format_reward:.0f}  golden: {_clean(golden)}", "dim"),
+            (f"  F1 {record.answer_reward:.2f}  format {record.format_reward:.0f}  golden: {printable(golden)}", "dim"),
         ),
     ]
     title = f"step {record.step} · {record.question_id} · rollout {record.index + 1} of {record.group_size}"
-    return Panel(Group(*parts), title=Text(_clean(title)), title_align="left", border_style="dim", padding=(1, 2))
+    return Panel(Group(*parts), title=Text(printable(title)), title_align="left", border_style="dim", padding=(1, 2))
 
 
 def _turn(number: int, turn: TurnRecord) -> list[RenderableType]:
@@ -72,14 +73,14 @@ def _turn(number: int, turn: TurnRecord) -> list[RenderableType]:
     if turn.think:
         lines.append(_indented(Text(_cut(turn.think), style="italic dim")))
     if turn.query is not None:
-        lines.append(_indented(Text.assemble(("? ", "cyan"), (_clean(turn.query), "cyan"))))
+        lines.append(_indented(Text.assemble(("? ", "cyan"), (printable(turn.query), "cyan"))))
     for doc in turn.documents:
         mark = ("● ", "green") if doc.silver else ("○ ", "dim")
         lines.append(
             _indented(
                 Text.assemble(
                     mark,
-                    (_clean(doc.title), "green" if doc.silver else ""),
+                    (printable(doc.title), "green" if doc.silver else ""),
                     ("  (silver)", "dim green") if doc.silver else "",
                 )
             )
@@ -88,7 +89,7 @@ def _turn(number: int, turn: TurnRecord) -> list[RenderableType]:
         lines.append(_indented(Text(_cut(turn.text.rpartition("</think>")[2]), style="cyan")))
     lines += [_indented(Text.assemble((f"{call.tool}: ", "dim"), _cut(call.text))) for call in turn.calls]
     if turn.kind == "answer":
-        lines.append(_indented(Text.assemble(("= ", "bold"), (_clean(turn.answer or "(empty)"), "bold"))))
+        lines.append(_indented(Text.assemble(("= ", "bold"), (printable(turn.answer or "(empty)"), "bold"))))
     if turn.kind == "void":
         lines.append(_indented(Text(_cut(turn.text), style="red")))
     return lines
@@ -128,10 +129,5 @@ def _indented(text: Text) -> Padding:
 
 
 def _cut(text: str) -> str:
-    flat = " ".join(_clean(text).split())
+    flat = " ".join(printable(text).split())
     return flat if len(flat) <= _MAX_TEXT else f"{flat[:_MAX_TEXT]}…"
-
-
-def _clean(text: str) -> str:
-    """Text that cannot steer the terminal: a policy may sample escape characters."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -20,7 +20,9 @@ from calibadv.types import Document, Group, Question
 from tests.build import trajectory
 
 HOSTILE = "</script><script>window.stolen = 1</script><img src=x onerror=window.stolen=1> who?"
-POISON = "<img src=x onerror=window.stolen=1></script><script>window.stolen = 1</script> ${x} `y` \\ \u2028 \ud83d"
+POISON = (
+    "<img src=x onerror=window.stolen=1></script><script>window.stolen = 1</script> ${x} `y` \\ \u2028 \ud83d \x1b[2J"
+)
 
 
 def prediction(id_: str, f1: float, *, hops: int | None = None, searches: int = 1) -> Prediction:
