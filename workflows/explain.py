@@ -31,15 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from calibadv.explain.disagreement import figures, most_disputed, searches_of
         from calibadv.explain.judged import judged_of
         from calibadv.explain.page import group_page, judged_table, overview
-        from calibadv.explain.replay import credited, methods_for
+        from calibadv.explain.replay import credited, methods_for, with_known_gold
         from calibadv.explain.truth import truth_of
         from calibadv.rewards.judge import Endpoint
         from calibadv.tracking.groups import read_groups
     console, run = Console(), found_run(asked.run) or asked.run
-    steps = [(stored, credited(stored, methods_for(stored, asked.method))) for stored in read_groups(run, asked.step)]
+    kept = with_known_gold(read_groups(run, asked.step))
+    steps = [(stored, credited(stored, methods_for(stored, asked.method))) for stored in kept]
     if asked.question is None:
         groups = [columns for _, by_group in steps for columns in by_group]
-        searches = [search for stored, by_group in steps for search in searches_of(stored.step, by_group)]
+        searches = [search for stored, by_group in steps for search in searches_of(stored, by_group)]
         disputed = most_disputed(searches) if asked.disagree else searches
         for part in overview(disputed, figures(searches, groups), truth_of(searches), asked.disagree):
             console.print(part, "")

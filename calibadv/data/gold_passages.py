@@ -37,10 +37,11 @@ def training_questions(
 ) -> Sequence[Question]:
     """The questions of a training file, their gold as the method needs it. Says how much of it is known.
 
+    Without a need they keep the gold ids that the corpus has, by which a run's stored groups are looked at.
     ValueError, naming the `file`, where that is less than `need.min_share`.
     """
     if need is None:
-        return without_gold_texts(questions)
+        return without_gold_texts(_with_ids_of(corpus, questions))
     found = gold_in_corpus(questions, corpus, need)
     if found.share < need.min_share:
         what = "sub-queries and texts of gold passages" if need.what == "texts" else "gold passages of the corpus"
@@ -92,6 +93,19 @@ def gold_in_corpus(questions: Sequence[Question], corpus: Iterable[Document], ne
 def without_gold_texts(questions: Sequence[Question]) -> list[Question]:
     """The questions without the texts of gold passages, which would travel with every row that does not need them."""
     return [replace(question, gold_titles=(), gold_passages=()) for question in questions]
+
+
+def _with_ids_of(corpus: Iterable[Document], questions: Sequence[Question]) -> list[Question]:
+    """The questions with those of their gold ids that the corpus has: a corpus may have ids of its own."""
+    wanted = {gold_id for question in questions for gold_id in question.gold_doc_ids}
+    if isinstance(corpus, CorpusStore):
+        here = set(filter(corpus.has_id, wanted))
+    else:
+        here = wanted & {document.id for document in corpus}
+    return [
+        replace(question, gold_doc_ids=tuple(gold_id for gold_id in question.gold_doc_ids if gold_id in here))
+        for question in questions
+    ]
 
 
 def _own(question: Question, number: int) -> tuple[str, str]:

@@ -18,6 +18,8 @@ from calibadv.advantages.silver import silver_documents, step_scores
 from calibadv.advantages.turns import spread
 from calibadv.diagnostics import all_silver, neg_pos_ratio, penalised_share
 from calibadv.explain.replay import Credited
+from calibadv.rewards.gold_match import gold_documents
+from calibadv.tracking.groups import StoredStep
 from calibadv.types import FloatArray, Group, TurnKind
 
 NOTHING = 1e-6
@@ -43,7 +45,7 @@ class Search:
     turn: int  # index in the rollout
     c: float  # the paper's silver score
     likely_correct: bool  # all of its documents are silver
-    gold_share: float | None  # of its documents; None where the question's gold passages are not known by id
+    gold_share: float | None  # of its documents; None where the question's gold passages are not known
     credit: Mapping[str, float]  # by method
 
     def sign(self, method: str) -> int:
@@ -96,20 +98,20 @@ class MethodFigures:
     agrees: Mapping[str, float]  # with each method, share of searches of equal sign
 
 
-def searches_of(step: int, groups: Sequence[Mapping[str, Credited]]) -> list[Search]:
-    """Every intermediate search of the groups, as `replay.credited` has them."""
+def searches_of(stored: StoredStep, groups: Sequence[Mapping[str, Credited]]) -> list[Search]:
+    """Every intermediate search of the step's groups, or of some of them, as `replay.credited` has them."""
     found = []
     for columns in groups:
         group = next(iter(columns.values())).group
-        silver = silver_documents(group)
+        silver, gold = silver_documents(group), gold_documents(group, stored.documents)
         for i, (trajectory, scores_S) in enumerate(zip(group.trajectories, step_scores(group, silver), strict=True)):
             for s, turn in enumerate(trajectory.turns[:-1]):
                 if turn.kind is TurnKind.SEARCH:
-                    documents, gold = set(turn.doc_ids), set(group.question.gold_doc_ids)
+                    documents, known = set(turn.doc_ids), bool(group.question.gold_doc_ids)
                     found.append(
                         Search(
-                            step, group, i, s, float(scores_S[s]), all_silver(documents, silver),
-                            len(documents & gold) / len(documents) if gold and documents else None,
+                            stored.step, group, i, s, float(scores_S[s]), all_silver(documents, silver),
+                            len(documents & gold) / len(documents) if known and documents else None,
                             {name: column.credit[i][s] for name, column in columns.items()},
                         )
                     )  # fmt: skip

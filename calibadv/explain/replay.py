@@ -6,7 +6,7 @@ S turns of a trajectory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +16,10 @@ from calibadv.advantages.group import STD_EPSILON
 from calibadv.methods import METHODS, Method, make_method
 from calibadv.methods.reasons import Explanation, Reasons, Term, turn_means
 from calibadv.methods.rows import step_facts
+from calibadv.rewards.gold_match import gold_documents
 from calibadv.rewards.turns import with_turn_rewards
 from calibadv.tracking.groups import StoredStep
-from calibadv.types import Group
+from calibadv.types import Document, Group
 
 TURN_ALIKE = 1e-4  # reasons that differ from the credit by more are not shown: they are another credit's
 
@@ -40,8 +41,19 @@ def methods_for(stored: StoredStep, names: Sequence[str] = ()) -> dict[str, Meth
     ValueError for a name that is no method.
     """
     trained = make_method(stored.method, dict(stored.params))
-    others = names or [name for name in METHODS if name != trained.name]
-    return {stored.method: trained} | {name: make_method(name, {}) for name in others if name != stored.method}
+    others = [name for name in names or METHODS if name != stored.method]
+    return {stored.method: trained} | {name: make_method(name, {}) for name in others}
+
+
+def with_known_gold(steps: Iterable[StoredStep]) -> list[StoredStep]:
+    """The steps of a run, without gold ids where no document that they hold is a gold passage of its question.
+
+    The ids are of a corpus of the data set's own then, and that a search found none of them says nothing.
+    """
+    given = list(steps)
+    if any(gold_documents(group, stored.documents) for stored in given for group in stored.groups):
+        return given
+    return [replace(stored, groups=tuple(map(_without_gold_ids, stored.groups))) for stored in given]
 
 
 def credited(stored: StoredStep, methods: Mapping[str, Method]) -> list[dict[str, Credited]]:
@@ -83,10 +95,25 @@ def _by_method(stored: StoredStep, name: str, method: Method) -> list[Credited]:
     ]
 
 
+def _without_gold_ids(group: Group) -> Group:
+    return replace(group, question=replace(group.question, gold_doc_ids=()))
+
+
+def _with_gold_texts(group: Group, documents: Mapping[str, Document]) -> Group:
+    """The group with the texts of its gold passages, where it lacks them and all of them were retrieved."""
+    ids = group.question.gold_doc_ids
+    if group.question.gold_passages or not all(doc in documents for doc in ids):
+        return group
+    titles, texts = tuple(documents[doc].title for doc in ids), tuple(documents[doc].text for doc in ids)
+    return replace(group, question=replace(group.question, gold_titles=titles, gold_passages=texts))
+
+
 async def _scored(stored: StoredStep, method: Method) -> list[Group]:
     assert method.score_turns is not None
     score, scored = method.score_turns(), []
     for group in stored.groups:
+        if method.gold is not None and method.gold.what == "texts":
+            group = _with_gold_texts(group, stored.documents)
         documents = {doc: stored.documents[doc] for doc in group.doc_ids if doc in stored.documents}
         scored.append(with_turn_rewards(group, (await score(group, documents)).rewards))
     return scored
@@ -123,8 +150,10 @@ def _note(method: Method, group: Group, as_trained: bool) -> str:
     elif method.critic is not None:
         notes.append("a critic that says 0: its values are not stored")
     question = group.question
-    if method.gold is not None and not (question.gold_doc_ids or question.gold_passages):
+    if method.gold is not None and method.gold.what == "documents" and not question.gold_doc_ids:
         notes.append("no gold passage of the question is known")
+    if method.gold is not None and method.gold.what == "texts" and not question.gold_passages:
+        notes.append("no rewards at searches: what the gold passages say is not known")
     if method.name == "tree_grpo" and not any(t.tree for t in group.trajectories):
         notes.append("all rollouts are of one tree: twice GRPO")
     return "; ".join(notes)

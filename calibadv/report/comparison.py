@@ -12,7 +12,7 @@ from typing import Any
 
 from calibadv.explain.disagreement import Search, Why, figures, most_disputed, searches_of
 from calibadv.explain.judged import judged_of
-from calibadv.explain.replay import credited, methods_for
+from calibadv.explain.replay import credited, methods_for, with_known_gold
 from calibadv.explain.truth import Truth, truth_by_step, truth_of
 from calibadv.report.reading import RunFiles
 from calibadv.report.rollouts import Library, Replayed, evenly_spaced, first_groups, group_json
@@ -27,14 +27,16 @@ def compared(run: RunFiles, most_groups: int, judge: Endpoint | None = None) -> 
     None where none is stored, or none is wanted.
     """
     steps = evenly_spaced(run.groups_steps, most_groups)
-    replayed, stored_groups = [], 0
+    shown, stored_groups = [], 0
     for stored in run.stored(steps):
         stored_groups += len(stored.groups)
-        shown = first_groups(stored, max(1, most_groups // len(steps)))
-        replayed += [Replayed(shown, columns) for columns in credited(shown, methods_for(shown))]
+        shown.append(first_groups(stored, max(1, most_groups // len(steps))))
+    replayed = [
+        Replayed(step, columns) for step in with_known_gold(shown) for columns in credited(step, methods_for(step))
+    ]
     if not replayed:
         return None
-    by_group = [searches_of(of.stored.step, [of.columns]) for of in replayed]
+    by_group = [searches_of(of.stored, [of.columns]) for of in replayed]
     searches = [search for of_group in by_group for search in of_group]
     library = Library()
     groups = [group_json(of, of_group, library) for of, of_group in zip(replayed, by_group, strict=True)]

@@ -13,6 +13,7 @@ from calibadv.advantages.silver import silver_documents
 from calibadv.explain.disagreement import Search
 from calibadv.explain.replay import Credited
 from calibadv.methods.reasons import Reasons
+from calibadv.rewards.gold_match import gold_documents
 from calibadv.tags import think_text
 from calibadv.tracking.groups import StoredStep
 from calibadv.types import Document, Trajectory, Turn, TurnKind
@@ -71,7 +72,7 @@ def group_json(replayed: Replayed, searches: Sequence[Search], library: Library)
         "question": question.text,
         "golden": list(question.golden_answers),
         "metadata": dict(question.metadata),
-        "gold": sorted(library.place(doc, stored.documents) for doc in group.doc_ids & set(question.gold_doc_ids)),
+        "gold": sorted(library.place(doc, stored.documents) for doc in gold_documents(group, stored.documents)),
         "silver": sorted(library.place(doc, stored.documents) for doc in silver & group.doc_ids),
         "notes": {name: column.note for name, column in columns.items() if column.note},
         "rollouts": [

@@ -6,11 +6,12 @@ passages, cuts articles every hundred words, and is of another year.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from calibadv.rewards.answer import normalise
-from calibadv.types import Document, Question, TokenUnit
+from calibadv.types import Document, Group, Question, TokenUnit
 
 # Of the shorter text's distinct words (our decision). Of 188 pairs of MuSiQue's passages with one title 149 share fewer
 # (other paragraphs of an article) and 35 share 0.6 or more (editions of one paragraph).
@@ -61,3 +62,8 @@ def gold_found(question: Question, document_id: str, document: Document | None) 
         if gold_id == document_id
         or (document is not None and number in texts and same_passage(document, *texts[number]))
     ]
+
+
+def gold_documents(group: Group, documents: Mapping[str, Document]) -> frozenset[str]:
+    """Ids of the documents that the group retrieved and that are gold passages of its question, by `gold_found`."""
+    return frozenset(doc for doc in group.doc_ids if gold_found(group.question, doc, documents.get(doc)))

@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from calibadv.data import corpus_store, store_files
 from calibadv.data.corpus import load_corpus
 from calibadv.data.corpus_store import CorpusStore, build_store
 from calibadv.data.errors import DataError, RepeatedId
-from calibadv.data.gold_passages import gold_in_corpus
+from calibadv.data.gold_passages import gold_in_corpus, training_questions
 from calibadv.data.passages import passage_id
 from calibadv.rewards.gold_match import GoldNeed
 from calibadv.types import Document, Question
@@ -195,3 +196,5 @@ def test_a_store_takes_the_place_of_a_corpus_file(store: CorpusStore) -> None:
     assert found.questions[0].gold_passages == tuple(DOCUMENTS[i].text for i in (4, 2))
     unknown = Question("q/1", "who?", ("A",), sub_queries=("s",), gold_doc_ids=("none",))
     assert gold_in_corpus([unknown], corpus, GoldNeed("texts", 1.0)).share == 0
+    plain = training_questions([replace(question, gold_doc_ids=("none", "id2"))], corpus, None, file=store.folder)
+    assert plain[0].gold_doc_ids == ("id2",)

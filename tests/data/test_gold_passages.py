@@ -124,4 +124,10 @@ def test_too_little_is_refused_with_the_share_the_setting_and_a_question(files: 
 def test_a_method_that_reads_no_gold_gets_no_texts(files: tuple[Path, Path]) -> None:
     (question,) = trained(files, None)
     assert (question.gold_titles, question.gold_passages) == ((), ())
-    assert len(question.gold_doc_ids) == 2
+    assert question.gold_doc_ids == ()  # hashes, and the corpus has ids of its own
+
+
+def test_ids_that_the_corpus_has_stay_for_a_method_that_reads_no_gold() -> None:
+    here = replace(OWN, gold_doc_ids=("h1", "2", "0"))
+    (question,) = training_questions([here], WIKI, None, file=Path("train.jsonl"))
+    assert question.gold_doc_ids == ("2", "0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def verdict(prompt: str, _: int) -> tuple[int, str]:
 def test_likely_right_searches_are_asked_about_in_parts_of_the_training(server: JudgeServer) -> None:
     server.answer = verdict
     columns = credited(stored(told()), methods_for(stored(told()), ["grpo"]))
-    searches = [search for step in (0, 9) for search in searches_of(step, columns)]
+    steps = [replace(stored(told()), step=step) for step in (0, 9)]
+    searches = [search for step in steps for search in searches_of(step, columns)]
     early, late = judged_of(searches, {0: DOCUMENTS, 9: DOCUMENTS}, Endpoint(server.url, "judge"))
     assert (early.first, early.last, early.asked, late.first) == (0, 0, 3, 9)
     assert early.helpful is not None
@@ -45,13 +47,13 @@ def test_what_a_judge_does_not_say_is_counted_and_never_guessed(server: JudgeSer
     server.answer = lambda prompt, _: (200, reply("no idea")) if "Doc 2" in prompt else (500, "{}")
     columns = credited(stored(told()), methods_for(stored(told()), ["grpo"]))
     endpoint = Endpoint(server.url, "judge", retries=0)
-    (judged,) = judged_of(searches_of(4, columns), {4: DOCUMENTS}, endpoint)
+    (judged,) = judged_of(searches_of(stored(told()), columns), {4: DOCUMENTS}, endpoint)
     assert (judged.helpful, judged.asked, judged.unreadable, judged.failed) == (None, 3, 1, 2)
 
 
 def test_no_more_than_so_many_are_drawn_and_by_the_seed(server: JudgeServer) -> None:
     columns = credited(stored(told()), methods_for(stored(told()), ["grpo"]))
-    searches = searches_of(4, columns)
+    searches = searches_of(stored(told()), columns)
     (judged,) = judged_of(searches, {4: DOCUMENTS}, Endpoint(server.url, "judge"), each=2)
     assert judged.asked == 2
     unlikely = [search for search in searches if search.c <= 0.5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,10 +96,32 @@ def test_reasons_of_another_credit_are_not_shown(monkeypatch: pytest.MonkeyPatch
     assert columns["grpo"].reasons is not None
 
 
+def test_stepsearch_has_its_rewards_where_all_gold_passages_were_retrieved() -> None:
+    (columns,) = credited(stored(two_rollouts()), methods_for(stored(two_rollouts()), ["stepsearch"]))
+    right, wrong = columns["stepsearch"].group.trajectories
+    # Both find a, which is the first passage; the text of the second, b, is no word of two letters. e adds nothing.
+    assert [turn.reward for turn in right.turns[:-1]] == pytest.approx([0.5])
+    assert [turn.reward for turn in wrong.turns[:-1]] == pytest.approx([0.5, 0.0])
+    assert columns["stepsearch"].note == "a critic that says 0: its values are not stored"
+    half = replace(two_rollouts(), question=replace(QUESTION, gold_doc_ids=("a", "nowhere")))
+    (columns,) = credited(stored(half), methods_for(stored(half), ["stepsearch"]))
+    assert columns["stepsearch"].group.trajectories[0].turns[0].reward == 0
+    assert columns["stepsearch"].note.endswith("what the gold passages say is not known")
+
+
+def test_a_method_of_the_users_that_kept_our_name_stands_beside_ours(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from calibadv.methods.calibadv import calibadv\n\ndef method():\n    return calibadv(lam=2.0)\n"
+    )
+    step = replace(stored(two_rollouts()), method=f"{tmp_path / 'mine.py'}:method")
+    assert list(methods_for(step)) == [step.method, *METHODS]
+
+
 def test_what_the_others_cannot_know_is_said() -> None:
     step = stored(replace(two_rollouts(), question=Question("q", "who?", ("Ada",))))
     (columns,) = credited(step, methods_for(step))
     assert columns["criticsearch"].note == "no gold passage of the question is known"
+    assert columns["stepsearch"].note.endswith("no rewards at searches: what the gold passages say is not known")
     assert columns["tree_grpo"].note == "all rollouts are of one tree: twice GRPO"
     assert columns["grpo"].note == ""
 
