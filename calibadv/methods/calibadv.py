@@ -29,7 +29,7 @@ from calibadv.rewards.judge import Endpoint, judged_steps
 from calibadv.rewards.own_turns import unscored
 from calibadv.rewards.turns import TurnScorer
 from calibadv.tags import PRE_THINK
-from calibadv.types import Credit, Group
+from calibadv.types import Credit, Group, TurnKind
 
 SoftPen = Literal["silver", "uniform", "judge", "turns", "none"]
 
@@ -124,7 +124,8 @@ def calibadv(
 
     def explain(group: Group) -> Explanation:
         if soft_pen == "silver":
-            words = silver_words(group, correct_rollouts(group, **correct))
+            correct_G = correct_rollouts(group, **correct)
+            words = silver_words(group, correct_G, scores(group), well_formed_only=switch.well_formed_only)
         else:
             words = [[f"c: {soft_pen}"] * len(t.turns) for t in group.trajectories]
         penalty = None if soft_pen == "none" else words
@@ -150,5 +151,6 @@ def calibadv(
 
 
 def turn_rewards(group: Group) -> StepScores:
-    """The rewards that a turn scorer gave the intermediate steps, as their scores c in [0, 1]."""
-    return [np.array([turn.reward for turn in t.turns[:-1]], dtype=np.float32).clip(0, 1) for t in group.trajectories]
+    """The rewards of the intermediate steps as their scores c in [0, 1]; 0 for one that called other tools alone."""
+    rows = ([0.0 if turn.kind is TurnKind.CALL else turn.reward for turn in t.turns[:-1]] for t in group.trajectories)
+    return [np.array(row_S, dtype=np.float32).clip(0, 1) for row_S in rows]

@@ -6,9 +6,11 @@ Both factors are read off the credit before and after that stage: they are what 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isclose
 
 from calibadv.advantages.group import Baseline, outcome_credit
 from calibadv.advantages.rebalance import final_tokens, masses, tokens_at
+from calibadv.advantages.silver import StepScores
 from calibadv.methods.reasons import Explanation, Term, outcome_reasons, turn_means
 from calibadv.types import Credit, Group
 
@@ -44,19 +46,33 @@ def calibration_reasons(
     return rows
 
 
-def silver_words(group: Group, correct: Sequence[int]) -> list[list[str]]:
-    """How many documents of each intermediate step the `correct` rollouts found, and which did. Rows [S - 1]."""
+def silver_words(
+    group: Group, correct: Sequence[int], scores: StepScores, *, well_formed_only: bool = False
+) -> list[list[str]]:
+    """How many documents of each intermediate step the `correct` rollouts found, and which did. Rows [S - 1].
+
+    Where its c is less than that share, by a switch of the released code, why.
+    """
     found_by = {i: group.trajectories[i].doc_ids for i in correct}
     silver = frozenset().union(*found_by.values())
     rows = []
-    for trajectory in group.trajectories:
-        row = []
-        for turn in trajectory.turns[:-1]:
+    for trajectory, scores_S in zip(group.trajectories, scores, strict=True):
+        row, seen = [], set[str]()
+        for turn, score in zip(trajectory.turns[:-1], scores_S, strict=True):
             documents = set(turn.doc_ids)
             shared = documents & silver
             by = [str(i + 1) for i, theirs in found_by.items() if shared & theirs]
             of = f"{len(shared)} of {len(documents)} documents silver" if documents else "nothing was retrieved"
-            row.append(of + (f", by correct rollout {', '.join(by)}" if by else ""))
+            words = [of] + ([f"by correct rollout {', '.join(by)}"] if by else [])
+            if documents and not isclose(score, len(shared) / len(documents), abs_tol=1e-6):
+                if well_formed_only and trajectory.format_reward != 1:
+                    words.append("but the rollout is not well-formed")
+                elif isclose(score, len(shared - seen) / len(documents), abs_tol=1e-6):
+                    words.append(f"{len(shared & seen)} of them seen before")
+                else:
+                    words.append("but it repeats an earlier step")
+            row.append(", ".join(words))
+            seen |= documents
         rows.append(row)
     return rows
 

@@ -24,6 +24,7 @@ from calibadv.config import Config
 from calibadv.json_lines import Tail
 from calibadv.tracking.starting import draws
 from calibadv.views.live import live_with_logging
+from calibadv.views.summary import clock
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class LiveStudy:
         seconds = self._spent.get(run.name)
         if seconds is None and run.name in self._began:
             seconds = time.monotonic() - self._began[run.name]
-        spent = "" if seconds is None else f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+        spent = "" if seconds is None else clock(seconds)
         style = "dim" if state is _State.WAITING else ""
         row = [Text(text, style) for text in (run.cell.name, str(run.config.run.seed), step, *numbers)]
         return [*row, Text(state, _COLORS[state]), Text(spent, "dim")]

@@ -67,10 +67,11 @@ def test_a_step_index_that_only_one_side_reaches_keeps_its_credit() -> None:
     np.testing.assert_allclose(zeroed, [4, 0, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("soft_pen", ["silver", "uniform"])
+@pytest.mark.parametrize("soft_pen", ["silver", "uniform", "turns"])
 def test_a_step_that_called_another_tool_keeps_grpos_advantage(soft_pen: str) -> None:
     right, wrong = trajectory(1, [2, 1], docs=[["a"]]), trajectory(0, [2, 2, 1], docs=[["a"], ["b"]])
-    called = replace(wrong, turns=(wrong.turns[0], turn(2, kind=TurnKind.CALL), wrong.turns[2]))
+    searched, other = (replace(each, reward=0.8) for each in (wrong.turns[0], turn(2, kind=TurnKind.CALL)))
+    called = replace(wrong, turns=(searched, other, wrong.turns[2]))
     _, row_N = METHODS["calibadv"](soft_pen=soft_pen, adv_reb=False).advantages(group(right, called))
     _, grpo_N = METHODS["grpo"]().advantages(group(right, called))
     np.testing.assert_array_equal(row_N[2:4], grpo_N[2:4])

@@ -102,6 +102,29 @@ def test_a_softened_search_says_what_it_found_and_who_else_did() -> None:
     assert rows[1][1].addends[0][2].why == "0 of 1 documents silver"
 
 
+def test_a_c_that_a_switch_of_the_released_code_lowers_says_why() -> None:
+    right = trajectory(1.0, [2, 2], [["a", "b", "c"]])
+    # c is 1, 1 of 2 (b was seen) and 0 (a step that shares two documents with an earlier one repeats it).
+    wrong = trajectory(0.0, [2, 2, 2, 2], [["b"], ["b", "c"], ["b", "c", "a"]])
+    malformed = trajectory(0.0, [2, 2], [["a"]], format_reward=0.0)
+    method = METHODS["calibadv"](preset="reference")
+    assert method.explain is not None
+    told = method.explain(group(right, wrong, malformed))
+    terms = [
+        (round(term.value, 3), term.why)
+        for row in told
+        for reasons in row
+        for term in reasons.addends[0]
+        if term.name == "1 - c"
+    ]
+    assert terms == [
+        (0, "1 of 1 documents silver, by correct rollout 1"),
+        (0.5, "2 of 2 documents silver, by correct rollout 1, 1 of them seen before"),
+        (1, "3 of 3 documents silver, by correct rollout 1, but it repeats an earlier step"),
+        (1, "1 of 1 documents silver, by correct rollout 1, but the rollout is not well-formed"),
+    ]
+
+
 def test_a_right_answer_says_the_masses_that_were_balanced() -> None:
     _, rows = calibrated()
     (product,) = rows[0][1].addends

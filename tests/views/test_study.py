@@ -69,6 +69,16 @@ def test_the_live_table_shows_each_run_with_its_newest_numbers_and_state(tmp_pat
     assert lines[-1] == ["1", "done,", "1", "running,", "1", "failed,", "2", "waiting"]
 
 
+def test_the_time_of_a_run_is_a_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, seconds = make_plan(tmp_path), iter([100.0, 159.7])  # begins, ends
+    view = LiveStudy(plan.runs, set(), terminal())
+    with monkeypatch.context() as patched:
+        patched.setattr("calibadv.views.study.time.monotonic", lambda: next(seconds))
+        view.started(plan.runs[0])
+        view.ended(plan.runs[0], "")
+    assert drawn(view)[1][-1] == "1:00"
+
+
 def test_a_small_terminal_shows_what_runs(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     view = LiveStudy(plan.runs, set(), terminal(height=8))  # room for three rows
