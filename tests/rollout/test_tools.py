@@ -16,6 +16,7 @@ from calibadv.rollout import tools
 from calibadv.rollout.protocols import ToolFailed
 from calibadv.rollout.tools import Tool, ToolConfig, make_tools
 from calibadv.user_code import hand_in
+from tests.extend_page import examples
 
 
 def calculate(expression: str, digits: Annotated[int, Field(ge=0)] = 2) -> str:
@@ -175,3 +176,27 @@ def _unknown(overrides: dict[str, Any]) -> ConfigError:
     with pytest.raises(ConfigError) as error:
         load_config(None, overrides)
     return error.value
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("1912 - 1879", "33"),
+        ("-(1 + 2) * 2", "-6"),
+        ("1/0", "Error: ZeroDivisionError"),
+        ("2 ** 3", "Error: KeyError"),
+        ("1,912", "Error: TypeError"),
+        ("None", "Error: TypeError"),
+        ("[1]", "Error: TypeError"),
+        ("one", "Error: ValueError"),
+        ("1 +", "Error: SyntaxError"),
+        ("9" * 400, "Error: OverflowError"),
+        ("+".join("1" * 2000), "Error: RecursionError"),
+        ("-" * 200_000 + "1", "Error: MemoryError"),
+    ],
+)
+def test_the_pages_calculator_answers_whatever_a_policy_writes(written: str, said: str) -> None:
+    (function,) = (text for language, text in examples()["Tools"] if language == "python")
+    page: dict[str, Any] = {}
+    exec(function, page)
+    assert page["calculate"](written) == said
