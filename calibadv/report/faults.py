@@ -40,10 +40,12 @@ def faults_of(run: RunFiles) -> list[Fault]:
         for kind, metric, cost in _COUNTED
         if (by_step := {int(row["step"]): row[metric] for row in steps if row.get(metric)})
     ]
-    deaths: dict[int, float] = {}
+    deaths, seen = dict[int, float](), 0.0
     for row in steps:
-        died = row.get("rollout/engine_deaths", 0.0) - sum(deaths.values())
-        if died > 0:
+        count = row.get("rollout/engine_deaths", seen)
+        died = count - seen if count >= seen else count  # it begins at 0 again with every process
+        seen = count
+        if died:
             deaths[int(row["step"])] = died
     if deaths:
         cost = "engines were replaced, their rollouts sampled again"

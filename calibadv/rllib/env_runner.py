@@ -43,7 +43,7 @@ class StepSample:
     counts: Counter[str] = field(default_factory=Counter)  # what the method's turn scorer reports, summed
     engine_rows: Counter[str] = field(default_factory=Counter)  # engine -> questions it rolled out
     step: int = 0  # the policy version that the step belongs to
-    engine_deaths: int = 0  # of the whole run so far
+    engine_deaths: int = 0  # so far, since this process began
     mixed: int = 0  # questions whose rollouts went on with newer weights than they began with
     seconds: float = 0.0  # from the first rollout's start to the last one's end
 

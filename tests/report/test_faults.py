@@ -25,6 +25,14 @@ def test_a_fault_costs_what_its_steps_took_beyond_the_median_of_the_others(tmp_p
     assert (deaths.kind, deaths.count, deaths.steps, deaths.extra_s) == ("engines died", 2, (4,), 4)
 
 
+def test_deaths_are_counted_anew_by_the_process_that_resumes_a_run(tmp_path: Path) -> None:
+    rows = history(7)
+    for row, count in zip(rows[1:], (2, 2, 2, 0, 1, 2, 2), strict=True):
+        row["rollout/engine_deaths"] = count
+    (deaths,) = faults_of(read_run(write_run(tmp_path / "a", rows)))
+    assert (deaths.count, deaths.steps) == (4, (1, 5, 6))
+
+
 def test_a_calm_run_has_none_and_restarts_say_why(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", history(2))
     assert faults_of(read_run(run)) == []
