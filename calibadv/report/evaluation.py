@@ -99,6 +99,7 @@ def _estimate(values: Mapping[str, float]) -> Estimate | None:
 
 
 def _parts(before: Mapping[str, Prediction], after: Mapping[str, Prediction], name: str) -> tuple[Share, ...]:
-    was = getattr(figures(list(before.values())), name)
+    """Of the questions of `after`: an evaluation in between asks fewer than the first one."""
+    was = getattr(figures([answer for question, answer in before.items() if question in after]), name)
     now = getattr(figures(list(after.values())), name)
     return tuple(Share(part, of.questions, was[part].f1 if part in was else None, of.f1) for part, of in now.items())

@@ -32,6 +32,7 @@ class Cell:
     name: str
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
+    unfinished: int  # runs whose newest evaluation may be one in between, of fewer questions
     f1: Figure | None  # of the newest evaluation
     em: Figure | None
     format: Figure | None
@@ -57,6 +58,7 @@ def _cell(name: str, runs: Sequence[RunFiles]) -> Cell:
         name,
         tuple(run.name for run in runs),
         tuple(run.config.run.seed for run in runs),
+        sum(run.summary is None for run in runs),
         _figure([_last(history, "eval/f1") for history in histories]),
         _figure([_last(history, "eval/em") for history in histories]),
         _figure([_last(history, "eval/format") for history in histories]),

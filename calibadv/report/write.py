@@ -37,8 +37,8 @@ def write_report(
 
     `recipes`: by name, of which the nearest is what a run's configuration is compared with; none: the defaults.
     `groups`: at most so many stored groups are shown, evenly over the steps, half of them again and again where the
-    file were above `limit_mb`. `judge`: is asked about some of their searches. ValueError for a folder that holds no
-    run, or none that has made a step.
+    file were above `limit_mb`. `judge`: is asked about some of their searches, once, when it is known which are shown:
+    its few lines are in no limit. ValueError for a folder that holds no run, or none that has made a step.
     """
     if not folders:
         raise ValueError("no run is named: name a folder runs/<name> at least")
@@ -46,11 +46,13 @@ def write_report(
         raise ValueError(f"groups = {groups}, limit_mb = {limit_mb:g}: expected 0 at least, and above 0")
     runs = [read_run(folder) for folder in folders]
     while True:
-        html = page(page_data(runs, recipes or {}, most_groups=groups, judge=judge))
+        html = page(page_data(runs, recipes or {}, most_groups=groups))
         size_mb = len(html.encode()) / 1e6
         if size_mb <= limit_mb or not groups:
             break
         groups //= 2
         log.info("the page would have %.1f MB: it shows %d groups at most", size_mb, groups)
+    if judge is not None:
+        html = page(page_data(runs, recipes or {}, most_groups=groups, judge=judge))
     to.parent.mkdir(parents=True, exist_ok=True)
     return write_text(to, html)

@@ -85,6 +85,26 @@ def test_the_head_has_the_table_with_intervals_collapse_and_faults(page: Page) -
     expect(page.locator("#configuration")).to_contain_text("run.steps")
 
 
+def test_a_duration_is_rounded_before_it_is_cut(page: Page) -> None:
+    said = page.evaluate("[59.7, 119.7, 5399.8, 7199].map(duration)")
+    assert said == ["60 s", "2 min 0 s", "1 h 30 min", "2 h 0 min"]
+
+
+def test_a_tile_has_the_paired_change_and_none_of_other_questions(browser: Browser, tmp_path: Path) -> None:
+    first = [prediction("q", 0.5), prediction("r", 1.0)]  # the newest evaluation asks q alone
+    with browser.new_context() as context:
+        page = context.new_page()
+        for name, before, said in (
+            ("paired", first, ["0.750", "+0.250 since before"]),
+            ("unpaired", [], ["0.750", ""]),
+        ):
+            run = write_run(tmp_path / name, history(6), first=before, answers=[prediction("q", 0.75)])
+            page.goto(write_report([run], tmp_path / f"{name}.html").as_uri())
+            page.wait_for_selector("html[data-ready]")
+            tile = page.locator(".tile", has_text="F1, held out")
+            assert [text.strip() for text in tile.locator(".value, .note").all_inner_texts()] == said
+
+
 def test_filters_leave_what_they_name(page: Page) -> None:
     count, items = page.locator("#rollouts [role=status]"), page.locator("#rollouts .list .item")
     expect(count).to_have_text("6 of 6 rollouts")
@@ -219,6 +239,7 @@ def test_several_runs_stand_beside_each_other(browser: Browser, tmp_path: Path) 
         page.goto(write_report(runs, tmp_path / "report.html").as_uri())
         page.wait_for_selector("html[data-ready]")
         expect(page.locator("#runs table").first).to_contain_text("0.500 ± 0.141")
+        expect(page.locator("#runs table").first).to_contain_text("2 (2 not finished)")
         expect(page.locator("#compared .band").first).to_be_attached()
         assert "grpo: 6.0 k tokens, F1 0.500" in (page.locator("#runs svg[role=img]").get_attribute("aria-label") or "")
         expect(page.locator("#summary h1")).to_have_text("grpo-0")

@@ -49,7 +49,7 @@ def test_parts_by_hops_have_both_sides_where_both_are_known(tmp_path: Path) -> N
     run = write_run(
         tmp_path / "a",
         history(3),
-        first=[prediction("q0", 0.0, hops=1)],
+        first=[prediction("q0", 0.0, hops=1), prediction("q2", 1.0, hops=1)],  # q2 is not asked again
         answers=[prediction("q0", 1.0, hops=1), prediction("q1", 0.5, hops=2)],
     )
     parts = evaluation_of(read_run(run)).by_hops

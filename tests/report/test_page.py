@@ -14,7 +14,12 @@ import pytest
 
 from calibadv.report.rollouts import evenly_spaced
 from calibadv.report.write import write_report
+from calibadv.rewards.judge import Endpoint
 from tests.report.made_up import HOSTILE, POISON, disputed_group, history, long_run, prediction, write_run
+from tests.rewards.conftest import server
+from tests.rewards.judge_server import JudgeServer
+
+__all__ = ["server"]
 
 
 def payload(html: str, name: str) -> Any:
@@ -100,6 +105,16 @@ def test_fewer_groups_are_shown_where_the_file_were_too_large(run: Path, tmp_pat
     limit_mb = (whole + none) / 2e6
     small = write_report([run], tmp_path / "c.html", limit_mb=limit_mb)
     assert small.stat().st_size <= 1e6 * limit_mb
+
+
+def test_a_judge_is_asked_once_of_the_groups_that_are_shown(run: Path, tmp_path: Path, server: JudgeServer) -> None:
+    whole, half = (write_report([run], tmp_path / f"{n}.html", groups=n).stat().st_size for n in (4, 2))
+    limit_mb = (whole + half) / 2e6  # halved once
+    path = write_report([run], tmp_path / "a.html", groups=4, limit_mb=limit_mb, judge=Endpoint(server.url, "judge"))
+    assert len(server.prompts) == 1  # of the groups' alike searches one has c > 0.5
+    rollouts = payload(path.read_text(encoding="utf-8"), "rollouts-0")
+    assert len(rollouts["groups"]) == 2
+    assert sum(part["asked"] for part in rollouts["judged"]) == 2
 
 
 def test_two_hundred_steps_with_sampled_groups_stay_below_ten_megabytes(tmp_path: Path) -> None:

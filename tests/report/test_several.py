@@ -25,6 +25,10 @@ def test_runs_that_differ_by_their_seed_are_one_cell_with_a_band(tmp_path: Path)
     assert (calibadv.f1.mean, calibadv.f1.std) == (0.8, None)
     assert (calibadv.tokens is not None, calibadv.tokens and calibadv.tokens.mean) == (True, 4000)
     assert calibadv.wall_s is None  # it has not finished
+    assert (grpo.unfinished, calibadv.unfinished) == (2, 1)
+    done = write_run(tmp_path / "done", history(4), method__name="grpo", run__seed=2, summary={"wall_s": 42})
+    (mixed,) = cells_of([read_run(runs[0]), read_run(done)])
+    assert (len(mixed.runs), mixed.unfinished) == (2, 1)
 
 
 def test_parameters_on_which_runs_of_a_method_differ_are_in_the_cells_names(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ const NAMES = { "eval/f1": "F1, held out", "reward/f1": "F1 in training", "rewar
 function manyRuns(head, choose) {
   const cells = head.cells;
   const spread = (figure, digits = 3) => (figure ? [number(figure.mean, digits), figure.std === null ? null : h("span", { class: "soft small" }, ` ± ${number(figure.std, digits)}`)] : "–");
-  const rows = cells.map((cell) => [h("b", {}, cell.name), cell.seeds.length, spread(cell.f1), spread(cell.em), spread(cell.format), spread(cell.searches, 2), spread(cell.tokens, 0),
+  const runs = (cell) => [cell.seeds.length, cell.unfinished ? h("span", { class: "soft small" }, ` (${cell.unfinished} not finished)`) : null];
+  const rows = cells.map((cell) => [h("b", {}, cell.name), runs(cell), spread(cell.f1), spread(cell.em), spread(cell.format), spread(cell.searches, 2), spread(cell.tokens, 0),
     cell.wall_s ? duration(cell.wall_s.mean) : "–", cell.collapses.some((step) => step !== null) ? cell.collapses.map((step) => step ?? "none").join(", ") : "none"]);
   const all = [...new Set(cells.flatMap((cell) => Object.keys(cell.curves)))].sort();
   const own = h("div", { class: "charts" });
@@ -21,7 +22,7 @@ function manyRuns(head, choose) {
   });
   return [
     h("section", { id: "runs", "aria-labelledby": "runs-title" },
-      h("div", { class: "stack" }, h("h1", { id: "runs-title" }, `${plural(head.runs.length, "run")}, ${plural(cells.length, "method")}`), h("p", { class: "soft" }, "Mean ± deviation over seeds, of the newest evaluation of each run")),
+      h("div", { class: "stack" }, h("h1", { id: "runs-title" }, `${plural(head.runs.length, "run")}, ${plural(cells.length, "method")}`), h("p", { class: "soft" }, "Mean ± deviation over seeds, of the newest evaluation of each run; of one that is not finished it may ask fewer questions")),
       h("div", { class: "card pad" }, table("Methods", [["", false], ["runs", true], ["F1", true], ["EM", true], ["format", true], ["searches", true], ["tokens sampled", true], ["time", true], ["collapse", false]], rows)),
       h("div", { class: "two" }, pareto(cells), h("div", { class: "card pad" }, everyRun(head, choose)))),
     section("compared", "Curves by method", "mean over seeds; the band is one deviation",

@@ -19,10 +19,11 @@ function tiles(run) {
     const of = row(label);
     if (!of) return null;
     const now = of.after || of.before;
-    const change = of.after && of.before ? of.after.mean - of.before.mean : null;
+    const alike = run.evaluation.questions_before === run.evaluation.questions;
+    const change = of.change?.mean ?? (of.after && of.before && alike ? of.after.mean - of.before.mean : null);
     const neutral = label.startsWith("searches");
     return tile(heading, number(now.mean),
-      change === null ? "before training" : h("span", { class: neutral ? "" : change >= 0 ? "good-ink" : "bad-ink" }, `${signed(change, 3)} since before`));
+      change === null ? (of.after ? null : "before training") : h("span", { class: neutral ? "" : change >= 0 ? "good-ink" : "bad-ink" }, `${signed(change, 3)} since before`));
   };
   const alarms = run.alarms.length
     ? tile("Sentinel", plural(run.alarms.length, "alarm"), h("span", { class: "warn-ink" }, `⚠ first at step ${Math.min(...run.alarms.map((alarm) => alarm.since))}`))
