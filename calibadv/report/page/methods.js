@@ -67,7 +67,7 @@ function judgeRates(world) {
 
 function goldRates(world) {
   const { truth: of } = world;
-  if (!of) return card(h("h3", {}, "c against gold passages"), h("p", { class: "soft" }, "Of these questions no gold passage is known by its id, or no rollout is below its group's mean."));
+  if (!of) return card(h("h3", {}, "c against gold passages"), h("p", { class: "soft" }, "Of these questions no gold passage is known in the corpus, or no rollout is below its group's mean."));
   const rows = [["all steps", of.searches, rate(of.precision), rate(of.recall)],
     ...world.truth_by_step.map((part) => [partOf(part), part.searches, rate(part.precision), rate(part.recall)])];
   return card(table("c > 0 as a sign of a gold passage", [["", false], ["searches", true], ["precision", true], ["recall", true]], rows),
