@@ -14,17 +14,20 @@ from typing import Any
 from calibadv.files import write_bytes, write_text
 from calibadv.json_lines import json_line, json_objects, read_json_lines
 from calibadv.tracking.folder_lock import LOCK, OWNER, FolderLock, FolderLocked
-from calibadv.tracking.follower import WRITTEN_MS
+from calibadv.tracking.follower import OPERATIONS, WRITTEN_MS
 from calibadv.tracking.groups import forget_groups
 from calibadv.tracking.journal import Journal
 from calibadv.tracking.record import RolloutRecord
+from calibadv.tracking.target import STATE, Target
 
 log = logging.getLogger(__name__)
 
 FIRST_PREDICTIONS = "first_predictions.jsonl"  # of the evaluation before training
 CHECKPOINTS = "checkpoints"  # the folder in it, unless they have a place of their own
 ONE_WRITER = "two runs cannot share a folder, choose another with --run.name or end that process"
+OUTPUT = "output.log"
 _RUN_FILES = ("config.toml", "metrics.jsonl", "summary.json")
+_OF_A_START = (STATE, OPERATIONS, OUTPUT)  # with empty folders all that a start leaves which fails before them
 
 
 class RunFolderError(ValueError):
@@ -49,7 +52,6 @@ class RunFolder:
             if overwrite and not resume:
                 _empty(self.path)
             check_free(self.path, overwrite=overwrite, resume=resume)
-            self.plots.mkdir(exist_ok=True)
         except BaseException:
             self._lock.close()
             raise
@@ -78,7 +80,7 @@ class RunFolder:
     @property
     def output(self) -> Path:
         """What libraries wrote to the terminal while the live view had it."""
-        return self.path / "output.log"
+        return self.path / OUTPUT
 
     @property
     def plots(self) -> Path:
@@ -149,6 +151,8 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
             else:
                 write_bytes(self.path / name, content)
+        if (target := Target.read(self.path)) is not None:  # now: later the files may have outgrown what is remembered
+            target.cut_to(self.path).write(self.path)
         self.summary.unlink(missing_ok=True)
 
     def history(self) -> list[dict[str, float]]:
@@ -206,7 +210,7 @@ def _by_step(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 def _empty(folder: Path) -> None:
     children = [child for child in folder.iterdir() if child.name not in (LOCK, OWNER)]
-    if children and not any(child.name in _RUN_FILES for child in children):
+    if not any(child.name in _RUN_FILES for child in children) and not all(map(_of_a_start, children)):
         raise RunFolderError(
             f"{folder} holds none of {', '.join(_RUN_FILES)}: it is no run, so --run.overwrite true leaves it alone; "
             "choose another with --run.name"
@@ -216,3 +220,7 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(child)
         else:
             child.unlink()
+
+
+def _of_a_start(path: Path) -> bool:
+    return not any(path.iterdir()) if path.is_dir() else path.name in _OF_A_START

@@ -46,6 +46,11 @@ class Target:
         target = Target(**json.loads(path.read_text(encoding="utf-8")))
         return target.made_anew() if _is_copy(target, folder) else target
 
+    def cut_to(self, folder: Path) -> Target:
+        """The same, after files of the run folder went back to an earlier moment: what they hold is delivered."""
+        sizes = {name: (folder / name).stat().st_size if (folder / name).exists() else 0 for name in self.offsets}
+        return replace(self, offsets={name: min(offset, sizes[name]) for name, offset in self.offsets.items()})
+
     def made_anew(self) -> Target:
         """The same of a run that does not exist yet."""
         return replace(self, run_id=None, experiment_id=None, offsets={})

@@ -187,6 +187,27 @@ def test_a_killed_and_resumed_run_has_each_step_and_rollout_once_and_all_of_them
     assert client(runs).get_run(first.run_id).info.status == "FINISHED"
 
 
+def test_steps_made_again_before_mlflow_is_asked_all_arrive_though_their_file_was_longer(runs: Path) -> None:
+    path = runs / "outgrown"
+    with RunFolder(path) as folder, MlflowRun(path, experiment="outgrown") as first:
+        folder.append_metrics(1, {"reward/mean": 0.1})
+        kept = {"metrics.jsonl": folder.content("metrics.jsonl"), "rollouts.jsonl": None}
+        folder.append_metrics(2, {"reward/mean": 0.2, "time/step_s": 1.0, "time/learn_s": 0.5})
+        folder.append_rollouts([record(step=2)])
+    assert first.run_id is not None
+    with RunFolder(path, resume=True) as folder:
+        folder.restore(kept, 1)
+        for step in (2, 3, 4):
+            folder.append_metrics(step, {"reward/mean": step / 10})
+            folder.append_rollouts([record(step=step)])
+        with MlflowRun(path, experiment="outgrown"):
+            pass
+    assert steps_of(runs, first.run_id, "reward/mean") == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    experiment = client(runs).get_experiment_by_name("outgrown")
+    traces = client(runs).search_traces(locations=[experiment.experiment_id], run_id=first.run_id)
+    assert sorted(trace.info.tags["step"] for trace in traces) == ["2", "3", "4"]
+
+
 def test_an_exception_ends_the_run_as_failed_and_ctrl_c_as_killed(runs: Path) -> None:
     ended = {}
     for error in (RuntimeError, KeyboardInterrupt):

@@ -12,6 +12,7 @@ import pytest
 
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.run_folder import RunFolder, RunFolderError, read_history
+from calibadv.tracking.target import Target
 from tests.tracking.fake_run import record
 
 
@@ -65,6 +66,21 @@ def test_overwrite_empties_a_run_but_no_other_folder(tmp_path: Path) -> None:
     assert (tmp_path / "thesis" / "chapter.tex").exists()
 
 
+def test_what_a_start_that_failed_early_leaves_may_be_overwritten(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "a").close()
+    RunFolder(tmp_path / "a", overwrite=True).close()
+    for name in ("plots", "checkpoints"):  # made for what was never drawn or saved
+        (tmp_path / "a" / name).mkdir()
+    for name in ("output.log", "mlflow.json", "mlflow.jsonl"):
+        (tmp_path / "a" / name).write_text("{}\n")
+    RunFolder(tmp_path / "a", overwrite=True).close()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
+    for name in ("output.log", "thesis.tex"):  # a name that others use too says nothing of what lies beside it
+        (tmp_path / "a" / name).write_text("years of work")
+    with pytest.raises(RunFolderError, match="it is no run"):
+        RunFolder(tmp_path / "a", overwrite=True)
+
+
 def test_two_runs_cannot_share_a_folder_not_even_with_overwrite(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a"), pytest.raises(RunFolderError, match=r"written by process \d+"):
         RunFolder(tmp_path / "a", overwrite=True)
@@ -100,3 +116,15 @@ def test_going_back_puts_files_back_and_takes_away_what_there_was_not(tmp_path: 
         assert not folder.rollouts.exists()
         assert folder.predictions.read_bytes() == b"{}"
         assert not folder.summary.exists()
+
+
+def test_going_back_takes_back_how_far_the_files_were_delivered(tmp_path: Path) -> None:
+    delivered = {"metrics.jsonl": 44, "rollouts.jsonl": 9, "mlflow.jsonl": 40}
+    Target("e", "a", run_id="r", offsets=delivered).write(tmp_path)
+    with RunFolder(tmp_path, resume=True) as folder:
+        for step in (1, 2):
+            folder.append_metrics(step, {"x": 0.5})  # 22 bytes
+        folder.restore({"metrics.jsonl": b'{"step": 1, "x": 0.5}\n', "rollouts.jsonl": None}, 1)
+    target = Target.read(tmp_path)
+    assert target is not None
+    assert (target.run_id, target.offsets) == ("r", {"metrics.jsonl": 22, "rollouts.jsonl": 0, "mlflow.jsonl": 0})
