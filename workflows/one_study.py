@@ -6,10 +6,11 @@ import logging
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from calibadv.studies.dry_run import check_files
-from calibadv.studies.grid import Plan, PlannedRun, check_finished
+from calibadv.studies.grid import Plan, PlannedRun, check_finished, day_of
 from calibadv.studies.results import State, read_run
 from calibadv.studies.tables import Report, write_report
 from calibadv.studies.tracked import CONNECT_TIMEOUT_S, child_tags, close_unfinished, open_parent
@@ -26,7 +27,9 @@ def compare(plan: Plan, study: Path) -> int:
     waiting = [run for run in plan.runs if run.name not in finished]
     if not waiting:
         return report(plan)
-    check_files([run.config for run in waiting])
+    waiting = check_files(waiting, day_of(run for run in plan.runs if run.name in finished))
+    checked = {run.name: run for run in waiting}
+    plan = replace(plan, runs=tuple(checked.get(run.name, run) for run in plan.runs))
     with ExitStack() as stack:
         stack.enter_context(RunFolder(plan.folder, resume=True))  # its lock: two comparisons must not share a folder
         parent = stack.enter_context(open_parent(plan))

@@ -9,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from calibadv.cluster.prompts import with_date
 from calibadv.config import POCKET, Config
-from calibadv.studies.grid import Plan
+from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.training.inputs import resolve_inputs
 
 _FILES = ("data.train", "data.test", "data.corpus", "model.path", "search.faiss_index")
@@ -53,13 +54,22 @@ def not_here(configs: Sequence[Config]) -> list[str]:
     return list(words)
 
 
-def check_files(configs: Sequence[Config]) -> None:
-    """Reads the files of every run once; ValueError or FileNotFoundError for what cannot be used."""
-    seen: list[object] = []
-    for config in configs:
+def check_files(runs: Sequence[PlannedRun], day: str) -> list[PlannedRun]:
+    """The runs, files of each read once, and one day for all whose chat template writes the date.
+
+    `day`: of runs that have finished; "" = today. ValueError or FileNotFoundError for what cannot be used.
+    """
+    seen: list[tuple[object, str]] = []
+    checked = []
+    for run in runs:
+        config = run.config
         method = config.run_method()
         # A method's prefill counts against the prompt's budget.
         key = (config.run.cache, config.data, config.model, config.rollout, method.prefill, method.gold)
-        if key not in seen:
-            resolve_inputs(config)
-            seen.append(key)
+        told = next((told for known, told in seen if known == key), None)
+        if told is None:
+            inputs = resolve_inputs(config)
+            told = with_date(config, inputs.method, inputs.model, day).rollout.date
+            seen.append((key, told))
+        checked.append(run.told(told))
+    return checked

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from calibadv.config import NOTHING, Config, ConfigError, decides, load_config
 from calibadv.section import Decides
 from calibadv.studies.study import Cell, Study
 from calibadv.tracking.database import store_uri
+
+log = logging.getLogger(__name__)
 
 # Said by the grid itself: a setting of the same would be overwritten, or make two runs share a folder.
 _OF_THE_GRID = {
@@ -41,6 +44,11 @@ class PlannedRun:
     @property
     def seed(self) -> int:
         return self.config.run.seed
+
+    def told(self, day: str) -> PlannedRun:
+        """The run with this `rollout.date`, unless the study names one."""
+        rollout = self.config.rollout.model_copy(update={"date": self.config.rollout.date or day})
+        return replace(self, config=self.config.model_copy(update={"rollout": rollout}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +103,22 @@ def check_finished(run: PlannedRun) -> bool:
     """Whether the run is finished and need not be run again; ValueError if it was run under another configuration."""
     if not (run.folder / "summary.json").exists():
         return False
-    if not same_run(load_config(run.folder / "config.toml"), run.config):
+    there = load_config(run.folder / "config.toml")
+    if not same_run(there, run.told(there.rollout.date).config):  # the day that it began on is no other configuration
         raise ValueError(
             f"{run.folder} was run under another configuration than the study asks for now (its config.toml says "
             "which): delete the folder to run it again, or give the study or the cell another name"
         )
     return True
+
+
+def day_of(finished: Iterable[PlannedRun]) -> str:
+    """The day that prompts of these runs were told, for those to come; "" where their templates write none."""
+    kept = (load_config(run.folder / "config.toml").rollout.date for run in finished if not run.config.rollout.date)
+    days = sorted({day for day in kept if day})
+    if len(days) > 1:
+        log.warning("finished runs were told different days (rollout.date): %s; those to come %s", days, days[0])
+    return days[0] if days else ""
 
 
 def _config(study: Study, cell: Cell, seed: int, overrides: Mapping[str, Any]) -> Config:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from calibadv.config import ConfigError, load_config
-from calibadv.studies.grid import check_finished, plan_study, same_run
+from calibadv.pocket import policy_path
+from calibadv.studies.dry_run import check_files
+from calibadv.studies.grid import check_finished, day_of, plan_study, same_run
 from calibadv.studies.study import load_study
+from tests.cluster.test_prompts import dated_model
 from tests.studies.plan import CELLS, RECIPES, make_plan, study_file, write_run
 from workflows import compare
 from workflows.command import run_command
@@ -100,6 +104,36 @@ def test_a_finished_run_is_kept_wherever_it_was_written_and_refused_under_anothe
     changed = make_plan(tmp_path, more="settings.learner.lr = 1e-4").runs[0]
     with pytest.raises(ValueError, match=r"was run under another configuration .* delete the folder"):
         check_finished(changed)
+
+
+def test_a_finished_run_keeps_its_day_and_gives_it_to_those_that_wait(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, *_, last = make_plan(tmp_path / "a").runs
+    assert day_of([]) == ""
+    write_run(first.told("2026-11-29"), [], f1=0.5)
+    write_run(last, [], f1=0.5)  # of a model whose template writes no date
+    assert check_finished(first)
+    assert check_finished(last)
+    assert day_of([last, first]) == "2026-11-29"
+    assert caplog.text == ""
+    write_run(second.told("2026-11-30"), [], f1=0.5)
+    assert day_of([first, second]) == "2026-11-29"
+    assert "told different days (rollout.date): ['2026-11-29', '2026-11-30']" in caplog.text
+    asked = make_plan(tmp_path / "a", more='settings.rollout.date = "2026-11-30"').runs
+    assert day_of(asked[:2]) == ""  # the study gives it
+    with pytest.raises(ValueError, match="under another configuration"):
+        check_finished(asked[0])
+
+
+def test_runs_whose_template_writes_the_date_are_checked_for_one_day(tmp_path: Path) -> None:
+    shutil.copytree(policy_path(), tmp_path / "model")
+    dated_model(tmp_path / "model")
+    odd = f'[[cell]]\nname = "odd"\nmethod = "grpo"\nallow_different = true\nsettings.model.path = "{policy_path()}"\n'
+    more = f'settings.run.cache = "{tmp_path / "cache"}"\nsettings.model.path = "{tmp_path / "model"}"\n'
+    runs = make_plan(tmp_path, GRPO + odd, more).runs
+    told = [run.config.rollout.date for run in check_files(runs, "2026-11-29")]
+    assert told == ["2026-11-29", "2026-11-29", "", ""]
 
 
 def test_the_configuration_that_a_run_writes_is_the_one_that_was_planned(tmp_path: Path) -> None:
