@@ -47,6 +47,8 @@ def search_application(
             **more,
         )
 
+    if config.faiss_index:  # a replica may have another working folder
+        config = config.but(faiss_index=str(Path(config.faiss_index).absolute()))
     load = corpus if callable(corpus) else partial(load_corpus, _existing(corpus))
     shards = []
     if config.shards > 1:

@@ -34,7 +34,7 @@ class Node:
 class Cluster:
     """A running cluster: what it has, whether it asks its callers for Ray's token, and what its nodes say.
 
-    `silent`: names of nodes that Ray calls alive and that answered nothing.
+    `silent`: names of nodes that Ray calls alive and that answered nothing. `paths`: what every node was asked for.
     """
 
     cpus: float
@@ -42,6 +42,7 @@ class Cluster:
     token: bool
     nodes: tuple[Node, ...]
     silent: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 def about_cluster(config: Config) -> Cluster:
@@ -51,7 +52,8 @@ def about_cluster(config: Config) -> Cluster:
 
     has = ray.cluster_resources()
     nodes, silent = ask_nodes(config)
-    return Cluster(has.get("CPU", 0.0), has.get("GPU", 0.0), bool(is_token_auth_enabled()), tuple(nodes), tuple(silent))
+    cpus, gpus, token = has.get("CPU", 0.0), has.get("GPU", 0.0), bool(is_token_auth_enabled())
+    return Cluster(cpus, gpus, token, tuple(nodes), tuple(silent), paths_of(config))
 
 
 def ask_nodes(config: Config) -> tuple[list[Node], list[str]]:
@@ -82,11 +84,16 @@ def ask_nodes(config: Config) -> tuple[list[Node], list[str]]:
 
 
 def paths_of(config: Config) -> tuple[str, ...]:
-    """The absolute paths that every node must see; those of the pocket world are written where they are needed."""
-    given = [config.model.path, config.search.faiss_index]
+    """The paths that every node must see, absolute as a run hands them on; the pocket world is written where needed.
+
+    `model.path` is to be the folder that the model was found in: a hub's name is none.
+    """
+    given = [config.search.faiss_index]
     if not config.search.elsewhere:
         given.append(config.data.corpus)
-    return tuple(path for path in given if path != POCKET and path.startswith("/"))
+    if (model := config.model.path).startswith("/") or Path(model).is_dir():
+        given.insert(0, model)
+    return tuple(str(Path(path).absolute()) for path in given if path not in ("", POCKET))
 
 
 def about_here(name: str, paths: Sequence[str], cache: str, variables: Sequence[str]) -> Node:

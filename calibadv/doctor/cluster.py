@@ -22,14 +22,14 @@ def cluster(subject: Subject, *, joined: ClusterFn, wanted_cpus: Callable[[Confi
     if not (subject.deep or subject.joins_cluster):
         yield passed("cluster", "a local Ray, not started here; --deep does")
         return
-    with joined(subject.config) as found:
+    with joined(subject.with_model) as found:
         yield enough("CPUs of the cluster", found.cpus, wanted_cpus(subject.config))
         if wanted := gpus_wanted(subject.config):
             yield enough("GPUs of the cluster", found.gpus, wanted)
         yield guarded(found.token)
         yield answered(found.nodes, found.silent)
         yield alike(found.nodes)
-        yield sees_all(found.nodes)
+        yield sees_all(found.nodes, found.paths)
 
 
 def enough(name: str, there: float, wanted: float) -> Finding:
@@ -67,11 +67,11 @@ def alike(nodes: Sequence[Node]) -> Finding:
     return passed("same versions", f"{', '.join(('python', *SAME_EVERYWHERE))} are the same on every node")
 
 
-def sees_all(nodes: Sequence[Node]) -> Finding:
-    """Whether every node sees the recipe's files and variables, and has room for the cache."""
+def sees_all(nodes: Sequence[Node], paths: Sequence[str]) -> Finding:
+    """Whether every node sees these files of the recipe and its variables, and has room for the cache."""
     missing = [f"{node.name}: {path}" for node in nodes for path in node.missing]
     if missing:
-        remedy = "copy the files to the same path on every node, or use a disk that all nodes share"
+        remedy = "copy them to the same path on every node, or use a disk that all share, with HF_HOME of a hub model"
         return failed("files on nodes", f"not there: {', '.join(missing)}", remedy)
     unset = [f"{node.name}: {variable}" for node in nodes for variable in node.unset]
     if unset:
@@ -79,4 +79,5 @@ def sees_all(nodes: Sequence[Node]) -> Finding:
     tight = [f"{node.name}: {node.free_gib:.1f} GiB" for node in nodes if node.free_gib < 2]
     if tight:
         return warned("files on nodes", f"little disk for the cache: {', '.join(tight)}", "make room on the node")
-    return passed("files on nodes", "every node sees the recipe's files, and has room")
+    seen = f"sees {', '.join(paths)}" if paths else "needs no file of the recipe"
+    return passed("files on nodes", f"every node {seen}, and has room")

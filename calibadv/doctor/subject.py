@@ -46,11 +46,19 @@ class Subject:
         except ValueError as error:  # kept: nobody waits twice for a hub that does not answer
             return error
 
+    @property
+    def with_model(self) -> Config:
+        """The recipe with the model's folder for its name, where it was found."""
+        return self.config if isinstance(self._model, ValueError) else self._with(self._model.path)
+
     @cached_property
     def plan(self) -> Plan:
         """What the recipe comes to with the model as it lies here. ValueError as `model`."""
-        found = self.config.model.model_copy(update={"path": str(self.model.path)})
-        return plan_of(self.config.model_copy(update={"model": found}))
+        return plan_of(self._with(self.model.path))
+
+    def _with(self, folder: Path) -> Config:
+        found = self.config.model.model_copy(update={"path": str(folder)})
+        return self.config.model_copy(update={"model": found})
 
     @property
     def sizes(self) -> ModelSizes:

@@ -141,6 +141,13 @@ def test_a_stopped_job_is_given_time_to_save(path: Path) -> None:
 
 
 @FILES
+def test_every_node_has_the_hubs_cache_in_the_shared_folder(path: Path) -> None:
+    config = written(path)
+    told = [*config.get("docker", {}).get("run_options", []), *config["setup_commands"]]
+    assert sum("HF_HOME=/mnt/calibadv/cache/hf" in line for line in told) == 1
+
+
+@FILES
 def test_nothing_listens_for_the_world(path: Path) -> None:
     config = prepared(path)
     (head,) = [line for line in config["head_start_ray_commands"] if "ray start" in line]

@@ -69,6 +69,7 @@ def test_every_pod_sees_the_shared_folder_and_asks_for_what_it_is_limited_to() -
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
         assert {"name": "shared", "mountPath": "/mnt/calibadv"} in container["volumeMounts"]
+        assert container["env"] == [{"name": "HF_HOME", "value": "/mnt/calibadv/cache/hf"}]
         assert {"name": "shared", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}} in pod["volumes"]
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert pod["securityContext"]["runAsNonRoot"]

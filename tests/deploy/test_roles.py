@@ -42,6 +42,16 @@ def test_retrievers_ask_for_the_nodes_they_are_given(tmp_path: Path) -> None:
     assert app._bound_deployment.ray_actor_options["resources"] == {"learner": 0.001}
 
 
+def test_retrievers_are_told_an_index_by_the_path_that_the_driver_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path)
+    app = search_application(config().search.but(faiss_index="e5.index"), "corpus.jsonl", "cache")
+    _, told, cache = app._bound_deployment.init_args
+    assert (told.faiss_index, cache) == (f"{tmp_path}/e5.index", f"{tmp_path}/cache")
+
+
 @pytest.mark.parametrize("key", sorted(ROLES))
 def test_a_role_on_a_local_ray_is_refused_before_it_would_wait_for_ever(key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} = .* local Ray has none"):

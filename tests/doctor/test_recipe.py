@@ -20,6 +20,7 @@ from calibadv.doctor.checks import settings
 from calibadv.doctor.examine import Check, examine
 from calibadv.doctor.finding import Finding, State
 from calibadv.doctor.subject import Subject
+from calibadv.model_source import ModelFolder
 from calibadv.pocket import policy_path
 from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogues.tags import TagsDialogue
@@ -437,10 +438,13 @@ def test_nodes_must_answer_be_alike_and_see_the_files() -> None:
     assert cluster.alike([NODE, other]).state is PASS
     finding = cluster.alike([NODE, replace(other, versions={**NODE.versions, "torch": "2.12.0"})])
     assert (finding.state, finding.said) == (FAIL, "torch: 10.0.0.1 2.13.0, 10.0.0.2 2.12.0")
-    assert cluster.sees_all([NODE, other]).state is PASS
-    assert cluster.sees_all([NODE, replace(other, missing=("/data/wiki",))]).said == "not there: 10.0.0.2: /data/wiki"
-    assert cluster.sees_all([replace(NODE, unset=("TOKEN",))]).state is FAIL
-    assert cluster.sees_all([replace(NODE, free_gib=1.0)]).state is WARN
+    seen = cluster.sees_all([NODE, other], ["/data/qwen", "/data/wiki"])
+    assert (seen.state, seen.said) == (PASS, "every node sees /data/qwen, /data/wiki, and has room")
+    assert cluster.sees_all([NODE], []).said == "every node needs no file of the recipe, and has room"
+    missing = replace(other, missing=("/data/wiki",))
+    assert cluster.sees_all([NODE, missing], ["/data/wiki"]).said == "not there: 10.0.0.2: /data/wiki"
+    assert cluster.sees_all([replace(NODE, unset=("TOKEN",))], []).state is FAIL
+    assert cluster.sees_all([replace(NODE, free_gib=1.0)], []).state is WARN
 
 
 def test_a_cluster_that_asks_for_no_token_is_warned_of() -> None:
@@ -455,9 +459,25 @@ def test_a_node_says_what_it_has_and_lacks(tmp_path: Path, monkeypatch: pytest.M
     assert node.free_gib > 0
 
 
-def test_every_node_must_see_what_the_recipe_names_by_an_absolute_path() -> None:
+def test_every_node_must_see_the_files_of_the_recipe_as_the_run_hands_them_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert paths_of(load_config(RECIPES / "pocket.toml")) == ()
     given = ("--data.corpus=/data/wiki", "--model.path=/data/qwen", "--search.faiss_index=/data/e5.index")
     assert paths_of(load_config(None, overrides_of(*given))) == ("/data/qwen", "/data/e5.index", "/data/wiki")
     elsewhere = load_config(None, overrides_of(*given, "--search.url=http://127.0.0.1:1"))
     assert "/data/wiki" not in paths_of(elsewhere)
+    monkeypatch.chdir(tmp_path)
+    paper = load_config(RECIPES / "qwen2.5-7b.toml", overrides_of("--cluster.address=auto"))
+    files = (f"{tmp_path}/data/wiki-18.index", f"{tmp_path}/data/wiki-18")
+    assert paths_of(paper) == files
+
+    # The driver gives engines and learners the folder of a hub's model in its own cache.
+    snapshot = tmp_path / "hub" / "snapshots" / "a1"
+    found = Subject(paper, find=lambda *_: ModelFolder(snapshot, whole=True))
+    assert paths_of(found.with_model) == (str(snapshot), *files)
+
+    def nowhere(*_: object) -> ModelFolder:
+        raise ValueError("no such model")
+
+    assert paths_of(Subject(paper, find=nowhere).with_model) == files
