@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from calibadv.json_lines import Tail
+from calibadv.tracking.keys import key
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ def _size(path: Path) -> int:
 
 
 def _metrics(line: Mapping[str, Any]) -> Operation:
-    return {"op": "metrics", "step": int(line["step"]), "values": {k: v for k, v in line.items() if k != "step"}}
+    values = {key(name): value for name, value in line.items() if name != "step"}
+    return {"op": "metrics", "step": int(line["step"]), "values": values}
 
 
 def _trace(line: Mapping[str, Any]) -> Operation:

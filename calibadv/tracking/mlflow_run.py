@@ -17,6 +17,7 @@ from typing import Any
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.follower import OPERATIONS, Follower
 from calibadv.tracking.journal import Journal
+from calibadv.tracking.keys import key
 from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.question_sets import question_set
 from calibadv.tracking.system_metrics import EVERY_S, SystemMetrics
@@ -26,7 +27,7 @@ from calibadv.types import Question
 
 log = logging.getLogger(__name__)
 
-_MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 5000  # characters, MLflow's limits
+_MAX_PARAM, _MAX_TAG = 6000, 5000  # characters, MLflow's limits
 
 
 class RunStatus(StrEnum):
@@ -82,7 +83,7 @@ class MlflowRun(Tracker):
         return self._store.connected.wait(timeout_s)
 
     def log_params(self, config: Mapping[str, Any]) -> None:
-        self._put("params", values={_key(k): v[:_MAX_PARAM] for k, v in flatten(config).items()})
+        self._put("params", values={key(k): v[:_MAX_PARAM] for k, v in flatten(config).items()})
 
     def log_system_metrics(self, every_s: float = EVERY_S) -> None:
         def put(values: Mapping[str, float]) -> None:
@@ -97,7 +98,7 @@ class MlflowRun(Tracker):
         self._put("tags", values=_tags(tags))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        values = {name: float(v) for name, v in metrics.items() if name != "step" and math.isfinite(v)}
+        values = {key(name): float(v) for name, v in metrics.items() if name != "step" and math.isfinite(v)}
         if values:
             self._put("metrics", step=step, values=values)
 
@@ -125,7 +126,7 @@ class MlflowRun(Tracker):
         self._put(
             "version",
             step=step,
-            metrics=sorted(metrics),
+            metrics=sorted(map(key, metrics)),
             tags=_tags(tags),
             data=None if data is None else data.known_as,
             files=[self._relative(file) for file in files],
@@ -200,8 +201,4 @@ def _now_ms() -> int:
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {_key(name): str(value)[:_MAX_TAG] for name, value in tags.items()}
-
-
-def _key(name: str) -> str:
-    return name[:_MAX_KEY]
+    return {key(name): str(value)[:_MAX_TAG] for name, value in tags.items()}

@@ -60,6 +60,29 @@ def test_params_metrics_artifacts_and_status_arrive(runs: Path) -> None:
     assert names == {"plots/overview.png", "model/config.json"}
 
 
+def test_a_name_that_mlflow_refuses_takes_nothing_else_with_it(runs: Path) -> None:
+    path = runs / "named"
+    with RunFolder(path) as folder, MlflowRun(path, tags={"who?": "me"}) as run:
+        folder.append_metrics(1, {"reward/mean": 0.5, "eval/f1_nq (open)": 0.25, "eval/f1_ä+b": 0.75})
+        run.log_metrics(1, {"eval/a,b/f1": 1.0, "eval/../em": 0.0})
+        run.log_params({"rollout": {"template_arguments": {"a&b": 1, "c": 2}}})
+        run.log_version(1, ["reward/mean", "eval/f1_nq (open)"], {})
+    assert run.run_id is not None
+    stored = client(runs).get_run(run.run_id)
+    assert stored.data.metrics == {
+        "reward/mean": 0.5,
+        "eval/f1_nq -open-": 0.25,
+        "eval/f1_ä-b": 0.75,
+        "eval/a-b/f1": 1.0,
+        "em": 0.0,
+    }
+    arguments = {"rollout.template_arguments.a-b": "1", "rollout.template_arguments.c": "2"}
+    assert stored.data.params == arguments
+    assert stored.data.tags["who-"] == "me"
+    (model,) = client(runs).search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.run_id}'")
+    assert {metric.key for metric in model.metrics} == {"reward/mean", "eval/f1_nq -open-"}
+
+
 def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
     with RunFolder(runs / "traced") as folder, MlflowRun(folder.path, experiment="traces") as run:
         folder.append_rollouts([record(step=3)])
