@@ -34,7 +34,7 @@ def load_corpus(path: Path, on_bad: OnBad = refuse, tally: Tally | None = None) 
     for document, record in _documents(path, on_bad, tally):
         if document.id not in documents:
             documents[document.id], places[document.id] = document, record.place
-        elif _own_id(record) is None:
+        elif record.own_id() is None:
             tally.leave_out(REPEATED)
         else:
             on_bad(RepeatedId(record.place, document.id, places[document.id]))
@@ -77,16 +77,8 @@ def _documents(path: Path, on_bad: OnBad, tally: Tally) -> Iterator[tuple[Docume
 
 def _document(record: Record) -> Document:
     title, text = _title_and_text(record)
-    own_id = _own_id(record)
-    if own_id is None:
-        return Document(passage_id(title, text), title, text)
-    if isinstance(own_id, bool) or not isinstance(own_id, (str, int)) or not str(own_id).strip():
-        raise DataError(record.place, f"id is {short_repr(own_id)}", "a string or a number", "Mend or drop the id.")
-    return Document(record.unicode("id", str(own_id)), title, text)
-
-
-def _own_id(record: Record) -> object:
-    return record.get("id", "_id")
+    own_id = record.own_id()
+    return Document(passage_id(title, text) if own_id is None else own_id, title, text)
 
 
 def _title_and_text(record: Record) -> tuple[str, str]:

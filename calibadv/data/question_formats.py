@@ -34,13 +34,15 @@ def question_row(record: Record, dataset: str | None, fallback: str) -> Question
     record = _with_metadata(record)
     text, answers = _question(record), _answers(record)
     aliases = tuple(a for a in record.strings("aliases") + record.strings("answer_aliases") if a not in answers)
-    gold = gold_of(record)
+    hops = record.whole_number("hops")
+    gold, own_id = gold_of(record), record.own_id()
+    source_id = content_key(text, answers) if own_id is None else own_id.strip()
     return QuestionRow(
-        id=f"{dataset or _data_source(record) or fallback}/{_source_id(record) or content_key(text, answers)}",
+        id=f"{dataset or _data_source(record) or fallback}/{source_id}",
         question=text,
         golden_answers=answers,
         aliases=tuple(dict.fromkeys(aliases)),
-        hops=_hops(record, gold.sub_queries),
+        hops=(len(gold.sub_queries) or None) if hops is None else hops,  # a hop for each gold sub-query
         type=_type(record),
         gold_doc_ids=gold.doc_ids,
         gold_titles=gold.titles,
@@ -107,20 +109,6 @@ def _data_source(record: Record) -> str | None:
     return source.strip().removeprefix(_VERL_PREFIX) if isinstance(source, str) else None
 
 
-def _source_id(record: Record) -> str | None:
-    value = record.get("id", "_id")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-        raise DataError(
-            record.place,
-            f"the id is {short_repr(value)}",
-            "a string or a number",
-            "Give the question an id, or drop the key: then its content makes one.",
-        )
-    return record.unicode("id", str(value).strip())
-
-
 def _question(record: Record) -> str:
     if "question" in record.fields:
         return record.text("question")
@@ -169,16 +157,6 @@ def _ground_truth(record: Record) -> Any:
     model = record.value("reward_model")
     truth = record.read("ground_truth", model.get("ground_truth")) if isinstance(model, dict) else None
     return record.read("target", truth.get("target")) if isinstance(truth, dict) else truth
-
-
-def _hops(record: Record, sub_queries: tuple[str, ...]) -> int | None:
-    """As the record says, else one hop for each gold sub-query; None where neither is known."""
-    said = record.get("hops")
-    if said is None:
-        return len(sub_queries) or None
-    if isinstance(said, bool) or not isinstance(said, (int, str)) or not str(said).strip().isdecimal():
-        raise DataError(record.place, f"'hops' is {short_repr(said)}", "a whole number", "Mend or drop it.")
-    return int(said)
 
 
 def _type(record: Record) -> str | None:

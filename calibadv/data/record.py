@@ -10,6 +10,11 @@ from calibadv.data.errors import DataError, short_repr
 from calibadv.data.literals import begins_like_literal, looks_like_literal, parse_literal
 
 
+def as_whole(value: Any) -> Any:
+    """The value; 2.0 as 2: pandas writes a column's whole numbers as floats where one of its rows has none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One row of a file. `place` is `file, line 3`, for JSON lists `file, line 57, row 3`, for parquet `file, row 3`.
@@ -46,6 +51,28 @@ class Record:
                 'a list or an object as JSON, e.g. ["Ann", "Bea"]',
                 'Write it as JSON; a text that is meant so, brackets included, stands in a list: ["[text]"].',
             ) from error
+
+    def own_id(self) -> str | None:
+        """The id that the record has, a string or a number, as text; None where it has none."""
+        value = as_whole(self.get("id", "_id"))
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+            raise DataError(
+                self.place,
+                f"the id is {short_repr(value)}",
+                "a string or a number",
+                "Mend the id, or drop the key: then the content makes one.",
+            )
+        return self.unicode("id", str(value))
+
+    def whole_number(self, key: str) -> int | None:
+        """The whole number of `key`, as text too; None where there is no such key or it is None."""
+        value = self.get(key)
+        text = str(value).strip().removesuffix(".0")  # as `as_whole`, also in a CSV
+        if value is not None and not text.isdecimal():
+            raise DataError(self.place, f"{key!r} is {short_repr(value)}", "a whole number", "Mend or drop it.")
+        return None if value is None else int(text)
 
     def need(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
         """The value of `key`, of `kind`; otherwise a `DataError` that says what was expected."""

@@ -117,12 +117,12 @@ def prepared_row(record: Record) -> QuestionRow:
     answers = record.texts("golden_answers", record.value("golden_answers"), unwrap=True)
     if not answers:
         raise DataError(record.place, "'golden_answers' is empty", "at least one", "Drop the question.")
-    hops, kind = record.get("hops"), record.get("type")
-    if not isinstance(hops, int | None) or not isinstance(kind, str | None):
+    kind = record.get("type")
+    if not isinstance(kind, str | None):
         raise DataError(
             record.place,
-            f"'hops' is {short_repr(hops)} and 'type' {short_repr(kind)}",
-            "a whole number and a string, or null",
+            f"'type' is {short_repr(kind)}",
+            "a string, or null",
             "Write the file anew with workflows/prepare_data.py.",
         )
     return QuestionRow(
@@ -130,7 +130,7 @@ def prepared_row(record: Record) -> QuestionRow:
         question=record.text("question"),
         golden_answers=answers,
         aliases=record.strings("aliases"),
-        hops=hops,
+        hops=record.whole_number("hops"),
         type=kind,
         gold_doc_ids=record.strings("gold_doc_ids"),
         gold_titles=record.strings("gold_titles"),

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from calibadv.data.corpus import passage_id
+from calibadv.data.record import as_whole
 from calibadv.http_client import client_options, route_to
 from calibadv.search.client import Busy, Refused, RetryingSearch, RetryPolicy
 from calibadv.search.json_api import ABSENT, SHIPPED, JsonApi, api_of, at, filled, from_environment
@@ -151,7 +152,7 @@ def _of_engine(result: Any, title: str, text: str, api: JsonApi) -> Document:
     if not isinstance(own_id, str | int | float):
         raise ValueError(f"a result's identity at {api.id!r} is {own_id!r:.200}, expected a text or a number")
     known = float(score) if isinstance(score, int | float) else 0.0
-    return Document(str(own_id), title, text, known if math.isfinite(known) else 0.0)
+    return Document(str(as_whole(own_id)), title, text, known if math.isfinite(known) else 0.0)
 
 
 def _text(value: Any) -> str:
@@ -225,5 +226,5 @@ def _document(entry: dict[str, Any]) -> Document:
         raise TypeError("title and text must be strings, an id a string or a number")
     if not math.isfinite(score):
         raise ValueError(f"the score is {score}")
-    doc_id = passage_id(title, text) if own_id is None else str(own_id)
+    doc_id = passage_id(title, text) if own_id is None else str(as_whole(own_id))
     return Document(doc_id, title, text, score)

@@ -31,7 +31,7 @@ def test_titles_with_sentences(tmp_path: Path) -> None:
 
 def test_jsonl_with_ids(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "c.jsonl", '{"id": 7, "title": "A", "text": "One."}\n{"id": "x", "title": "B", "text": "T"}'
+        tmp_path / "c.jsonl", '{"id": 7.0, "title": "A", "text": "One."}\n{"id": "x", "title": "B", "text": "T"}'
     )
     assert [d.id for d in load_corpus(path)] == ["7", "x"]
 
@@ -70,7 +70,7 @@ def test_a_repeated_passage_is_kept_once_and_said(tmp_path: Path, caplog: pytest
         ("c.json", '{"A": [1]}', "the sentences of 'A' are [1]"),
         ("c.json", '{"A": [" "]}', "the sentences of 'A' are [' ']"),
         ("c.jsonl", '{"id": "0", "contents": "no title"}', "line 1: 'contents' is 'no title'"),
-        ("c.jsonl", '{"id": [], "title": "A", "text": "B"}', "line 1: id is []"),
+        ("c.jsonl", '{"id": [], "title": "A", "text": "B"}', "line 1: the id is []"),
         (
             "c.jsonl",
             '{"id": "0", "title": "A", "text": "B"}\n{"id": "0", "title": "C", "text": "D"}',

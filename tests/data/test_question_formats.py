@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -190,6 +191,20 @@ def test_a_failed_writing_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_whole_numbers_that_pandas_has_made_floats_are_whole_numbers(tmp_path: Path) -> None:
+    given = [{"id": 7, "question": "who?", "answer": "A", "hops": 2}, {"question": "where?", "answer": "B"}]
+    frame = pd.DataFrame(given)
+    assert frame["hops"].dtype == frame["id"].dtype == "float64"
+    frame.to_parquet(tmp_path / "q.parquet")
+    frame.to_csv(tmp_path / "q.csv", index=False)
+    assert [row.hops for row in rows_of(tmp_path / "q.csv")] == [2, None]
+    first, second = rows_of(tmp_path / "q.parquet")
+    assert (first.id, first.hops, second.hops) == ("q/7", 2, None)
+    write_questions([first, second], tmp_path / "ours.parquet")
+    pd.read_parquet(tmp_path / "ours.parquet").to_parquet(tmp_path / "again.parquet")
+    assert rows_of(tmp_path / "again.parquet") == [first, second]
+
+
 @pytest.mark.parametrize("column", ["question", "aliases", "hops"])
 def test_a_missing_column_of_a_prepared_file_is_named(tmp_path: Path, column: str) -> None:
     path = tmp_path / "q.parquet"
@@ -225,6 +240,9 @@ def test_bad_rows_and_taken_ids_are_told_and_left_out(tmp_path: Path) -> None:
         ({"question": "wh\ud800?"}, "'question' holds '\\ud800', half a character, at 2"),
         ({"golden_answers": ["\udfff"]}, "'answers' holds '\\udfff'"),
         ({"hops": "two"}, "'hops' is 'two'; expected a whole number"),
+        ({"hops": 2.5}, "'hops' is 2.5; expected a whole number"),
+        ({"hops": True}, "'hops' is True; expected a whole number"),
+        ({"id": 2.5}, "the id is 2.5; expected a string or a number"),
         ({"metadata": {"sub_queries": "one"}}, "'sub_queries' is 'one'; expected a list of strings"),
         ({"golden_answers": None, "reward_model": {}}, "question '1' has no golden answer"),
     ],

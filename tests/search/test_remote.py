@@ -46,7 +46,8 @@ async def test_our_server_understands_both_shapes_and_our_client_its_answer(
 
 
 def test_search_r1s_own_answer_has_contents_and_perhaps_no_score_or_id() -> None:
-    body = {"result": [[{"document": {"id": 7, "contents": '"Oslo"\nA town.'}, "score": 0.25}], [{"contents": "A\nb"}]]}
+    first = {"document": {"id": 7.0, "contents": '"Oslo"\nA town.'}, "score": 0.25}
+    body = {"result": [[first], [{"contents": "A\nb"}]]}
     assert parse_result(body) == [
         (Document("7", "Oslo", "A town.", 0.25),),
         (Document(passage_id("A", "b"), "A", "b"),),
