@@ -98,7 +98,7 @@ def _fetched(name: str, files: Sequence[str], cached: Path | None) -> ModelFolde
 
 def is_hub_name(name: str) -> bool:
     """Whether the name may be one of the hub's, such as Qwen/Qwen2.5-7B-Instruct."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
+    return name.count("/") == 1 and ":" not in name and not name.startswith((".", "/", "~")) and not name.endswith("/")
 
 
 def offline() -> str:

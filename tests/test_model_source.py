@@ -157,4 +157,4 @@ def test_weights_in_parts_are_whole_when_every_part_is_there(tmp_path: Path) -> 
 
 def test_hub_names_are_told_from_paths() -> None:
     assert is_hub_name("Qwen/Qwen2.5-7B")
-    assert not any(is_hub_name(name) for name in ("./a", "/a", "a", "a/b/c", "~/a", "a/", os.sep))
+    assert not any(is_hub_name(name) for name in ("./a", "/a", "a", "a/b/c", "~/a", "a/", "models:/a@newest", os.sep))

@@ -22,7 +22,7 @@ class Subject:
     config: Config
     deep: bool = False
     given: tuple[str, ...] = ()  # the recipe and the overrides as the command line has them, for commands that follow
-    find: Callable[[str, Sequence[str]], ModelFolder] = model_here
+    find: Callable[[str, Sequence[str], Config], ModelFolder] = model_here
 
     @property
     def joins_cluster(self) -> bool:
@@ -42,7 +42,7 @@ class Subject:
     @cached_property
     def _model(self) -> ModelFolder | ValueError:
         try:
-            return self.find(self.config.model.path, SMALL_FILES)
+            return self.find(self.config.model.path, SMALL_FILES, self.config)
         except ValueError as error:  # kept: nobody waits twice for a hub that does not answer
             return error
 

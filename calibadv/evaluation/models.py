@@ -16,6 +16,7 @@ from calibadv.tracking.registered import is_registered
 DIALOGUE = RolloutConfig.deciding(Decides.DIALOGUE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CONFIGURATION = "calibadv.toml"  # in a model's folder: the configuration of the run that made it, wherever it goes
+_STORE = ("tracking.mlflow_uri", "run.folder")  # where a registered model is looked for
 _RUN_MARKS = ("config.toml", "metrics.jsonl")  # of every run's folder
 
 
@@ -61,7 +62,7 @@ def _find(text: str, recipe: Path | None, overrides: Mapping[str, Any], pocket: 
     named = bool(equals) and _NAME.fullmatch(head) is not None and not Path(text).exists()
     given = tail if named else text
     run = _run_of(Path(given))
-    folder = _folder(given, run)
+    folder = _folder(given, run, recipe, overrides)
     trained = run / "config.toml" if run is not None else folder / CONFIGURATION
     own = trained if trained.is_file() else None
     config = _config(own, pocket if own is None and given == POCKET and recipe is None else recipe, overrides, given)
@@ -80,9 +81,12 @@ def _run_of(path: Path) -> Path | None:
     return None
 
 
-def _folder(given: str, run: Path | None) -> Path:
+def _folder(given: str, run: Path | None, recipe: Path | None, overrides: Mapping[str, Any]) -> Path:
     from calibadv.cluster.model_folder import model_folder
 
+    if is_registered(given):  # its own configuration comes with it
+        store = overrides if recipe else {key: overrides[key] for key in _STORE if key in overrides}
+        return model_folder(given, load_config(recipe, store))
     if run is None or Path(given).absolute() != run:
         return model_folder(given)
     if not (run / "model").is_dir():

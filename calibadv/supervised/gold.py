@@ -82,7 +82,7 @@ def warm_start_gold(request: GoldRequest) -> History:
     transformers.utils.logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(request.recipe.threads)
-    source = model_folder(request.model)
+    source = model_folder(request.model, request.config)
     request = replace(request, config=with_date(request.config, request.config.method.made, source))
     shown, held_out, counts = asyncio.run(_demonstrations(request, source))
     model = load_causal_lm(str(source))

@@ -27,11 +27,11 @@ def is_registered(name: str) -> bool:
     return name.startswith("models:/")
 
 
-def registered_model(address: str, *, uri: str = "", cache: Path = CACHE) -> Path:
+def registered_model(address: str, *, uri: str = "", runs: Path = Path("runs"), cache: Path = CACHE) -> Path:
     """The folder of the model of that address, fetched into `cache` once a version.
 
-    `uri`: of the store; "" = $MLFLOW_TRACKING_URI, or the database in runs/. ValueError for what is no such address,
-    for a model that is not registered there, and for a store that does not answer.
+    The store is $MLFLOW_TRACKING_URI's, else that of `uri`, else the database in `runs`. ValueError for what is no such
+    address, for a model that is not registered there, and for a store that does not answer.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:
@@ -42,7 +42,7 @@ def registered_model(address: str, *, uri: str = "", cache: Path = CACHE) -> Pat
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    where = uri or os.environ.get("MLFLOW_TRACKING_URI") or store_uri(Path("runs"))
+    where = os.environ.get("MLFLOW_TRACKING_URI") or uri or store_uri(runs)
     client = MlflowClient(where)
     try:
         if found["alias"]:
@@ -60,8 +60,8 @@ def registered_model(address: str, *, uri: str = "", cache: Path = CACHE) -> Pat
     except MlflowException as error:
         said = str(error).partition("\n")[0]
         raise ValueError(
-            f"{address} is not to be had from {where} ({said}): name a registered version, or set MLFLOW_TRACKING_URI "
-            "to the store that has it"
+            f"{address} is not to be had from {where} ({said}): name a registered version, or the store that has it by "
+            "--tracking.mlflow_uri or MLFLOW_TRACKING_URI"
         ) from None
     return folder.absolute()
 

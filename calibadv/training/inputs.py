@@ -93,7 +93,7 @@ def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
     check_job(config)
     _check_data_of_job(config)
     check_models(config.search)
-    model = model_folder(config.model.path)
+    model = model_folder(config.model.path, config)
     check_gpus(config, model, cards_here())
     inputs = _read(config, _files(config, config.run.cache), model, readers)
     _check_folder(config)
@@ -119,7 +119,7 @@ def check_inputs(config: Config, *, resume: bool = False) -> Inputs:
     check_models(config.search)
     check_free(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=resume)
     name = config.model.path
-    model = None if to_fetch(name) else model_folder(name)
+    model = None if to_fetch(name) else model_folder(name, config)
     check_gpus(config, model, cards_here())
     with TemporaryDirectory() as cache:
         inputs = _read(config, _files(config, Path(cache)), model, Readers())

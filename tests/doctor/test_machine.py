@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,7 +223,7 @@ def test_a_model_is_whole_when_every_file_of_weights_is_there(tmp_path: Path, mo
 def test_a_hub_model_is_asked_for_once() -> None:
     asked = []
 
-    def refuse(name: str, _: Sequence[str]) -> ModelFolder:
+    def refuse(name: str, *_: object) -> ModelFolder:
         asked.append(name)
         raise ValueError("it could not be fetched")
 
