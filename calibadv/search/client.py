@@ -6,8 +6,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception, wait_exponential
@@ -59,6 +60,8 @@ class RetryPolicy:
 class RetryingSearch:
     """A `SearchFn` around any asynchronous search call. `sleep`, `clock` and `jitter` are for tests.
 
+    `call` gets the query's `normal` form: `SearchConfig.cut`, where the engine may refuse what a policy writes.
+
     Every exception of `call` but `Refused` is retried: an overloaded, dying or restarting replica raises many kinds.
     Cancellation is not an error and goes straight through. When the patience is used up, `SearchFailed` names the last
     error: the rollout is then the environment's failure, never scored as a wrong answer (architecture, decision 6).
@@ -72,12 +75,14 @@ class RetryingSearch:
         call: SearchCall,
         policy: RetryPolicy | None = None,
         *,
+        normal: Callable[[str], str] = str,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
         place: Place = nullcontext,
     ) -> None:
         self._call = call
+        self._normal = normal
         self._place = place
         self._policy = policy or RetryPolicy()
         self._sleep = sleep
@@ -87,13 +92,21 @@ class RetryingSearch:
         self._said = False
 
     def within(self, place: Place) -> RetryingSearch:
-        """The same search, each attempt in a place of its own."""
-        return RetryingSearch(
-            self._call, self._policy, sleep=self._sleep, clock=self._clock, jitter=self._jitter, place=place
-        )
+        """The same search, each attempt in such a place too."""
+        own = self._place
+
+        @asynccontextmanager
+        async def both() -> AsyncIterator[None]:
+            async with own(), place():
+                yield
+
+        narrowed = copy(self)
+        narrowed._place = both
+        return narrowed
 
     async def __call__(self, query: str) -> tuple[Document, ...]:
         """Ranked documents, best first. Raises `SearchFailed`."""
+        query = self._normal(query)
         started_s = self._clock()  # without the time for places
 
         def left_s() -> float:

@@ -3,14 +3,14 @@
 A request is made of a template, in which `{query}`, `{k}` and `{vector}` stand for the query, the number of documents
 and the query's vector by `search.encoder`; a text that is only `"{k}"` or `"{vector}"` becomes the number or the list.
 In an answer, fields are named by dotted paths (`_source.title`, `hits.0`). A key is taken from the environment: `$NAME`
-in a header or a parameter.
+in a header, a parameter or the body; `$$` is a dollar sign.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -20,8 +20,8 @@ from calibadv.section import Decides, Section
 
 Json = Any
 Api = TypeVar("Api", bound=Section)
-_SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.I)
-_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_SECRET = re.compile(r"auth(?!or(?!i))|key(?!word)|token(?!s|iz)|secret|password|cookie", re.I)
+_VARIABLE = re.compile(r"\$(\$|[A-Za-z_][A-Za-z0-9_]*)")
 _FROM_VARIABLE = re.compile(r"([A-Za-z]+ )?\$[A-Za-z_][A-Za-z0-9_]*")
 ABSENT = object()
 
@@ -37,7 +37,7 @@ class JsonApi(Section):
     headers: dict[str, str] = Field(default_factory=dict)
     """E.g. {Authorization = "Bearer $MY_KEY"}."""
     body: dict[str, Any] = Field(default_factory=dict)
-    """The JSON that is sent by POST."""
+    """The JSON that is sent by POST, e.g. {q = "{query}", api_key = "$MY_KEY"}."""
     results: str = ""
     """Where the list of results is in an answer."""
     id: str = ""
@@ -62,13 +62,8 @@ class JsonApi(Section):
             raise ValueError("http.results and http.text must say where an answer has its list, and a result its text")
         if not {"{query}", "{vector}"} & set(re.findall(r"\{\w+\}", str((self.parameters, self.body)))):
             raise ValueError('nothing of the request is the query: put "{query}" into http.parameters or http.body')
-        for place, values in (("headers", self.headers), ("parameters", self.parameters)):
-            for name, value in values.items():
-                if _SECRET.search(name) and not _FROM_VARIABLE.fullmatch(value):
-                    raise ValueError(
-                        f"http.{place}.{name} may be a secret, which a recipe must not hold: name a variable of the "
-                        f'environment, e.g. {name} = "$MY_KEY" or "Bearer $MY_KEY"'
-                    )
+        for place in ("headers", "parameters", "body"):
+            check_no_secret(getattr(self, place), f"http.{place}")
 
 
 SHIPPED: Mapping[str, Mapping[str, Any]] = {
@@ -142,19 +137,47 @@ def filled(template: Json, values: Mapping[str, Json]) -> Json:
     return re.sub(r"\{(query|k)\}", lambda hit: str(values[hit[1]]), template)  # once: a query may hold "{k}" itself
 
 
-def from_environment(values: Mapping[str, str], place: str) -> dict[str, str]:
-    """The values with the environment's variables in them. ValueError for one that is not set."""
+def check_no_secret(template: Mapping[str, Json], place: str) -> None:
+    """ValueError for a text that may be a key by the name under which it stands, at whatever depth."""
+    for path, name, text in _texts(template, place):
+        if _SECRET.search(name) and not _FROM_VARIABLE.fullmatch(text) and "{query}" not in text:
+            raise ValueError(
+                f"{path} may be a secret, which a recipe must not hold: name a variable of the environment, "
+                f'e.g. {name} = "$MY_KEY" or "Bearer $MY_KEY"'
+            )
+
+
+def _texts(template: Json, path: str, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted path, the nearest name, text) of each text of a template."""
+    if isinstance(template, str):
+        yield path, name, template
+    elif isinstance(template, Mapping):
+        for own, inner in template.items():
+            yield from _texts(inner, f"{path}.{own}", own)
+    elif isinstance(template, list):
+        for number, inner in enumerate(template):
+            yield from _texts(inner, f"{path}.{number}", name)
+
+
+def from_environment(template: Json, place: str) -> Json:
+    """The template with the environment's variables in it. ValueError for one that is not set."""
 
     def variable(hit: re.Match[str]) -> str:
+        if hit[1] == "$":
+            return "$"
         value = os.environ.get(hit[1], "")
         if not value:
             raise ValueError(
-                f"search.http.{place} names ${hit[1]}, but there is no such environment variable where the search "
-                "engine is asked: set it there"
+                f"search.{place} names ${hit[1]}, but there is no such environment variable where the search engine is "
+                "asked: set it there (a dollar sign itself is $$)"
             )
         return value
 
-    return {name: _VARIABLE.sub(variable, value) for name, value in values.items()}
+    if isinstance(template, Mapping):
+        return {name: from_environment(inner, place) for name, inner in template.items()}
+    if isinstance(template, list):
+        return [from_environment(inner, place) for inner in template]
+    return _VARIABLE.sub(variable, template) if isinstance(template, str) else template
 
 
 def at(value: Json, path: str) -> Json:

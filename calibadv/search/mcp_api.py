@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from calibadv.search.json_api import JsonApi, api_from
+from calibadv.search.json_api import JsonApi, api_from, check_no_secret
 from calibadv.section import Decides, Section
 
 
@@ -24,7 +24,8 @@ class McpApi(Section):
     """Address of a server that is up."""
     tool: str = "search"
     arguments: dict[str, Any] = Field(default_factory=lambda: {"query": "{query}"})
-    """Of a call; "{query}" and "{k}" stand for the query and the number of documents."""
+    """Of a call; "{query}" and "{k}" stand for the query and the number of documents, "$NAME" for a variable of the
+    environment."""
     results: str = "result"
     """Where the list of results is: "result" is where the Python SDK puts what a function returns."""
     id: str = "id"
@@ -44,11 +45,12 @@ class McpApi(Section):
         return JsonApi(results=self.results, id=self.id, title=self.title, text=self.text, score=self.score)
 
     def check(self) -> None:
-        """ValueError where no search could be made of it."""
+        """ValueError where no search could be made of it, or where it holds a key."""
         if bool(self.command) == bool(self.url):
             raise ValueError("mcp: expected either a command that starts the server or its url")
         if "{query}" not in str(self.arguments):
             raise ValueError('nothing of the call is the query: put "{query}" into mcp.arguments')
+        check_no_secret(self.arguments, "mcp.arguments")
 
 
 def mcp_api_of(given: Mapping[str, Any]) -> McpApi:

@@ -8,7 +8,7 @@ from typing import Any
 from calibadv.rollout.mcp_tools import answered, refuses
 from calibadv.rollout.tools import ToolConfig
 from calibadv.search.client import Refused, RetryingSearch, RetryPolicy
-from calibadv.search.json_api import filled
+from calibadv.search.json_api import filled, from_environment
 from calibadv.search.mcp_api import mcp_api_of
 from calibadv.search.remote import engine_documents
 from calibadv.search.settings import SearchConfig
@@ -22,12 +22,12 @@ def mcp_search(config: SearchConfig, policy: RetryPolicy | None = None) -> Retry
     own that is down.
     """
     api = mcp_api_of(config.mcp)
+    arguments = from_environment(api.arguments, "mcp.arguments")
     server = ToolConfig(command=api.command, env=api.env, url=api.url)
 
     async def call(query: str) -> tuple[Document, ...]:
-        values = {"query": query.encode("utf-8", "replace").decode(), "k": config.top_k}
         try:
-            result = await answered(server, api.tool, filled(api.arguments, values))
+            result = await answered(server, api.tool, filled(arguments, {"query": query, "k": config.top_k}))
         except Exception as error:
             if refuses(error):
                 raise Refused(f"the MCP tool {api.tool}: {error}") from error
@@ -38,7 +38,7 @@ def mcp_search(config: SearchConfig, policy: RetryPolicy | None = None) -> Retry
         found = texts if result.structured_content is None else result.structured_content
         return engine_documents(_json(found), api.reading)[: config.top_k]
 
-    return RetryingSearch(call, policy or RetryPolicy(config.timeout_s, config.patience_s))
+    return RetryingSearch(call, policy or RetryPolicy(config.timeout_s, config.patience_s), normal=config.cut)
 
 
 def _json(found: Any) -> Any:

@@ -52,7 +52,8 @@ def pgvector_search(
     connections = _Connections(connect)
 
     async def call(query: str) -> tuple[Document, ...]:
-        values: dict[str, Any] = {"query": _sendable(query), "k": config.top_k}
+        # A text of PostgreSQL holds no NUL.
+        values: dict[str, Any] = {"query": query.replace("\0", " "), "k": config.top_k}
         if vector_of is not None:
             values["vector"] = str(await asyncio.to_thread(vector_of, query))
         try:
@@ -64,11 +65,9 @@ def pgvector_search(
             raise RuntimeError(f"{place} did not answer ({type(error).__name__}: {error})") from error
         return engine_documents({"rows": [row | {"id": _identity(row)} for row in rows]}, _READING)
 
-    return RetryingSearch(call, policy or RetryPolicy(config.timeout_s, config.patience_s))
-
-
-def _sendable(query: str) -> str:
-    return query.replace("\0", " ").encode("utf-8", "replace").decode()  # a text of PostgreSQL holds no NUL
+    places = asyncio.Semaphore(CONNECTIONS)
+    policy = policy or RetryPolicy(config.timeout_s, config.patience_s)
+    return RetryingSearch(call, policy, normal=config.cut, place=lambda: places)
 
 
 def _identity(row: dict[str, Any]) -> str | None:
@@ -77,22 +76,20 @@ def _identity(row: dict[str, Any]) -> str | None:
 
 
 class _Connections:
-    """Some open connections, each for one query at a time. After a failure none is used again."""
+    """Open connections, each for one query at a time. After a failure none is used again."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
         self._idle: list[Connection] = []
-        self._places = asyncio.Semaphore(CONNECTIONS)
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[Connection]:
-        async with self._places:
-            connection = self._idle.pop() if self._idle else await self._connect()
-            try:
-                yield connection
-            except BaseException:  # a call that ran out of time too: its answer must not be the next one's
-                idle, self._idle = self._idle, []
-                for each in (connection, *idle):
-                    await each.close()
-                raise
-            self._idle.append(connection)
+        connection = self._idle.pop() if self._idle else await self._connect()
+        try:
+            yield connection
+        except BaseException:  # a call that ran out of time too: its answer must not be the next one's
+            idle, self._idle = self._idle, []
+            for each in (connection, *idle):
+                await each.close()
+            raise
+        self._idle.append(connection)

@@ -52,11 +52,12 @@ def http_search(
     headers = {**dialect.headers, **({"Authorization": f"Bearer {token}"} if token else {})}
     options = client_options(url, token=config.sends_secret) if transport is None else {}
     asked = f"{url}{route_to(url, token=config.sends_secret)}"
-    client = httpx.AsyncClient(headers=headers, timeout=policy.timeout_s, transport=transport, **options)
+    # `search.concurrency` says how many calls are in flight: a call that waited for httpx's pool would be out of time.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    client = httpx.AsyncClient(headers=headers, timeout=policy.timeout_s, limits=limits, transport=transport, **options)
 
     async def call(query: str) -> tuple[Document, ...]:
-        sendable = query.encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent
-        request = await dialect.request(sendable)
+        request = await dialect.request(query)
         try:
             async with client.stream(dialect.method, url, **request) as reply:
                 body = await _read(reply, url)
@@ -66,7 +67,7 @@ def http_search(
             _fail(reply, f"{asked} answered {reply.status_code}: {body[:200].decode('utf-8', 'replace')}")
         return dialect.documents(json.loads(body))[: config.top_k]
 
-    return RetryingSearch(call, policy)
+    return RetryingSearch(call, policy, normal=config.cut)
 
 
 def token_of(config: SearchConfig) -> str:
@@ -107,18 +108,18 @@ def engine_dialect(config: SearchConfig, vector: Vector | None = None) -> Dialec
     `vector`: of a query; by default of `config.encoder`, which is loaded where the API asks for vectors.
     """
     api = api_of(config.url_shape, config.http)
-    fixed = from_environment(api.parameters, "parameters")
+    fixed, fixed_body = from_environment(api.parameters, "http.parameters"), from_environment(api.body, "http.body")
     vector_of = (vector or query_vector(config)) if api.needs_vector else None
 
     async def request(query: str) -> dict[str, Any]:
         values: dict[str, Any] = {"query": query, "k": config.top_k}
         if vector_of is not None:
             values["vector"] = await asyncio.to_thread(vector_of, query)
-        body = {"json": filled(api.body, values)} if api.method == "POST" else {}
+        body = {"json": filled(fixed_body, values)} if api.method == "POST" else {}
         return body | ({"params": filled(fixed, values)} if fixed else {})
 
     return Dialect(
-        api.method, from_environment(api.headers, "headers"), request, lambda body: engine_documents(body, api)
+        api.method, from_environment(api.headers, "http.headers"), request, lambda body: engine_documents(body, api)
     )
 
 

@@ -233,7 +233,7 @@ class SearchConfig(Section):
     @property
     def sends_secret(self) -> bool:
         """Whether requests to `url` carry a token or a key."""
-        return bool(self.token_env) or "$" in str((self.http.get("headers"), self.http.get("parameters")))
+        return bool(self.token_env) or "$" in str([self.http.get(name) for name in ("headers", "parameters", "body")])
 
     @property
     def together(self) -> bool:

@@ -38,7 +38,7 @@ def tool_search(config: SearchConfig, function: ToolFn) -> RetryingSearch:
             found = await found if isinstance(found, Awaitable) else found
         return documents_of(found, config)[: config.top_k]
 
-    return RetryingSearch(call, RetryPolicy(config.timeout_s, config.patience_s))
+    return RetryingSearch(call, RetryPolicy(config.timeout_s, config.patience_s), normal=config.cut)
 
 
 def documents_of(found: Any, config: SearchConfig) -> tuple[Document, ...]:

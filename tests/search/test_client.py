@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -141,6 +142,22 @@ async def test_a_call_that_hangs_is_timed_out_and_tried_again() -> None:
 
     search, _ = client(hangs_once, RetryPolicy(timeout_s=0.01))
     assert await search("q") == FOUND
+
+
+async def test_each_attempt_has_its_own_place_and_the_one_it_is_given_and_a_query_its_normal_form() -> None:
+    entered: list[str] = []
+
+    @asynccontextmanager
+    async def place(name: str) -> AsyncIterator[None]:
+        entered.append(name)
+        yield
+
+    async def call(query: str) -> tuple[Document, ...]:
+        return (Document(query, "", ""),)
+
+    search = RetryingSearch(call, normal=str.upper, place=lambda: place("own")).within(lambda: place("given"))
+    assert (await search("q"))[0].id == "Q"
+    assert entered == ["own", "given"]
 
 
 async def test_cancellation_is_not_retried() -> None:

@@ -189,7 +189,7 @@ async def test_qdrant_s_own_client_takes_the_request_and_its_local_mode_answers_
 
 
 async def test_an_engine_of_one_s_own_mapping(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a recipe has it, with a key in a header and one in a parameter."""
+    """As a recipe has it, with a key in a header, one in a parameter and one in the body."""
     monkeypatch.setenv("FIND_KEY", "s3cret")
     recipe = f"""
 [search]
@@ -207,7 +207,9 @@ text = "snippets"
 [search.http.body]
 q = "{{query}} site:wikipedia.org"
 num = "{{k}}"
-options = {{ rewrite = false, langs = ["en", "{{k}} of {{query}}"] }}
+options = {{ rewrite = false, langs = ["en", "{{k}} of {{query}}"], api_key = "$FIND_KEY" }}
+price = "$$5"
+author = "Ada"
 """
     config = load_config(None, tomllib.loads(recipe))
     pages = [{"name": "Oslo", "snippets": ["A town.", "On a fjord."]}, {"name": "", "snippets": []}, {"name": "B"}]
@@ -219,7 +221,9 @@ options = {{ rewrite = false, langs = ["en", "{{k}} of {{query}}"] }}
     assert asked.body == {
         "q": "oslo site:wikipedia.org",
         "num": 2,
-        "options": {"rewrite": False, "langs": ["en", "2 of oslo"]},
+        "options": {"rewrite": False, "langs": ["en", "2 of oslo"], "api_key": "s3cret"},
+        "price": "$5",
+        "author": "Ada",
     }
     assert asked.parameters == {"cx": ["s3cret"]}
     assert (asked.headers["x-api-key"], asked.headers["accept"]) == ("s3cret", "application/json")
@@ -349,6 +353,12 @@ API = {"results": "r", "text": "t", "body": {"q": "{query}"}}
         ),
         ("searxng", {"headers": {"X-API-Key": "abc"}}, r"http\.headers\.X-API-Key may be a secret"),
         ("json", {**API, "parameters": {"api_key": "abc"}}, r"http\.parameters\.api_key may be a secret"),
+        ("json", {**API, "body": {"q": "{query}", "api_key": "abc"}}, r"http\.body\.api_key may be a secret"),
+        (
+            "json",
+            {**API, "body": {"q": "{query}", "by": [{"token": "abc"}]}},
+            r"http\.body\.by\.0\.token may be a secret",
+        ),
         ("search_r1", API, "with url_shape = 'search_r1': expected one of"),
     ],
 )

@@ -57,6 +57,17 @@ async def test_its_documents_are_found_in_whatever_form_the_tool_gives_them() ->
     assert await texts("Ada") == (Document(passage_id("", "Ada one"), "", "Ada one"),)
 
 
+async def test_an_over_long_query_is_cut() -> None:
+    texts = mcp_search(settings(tool="as_texts", text="").but(top_k=1, max_query_chars=20), ONCE)
+    assert [document.text for document in await texts("x" * 50)] == [f"{'x' * 20} one"]
+
+
+async def test_a_key_in_the_arguments_is_the_environment_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBRARY_KEY", "s3cret")
+    texts = mcp_search(settings(tool="as_texts", text="", arguments={"query": "$LIBRARY_KEY of {query}"}), ONCE)
+    assert (await texts("Ada"))[0].text == "s3cret of Ada one"
+
+
 async def test_what_fails_is_a_failed_search_and_a_server_that_ended_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +108,10 @@ def test_server_tool_and_mapping_are_part_of_the_engine() -> None:
         ({"tool": "search"}, "expected either a command that starts the server or its url"),
         ({"command": ["x"], "url": "http://h/mcp"}, "expected either a command"),
         ({"command": ["x"], "arguments": {"q": "oslo"}}, r'put "\{query\}" into mcp.arguments'),
+        (
+            {"command": ["x"], "arguments": {"q": "{query}", "by": {"token": "abc"}}},
+            r"mcp\.arguments\.by\.token may be",
+        ),
         ({"command": ["x"], "tol": "y"}, r"there is no mcp\.tol \(did you mean 'tool'\?\); there are command, "),
         ({"command": "x"}, r"mcp\.command = 'x': Input should be a valid tuple"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 
 from calibadv.config import ConfigError, load_config
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.search import pgvector
 from calibadv.search.client import RetryPolicy
 from calibadv.search.elsewhere import search_elsewhere
 from calibadv.search.pgvector import pgvector_search
@@ -111,6 +113,14 @@ async def test_a_lost_connection_and_a_call_out_of_time_cost_one_attempt(server:
     slow = "SELECT pg_sleep(30)::text AS title, text FROM documents WHERE %(query)s = text"
     with pytest.raises(SearchFailed, match=r"in 1 attempts of at most 0\.3 s"):
         await pgvector_search(settings(server, sql=slow), RetryPolicy(timeout_s=0.3, patience_s=0.0))(ROWS[0][2])
+
+
+async def test_a_wait_for_a_connection_is_no_time_of_the_server_s(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pgvector, "CONNECTIONS", 1)
+    slow = "SELECT %(query)s AS title, '' AS text FROM (SELECT pg_sleep(1)) AS slept"
+    search = pgvector_search(settings(server, sql=slow, max_query_chars=20), RetryPolicy(timeout_s=3.0, patience_s=0.0))
+    found = await asyncio.gather(*(search("x" * 50) for _ in range(4)))
+    assert [document.title for (document,) in found] == ["x" * 20] * 4
 
 
 async def test_a_server_that_is_down_is_a_failed_search(server: str) -> None:

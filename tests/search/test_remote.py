@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -85,3 +86,36 @@ async def test_the_token_is_sent_and_never_guessed(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("MY_TOKEN")
     with pytest.raises(ValueError, match="token_env = 'MY_TOKEN', but there is no such environment variable"):
         http_search(config)
+
+
+async def test_an_over_long_query_is_cut_before_a_server_can_refuse_it() -> None:
+    seen: list[httpx.Request] = []
+    config = SearchConfig(url="http://h/retrieve", max_query_chars=20)
+    await http_search(config, transport=answering(200, {"result": [[]]}, seen))("x" * 50)
+    assert json.loads(seen[0].content)["queries"] == ["x" * 20]
+
+
+async def test_calls_wait_for_no_connection() -> None:
+    """More at once than httpx's pool has by itself: the server answers when all have arrived."""
+    arrived, calls, body = asyncio.Semaphore(0), 150, json.dumps({"result": [[]]}).encode()
+    all_there = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        arrived.release()
+        await all_there.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, backlog=calls) as server:
+        host, port = server.sockets[0].getsockname()
+        search = http_search(SearchConfig(url=f"http://{host}:{port}", timeout_s=20.0, patience_s=0.0))
+        asked = [asyncio.create_task(search(f"q{number}")) for number in range(calls)]
+        async with asyncio.timeout(60):
+            for _ in range(calls):
+                await arrived.acquire()
+        all_there.set()
+        assert await asyncio.gather(*asked) == [()] * calls

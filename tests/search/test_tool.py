@@ -32,6 +32,10 @@ async def test_documents_and_mappings_come_back_as_documents_at_most_top_k(funct
     )
 
 
+async def test_an_over_long_query_is_cut() -> None:
+    assert (await tool_search(CONFIG.but(max_query_chars=20), find)("x" * 50))[0].title == "x" * 20
+
+
 async def test_rollouts_are_given_the_function_that_the_setting_names() -> None:
     assert (await search_factory(CONFIG, "no app")()("ada"))[0].title == "ada"
 
