@@ -5,12 +5,13 @@ S turns of a trajectory. 0.2 for success + 0.5 for an answer among the documents
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Mapping, Sequence, Set
 
 from calibadv.rewards.answer import normalise
 from calibadv.rewards.turns import TurnRewards
 from calibadv.types import Document, Group, Question, TokenUnit, Trajectory, Turn, TurnKind
+from calibadv.unspaced import in_word
 
 SUCCESS_REWARD = 0.2
 ANSWER_REWARD = 0.5
@@ -53,13 +54,24 @@ def answer_documents(question: Question, documents: Mapping[str, Document]) -> f
 
 
 def contains_answer(text: str, golden_answers: Sequence[str], tokens: TokenUnit = TokenUnit.WORDS) -> bool:
-    """Whether a golden answer stands in `text` as whole words, both normalised.
+    """Whether a golden answer stands in `text` as whole words, both composed (NFC) and normalised.
 
     yes and no never do, nor does an answer of which nothing is left when it is normalised (our decision).
     """
-    answers = {normalise(answer, tokens) for answer in golden_answers} - {"", *UNSPECIFIC}
-    normal, part = normalise(text, tokens), r"\w" if tokens == TokenUnit.WORDS else r"\S"
-    return any(re.search(rf"(?<!{part}){re.escape(answer)}(?!{part})", normal) for answer in answers)
+    normal, *answers = (normalise(unicodedata.normalize("NFC", one), tokens) for one in (text, *golden_answers))
+    return any(_stands(answer, normal, tokens) for answer in {*answers} - {"", *UNSPECIFIC})
+
+
+def _stands(answer: str, text: str, tokens: TokenUnit) -> bool:
+    """Whether it is there with no word going on at either end."""
+    goes_on = in_word if tokens == TokenUnit.WORDS else lambda char: not char.isspace()
+    start = text.find(answer)
+    while start >= 0:
+        end = start + len(answer)
+        if not any(map(goes_on, text[max(0, start - 1) : start] + text[end : end + 1])):
+            return True
+        start = text.find(answer, start + 1)
+    return False
 
 
 def _first_search_row(trajectory: Trajectory, answering: Set[str]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,22 +16,14 @@ from calibadv.search.embeddings import corpus_identity
 from calibadv.search.encoder import passage_text
 from calibadv.search.index import best_first
 from calibadv.types import Document, TokenUnit
-from calibadv.unspaced import UNSPACED, spaced
-
-_PATTERNS: dict[TokenUnit, re.Pattern[str]] = {
-    TokenUnit.WORDS: re.compile(
-        r"(?u)\b\w+\b"
-    ),  # bm25s' own pattern drops one-character words, and with them "Apollo 8"'s 8
-    TokenUnit.UNSPACED: re.compile(
-        rf"(?u){UNSPACED.pattern}|\b\w+\b"
-    ),  # of `spaced` text: no run goes on into another script
-}
+from calibadv.unspaced import UNSPACED, spaced, word_pattern
 
 
 class Bm25Index:
     """BM25 over title and text (Lucene's variant, k1 = 1.5, b = 0.75, English stop words). Cached in `cache_dir`.
 
-    With `tokens` "unspaced" every character of a script without blanks between words is a word (`calibadv.unspaced`).
+    Characters are composed (NFC), and a word keeps its combining marks. With `tokens` "unspaced" every character of a
+    script without blanks between words is a word (`calibadv.unspaced`).
     """
 
     def __init__(self, documents: Sequence[Document], cache_dir: Path, tokens: str = "words") -> None:
@@ -39,8 +31,8 @@ class Bm25Index:
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it has set it to DEBUG
         self._documents, self._tokens = documents, TokenUnit(tokens)
-        pattern = _PATTERNS[self._tokens].pattern
-        key = hashlib.sha256(f"{corpus_identity(documents)}|{pattern}".encode()).hexdigest()[:24]
+        words = f"NFC|{_pattern(self._tokens)}"  # another Python may know more marks
+        key = hashlib.sha256(f"{corpus_identity(documents)}|{words}".encode()).hexdigest()[:24]
         folder = cache_dir / f"bm25-{key}"
         with once_at_a_time(folder):
             if not folder.is_dir():
@@ -64,6 +56,12 @@ class Bm25Index:
         return [replace(self._documents[row], score=float(scores_N[row])) for row in rows if scores_N[row] > 0]
 
 
+def _pattern(tokens: TokenUnit) -> str:
+    """Of a word: bm25s' own drops those of one character, and with them "Apollo 8"'s 8."""
+    # Of `spaced` text no run goes on into another script.
+    return word_pattern() if tokens == TokenUnit.WORDS else f"{UNSPACED.pattern}|{word_pattern()}"
+
+
 def _words(texts: Sequence[str], tokens: TokenUnit) -> list[list[str]]:
     import bm25s
 
@@ -71,8 +69,8 @@ def _words(texts: Sequence[str], tokens: TokenUnit) -> list[list[str]]:
     if not texts:
         return []
     words: list[list[str]] = bm25s.tokenize(
-        list(texts) if tokens == TokenUnit.WORDS else [spaced(text) for text in texts],
-        token_pattern=_PATTERNS[tokens].pattern,
+        [unicodedata.normalize("NFC", text) if tokens == TokenUnit.WORDS else spaced(text) for text in texts],
+        token_pattern=_pattern(tokens),
         stopwords="en",
         return_ids=False,
         show_progress=False,

@@ -42,6 +42,10 @@ def search(*docs: str) -> Turn:
         ("", ("Ada",), False),
         ("C++ (a language)", ("C++",), True),
         ("nothing", ("x", "nothing"), True),
+        ("हिन्दी", ("हिन्द",), False),
+        ("हिन्दी भाषा", ("हिन्दी",), True),
+        ("in the cafe\u0301", ("Café",), True),
+        ("canada and Ada", ("Ada",), True),
     ],
 )
 def test_a_golden_answer_stands_as_whole_normalised_words(text: str, answers: tuple[str, ...], stands: bool) -> None:

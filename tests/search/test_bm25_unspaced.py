@@ -43,6 +43,19 @@ def test_characters_find_what_words_do_not(
     assert best(Bm25Index(CORPUS, tmp_path, "unspaced"), query) == by_characters
 
 
+def test_a_word_keeps_its_combining_marks_however_they_are_written(tmp_path: Path) -> None:
+    texts = {"book": "किताब", "knife": "कातब", "hindi": "हिन्दी भाषा", "tamil": "தமிழ் மொழி", "cafe": "Café"}
+    index = Bm25Index([Document(id, "", text) for id, text in texts.items()], tmp_path)
+    for query, ids in (
+        ("किताब", ["book"]),
+        ("हिन्दी", ["hindi"]),
+        ("हिन्द", []),
+        ("தமிழ்", ["tamil"]),
+        ("Cafe\u0301", ["cafe"]),
+    ):
+        assert [document.id for document in index.search([query], 5)[0]] == ids
+
+
 def test_english_scores_do_not_depend_on_the_setting(tmp_path: Path) -> None:
     english = [
         Document(str(i), f"Title {i}", text) for i, text in enumerate(("a red fox", "the blue fox", "a dog's bone"))
