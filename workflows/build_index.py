@@ -2,7 +2,8 @@
 
 Embeds in shards into the cache folder, in this process or on a Ray Data actor pool; called again after an interruption
 it embeds only the shards that are missing. Then builds the FAISS index of the kind that is asked for, with a manifest,
-and says where it is. Exact search (`flat`) needs no index beside the embeddings, unless it is to be in pieces.
+and says where it is. Exact search (`flat`) needs no index beside the embeddings, unless it is to be in pieces or
+linked.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, make_encoder: Callable[[SearchC
     build_parameters(config, len(documents), encoder.dim)  # refused now, not after hours of embedding
     embedded = partial(_embedded_on_ray, args, partial(make_encoder, config)) if args.workers else None
     embed_missing(documents, encoder, cache_dir, args.rows_a_shard, embedded)
-    if config.index == "flat" and args.rows_a_piece is None:
+    if config.index == "flat" and args.rows_a_piece is None and not args.link:
         log.info("exact search reads the embeddings where they are: no index to build")
         return 0
     started_s = time.monotonic()

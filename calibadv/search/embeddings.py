@@ -68,7 +68,8 @@ def load_or_embed(
     """The corpus's embeddings, from `cache_dir` when encoder and corpus are those of an earlier run, else computed.
 
     `tokens` also keeps every token's vector as fp16 (2 * D bytes a token: 0.1 MB for a 128-token passage and MiniLM).
-    Two processes that ask at once compute once: the second waits. Raises `ValueError` when the disk has no room.
+    Two processes that ask at once compute once: the second waits. Raises `ValueError` when the disk has no room, and
+    for tokens of another width than D.
     """
     corpus = corpus_identity(documents)
     with_tokens = embeddings_folder(corpus, encoder, cache_dir, tokens=True)
@@ -77,7 +78,8 @@ def load_or_embed(
     with once_at_a_time(folder):
         if not is_complete(folder):
             if tokens:
-                _check_room(documents, encoder.dim, cache_dir)
+                _check_width(encoder)
+                _check_room(documents, encoder, cache_dir)
             with whole_folder(folder) as partial:
                 _embed(documents, encoder, partial, tokens, at_once)
         else:
@@ -165,9 +167,19 @@ def _open(folder: Path) -> CorpusEmbeddings:
     return CorpusEmbeddings(vectors_ND, tokens_MD, starts_N1, frequencies_V)
 
 
-def _check_room(documents: Sequence[Document], dim: int, cache_dir: Path) -> None:
+def _check_width(encoder: TextEncoder) -> None:
+    (tokens_TD,) = encoder.encode_queries(["width"]).tokens
+    if (width := tokens_TD.shape[1]) != encoder.dim:
+        raise ValueError(
+            f"late interaction compares tokens with the pooled vector, and this encoder's have the widths {width} and "
+            f'{encoder.dim} (its last layer changes it): use reranker = "cross" or "none", or another encoder'
+        )
+
+
+def _check_room(documents: Sequence[Document], encoder: TextEncoder, cache_dir: Path) -> None:
     # Four characters a token is English; special tokens make up for very short passages.
-    needed = sum(min(256, 8 + len(passage_text(d)) // 4) for d in documents) * dim * 2
+    tokens = sum(min(encoder.max_tokens, 8 + len(passage_text(d)) // 4) for d in documents)
+    needed = tokens * encoder.dim * 2
     free = shutil.disk_usage(cache_dir).free
     if needed > free:
         raise ValueError(

@@ -40,6 +40,9 @@ class TextEncoder(Protocol):
     @property
     def dim(self) -> int: ...
 
+    @property
+    def max_tokens(self) -> int: ...
+
     def encode_queries(self, texts: Sequence[str]) -> Encoded: ...
 
     def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded: ...
@@ -90,6 +93,11 @@ class Encoder:
     def dim(self) -> int:
         """D."""
         return int(self._model.get_embedding_dimension())
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a text: the settings', or the model's own where that is less."""
+        return int(self._model.max_seq_length)
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """Vectors and token vectors of queries, in the order given. No text gives empty arrays."""
@@ -157,6 +165,11 @@ class RememberedQueries:
     def dim(self) -> int:
         """D of the wrapped encoder."""
         return self._encoder.dim
+
+    @property
+    def max_tokens(self) -> int:
+        """Of the wrapped encoder."""
+        return self._encoder.max_tokens
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """As the wrapped encoder; the same texts as in the last call cost no forward."""

@@ -97,14 +97,24 @@ def opened(path: Path, config: SearchConfig) -> Any:
     import faiss
 
     index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-    if hasattr(index, "nprobe"):
-        index.nprobe = min(config.ivf_probes, index.nlist)
+    lists = _innermost(index)
+    if hasattr(lists, "nprobe"):
+        lists.nprobe = min(config.ivf_probes, lists.nlist)
     return on_gpu(index, config.device, faiss)
+
+
+def _innermost(index: Any) -> Any:
+    """The index that searches: a ready one may lie within a transformation, identities of its own or a refinement."""
+    import faiss
+
+    while isinstance(index, faiss.IndexPreTransform | faiss.IndexIDMap | faiss.IndexRefine):
+        index = faiss.downcast_index(index.base_index if isinstance(index, faiss.IndexRefine) else index.index)
+    return index
 
 
 def search_in(index: Any, config: SearchConfig) -> Nearest:
     """Search in an index that is open. HNSW looks at no fewer candidates than it is asked for."""
-    graph = getattr(index, "hnsw", None)
+    graph = getattr(_innermost(index), "hnsw", None)
 
     def nearest(vectors_BD: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         if graph is not None:

@@ -24,6 +24,7 @@ class WordEncoder:
 
     identity = "words"
     dim = 256
+    max_tokens = 256
 
     def __init__(self) -> None:
         self.queries: list[str] = []

@@ -48,6 +48,13 @@ def test_an_index_in_pieces_is_linked_and_served(tmp_path: Path, corpus: Path, e
     assert encoder.passages == []
 
 
+def test_an_exact_index_is_built_where_it_is_to_be_linked(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+    link = tmp_path / "ready.index"
+    arguments = [str(corpus), "--cache-dir", str(tmp_path / "cache"), "--index", "flat", "--link", str(link)]
+    assert build(arguments, encoder) == 0
+    assert [path.name for path in sorted(link.iterdir())][1:] == ["piece-00000.faiss"]
+
+
 def test_only_missing_shards_are_embedded(
     tmp_path: Path, corpus: Path, encoder: WordEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,6 +93,32 @@ def test_a_truncated_cache_is_built_again(tmp_path: Path) -> None:
     assert len(encoder.passages) == 2 * len(CORPUS)
 
 
+def test_tokens_of_another_width_than_the_vector_are_refused_before_embedding(tmp_path: Path) -> None:
+    class Narrowed(WordEncoder):
+        """Its last layer makes 128 numbers of a text's 256, and leaves the tokens as they were."""
+
+        dim = 128
+
+        def _encode(self, texts: Sequence[str]) -> Encoded:
+            whole = super()._encode(texts)
+            return replace(whole, tokens=tuple(np.tile(tokens_TD, 2) for tokens_TD in whole.tokens))
+
+    encoder = Narrowed()
+    with pytest.raises(ValueError, match=r'have the widths 256 and 128 .* use reranker = "cross" or "none"'):
+        load_or_embed(CORPUS, encoder, tmp_path, tokens=True)
+    assert encoder.passages == []
+    assert load_or_embed(CORPUS, encoder, tmp_path, tokens=False).vectors.shape == (5, 128)
+
+
+def test_passages_take_no_more_room_than_the_encoder_reads_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5 * 2 * 256 * 2}))
+    encoder = WordEncoder()
+    encoder.max_tokens = 2
+    assert len(load_or_embed(CORPUS, encoder, tmp_path, tokens=True).vectors) == 5
+
+
 def test_no_room_on_the_disk_is_said_before_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = type("Usage", (), {"free": 10})
     monkeypatch.setattr("shutil.disk_usage", lambda _: full)

@@ -75,6 +75,24 @@ def test_every_kind_finds_the_exact_neighbours_after_a_trip_to_disk(tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("around", ["", "OPQ8,", "IDMap,"])
+def test_a_ready_index_is_searched_as_the_settings_say_whatever_lies_around_it(tmp_path: Path, around: str) -> None:
+    vectors, queries = unit_vectors(600), unit_vectors(20, seed=1)
+    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+
+    def recall(kind: str, options: SearchConfig) -> float:
+        index = faiss.index_factory(16, f"{around}{kind}", faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors)
+        index.add_with_ids(vectors, np.arange(600)) if "IDMap" in around else index.add(vectors)
+        faiss.write_index(index, str(tmp_path / "i"))
+        _, rows = search_in(opened(tmp_path / "i", options), options)(queries, 10)
+        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows.tolist(), exact.tolist(), strict=True)]))
+
+    assert recall("IVF16,Flat", SearchConfig(ivf_probes=16)) == 1.0  # all of its lists
+    assert recall("IVF16,Flat", SearchConfig(ivf_probes=1)) < 0.9
+    assert recall("HNSW4,Flat", SearchConfig(hnsw_search=600)) > recall("HNSW4,Flat", SearchConfig(hnsw_search=1))
+
+
 def test_a_compressed_index_is_built_the_same_twice() -> None:
     vectors = unit_vectors(400)
     options = SearchConfig(index="ivfpq")
