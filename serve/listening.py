@@ -73,6 +73,17 @@ async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
         await asyncio.gather(answering, hearing, return_exceptions=True)
 
 
+class Listener:
+    """A class whose replicas listen: one that ends answers the calls under way, for `DRAIN_S` at most, and no more."""
+
+    _stop: Callable[[], Awaitable[None]] | None = None  # what `listen` returned
+
+    def __del__(self) -> Awaitable[None] | None:
+        """Serve awaits it when the replica ends; once more Python calls it, who must find nothing to await."""
+        stop, self._stop = self._stop, None
+        return stop() if stop is not None else None
+
+
 def listen(app: ASGIApp, host: str, port: int, *, lifespan: bool = False) -> Callable[[], Awaitable[None]]:
     """Serves `app` on the running event loop as long as what is returned is kept; calling it stops, once or more often.
 

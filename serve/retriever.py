@@ -27,7 +27,7 @@ from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 from serve.access import authorised, token_of
-from serve.listening import Bounded, listen
+from serve.listening import Bounded, Listener, listen
 from serve.shards import ShardUnavailable, nearest_of_shards
 from serve.wire import parse_retrieve, retrieve_response
 
@@ -54,7 +54,7 @@ class Query:
     retrieval_order: bool = False
 
 
-class SearchService:
+class SearchService(Listener):
     """Answers `search` (one query, by handle) and `POST /retrieve`, `GET /healthz` (HTTP); queries share batches."""
 
     def __init__(
@@ -87,7 +87,6 @@ class SearchService:
         self._pipeline = self._worker.submit(ready).result()
         if config.http_port is not None:
             most = config.max_ongoing_requests + config.max_queued_requests
-            # Kept: an event loop holds its tasks weakly.
             self._stop = listen(Bounded(self._http, most, CALL_TIMEOUT_S), config.http_host, config.http_port)
 
     async def search(self, query: str) -> Ranked:

@@ -59,4 +59,9 @@ class ServeConfig(Section):
                 f"serve.max_replicas = {self.max_replicas} is below serve.replicas = {self.replicas}: raise it, or set "
                 "it to 0"
             )
+        if self.max_replicas > max(self.replicas, self.max_concurrent):
+            raise ValueError(
+                f"serve.max_replicas = {self.max_replicas} engines would never start for serve.max_concurrent = "
+                f"{self.max_concurrent} questions at the same time: raise the latter, or ask for fewer engines"
+            )
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,12 +31,12 @@ from calibadv.rollout.tools import make_tools
 from calibadv.tracking.served import ServedStore
 from calibadv.types import Document
 from serve.access import token_of
-from serve.agent.app import Served, make_app
+from serve.agent.app import FLUSH_S, Served, make_app
 from serve.agent.metrics import ray_metrics
 from serve.agent.news import Accepted, Asked, Busy, Interrupted, News
 from serve.agent.policy import PROOF_AGE_S, Policy, make_parts
 from serve.agent.traces import Traces
-from serve.listening import Bounded, listen
+from serve.listening import DRAIN_S, Bounded, Listener, listen
 
 APP = "agent"
 # Seconds before each attempt at a question whose engine is lost before it has said anything. Serve replaces an engine
@@ -55,7 +55,8 @@ LOST = (
 )
 HEAD = "node:__internal_head__"  # what Ray calls the head node among its resources
 CALLS = 4096  # at a time: questions, of which `max_concurrent` have a place, and whatever is answered at once
-DRAIN_S = 30.0  # beyond an answer's time
+SPARE_S = 30.0  # beyond an answer's time
+END_S = 2.0  # that Serve waits before it ends a replica
 
 
 class Engines:
@@ -115,7 +116,7 @@ class Engines:
             self._searched_s = self._clock()
 
 
-class Front:
+class Front(Listener):
     """The one process that speaks HTTP, at the settings' address of its node."""
 
     def __init__(self, served: Served, engines: DeploymentHandle, store: ServedStore) -> None:
@@ -123,13 +124,8 @@ class Front:
         served = replace(served, token=token_of(settings.token_env))
         traces = Traces(store, settings.trace_share, text=settings.trace_text) if settings.trace_share else None
         app = make_app(served, Engines(engines), traces=traces, metrics=ray_metrics)
-        calls = Bounded(app, CALLS, settings.timeout_s + DRAIN_S)
-        self._stop: Callable[[], Awaitable[None]] | None = listen(calls, settings.host, settings.port, lifespan=True)
-
-    def __del__(self) -> Coroutine[Any, Any, None] | None:
-        """Serve awaits it when the replica ends; once more Python calls it, who must find nothing to await."""
-        stop, self._stop = getattr(self, "_stop", None), None
-        return stop() if stop is not None else None
+        calls = Bounded(app, CALLS, settings.timeout_s + SPARE_S)
+        self._stop = listen(calls, settings.host, settings.port, lifespan=True)
 
 
 def agent_application(config: Config, model: str, folder: Path, search: Callable[[], SearchFn]) -> Application:
@@ -156,7 +152,7 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
         max_constructor_retry_count=1,  # a model that cannot be loaded does not get better
         health_check_period_s=5,
         health_check_timeout_s=60,  # a loaded machine is slow, not ill
-        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_timeout_s=settings.timeout_s + 10,  # one too many ends when its questions are answered
     )
     front = serve.deployment(
         Front,
@@ -165,7 +161,7 @@ def agent_application(config: Config, model: str, folder: Path, search: Callable
         # On the head, whose address is known. No runtime_env with the token, which Ray would log: processes have ours.
         ray_actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}},
         max_constructor_retry_count=1,
-        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_timeout_s=END_S + DRAIN_S + FLUSH_S + 5,
     )
     return front.bind(served, engines.bind(parts), ServedStore.of(config, folder))
 
@@ -185,9 +181,11 @@ def _replicas(config: Config) -> dict[str, Any]:
     settings = config.serve
     if settings.max_replicas <= settings.replicas:
         return {"num_replicas": settings.replicas}
+    # Each engine's share of what the front lets in: of fewer questions than that no more engines would ever start.
+    target = min(config.rollout.max_concurrent // 2, settings.max_concurrent // settings.max_replicas)
     scaling = {
         "min_replicas": settings.replicas,
         "max_replicas": settings.max_replicas,
-        "target_ongoing_requests": max(1, config.rollout.max_concurrent // 2),
+        "target_ongoing_requests": max(1, target),
     }
     return {"autoscaling_config": scaling}

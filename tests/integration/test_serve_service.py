@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from starlette.requests import Request
 
+from calibadv.cluster.local_ray import free_ports
 from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.encoder import passage_text
 from calibadv.search.pipeline import SearchPipeline
@@ -93,6 +96,36 @@ async def test_it_is_ready_when_it_answers_and_not_when_it_cannot(tmp_path: Path
     one.pipeline.error = None
     await one.service.check_health()
     assert await status(one.service) == 200
+
+
+async def test_one_that_ends_answers_the_calls_under_way_and_no_more(tmp_path: Path) -> None:
+    asked, answering = threading.Event(), threading.Event()
+
+    class Held(Moody):
+        def search_batch(self, *given: Any) -> Any:
+            if given[0] != ["warm up"]:
+                asked.set()
+                answering.wait(60)
+            return super().search_batch(*given)
+
+    def build(*given: Any) -> Any:
+        return Held(pipeline_of(*given))
+
+    (port,) = free_ports(1)
+    service = SearchService(lambda: CORPUS, LEXICAL.but(http_port=port), str(tmp_path), build=build)
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as web:
+        call = asyncio.create_task(web.get(url := f"http://127.0.0.1:{port}/healthz"))
+        await asyncio.to_thread(asked.wait, 60)
+        ended = service.__del__()  # as Serve calls it
+        assert ended is not None
+        assert service.__del__() is None  # as Python does
+        ending = asyncio.ensure_future(ended)
+        await asyncio.sleep(0)
+        answering.set()
+        assert (await call).text == "ok\n"
+        await ending
+        with pytest.raises(httpx.ConnectError):
+            await web.get(url)
 
 
 async def test_a_failed_search_ends_readiness_at_once(tmp_path: Path) -> None:

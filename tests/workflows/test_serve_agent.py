@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -13,8 +14,10 @@ from ray import cloudpickle
 from calibadv.config import Config, to_toml
 from calibadv.config.serve import ServeConfig
 from calibadv.pocket import policy_path
+from serve.agent.app import FLUSH_S
 from serve.agent.application import agent_application, feedback_file
 from serve.agent.builder import AgentArgs, agent_app
+from serve.listening import DRAIN_S
 from workflows.runs import newest_run
 from workflows.serve_agent import parse_command
 
@@ -75,7 +78,24 @@ def test_the_value_of_a_token_is_in_nothing_that_ray_is_given(tmp_path: Path, mo
 def test_replicas_scale_where_there_may_be_more_of_them() -> None:
     with pytest.raises(ValueError, match=r"serve\.max_replicas = 1 is below serve\.replicas = 2"):
         ServeConfig(replicas=2, max_replicas=1)
+    with pytest.raises(ValueError, match=r"serve\.max_replicas = 5 engines would never start for .* = 4 questions"):
+        ServeConfig(max_replicas=5, max_concurrent=4)
     assert feedback_file(Config()).name == "feedback.jsonl"
+
+
+def test_as_many_engines_start_as_there_may_be_and_each_ends_when_it_has_answered(tmp_path: Path) -> None:
+    for most, at_once, sampled in ((8, 64, 512), (7, 64, 512), (4, 4, 512), (2, 64, 20)):
+        config = Config(serve=ServeConfig(max_replicas=most, max_concurrent=at_once, timeout_s=120.0))
+        config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"max_concurrent": sampled})})
+        app = agent_application(config, "mine", tmp_path, lambda: None)  # type: ignore[arg-type,return-value]
+        front = app._bound_deployment
+        engines = front.init_args[1]._bound_deployment
+        scaling = engines._deployment_config.autoscaling_config
+        assert math.ceil(at_once / scaling.target_ongoing_requests) >= most
+        assert scaling.target_ongoing_requests <= sampled // 2
+        assert engines._deployment_config.graceful_shutdown_timeout_s > config.serve.timeout_s
+        # Serve's own wait, calls under way, and traces.
+        assert front._deployment_config.graceful_shutdown_timeout_s > 2 + DRAIN_S + FLUSH_S
 
 
 def test_the_config_file_is_what_the_builder_takes(tmp_path: Path) -> None:
