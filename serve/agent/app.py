@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ from serve.agent.web import Guard, answer_errors, error, refusals
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-FLUSH_S = 8.0  # at the end, for traces that wait to be written: Serve gives a replica 10 s for its end
+FLUSH_S = 8.0  # at the end, for traces that wait to be written
 READY_S = 10.0  # that readiness may take: what asks for it has not much longer
 
 
@@ -88,8 +89,8 @@ def make_app(
 
         def note(trajectory: Trajectory, found: Searches) -> None:
             if traces is not None:
-                written = served_record(answer_id, served.model, question.text, trajectory, found, begun_s, clock())
-                traces.answered(written)
+                known = (answer_id, served.model, question.text, trajectory, found, begun_s, clock())
+                traces.answered(answer_id, partial(served_record, *known))
 
         try:
             news = streams.noted(streams.in_time(answerer.news(question), settings.timeout_s), note)
@@ -131,6 +132,7 @@ def make_app(
             news,
             served.tokens,
             settings.timeout_s,
+            streamed=request.stream,
         )
         kept = streams.kept(events, place, lambda whole: feedback.remember(response_id, _to_rate(question, whole)))
         if request.stream:
@@ -216,7 +218,8 @@ def make_app(
         mount_mcp(app, ask, search, served.about)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_middleware(Guard, token=served.token, max_body_bytes=settings.max_body_kb * 1000)
-    if is_loopback(settings.host):  # a page of another name that resolves to this machine is not let in
+    # A page of another name that resolves to this machine is not let in; it would not have the token.
+    if is_loopback(settings.host) and not served.token:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", settings.host])
     return app
 

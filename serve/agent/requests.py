@@ -30,6 +30,14 @@ def _not_kept(value: Any) -> Any:
 
 NotKept = Annotated[Any, AfterValidator(_not_kept)]
 """A parameter that would have to change the answer and cannot: only its neutral values are taken."""
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, dict) and value.get("type") == "text" else _not_kept(value)
+
+
+Format = Annotated[Any, AfterValidator(_plain)]
+"""The form of an answer's text: text as it comes alone is taken."""
 Ignored = Any
 """A parameter that changes no answer."""
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -80,6 +88,14 @@ class _Request(BaseModel):
     parallel_tool_calls: Ignored = None
 
 
+class TextForm(BaseModel):
+    """`text` of a Responses request. How long an answer is to be is ignored, as how long is thought."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Format = None
+
+
 class ResponsesRequest(_Request):
     """The body of `POST /v1/responses`."""
 
@@ -94,7 +110,7 @@ class ResponsesRequest(_Request):
     top_logprobs: NotKept = None
     include: Ignored = None
     reasoning: Ignored = None
-    text: Ignored = None
+    text: TextForm | None = None
     truncation: Ignored = None
 
 
@@ -111,7 +127,7 @@ class ChatRequest(_Request):
     top_logprobs: NotKept = None
     frequency_penalty: NotKept = None
     presence_penalty: NotKept = None
-    response_format: NotKept = None
+    response_format: Format = None
     reasoning_effort: Ignored = None
 
     @property

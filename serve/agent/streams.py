@@ -55,9 +55,13 @@ async def noted(
 
 
 async def response_events(
-    told: responses.Told, news: AsyncGenerator[News, None], tokens: TokenUnit, timeout_s: float
+    told: responses.Told, news: AsyncGenerator[News, None], tokens: TokenUnit, timeout_s: float, *, streamed: bool
 ) -> AsyncGenerator[list[Event], None]:
-    """The events of a response, those of a step together, the last of which says how it ended, whatever ends it."""
+    """The events of a response, those of a step together.
+
+    The last of them says how it ended, whatever ends it. What ends one that is not `streamed` early is raised, as a
+    status can still say it: `Interrupted` where the search did not answer.
+    """
     progress, events = told
     yield events
     try:
@@ -65,19 +69,24 @@ async def response_events(
             async for step in steps:
                 assert not isinstance(step, Accepted | Refused)
                 if isinstance(step, Trajectory):
+                    if step.infra_failed and not streamed:
+                        raise Interrupted(responses.SEARCH_FAILED)
                     progress, events = responses.end(progress, step, tokens)
                 else:
                     progress, events = responses.step_events(progress, step)
                 if events:
                     yield events
         return
-    except TimeoutError:
-        said = LATE.format(timeout_s)
-    except Interrupted:
-        said = LOST
-    except Exception:
-        logger.exception("an answer failed")
-        said = WRONG
+    except Exception as error:
+        if not streamed:
+            raise
+        if isinstance(error, TimeoutError):
+            said = LATE.format(timeout_s)
+        elif isinstance(error, Interrupted):
+            said = LOST
+        else:
+            logger.exception("an answer failed")
+            said = WRONG
     yield responses.failed(progress, said)[1]
 
 

@@ -42,15 +42,16 @@ class Traces:
         """Whether the answer of that id is one of the share: for the same id always the same."""
         return zlib.crc32(response_id.encode()) < self._share * 2**32
 
-    def answered(self, record: ServedRecord) -> None:
-        """An answer that is whole, if it is one of the share."""
-        if self.takes(record.id):
-            self._put(lambda: self._store.write(record if self._text else record.without_words()))
+    def answered(self, response_id: str, record: Callable[[], ServedRecord]) -> None:
+        """An answer that is whole, if it is one of the share; `record` makes what is written of it, in the thread."""
+        if self.takes(response_id):
+            self._put(lambda: self._store.write(record() if self._text else record().without_words()))
 
     def rated(self, response_id: str, rating: str, comment: str) -> None:
         """A thumb for one of the share; that of another answer is in the file of thumbs alone."""
         if self.takes(response_id):
-            self._put(lambda: self._store.rate(response_id, accepted=rating == "up", comment=comment))
+            said = comment if self._text else ""
+            self._put(lambda: self._store.rate(response_id, accepted=rating == "up", comment=said))
 
     def wait(self) -> None:
         """Until all is written that was given so far."""

@@ -71,7 +71,7 @@ def error(
 
 
 class Guard:
-    """Refuses whoever lacks the token and a body over the limit, and adds the headers. An ASGI middleware."""
+    """Refuses whoever lacks the token, and of the API a body over the limit; adds the headers. An ASGI middleware."""
 
     def __init__(self, app: ASGIApp, token: str, max_body_bytes: int) -> None:
         self._app, self._token, self._limit = app, token, max_body_bytes
@@ -95,6 +95,9 @@ class Guard:
             await error(401, said, "authentication_error", headers={"WWW-Authenticate": "Bearer"})(
                 scope, receive, with_headers
             )
+            return
+        if not api:  # nothing there reads a body: nobody without the token holds a place by sending one slowly
+            await self._app(scope, receive, with_headers)
             return
         body = await self._body(receive)
         if body is None:

@@ -135,6 +135,7 @@ async def test_what_a_user_writes_cannot_steer_the_dialogue(tmp_path: Path) -> N
         ({"input": "x" * 4001}, "the question has 4001 characters, at most 4000 are read"),
         ({"instructions": "Be brief."}, "with its own prompt, search and limits: leave it out"),
         ({"tools": [{"type": "web_search"}]}, "leave it out"),
+        ({"text": {"format": {"type": "json_object"}}}, "text.format: this agent answers in its own way"),
         ({"temperature": 3}, "less than or equal to 2"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"input": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]}, "takes no system message"),
@@ -150,6 +151,15 @@ async def test_what_cannot_be_answered_rightly_is_refused_in_words(
     reply = await http(InProcess(parts(Endless())), tmp_path).post("/v1/responses", json={**BODY, **more})
     assert reply.status_code == 400
     assert words in reply.json()["error"]["message"]
+
+
+async def test_text_is_the_only_form_of_an_answer_in_either_api(tmp_path: Path) -> None:
+    web = http(InProcess(parts(Endless())), tmp_path)
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}]}
+    for form, status in (({"type": "text"}, 200), ({"type": "json_object"}, 400)):
+        told = await web.post("/v1/responses", json={**BODY, "text": {"format": form, "verbosity": "low"}})
+        completed = await web.post("/v1/chat/completions", json={**chat, "response_format": form})
+        assert (told.status_code, completed.status_code) == (status, status)
 
 
 async def test_earlier_turns_stand_before_the_question_where_the_recipe_says_so(tmp_path: Path) -> None:
@@ -210,6 +220,29 @@ async def test_bodies_over_the_limit_other_hosts_and_plain_text_are_not_read(tmp
     assert (await web.get("/nothing")).status_code == 404
 
 
+async def test_whoever_has_the_token_may_call_this_machine_by_another_name(tmp_path: Path) -> None:
+    """As a proxy does that stands before it; a page of that name in a browser has no token."""
+    web = http(InProcess(parts(Endless())), tmp_path, token="s3cret", headers={"Host": "agent.example.com"})
+    assert (await web.get("/v1/models", headers={"Authorization": "Bearer s3cret"})).status_code == 200
+    assert (await web.get("/v1/models")).status_code == 401
+
+
+async def test_no_body_is_waited_for_where_no_token_is_asked_for(tmp_path: Path) -> None:
+    app = make_app(Served("tiny", ServeConfig(), tmp_path, token="s3cret"), InProcess(parts(Endless())))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()  # a body that never comes
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/healthz", "headers": [], "query_string": b""}
+    async with asyncio.timeout(30):
+        await app({**scope, "asgi": {"version": "3.0"}, "http_version": "1.1"}, receive, send)
+    assert sent[0]["status"] == 405
+
+
 async def test_one_more_than_there_are_places_is_sent_away_with_a_time_to_come_back(tmp_path: Path) -> None:
     engine = Waiting()
     web = http(InProcess(parts(engine)), tmp_path, max_concurrent=1)
@@ -267,6 +300,9 @@ async def test_an_answer_that_takes_too_long_ends_with_an_error_in_words(tmp_pat
     events = [event async for event in await agent.responses.create(model="tiny", input=QUESTION, stream=True)]
     assert events[-1].type == "response.failed"
     assert events[-1].response.error.message == "The answer took longer than 0.05 s and was given up."
+    with pytest.raises(openai.InternalServerError, match=r"took longer than 0\.05 s") as late:
+        await agent.responses.create(model="tiny", input=QUESTION)
+    assert late.value.status_code == 504
     with pytest.raises(openai.InternalServerError, match=r"took longer than 0\.05 s"):
         await agent.chat.completions.create(model="tiny", messages=[{"role": "user", "content": QUESTION}])
 
@@ -288,6 +324,8 @@ async def test_an_engine_that_is_lost_while_it_answers_ends_the_stream_with_an_e
         "response.failed",
         "The engine was lost while it answered. Ask again.",
     )
+    whole = await http(Lost(parts(Endless())), tmp_path).post("/v1/responses", json=BODY)
+    assert (whole.status_code, whole.headers["retry-after"]) == (503, "2")
     messages: Any = [{"role": "user", "content": QUESTION}]
     with pytest.raises(openai.APIError, match="The engine was lost"):
         async for _ in await agent.chat.completions.create(model="tiny", messages=messages, stream=True):
@@ -328,8 +366,11 @@ async def test_a_mistake_before_anything_is_said_is_an_error_of_the_same_shape(t
 
 async def test_a_search_that_fails_for_good_is_said_and_never_an_answer(tmp_path: Path) -> None:
     agent = client(InProcess(parts(Endless(), Library(failures=9))), tmp_path)
-    response = await agent.responses.create(model="tiny", input=QUESTION)
-    assert (response.status, response.output_text) == ("failed", "")
+    events = [event async for event in await agent.responses.create(model="tiny", input=QUESTION, stream=True)]
+    assert (events[-1].type, events[-1].response.output_text) == ("response.failed", "")
+    with pytest.raises(openai.InternalServerError, match="The search did not answer") as failed:
+        await agent.responses.create(model="tiny", input=QUESTION)
+    assert (failed.value.status_code, failed.value.response.headers["retry-after"]) == (503, "2")
     with pytest.raises(openai.InternalServerError, match="The search did not answer"):
         await agent.chat.completions.create(model="tiny", messages=[{"role": "user", "content": QUESTION}])
 

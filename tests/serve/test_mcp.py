@@ -35,7 +35,6 @@ async def test_its_tools_ask_and_search_behind_the_same_token(tmp_path: Path) ->
         httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as web,
     ):
         assert (await web.post("/mcp", json={})).status_code == 401
-        assert (await web.post("/mcp", json={}, headers=HEADERS | {"Host": "elsewhere.example"})).status_code == 400
         tools = (await call(web, "tools/list"))["result"]["tools"]
         assert [tool["name"] for tool in tools] == ["ask", "search"]
         asked = await call(web, "tools/call", name="ask", arguments={"question": "Where was Ada born?"})

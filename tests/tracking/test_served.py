@@ -122,7 +122,8 @@ async def test_without_leave_no_word_of_anybody_is_kept_and_of_a_share_thumbs_fo
     asking = web(tmp_path, traces)
     ids = [(await asking.post("/v1/responses", json={"model": "tiny", "input": ASKED})).json()["id"] for _ in range(40)]
     for one in ids:
-        assert (await asking.post("/v1/feedback", json={"response_id": one, "rating": "down"})).status_code == 200
+        rating = {"response_id": one, "rating": "down", "comment": "Ada was born in Bergen."}
+        assert (await asking.post("/v1/feedback", json=rating)).status_code == 200
     traces.wait()
     assert 5 <= len(kept.records) <= 35
     assert kept.rated == [f"{record.id} False " for record in kept.records]
@@ -130,6 +131,18 @@ async def test_without_leave_no_word_of_anybody_is_kept_and_of_a_share_thumbs_fo
     assert not any(word in said for word in ("Ada", "Oslo", "born", "clear", "Nils"))
     assert [document.id for document in kept.records[0].turns[0].documents] == ["ada", "nils"]
     assert kept.records[0].written_tokens > 0
+
+
+def test_of_an_answer_outside_the_share_nothing_is_made() -> None:
+    kept, made = Kept(), list[str]()
+    traces = Traces(kept, 1e-12, text=True)
+
+    def record() -> Any:
+        made.append("a record")
+
+    traces.answered("resp_1", record)
+    traces.wait()
+    assert kept.records == made == []
 
 
 async def test_a_store_that_takes_nothing_costs_no_answer_and_is_said_once(tmp_path: Path, caplog: Any) -> None:
