@@ -160,7 +160,8 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             totals = self.learner_group.call_all(lambda learner: learner.compare_logprobs(shards))
         self.wake_engines()
         metrics = step_metrics(totals[:1])
-        return {f"eval/{name}": metrics[f"sync/{name}"] for name in ("logprob_diff_mean", "logprob_diff_max")}
+        names = ("logprob_diff_mean", "logprob_diff_max")
+        return {f"eval/{name}": metrics[key] for name in names if (key := f"sync/{name}") in metrics}
 
     def search_metrics(self) -> dict[str, float]:
         """What the engines' searches came to since this was last asked; {} where nobody counts."""

@@ -31,7 +31,7 @@ from calibadv.rllib.lora import lora_of
 from calibadv.rllib.lr_schedule import critic_rate, policy_rate
 from calibadv.rllib.model_folder import write_model_folder
 from calibadv.rllib.module import CausalLMModule
-from calibadv.rllib.objective import Divisors, count, loss_terms, surrogate_divisor, to_tensors, total
+from calibadv.rllib.objective import count, loss_terms, to_tensors, total
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
 from calibadv.rllib.totals import UpdateTotals
@@ -143,6 +143,8 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         return totals.as_dict()
 
     def _update_minibatch(self, minibatch: list[MicroBatch], totals: UpdateTotals, *, fresh: bool) -> None:
+        config, done = self.config.calibadv, self._updates_done
+        self._updates_done += 1  # with or without rollouts: the schedule ends with the run
         divisors = count(minibatch, self._device, self._settings)
         if divisors.actions == 0:  # on every rank: fewer rollouts than mini-batches
             return
@@ -161,12 +163,10 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
             loss += float(part.detach())
         # Clamps stop a nan on its way to the gradient, so that the loss is looked at too.
         (loss,) = sum_over_ranks([loss], self._device)
-        config, done = self.config.calibadv, self._updates_done
         rates = {"policy": policy_rate(config, done), CRITIC: critic_rate(config, self._critic_lr, done)}
         lrs = {name: self._lr_scale * rate for name, rate in rates.items()}
         update = self._updater.step(lrs, finite=math.isfinite(loss))
         totals.add_update(update.grad_norms, lrs["policy"], skipped=not update.made)
-        self._updates_done += 1
 
     def _trains(self, micro: MicroBatch) -> bool:
         """Whether its loss has a gradient: without credit the surrogate has none, and it may be the whole loss."""
@@ -175,15 +175,8 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> Tensor:
-        """The loss of a micro-batch that is a mini-batch by itself, as RLlib asks for it."""
-        weights_N, row_N = batch["weights_N"].cpu().numpy(), batch["row_N"].cpu().numpy()
-        divisors = Divisors(
-            surrogate=surrogate_divisor(weights_N, row_N, self._settings),
-            kept=float((weights_N > 0).sum()),
-            actions=float(len(weights_N)),
-            extra=float(batch["extra_counts_N"].sum()),
-        )
-        return total(loss_terms(batch, fwd_out, divisors, self._settings, self._method))
+        """RLlib's update asks for it; `update` here is another one, whose loss is `loss_terms`."""
+        raise NotImplementedError("the update is PolicyLearner's own")
 
     def compare_logprobs(self, shards: list[GroupShard]) -> dict[str, Any]:
         """Totals of a forward pass over greedy rollouts of the current weights, whose log-probs are of temperature 1.
@@ -218,11 +211,20 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         return as_in_checkpoint(self.policy.language_model, self._updater.named_weights())
 
     def save_model(self, folder: str) -> None:
-        """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes, all ranks agree."""
+        """Writes the policy as a folder that `from_pretrained` and vLLM open. Rank 0 writes; all ranks gather."""
         dtype = getattr(torch, self.config.calibadv.model.dtype)
         source, model, path = self.config.model_folder, self.policy.language_model, Path(folder)
         weights = self._checkpoint_weights()
-        on_rank_zero(self.rank, weights, lambda given: write_model_folder(given, model, source, path, dtype))
+
+        def write(given: Iterator[tuple[str, Tensor]]) -> None:
+            if folder:
+                write_model_folder(given, model, source, path, dtype)
+
+        on_rank_zero(self.rank, weights, write)
+
+    def all_ranks(self, ready: bool) -> bool:
+        """Whether it is so on every rank. Collective."""
+        return sum_over_ranks([not ready], self._device) == [0]
 
     def shared_state(self) -> Tree:
         """What every learner holds alike: the place in the learning rate's schedule, and what it holds in full."""

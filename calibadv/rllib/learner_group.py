@@ -28,7 +28,7 @@ _DEATHS = (RayActorError, WorkerCrashedError, NodeDiedError)
 class PolicyLearnerGroup(LearnerGroup):  # type: ignore[misc]
     """RLlib's LearnerGroup, fed one object ref a learner (RLlib's own sharding would cut groups apart)."""
 
-    _gone: LearnersLost | None = None
+    _gone: Exception | None = None  # what the group ended of
 
     @property
     def num_shards(self) -> int:
@@ -61,15 +61,23 @@ class PolicyLearnerGroup(LearnerGroup):  # type: ignore[misc]
         return self._answers([worker.apply.remote(function) for worker in self._workers])
 
     def lost(self) -> LearnersLost | None:
-        """Whether a learner has died: whatever failed meanwhile failed of that. A busy one counts as alive."""
+        """Whether a learner has died: whatever failed meanwhile failed of that. A busy one counts as alive.
+
+        None where the group ended itself, of an error of a learner.
+        """
         if self.is_local or self._gone is not None:
-            return self._gone
+            return self._gone if isinstance(self._gone, LearnersLost) else None
         pings = [worker.apply.remote(_nothing) for worker in self._workers]
         done, _ = ray.wait(pings, num_returns=len(pings), timeout=PING_S)
         for rank, ping in enumerate(pings):
             if ping in done and isinstance(error := _error(ping), _DEATHS):
                 return self._end(rank, error)
         return None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the group has ended: it answers nothing any more."""
+        return self.lost() is not None or self._gone is not None
 
     def _answers(self, refs: list[Any]) -> list[Any]:
         if self._gone is not None:
@@ -94,6 +102,7 @@ class PolicyLearnerGroup(LearnerGroup):  # type: ignore[misc]
         if isinstance(failed[first], DistError):  # NCCL's and the store's; nothing else breaks a collective
             raise self._end(first, failed[first]) from failed[first]
         if waiting:
+            self._gone = failed[first]
             self._kill()
         raise failed[first]
 
@@ -101,8 +110,8 @@ class PolicyLearnerGroup(LearnerGroup):  # type: ignore[misc]
         self._kill()
         others = self.num_shards - 1
         ended = f"; the {'other one is' if others == 1 else f'other {others} are'} ended with it" if others else ""
-        self._gone = LearnersLost(f"learner {rank} was lost ({_cause(error)}){ended}")
-        return self._gone
+        self._gone = lost = LearnersLost(f"learner {rank} was lost ({_cause(error)}){ended}")
+        return lost
 
     def _kill(self) -> None:
         for worker in self._workers:

@@ -50,7 +50,10 @@ class StatefulLearner(Protocol):
         """Weights and moments of the state; schedule and generators stay; later learning rates times `lr_scale`."""
 
     def save_model(self, folder: str) -> None:
-        """Writes the policy for `from_pretrained`. Rank 0 writes."""
+        """Writes the policy for `from_pretrained`. Rank 0 writes; with "" it only takes part, as the others do."""
+
+    def all_ranks(self, ready: bool) -> bool:
+        """Whether it is so on every rank. Collective."""
 
 
 def save_learners(learners: PolicyLearnerGroup, draft: Draft, *, model: bool) -> dict[str, FileEntry]:
@@ -98,31 +101,47 @@ def _answered(learner: StatefulLearner, act: Callable[[], dict[str, FileEntry]])
 
 
 def _save(learner: StatefulLearner, draft: Draft, model: bool) -> _Answer:
+    gathers = model  # weights may be gathered from all ranks: one that fails before would be waited for
+
+    def save_model(folder: str) -> None:
+        nonlocal gathers
+        gathers = False
+        learner.save_model(folder)
+
     def act() -> dict[str, FileEntry]:
-        shared, own = learner.shared_state(), learner.own_state()
-        files = draft.add(f"rank-{learner.rank}", partial(write_state, tree=own))
-        if learner.rank == 0:
-            files |= draft.add(SHARED, partial(write_state, tree=shared))
-        if model and learner.rank == 0:
-            files |= draft.add(MODEL, lambda folder: learner.save_model(str(folder)))
-        elif model:
-            learner.save_model("")  # writes nothing here, but may have a part in gathering
+        try:
+            files = draft.add(f"rank-{learner.rank}", partial(write_state, tree=learner.own_state()))
+            if learner.rank == 0:
+                files |= draft.add(SHARED, partial(write_state, tree=learner.shared_state()))
+            if learner.rank == 0 and model:
+                files |= draft.add(MODEL, lambda folder: save_model(str(folder)))
+        finally:
+            if gathers:
+                save_model("")
         return files
 
     return _answered(learner, act)
 
 
 def _load(learner: StatefulLearner, stored: Stored) -> _Answer:
-    def act() -> dict[str, FileEntry]:
-        learner.load_state(*_states(learner, stored))
-        return {}
-
-    return _answered(learner, act)
+    return _taken_up(learner, stored, learner.load_state)
 
 
 def _roll_back(learner: StatefulLearner, stored: Stored, lr_scale: float) -> _Answer:
+    return _taken_up(learner, stored, partial(learner.roll_back, lr_scale=lr_scale))
+
+
+def _taken_up(learner: StatefulLearner, stored: Stored, take_up: Callable[[Tree, Tree | None], None]) -> _Answer:
+    """Gives the learner its state once every rank has read its own: some take theirs up together."""
+
     def act() -> dict[str, FileEntry]:
-        learner.roll_back(*_states(learner, stored), lr_scale)
+        states = None
+        try:
+            states = _states(learner, stored)
+        finally:
+            whole = learner.all_ranks(states is not None)
+        if whole and states is not None:
+            take_up(*states)
         return {}
 
     return _answered(learner, act)

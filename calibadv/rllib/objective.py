@@ -52,7 +52,7 @@ def to_tensors(micro: MicroBatch, device: torch.device) -> dict[str, Tensor]:
 def count(minibatch: Sequence[MicroBatch], device: torch.device, settings: LearnerConfig) -> Divisors:
     """The divisors of a mini-batch of which each rank holds a part. Collective."""
     local = [
-        sum(surrogate_divisor(micro.tokens["weights_N"], micro.row_N, settings) for micro in minibatch),
+        sum(_surrogate_divisor(micro.tokens["weights_N"], micro.row_N, settings) for micro in minibatch),
         float(sum(int((micro.tokens["weights_N"] > 0).sum()) for micro in minibatch)),
         float(sum(micro.num_actions for micro in minibatch)),
         sum(float(micro.tokens["extra_counts_N"].sum()) for micro in minibatch),
@@ -60,7 +60,7 @@ def count(minibatch: Sequence[MicroBatch], device: torch.device, settings: Learn
     return Divisors(*sum_over_ranks(local, device))
 
 
-def surrogate_divisor(weights_N: FloatArray, row_N: IntArray, settings: LearnerConfig) -> float:
+def _surrogate_divisor(weights_N: FloatArray, row_N: IntArray, settings: LearnerConfig) -> float:
     """What a micro-batch adds to the surrogate's divisor: Σ weights, or its rollouts that weigh anything.
 
     "constant": those, times `learner.divisor_tokens` (Dr. GRPO).

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,10 @@ class UpdateTotals:
     lr: float = 0.0
 
     def add_tokens(self, batch: dict[str, Tensor], out: dict[str, Tensor], *, fresh: bool) -> None:
-        """Adds a micro-batch. `fresh`: its forward pass used the very weights that sampled it (first mini-batch)."""
+        """Adds a micro-batch. `fresh`: it is of the first mini-batch, whose forward pass uses the step's first weights.
+
+        Those sampled it, or with `max_staleness` = 1 the version before.
+        """
         with torch.no_grad():
             logprobs_N = out["logprobs_N"]
             self.sums["tokens"] += len(logprobs_N)
@@ -49,7 +53,7 @@ class UpdateTotals:
                 diff_N = (logprobs_N - batch["sampler_logprobs_N"]).abs()
                 self.sums["fresh_tokens"] += len(diff_N)
                 self.sums["logprob_diff"] += float(diff_N.sum())
-                self.max_logprob_diff = max(self.max_logprob_diff, float(diff_N.max()))
+                self.max_logprob_diff = _largest([self.max_logprob_diff, float(diff_N.max())])
 
     def add_losses(self, terms: Mapping[str, float]) -> None:
         """Adds a micro-batch's part of each loss term."""
@@ -94,7 +98,7 @@ def step_metrics(ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
             metrics["learner/masked_share"] = sums["masked"] / sums["tokens"]
     if sums["fresh_tokens"]:
         metrics["sync/logprob_diff_mean"] = sums["logprob_diff"] / sums["fresh_tokens"]
-        metrics["sync/logprob_diff_max"] = max(totals["max_logprob_diff"] for totals in ranks)
+        metrics["sync/logprob_diff_max"] = _largest([totals["max_logprob_diff"] for totals in ranks])
     if "returns" in sums and sums["fresh_tokens"]:
         metrics["critic/return_mean"] = sums["returns"] / sums["fresh_tokens"]
         if (spread := _variance(sums, "returns")) > 0:
@@ -114,6 +118,11 @@ def trained_credit(ranks: Sequence[dict[str, Any]]) -> dict[str, Credit]:
         for question, credit_of in totals["credit"].items():
             merged[question] |= credit_of
     return {question: [credit_of[i] for i in sorted(credit_of)] for question, credit_of in merged.items()}
+
+
+def _largest(values: Sequence[float]) -> float:
+    """nan where one is: Python's `max` may pass over it."""
+    return float(np.max(values))
 
 
 def _added(ranks: Sequence[dict[str, Any]], name: str) -> defaultdict[str, float]:

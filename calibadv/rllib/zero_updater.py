@@ -74,6 +74,7 @@ class ZeroUpdater:
         self._engine.backward(part * distributed.get_world_size())
 
     def step(self, lrs: Mapping[str, float], *, finite: bool) -> Update:
+        # A rate of 0 would still move the moments; the policy's is 0 beside a critic alone, which is refused here.
         optimizer = self._engine.optimizer
         for group in optimizer.param_groups:
             group["lr"] = lrs["policy"]

@@ -189,7 +189,7 @@ class TrainingRun:
         """Model and diagnostics of a run that has failed: nothing here may hide why."""
         folder = self.records.folder
         try:
-            if algorithm.version > 0 and algorithm.learner_group.lost() is None:
+            if algorithm.version > 0 and not algorithm.learner_group.gone:
                 algorithm.save_model(folder.model)
             self.records.diagnostics(self.progress.clipped)
         except Exception as error:

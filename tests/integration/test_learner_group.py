@@ -25,8 +25,9 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
 from calibadv.batching import shard_groups
 from calibadv.cluster.weights import fetch
+from calibadv.rllib import learner_group as learner_group_of
 from calibadv.rllib.learner_group import PolicyLearnerGroup
-from calibadv.rllib.lost import LearnersLost
+from calibadv.rllib.lost import LearnersLost, recoverable
 from calibadv.rllib.totals import step_metrics
 from calibadv.types import Group
 from tests.build import group, trajectory
@@ -195,11 +196,47 @@ def test_two_learners_with_a_loss_term_of_their_own_make_one_update_and_end_toge
     check_failures(two)
     pids = two.call_all(lambda _: os.getpid())
     assert two.lost() is None
+    assert not two.gone
     said = r"learner 1 was lost \(ActorDiedError: .*; the other one is ended with it"
     with pytest.raises(LearnersLost, match=said):
         two.call_all(is_killed_while_the_other_waits)
     assert alive(pids) == []
     check_gone(two, "learner 1 was lost")
+
+
+@ray.remote(num_cpus=0)
+class Worker:
+    """A learner's process, without a learner."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def apply(self, function: Any) -> Any:
+        return function(self)
+
+
+class OfWorkers(PolicyLearnerGroup):
+    is_local, num_shards, _is_shut_down = False, 2, True
+    _workers: Any = ()
+
+    def __init__(self) -> None:
+        self._workers = [Worker.remote(rank) for rank in range(2)]
+
+
+def test_a_group_that_ends_of_an_error_has_lost_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails_while_the_other_waits(worker: Any) -> None:
+        if worker.rank == 1:
+            raise ValueError("a user's surrogate: bad shape")
+        time.sleep(3600)
+
+    monkeypatch.setattr(learner_group_of, "OTHERS_S", 0.5)
+    learners = OfWorkers()
+    for function in (fails_while_the_other_waits, lambda _: None):
+        with pytest.raises(ValueError, match="bad shape") as caught:
+            learners.call_all(function)
+        assert not recoverable(caught.value)
+        assert learners.lost() is None
+        assert learners.gone
 
 
 def broken(members: Group) -> Group:

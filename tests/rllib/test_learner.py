@@ -18,7 +18,8 @@ from calibadv.batching import shard_groups, to_row
 from calibadv.config import Config
 from calibadv.methods import METHODS, Method
 from calibadv.rllib.learner import PolicyLearner
-from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
+from calibadv.rllib.lr_schedule import policy_rate
+from calibadv.rllib.totals import UpdateTotals, clipped_tokens, step_metrics, trained_credit
 from calibadv.types import Group
 from tests.build import group, trajectory
 from tests.rllib.conftest import algorithm_config, settings
@@ -121,11 +122,32 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(model_folder: Path) ->
     assert all(math.isfinite(value) for value in metrics.values())
 
 
+@pytest.mark.parametrize("order", [(math.nan, 0.0), (0.0, math.nan)])
+def test_a_log_prob_that_is_no_number_is_no_largest_difference_of_zero(order: tuple[float, ...]) -> None:
+    def totals(*logprobs: float) -> dict[str, Any]:
+        made = UpdateTotals()
+        for logprob in logprobs:
+            out = {"logprobs_N": torch.tensor([logprob]), "entropy_N": torch.zeros(1)}
+            made.add_tokens({"sampler_logprobs_N": torch.zeros(1)}, out, fresh=True)
+        return made.as_dict()
+
+    assert step_metrics([totals(0.5, 0.25)])["sync/logprob_diff_max"] == 0.5
+    for ranks in ([totals(*order)], [totals(logprob) for logprob in order]):
+        assert "sync/logprob_diff_max" not in step_metrics(ranks)
+
+
 def test_cosine_ends_at_the_final_rate(model_folder: Path) -> None:
     learner = make_learner(model_folder, settings("--learner.lr_final=1e-3"))  # 4 steps x 2 updates
     rates = [train(learner, GROUPS)["lr"] for _ in range(4)]
     by_hand = [1e-3 + 9e-3 * (1 + math.cos(math.pi * update / 8)) / 2 for update in (1, 3, 5, 7)]
     assert rates == pytest.approx(by_hand)
+
+
+def test_a_mini_batch_without_rollouts_counts_as_an_update_in_the_schedule(model_folder: Path) -> None:
+    config = settings("--learner.minibatch_rollouts=6")  # one update a step, 4 steps
+    learner = make_learner(model_folder, config)
+    assert train(learner, [], 1)["updates"] == 0
+    assert train(learner, GROUPS, 1)["lr"] == policy_rate(config, 1) < policy_rate(config, 0)
 
 
 def test_while_the_critic_learns_alone_the_policy_rests(model_folder: Path) -> None:

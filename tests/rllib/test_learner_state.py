@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +137,35 @@ def test_a_state_of_another_method_is_refused_by_the_learners_name(model_folder:
         load_learners(other, stored)
 
 
+class Threads(Learners):
+    """A learner group whose ranks run at once, and wait for each other."""
+
+    def call_all(self, function: Callable[[Any], Any]) -> list[Any]:
+        self.barrier, self.ready = threading.Barrier(len(self.learners)), list[bool]()
+        for learner in self.learners:
+            learner.meets = self
+        with ThreadPoolExecutor(len(self.learners)) as pool:
+            return list(pool.map(function, self.learners))
+
+    def wait(self) -> None:
+        self.barrier.wait(timeout=10)
+
+
 class Shards:
     """A sharded learner: nothing is shared, each rank has its own part."""
+
+    meets: Threads | None = None
 
     def __init__(self, rank: int, part: float = 0.0, error: Exception | None = None) -> None:
         self.rank, self.part, self.error = rank, torch.tensor([part]), error
         self.models: list[str] = []
+
+    def all_ranks(self, ready: bool) -> bool:
+        if self.meets is None:
+            return ready
+        self.meets.ready.append(ready)
+        self.meets.wait()
+        return all(self.meets.ready)
 
     def shared_state(self) -> Any:
         return {}
@@ -152,9 +177,17 @@ class Shards:
 
     def load_state(self, shared: Any, own: Any) -> None:
         assert shared == {}
+        if self.meets is not None:
+            self.meets.wait()
         self.part = torch.tensor([-1.0]) if own is None else own["part"]
 
+    def roll_back(self, shared: Any, own: Any, lr_scale: float) -> None:
+        assert lr_scale == 0.5
+        self.load_state(shared, own)
+
     def save_model(self, folder: str) -> None:
+        if self.meets is not None:
+            self.meets.wait()
         self.models.append(folder)
 
 
@@ -179,6 +212,35 @@ def test_each_rank_that_cannot_write_is_named_and_the_others_are_asked_too(tmp_p
     why = r"could not write its part (OSError: [Errno 28] No space left on device)"
     assert str(caught.value) == f"learner 1 {why}; learner 2 {why}"
     assert Storage(str(tmp_path)).newest()[0] is None
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_rank_that_cannot_write_its_part_still_helps_to_gather_the_model(tmp_path: Path, broken: int) -> None:
+    ranks = [Shards(rank, error=OSError("full") if rank == broken else None) for rank in range(2)]
+    with pytest.raises(CheckpointFailed) as caught:
+        saved(tmp_path, Threads(ranks), model=True)
+    assert str(caught.value) == f"learner {broken} could not write its part (OSError: full)"
+    assert [len(learner.models) for learner in ranks] == [1, 1]
+
+
+def test_so_does_rank_0_without_a_folder_for_the_model(tmp_path: Path) -> None:
+    ranks, draft = [Shards(0), Shards(1)], Storage(str(tmp_path)).draft(Kind.CHECKPOINT, 1)
+    (draft.path / "model").touch()
+    with pytest.raises(CheckpointFailed, match=r"^learner 0 could not write its part \(FileExistsError: [^;]*\)$"):
+        save_learners(Threads(ranks), draft, model=True)  # type: ignore[arg-type]
+    assert [learner.models for learner in ranks] == [[""], [""]]
+
+
+@pytest.mark.parametrize("take_up", [load_learners, lambda *given: roll_back_learners(*given, lr_scale=0.5)])
+def test_where_a_rank_cannot_read_none_takes_its_state_up(tmp_path: Path, take_up: Callable[..., None]) -> None:
+    stored = saved(tmp_path, Learners([Shards(0, 1), Shards(1, 2)]))
+    fresh = [Shards(0), Shards(1)]
+    take_up(Threads(fresh), stored)
+    assert [float(learner.part) for learner in fresh] == [1, 2]
+    (tmp_path / stored.name / "rank-1" / "state.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^learner 1 could not [^;]*its hash differs[^;]*$"):
+        take_up(Threads(fresh := [Shards(0), Shards(1)]), stored)
+    assert [float(learner.part) for learner in fresh] == [0, 0]
 
 
 def test_every_generator_goes_on_where_it_was() -> None:

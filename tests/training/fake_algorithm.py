@@ -15,7 +15,7 @@ class FakeAlgorithm:
     """`weights` is the version that they were trained to or taken back to."""
 
     num_learners = 1
-    learner_group = SimpleNamespace(lost=lambda: None)
+    learner_group = SimpleNamespace(lost=lambda: None, gone=False)
 
     def __init__(self, version: int = 0) -> None:
         self.version = self.weights = version

@@ -168,6 +168,8 @@ def lose(algorithm: Any) -> None:
 
 
 class Gone:
+    gone = True
+
     def lost(self) -> LearnersLost:
         return GONE
 
