@@ -121,14 +121,13 @@ def learner_items(
     whole for a few layers at a time. With `half` the weights are bf16 beside that copy. With `adapters` only so many
     parameters train, and the model is frozen in fp32.
     """
-    sizes = [shape.parameters, *([shape.trunk] if critic == "model" else [])]
-    held = sum(sizes)
-    trained, frozen = (adapters, held) if adapters else (held, 0)
+    sizes = model_parameters(shape, critic)
+    trained, frozen = trained_and_frozen(shape, critic=critic, adapters=adapters)
     state = state_items(trained, frozen=frozen, zero=zero, learners=learners, half=half)
     layer = (shape.parameters - (1 + (not shape.tied)) * shape.embedding) / shape.layers
     # Autocast keeps copies of weights that train; of frozen ones the backward pass does, a checkpointed layer's only.
     one_layer = zero == 3 or (adapters > 0 and checkpointing)
-    layers = layer if one_layer else held - (len(sizes) + (not shape.tied)) * shape.embedding
+    layers = layer if one_layer else sum(sizes) - (len(sizes) + (not shape.tied)) * shape.embedding
     casts = 2 * layers if autocast and not half else 0
     # Shared: AdamW's square roots of all second moments and DeepSpeed's row of the gradients, in stage 3 of a part at
     # once. Alone it steps a parameter at a time (CPU) or in place (fused, CUDA).
@@ -153,6 +152,19 @@ def learner_items(
         Item("CUDA context, NCCL", CONTEXT),
     )
     return tuple(item for item in items if item.size_bytes > 0)
+
+
+def model_parameters(shape: ModelShape, critic: Literal["model", "head"] | None) -> list[int]:
+    """Parameters of the policy, and of a critic's trunk where it has one of its own."""
+    return [shape.parameters, *([shape.trunk] if critic == "model" else [])]
+
+
+def trained_and_frozen(
+    shape: ModelShape, *, critic: Literal["model", "head"] | None = None, adapters: int = 0
+) -> tuple[int, int]:
+    """Parameters of policy and critic that train, and those beside adapters that do not; a reference is not counted."""
+    held = sum(model_parameters(shape, critic))
+    return (adapters, held) if adapters else (held, 0)
 
 
 def state_items(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from calibadv.config import Config
 from calibadv.data.store_layout import read_manifest
@@ -102,14 +103,13 @@ def engine_part(config: Config, shape: ModelShape) -> Part:
 def learner_part(config: Config, shape: ModelShape) -> Part:
     """A learner with the largest micro-batch there can be."""
     learner = config.learner
-    critic = config.method.made.critic
     items = learner_items(
         shape,
-        tokens=max(learner.token_budget, config.rollout.max_tokens),  # a longer rollout is a micro-batch by itself
+        tokens=micro_batch_tokens(config),
         autocast=learner.dtype == "bfloat16",
         checkpointing=learner.gradient_checkpointing,
-        reference=learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
-        critic=critic.kind if critic is not None else None,
+        reference=has_reference(config),
+        critic=critic_kind(config),
         zero=learner.zero,
         learners=max(learner.learners, 1),
         adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
@@ -124,6 +124,23 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         return Part("learner", learner.learners, (*items, asleep))
     gpus = learner.gpus_per_learner
     return Part("learner", learner.learners * gpus, _on_a_card(items, gpus))
+
+
+def micro_batch_tokens(config: Config) -> int:
+    """Tokens of the largest micro-batch: a longer rollout is one by itself."""
+    return max(config.learner.token_budget, config.rollout.max_tokens)
+
+
+def critic_kind(config: Config) -> Literal["model", "head"] | None:
+    """The method's critic: a model of its own, a head on the policy's features, or none."""
+    critic = config.method.made.critic
+    return critic.kind if critic is not None else None
+
+
+def has_reference(config: Config) -> bool:
+    """Whether a KL term compares the policy with the one that the run began with."""
+    critic = config.method.made.critic
+    return config.learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0)
 
 
 def weight_bytes(config: Config) -> int:

@@ -6,8 +6,23 @@ from dataclasses import dataclass
 
 from calibadv.config import POCKET, Config
 from calibadv.losses import CHUNK_TOKENS
-from calibadv.memory.items import activation_bytes, kv_token_bytes, state_items, sum_bytes
-from calibadv.memory.parts import Part, gpus_wanted, parts_of, weight_bytes
+from calibadv.memory.items import (
+    activation_bytes,
+    kv_token_bytes,
+    model_parameters,
+    state_items,
+    sum_bytes,
+    trained_and_frozen,
+)
+from calibadv.memory.parts import (
+    Part,
+    critic_kind,
+    gpus_wanted,
+    has_reference,
+    micro_batch_tokens,
+    parts_of,
+    weight_bytes,
+)
 from calibadv.memory.shape import ModelShape, adapter_parameters, model_shape
 from calibadv.pocket import policy_path
 
@@ -17,11 +32,13 @@ class ModelSizes:
     """Sizes that follow from the model's shape. Those of a learner are of one, wherever it runs."""
 
     shape: ModelShape
-    trained_parameters: int  # those of the adapters, or all
+    trained_parameters: int  # those of the adapters, or all; a critic's model is among them
     weights_bytes: int  # in the engines' dtype: what an engine holds and what is published to it
     kv_cache_bytes: int  # of a rollout of full length
-    state_bytes: float  # fp32 weights, gradients and AdamW's moments, shared by nobody: what a checkpoint is made of
+    state_bytes: float  # fp32 weights, gradients and AdamW's moments, shared by nobody
     held_bytes: float  # of that state, by each of several learners that share it
+    reference_bytes: int  # of a frozen copy that each keeps for a KL term
+    checkpoint_bytes: int  # weights and moments of what trains, fp32
     activations_bytes: float  # of a micro-batch; an estimate
     logits_bytes: int  # of a chunk
 
@@ -32,7 +49,7 @@ class ModelSizes:
     @property
     def learner_bytes(self) -> float:
         """What a learner holds in an update."""
-        return self.held_bytes + self.activations_bytes + self.logits_bytes
+        return self.held_bytes + self.reference_bytes + self.activations_bytes + self.logits_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +116,31 @@ def model_sizes(config: Config, shape: ModelShape) -> ModelSizes:
     """Bytes that follow from the shape. ValueError for adapters beside layers that it does not have."""
     learner, item = config.learner, weight_bytes(config)
     adapters = adapter_parameters(shape, learner.lora_rank, learner.lora_targets)
-    trained, frozen = (adapters, shape.parameters) if adapters else (shape.parameters, 0)
+    critic = critic_kind(config)
+    trained, frozen = trained_and_frozen(shape, critic=critic, adapters=adapters)
+    held = state_items(
+        trained,
+        frozen=frozen,
+        zero=learner.zero,
+        learners=max(learner.learners, 1),
+        half=learner.weights == "bfloat16",
+    )
+    activations = activation_bytes(
+        shape,
+        micro_batch_tokens(config),
+        autocast=learner.dtype == "bfloat16",
+        checkpointing=learner.gradient_checkpointing,
+        adapters=adapters > 0,
+    )
     return ModelSizes(
         shape,
         trained_parameters=trained,
         weights_bytes=item * shape.parameters,
         kv_cache_bytes=kv_token_bytes(shape, item) * config.rollout.max_tokens,
         state_bytes=sum_bytes(state_items(trained, frozen=frozen)),
-        held_bytes=sum_bytes(state_items(trained, frozen=frozen, zero=learner.zero, learners=max(learner.learners, 1))),
-        activations_bytes=activation_bytes(
-            shape,
-            learner.token_budget,
-            autocast=learner.dtype == "bfloat16",
-            checkpointing=learner.gradient_checkpointing,
-            adapters=adapters > 0,
-        ),
+        held_bytes=sum_bytes(held),
+        reference_bytes=4 * shape.parameters if has_reference(config) and not adapters else 0,
+        checkpoint_bytes=12 * trained,
+        activations_bytes=activations * len(model_parameters(shape, critic)),
         logits_bytes=CHUNK_TOKENS * shape.vocabulary * 4,
     )

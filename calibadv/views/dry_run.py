@@ -66,6 +66,7 @@ def _sizes(config: Config, plan: Plan) -> Iterator[tuple[str, str]]:
     if adapters:
         yield "parameters that train", f"{sizes.trained_parameters / 1e6:,.1f} M, of adapters"
     kept = "fp32 weights, adapters with gradients and AdamW" if adapters else "fp32 weights, gradients, AdamW"
+    kept += ", of policy and critic" if sizes.trained_parameters > sizes.parameters else ""
     yield "learner state", f"{sizes.state_bytes / GIB:.2f} GiB ({kept})"
     if learner.zero:
         yield "state each learner holds", f"{sizes.held_bytes / GIB:.2f} GiB (ZeRO-{learner.zero})"

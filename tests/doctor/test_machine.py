@@ -71,6 +71,8 @@ NOTHING = ModelSizes(
     kv_cache_bytes=0,
     state_bytes=0,
     held_bytes=0,
+    reference_bytes=0,
+    checkpoint_bytes=0,
     activations_bytes=0,
     logits_bytes=0,
 )

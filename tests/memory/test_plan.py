@@ -88,6 +88,37 @@ def test_adapters_have_gradients_and_moments_and_the_frozen_weights_none() -> No
     assert adapters.state_bytes == 4 * 7_615_616_512 + 16 * 40_370_176
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        (),
+        ("--method.name=ppo", "--method.params.kl_reward=0.001"),
+        ("--method.name=ppo", "--method.params.critic=head"),
+        ("--learner.lora_rank=16", "--learner.kl_coef=0.1"),
+        ("--learner.zero=2", "--learner.learners=4", "--learner.weights=bfloat16", "--learner.kl_coef=0.1"),
+        ("--learner.token_budget=20000", "--rollout.max_tokens=30000"),
+    ],
+)
+def test_what_a_learner_holds_is_the_same_in_both_tables_of_a_dry_run(given: tuple[str, ...]) -> None:
+    more = ("--learner.dtype=bfloat16", "--learner.learners=1", "--learner.gpus_per_learner=1")
+    plan = plan_of(load_config(None, overrides_of(QWEN, *more, *given)))
+    (learner,) = (part for part in plan.parts if part.name == "learner")
+    items = {item.name.partition(",")[0].partition(" of ")[0]: item.size_bytes for item in learner.items}
+    state = ("frozen weights", "weights", "adapters", "weights as AdamW steps them", "gradients", "AdamW's two moments")
+    assert plan.model is not None
+    assert plan.model.held_bytes == sum(items.get(name, 0) for name in state)
+    assert plan.model.reference_bytes == items.get("reference model", 0)
+    assert plan.model.activations_bytes == items["activations"]
+
+
+def test_a_checkpoint_is_weights_and_moments_of_what_trains() -> None:
+    assert sizes().checkpoint_bytes == 12 * 7_615_616_512
+    assert sizes("--learner.lora_rank=16").checkpoint_bytes == 12 * 40_370_176
+    critic = sizes("--method.name=ppo")
+    assert critic.checkpoint_bytes == 12 * (2 * 7_615_616_512 - 152_064 * 3584)  # a second trunk without a head
+    assert critic.state_bytes == 16 / 12 * critic.checkpoint_bytes
+
+
 def test_sizes_of_a_model_of_unknown_shape_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     config = load_config(None, {"model.path": "someone/model"})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -281,6 +282,19 @@ def test_an_error_between_updates_loses_no_step_and_one_in_an_update_loses_that_
         attempt("learner-dead", {("learn", 4): fail})
     assert attempt.saved == [4]
     assert [row["step"] for row in lines(tmp_path / "learner-dead")] == [0, 1, 2, 3, 4]
+
+
+def test_learners_that_ended_of_an_error_are_asked_for_no_model(
+    attempt: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end(algorithm: Scripted) -> None:
+        algorithm.learner_group = SimpleNamespace(lost=lambda: None, gone=True)
+        fail(algorithm)
+
+    with pytest.raises(RuntimeError, match="it broke"):
+        attempt("a", {("learn", 2): end})
+    assert not (tmp_path / "a" / "model").exists()
+    assert "not everything could be written" not in caplog.text
 
 
 def full(algorithm: Scripted) -> None:
