@@ -16,6 +16,7 @@ from torch import Tensor
 LOG_RATIO_LIMIT = 20.0  # exp(20) is finite in fp32; beyond it a ratio says nothing
 CHUNK_TOKENS = 1024  # at most; a GPU reads the whole head for each chunk
 CPU_CHUNK_LOGITS = 2**24  # a CPU gains little by more, and 64 MB are nothing beside a small model's activations
+SUM_ROWS = 2**14  # of a head's gradient at a time, whose product is a second matrix where dtypes differ
 _WIDE = ("cuda", "meta")  # devices on which bf16 operands have an fp32 product; a CPU's is bf16
 
 
@@ -96,11 +97,12 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Adds their matrix product to `total`, in place; without a second one where the dtypes are equal."""
+    """Adds their matrix product to `total`, in place: at once where the dtypes are equal, else `SUM_ROWS` at a time."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
-    else:
-        total += _product(left, right)
+        return
+    for rows in _chunks(len(total), SUM_ROWS):
+        total[rows] += _product(left[rows], right)
 
 
 class _ChunkedStats(torch.autograd.Function):
@@ -147,8 +149,8 @@ class _ChunkedStats(torch.autograd.Function):
             from_logprobs_N = torch.zeros_like(entropy_N)
         head = Head(weight_VH.to(hidden_NH.dtype), bias_V, ctx.scale, ctx.cap)
         d_hidden_NH = torch.empty_like(hidden_NH, dtype=ctx.given)
-        d_weight_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None  # a frozen head has none
-        d_bias_V = torch.zeros_like(bias_V) if ctx.needs_input_grad[2] else None
+        d_weight_VH = _zeros(weight_VH) if ctx.needs_input_grad[1] else None  # a frozen head has none
+        d_bias_V = _zeros(bias_V) if ctx.needs_input_grad[2] else None
         for rows in _chunks(len(hidden_NH), ctx.chunk):
             logits_CV = head.logits(hidden_NH[rows])
             slope_CV = None if head.cap is None else 1 - (logits_CV / head.cap) ** 2  # d tanh(x) = 1 - tanh(x)²
@@ -170,6 +172,11 @@ class _ChunkedStats(torch.autograd.Function):
             if d_weight_VH is not None:
                 _add_product(d_weight_VH, d_logits_CV.T, hidden_NH[rows])
         return d_hidden_NH, d_weight_VH, d_bias_V, None, None, None, None, None
+
+
+def _zeros(weight: Tensor) -> Tensor:
+    """For its gradient, in fp32 or better: autograd casts the sum once, where each chunk's would be rounded."""
+    return torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
 
 
 def _chunks(length: int, size: int) -> Iterator[slice]:

@@ -123,6 +123,38 @@ def test_gradients_under_autocast_are_fp32_and_near_the_exact_ones() -> None:
         assert float((ours.grad - theirs.grad).norm() / theirs.grad.norm()) < 0.01
 
 
+def test_a_bf16_heads_gradient_is_summed_over_chunks_in_fp32() -> None:
+    torch.manual_seed(0)
+    hidden, targets = torch.randn(1024, 16).bfloat16(), torch.randint(40, (1024,))
+    given = (torch.randn(40, 16).bfloat16(), torch.randn(40).bfloat16())
+
+    def gradients(chunk: int, dtype: torch.dtype) -> list[Tensor]:
+        weight, bias = (tensor.detach().to(dtype).requires_grad_() for tensor in given)
+        token_stats(hidden.to(dtype), Head(weight, bias), targets, chunk).logprobs_N.sum().backward()
+        assert weight.grad is not None
+        assert bias.grad is not None
+        assert weight.grad.dtype == bias.grad.dtype == dtype
+        return [weight.grad, bias.grad]
+
+    for ours, exact in zip(gradients(8, torch.bfloat16), gradients(1024, torch.float32), strict=True):
+        assert float((ours - exact).norm() / exact.norm()) < 0.005  # bf16's eps is 0.0078; summed in it 0.05
+
+
+def test_beside_a_sum_of_another_dtype_there_is_only_a_part_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibadv.losses.SUM_ROWS", 10)
+    hidden, weight, targets = head_problem()
+    with torch.autocast("cpu", torch.bfloat16):
+        stats = token_stats(hidden, weight, targets, 3)
+    with Made((33, 16)) as backward:
+        stats.logprobs_N.sum().backward()
+    assert backward.count == 2  # the head cast to bf16, and the sum
+    plain = [tensor.detach().clone().requires_grad_() for tensor in (hidden, weight)]
+    token_stats(*plain, targets).logprobs_N.sum().backward()
+    assert weight.grad is not None
+    assert plain[1].grad is not None
+    assert float((weight.grad - plain[1].grad).norm() / plain[1].grad.norm()) < 0.01
+
+
 def test_where_a_device_can_bf16_operands_have_fp32_logits_and_gradients() -> None:
     hidden, weight, targets = (tensor.detach().to("meta") for tensor in head_problem())  # as on CUDA, without numbers
     hidden, weight = hidden.bfloat16().requires_grad_(), weight.requires_grad_()
@@ -144,7 +176,7 @@ class Made(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        in_place = func._schema.name.endswith("_")
+        in_place = func._schema.name.endswith(("_", "detach"))
         self.count += isinstance(made, Tensor) and tuple(made.shape) == self.shape and not in_place
         return made
 
