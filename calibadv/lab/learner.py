@@ -64,12 +64,13 @@ class LabLearner:
         facts = step_facts(kept)
         (shards,) = shard_groups(kept, num_minibatches=updates, num_shards=1, seed=seed, passes=passes)
         rows = [row for shard in shards for row in credit_rows(shard, self._method, facts)]
-        if self._settings.old_logprobs == "recompute":
-            outputs = self._outputs(rows)
+        critic, recompute = self._method.critic, self._settings.old_logprobs == "recompute"
+        outputs = self._outputs(rows) if recompute or critic is not None else []
+        if recompute:
             rows = [replace(row, old_logprobs_N=out["logprobs_N"]) for row, out in zip(rows, outputs, strict=True)]
-        if (critic := self._method.critic) is not None:
+        if critic is not None:
             rewards = critic_rewards(shards, critic)
-            given = zip(rows, rewards, self._outputs(rows), strict=True)
+            given = zip(rows, rewards, outputs, strict=True)
             rows = [critic_row(row, rewards_N, out, critic) for row, rewards_N, out in given]
             if critic.whiten:
                 known = moments([row.advantages_N for row in rows])

@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from calibadv.cluster.shipped import Shipped
 from calibadv.config import Config, role
 from calibadv.methods import Method
-from calibadv.rllib.connectors import AddAdvantages, CriticAdvantages, PackMinibatches, RecomputeLogprobs
+from calibadv.rllib.connectors import AddAdvantages, CriticAdvantages, FirstPass, PackMinibatches
 from calibadv.rllib.env_runner import NO_SPACE, RolloutEnvRunner
 from calibadv.rllib.learner import PolicyLearner
 from calibadv.rllib.learner_group import PolicyLearnerGroup
@@ -65,10 +65,13 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
         assert self.method is not None, "of_learners comes first"
         learner, method = self.calibadv.learner, self.method.value
         connectors: list[Any] = [AddAdvantages(method)]
-        if learner.old_logprobs == "recompute":
-            connectors.append(RecomputeLogprobs(learner.token_budget))
-        if method.critic is not None:
-            connectors.append(CriticAdvantages(method.critic, learner.token_budget))
+        wanted = {"logprobs_N"} if learner.old_logprobs == "recompute" else set()
+        if (critic := method.critic) is not None:
+            wanted |= {"values_N", "reference_logprobs_N"} if critic.kl_reward else {"values_N"}
+        if wanted:
+            connectors.append(FirstPass(wanted, learner.token_budget))
+        if critic is not None:
+            connectors.append(CriticAdvantages(critic))
         return [*connectors, PackMinibatches(learner.token_budget)]
 
     def build_learner_group(self, **kwargs: Any) -> PolicyLearnerGroup:

@@ -1,14 +1,14 @@
 """Learner connectors: groups in, mini-batches of packed micro-batches out.
 
-GroupShard --AddAdvantages--> Row --RecomputeLogprobs (optional)--> Row --CriticAdvantages (with a critic)--> Row
---PackMinibatches--> [[MicroBatch]]
+GroupShard --AddAdvantages--> Row --FirstPass (where something is asked of it)--> Row
+--CriticAdvantages (with a critic)--> Row --PackMinibatches--> [[MicroBatch]]
 
 Rows keep the order of the groups' rollouts that train here all the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from calibadv.rllib.objective import to_tensors
 from calibadv.rllib.ranks import most_of_ranks, sum_over_ranks
 from calibadv.types import FloatArray
 
-ROWS, MINIBATCHES, CREDIT = "rows", "minibatches", "credit"
+ROWS, OUTPUTS, MINIBATCHES, CREDIT = "rows", "outputs", "minibatches", "credit"
 FACTS, NUM_MINIBATCHES = "facts", "num_minibatches"  # of `shared_data`
 
 
@@ -44,35 +44,37 @@ class AddAdvantages(ConnectorV2):  # type: ignore[misc]
         return batch
 
 
-class RecomputeLogprobs(ConnectorV2):  # type: ignore[misc]
-    """Old log-probs from the learner's own forward pass at the step's start, instead of the sampler's."""
+class FirstPass(ConnectorV2):  # type: ignore[misc]
+    """The module's `wanted` outputs for every row, at the step's start; its log-probs take the place of the sampler's
+    in the ratio."""
 
-    def __init__(self, token_budget: int) -> None:
+    def __init__(self, wanted: Set[str], token_budget: int) -> None:
         super().__init__()
-        self._token_budget = token_budget
+        self._wanted, self._token_budget = wanted, token_budget
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        outputs = _forward(rl_module, batch[ROWS], self._token_budget)
-        batch[ROWS] = [
-            replace(row, old_logprobs_N=out["logprobs_N"]) for row, out in zip(batch[ROWS], outputs, strict=True)
-        ]
+        outputs = _forward(rl_module, batch[ROWS], self._token_budget, self._wanted)
+        batch[OUTPUTS] = outputs
+        if "logprobs_N" in self._wanted:
+            batch[ROWS] = [
+                replace(row, old_logprobs_N=out["logprobs_N"]) for row, out in zip(batch[ROWS], outputs, strict=True)
+            ]
         return batch
 
 
 class CriticAdvantages(ConnectorV2):  # type: ignore[misc]
-    """Advantages and returns from the critic's values at the step's start, whitened over the whole step."""
+    """Advantages and returns from the critic's values of the first pass, whitened over the whole step."""
 
-    def __init__(self, critic: Critic, token_budget: int) -> None:
+    def __init__(self, critic: Critic) -> None:
         super().__init__()
-        self._critic, self._token_budget = critic, token_budget
+        self._critic = critic
 
     def __call__(
         self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[GroupShard], **_: Any
     ) -> dict[str, Any]:
         critic = self._critic
-        outputs = _forward(rl_module, batch[ROWS], self._token_budget)
         rewards = critic_rewards(episodes, critic)
-        rows = [critic_row(*given, critic) for given in zip(batch[ROWS], rewards, outputs, strict=True)]
+        rows = [critic_row(*given, critic) for given in zip(batch[ROWS], rewards, batch[OUTPUTS], strict=True)]
         batch[ROWS] = _whitened(rl_module, rows) if critic.whiten else rows
         return batch
 
@@ -113,8 +115,8 @@ class PackMinibatches(ConnectorV2):  # type: ignore[misc]
         return batch
 
 
-def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int) -> list[dict[str, FloatArray]]:
-    """Every [N] output of a forward pass without gradient, a dict a row, in the rows' order."""
+def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int, wanted: Set[str]) -> list[dict[str, FloatArray]]:
+    """The `wanted` [N] outputs of a forward pass without gradient, a dict a row, in the rows' order."""
     module = rl_module[DEFAULT_MODULE_ID]
     device = next(module.parameters()).device
     outputs: list[dict[str, FloatArray]] = [{} for _ in rows]
@@ -122,11 +124,11 @@ def _forward(rl_module: Any, rows: Sequence[Row], token_budget: int) -> list[dic
     (passes,) = most_of_ranks([len(made)], device) if module.collective else [len(made)]
     with torch.no_grad():
         for micro in made:
-            for name, flat_N in module.forward_train(to_tensors(micro, device)).items():
+            for name, flat_N in module.forward_train(to_tensors(micro, device), wanted=wanted).items():
                 for index, part in zip(micro.rows, micro.by_row(flat_N.cpu().numpy()), strict=True):
                     outputs[index][name] = part
         for _ in range(passes - len(made)):
-            module.forward_train(to_tensors(padding(), device))
+            module.forward_train(to_tensors(padding(), device), wanted=wanted)
     return outputs
 
 

@@ -52,6 +52,8 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self._lr_scale = 1.0
         critic = self._method.critic
         self._critic_lr = (critic.lr if critic else None) or self._settings.lr
+        # What the loss is of. A reference in the policy's own micro-batch: until an update they are equal to the bit.
+        self._wanted = {"logprobs_N", "values_N"} | ({"reference_logprobs_N"} if self._settings.kl_coef else set())
         terms = self._settings.kl_coef > 0 or self._settings.entropy_coef > 0
         own = self._method.extra_loss is not None or self._method.surrogate is not None
         self._every_row_trains = terms or own or critic is not None
@@ -152,7 +154,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         for micro, trains in self._updater.passes(minibatch, self._trains):
             batch = to_tensors(micro, self._device)
             with torch.set_grad_enabled(trains):
-                out = self.policy.forward_train(batch)
+                out = self.policy.forward_train(batch, wanted=self._wanted)
                 terms = loss_terms(batch, out, divisors, self._settings, self._method)
                 part = total(terms)
             if trains:
@@ -192,7 +194,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         with torch.no_grad(), self.policy.of_temperature(1.0):
             for micro in micro_batches(rows, self._settings.token_budget, packed=self.policy.packs_rows):
                 batch = to_tensors(micro, self._device)
-                totals.add_tokens(batch, self.policy.forward_train(batch), fresh=True)
+                totals.add_tokens(batch, self.policy.forward_train(batch, wanted={"logprobs_N"}), fresh=True)
         return totals.as_dict()
 
     def pack_weights(self, dtype: torch.dtype) -> PackedWeights | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -31,6 +31,8 @@ from calibadv.rllib.policy import (
 from calibadv.rllib.probe import probe_logprobs
 
 log = logging.getLogger(__name__)
+
+OUTPUTS = frozenset({"logprobs_N", "values_N", "reference_logprobs_N"})  # entropies come with the log-probs
 
 
 class CausalLMModule(TorchRLModule):  # type: ignore[misc]
@@ -65,21 +67,24 @@ class CausalLMModule(TorchRLModule):  # type: ignore[misc]
         self._autocast = settings.get("dtype") == "bfloat16"
         self._temperature = float(settings.get("temperature", 1.0))
 
-    def _forward_train(self, batch: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+    def _forward_train(self, batch: dict[str, Tensor], wanted: Set[str] = OUTPUTS, **_: Any) -> dict[str, Tensor]:
         # Here and not at the callers: log-probs and values are then those of the network that trains, whoever asks.
         with torch.autocast(batch["ids_BT"].device.type, torch.bfloat16, enabled=self._autocast):
-            return self._outputs(batch)
+            return self._outputs(batch, wanted)
 
-    def _outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        # First, so that no other pass comes between the policy's and its backward pass.
-        reference = {"reference_logprobs_N": self._reference_logprobs(batch)} if self.keep_reference else {}
-        hidden_NH, stats = self.policy_pass(batch, self._temperature)
-        out = {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N, **reference}
-        if self.value_head is not None:
-            trunk = self.value_trunk
+    def _outputs(self, batch: dict[str, Tensor], wanted: Set[str]) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = {}
+        if self.keep_reference and "reference_logprobs_N" in wanted:
+            # First, so that no other pass comes between the policy's and its backward pass.
+            out["reference_logprobs_N"] = self._reference_logprobs(batch)
+        head, trunk = self.value_head if "values_N" in wanted else None, self.value_trunk
+        if "logprobs_N" in wanted or (head is not None and trunk is None):
+            hidden_NH, stats = self.policy_pass(batch, self._temperature)
+            out |= {"logprobs_N": stats.logprobs_N, "entropy_N": stats.entropy_N}
+        if head is not None:
             features_NH = hidden_NH.detach() if trunk is None else action_hidden(trunk, batch)
             with torch.autocast(features_NH.device.type, enabled=False):  # bf16 has three digits
-                out["values_N"] = self.value_head(features_NH.float())[:, 0]
+                out["values_N"] = head(features_NH.float())[:, 0]
         return out
 
     def _reference_logprobs(self, batch: dict[str, Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,7 @@ def test_log_probs_values_and_the_comparison_are_of_the_network_that_trains(mode
     (shard,) = shard_groups(GROUPS, num_minibatches=1, num_shards=1, seed=0)
     learner.compare_logprobs(shard)
     learner.update(TrainingData(episodes=shard), num_minibatches=1)
-    assert autocast == 4 * [dtype == "bfloat16"]  # compared, recomputed, for the critic, trained
+    assert autocast == 3 * [dtype == "bfloat16"]  # compared, recomputed, trained
     assert all(torch.equal(logprobs, passed[0]) for logprobs in passed)
     batch = {"ids_BT": torch.tensor([[1, 2, 3]]), "predicts_N": torch.tensor([0, 1])}
     batch["targets_N"] = batch["ids_BT"][0, 1:]
@@ -230,6 +231,35 @@ def test_log_probs_values_and_the_comparison_are_of_the_network_that_trains(mode
         "entropy_N": torch.float32,
         "values_N": torch.float32,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "policy", "reference", "critic"),
+    [
+        # Each trains once; before that there is one pass, of whatever is asked for.
+        (("--method.name=ppo",), 1, 0, 2),
+        (("--method.name=ppo", "--learner.old_logprobs=recompute"), 2, 0, 2),
+        (("--method.name=ppo", "--method.params.critic=head"), 2, 0, 0),
+        (("--method.name=ppo", "--method.params.critic=head", "--learner.old_logprobs=recompute"), 2, 0, 0),
+        (("--method.name=ppo", "--method.params.kl_reward=0.1"), 1, 1, 2),
+        (("--method.name=ppo", "--learner.kl_coef=0.1"), 1, 1, 2),
+        # Two micro-batches train: a rollout of GROUPS has no credit.
+        (("--method.name=grpo", "--learner.kl_coef=0.1", "--learner.old_logprobs=recompute"), 3, 2, 0),
+    ],
+)
+def test_a_step_passes_nothing_twice_and_nothing_for_nobody(
+    model_folder: Path, options: tuple[str, ...], policy: int, reference: int, critic: int
+) -> None:
+    more = ("--learner.minibatch_rollouts=6", "--learner.token_budget=10000")
+    learner = make_learner(model_folder, settings(*options, *more))
+    module, passed = learner.policy, Counter[str]()
+    trunks = {"policy": module.language_model.base_model, "critic": module.value_trunk}
+    trunks["reference"] = module.reference and module.reference.base_model
+    for name, trunk in trunks.items():
+        if trunk is not None:
+            trunk.register_forward_hook(lambda *_, name=name: passed.update([name]))
+    train(learner, GROUPS, 1)
+    assert passed == Counter(policy=policy, reference=reference, critic=critic)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
