@@ -136,8 +136,8 @@ def learner_items(
     activations = len(sizes) * activation_bytes(
         shape, tokens, autocast=autocast, checkpointing=checkpointing, adapters=adapters > 0
     )
-    # fp32 logits with two temporaries (one without a cap), the head cast to bf16, and its fp32 gradient where it trains;
-    # of a head in bf16 that sum, and in place of the cast the gradient in bf16
+    # fp32 logits with two temporaries (one without a cap), the head cast to bf16, its fp32 gradient where it trains; of
+    # a head in bf16 that sum, and in place of the cast the gradient in bf16
     head = 12 * CHUNK_TOKENS * shape.vocabulary + (2 * autocast + 4 * (not adapters)) * shape.embedding
     gathered = (2 if half else 4) * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0
     items = (
