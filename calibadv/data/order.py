@@ -27,8 +27,9 @@ def training_steps(
     """The `per_step` questions of each step from `start` (from 0) on, without end.
 
     Steps read the epochs one after the other without gaps: what is left of an epoch begins the step that ends it, and
-    the next epoch fills it up. An epoch is ordered when its first question is due. A resumed run needs nothing but its
-    step.
+    the next epoch fills it up. No step asks a question twice, where there are as many as it asks: those of the new
+    epoch that began the step go behind the step's part of it. An epoch is ordered when its first question is due. A
+    resumed run needs nothing but its step.
     """
     if start < 0 or per_step < 1 or not questions:
         raise ValueError(
@@ -36,9 +37,30 @@ def training_steps(
             "expected step >= 0, at least one question a step and at least one question"
         )
     epoch, asked = divmod(start * per_step, len(questions))
-    ordered = chain.from_iterable(order(questions, number, seed) for number in count(epoch))
-    left = islice(ordered, asked, None)
+    # What an epoch moves is among its first `per_step`: from a later place on it is read without the one before.
+    first, place = epoch, asked
+    while first > 0 and place < per_step:
+        first, place = first - 1, len(questions) - per_step
+    ordered = chain.from_iterable(_epochs(questions, per_step, seed, first, order))
+    left = islice(ordered, (epoch - first) * len(questions) + asked, None)
     return (list(islice(left, per_step)) for _ in count())
+
+
+def _epochs(
+    questions: Sequence[Question], per_step: int, seed: int, first: int, order: Order
+) -> Iterator[list[Question]]:
+    """The epochs from `first` on as steps read them; of `first` itself the beginning may be another."""
+    before: list[Question] = []
+    for epoch in count(first):
+        ordered = order(questions, epoch, seed)
+        begun = epoch * len(questions) % per_step  # questions of the epoch before in the step that ends it
+        asked = {question.id for question in before[max(0, len(before) - begun) :]}
+        part = list(islice((question for question in ordered if question.id not in asked), per_step - begun))
+        if part != ordered[: len(part)]:
+            taken = {question.id for question in part}
+            ordered = part + [question for question in ordered if question.id not in taken]
+        yield ordered
+        before = ordered
 
 
 def places(

@@ -34,34 +34,66 @@ def test_epochs_and_seeds_differ() -> None:
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
 
 
-def questions_of_step(step: int, per_step: int, seed: int) -> list[Question]:
-    """The reference: the questions of one step by themselves, each epoch ordered anew."""
-    asked = range(step * per_step, (step + 1) * per_step)
-    return [epoch_order(QUESTIONS, number // len(QUESTIONS), seed)[number % len(QUESTIONS)] for number in asked]
+def read(per_step: int, steps: int, seed: int, start: int = 0, *, of: int = len(QUESTIONS)) -> list[list[str]]:
+    return [ids(step) for step in islice(training_steps(QUESTIONS[:of], per_step, seed, start=start), steps)]
 
 
-@given(st.integers(1, 25), st.integers(0, 12), st.integers(0, 3), st.integers(0, 12))
-def test_steps_read_the_epochs_without_gaps_from_wherever_a_run_goes_on(
-    per_step: int, steps: int, seed: int, start: int
+@given(st.integers(1, 10), st.integers(1, 25), st.integers(1, 12), st.integers(0, 3), st.integers(0, 12))
+def test_each_epoch_asks_each_question_once_from_wherever_a_run_goes_on(
+    of: int, per_step: int, steps: int, seed: int, start: int
 ) -> None:
-    read = list(islice(training_steps(QUESTIONS, per_step, seed, start=start), steps))
-    assert read == [questions_of_step(start + step, per_step, seed) for step in range(steps)]
+    whole = read(per_step, start + steps, seed, of=of)
+    assert read(per_step, steps, seed, start, of=of) == whole[start:]
+    asked = [id_ for step in whole for id_ in step]
+    epochs = [asked[first : first + of] for first in range(0, len(asked) - of + 1, of)]
+    assert all(sorted(epoch) == sorted(ids(QUESTIONS[:of])) for epoch in epochs)
 
 
-def test_an_epoch_is_ordered_once_when_its_first_question_is_due() -> None:
+@given(st.integers(1, 10), st.data(), st.integers(0, 3))
+def test_no_step_asks_a_question_twice(of: int, data: st.DataObject, seed: int) -> None:
+    per_step = data.draw(st.integers(1, of))
+    assert all(len(set(step)) == per_step for step in read(per_step, 30, seed, of=of))
+
+
+def test_what_a_step_has_asked_already_goes_behind_its_part_of_the_new_epoch() -> None:
+    orders = ["abcde", "dbeca", "aebdc"]
+
+    def order(questions: Sequence[Question], epoch: int, seed: int) -> list[Question]:
+        return [Question(id_, "who?", ("a",)) for id_ in orders[epoch]]
+
+    steps = islice(training_steps(QUESTIONS[:5], 3, 0, order=order), 5)
+    # The second step has asked d and e of the first epoch: of the second b, and then d, e, c, a. The fourth has asked
+    # a: of the third e and b, and then a, d, c.
+    assert ["".join(ids(step)) for step in steps] == ["abc", "deb", "dec", "aeb", "adc"]
+
+
+@given(st.integers(1, 10), st.integers(0, 20))
+def test_up_to_the_first_question_asked_twice_the_epochs_stand_in_their_own_order(per_step: int, seed: int) -> None:
+    epochs = [id_ for epoch in range(10) for id_ in ids(epoch_order(QUESTIONS, epoch, seed))]
+    plain = [epochs[first : first + per_step] for first in range(0, len(epochs) - per_step + 1, per_step)]
+    once = next((step for step, asked in enumerate(plain) if len(set(asked)) < per_step), len(plain))
+    assert read(per_step, once, seed) == plain[:once]
+
+
+@pytest.mark.parametrize(
+    ("start", "seen"),
+    [
+        (3, [[0, 1], [0, 1], [0, 1, 2], [0, 1, 2]]),  # the questions 12 to 15, 16 to 19, 20 to 23, …
+        (4, [[1], [1, 2], [1, 2], [1, 2, 3]]),  # from 16 on: the first four of its epoch alone hang on the one before
+    ],
+)
+def test_an_epoch_is_ordered_once_when_its_first_question_is_due(start: int, seen: list[list[int]]) -> None:
     ordered: list[int] = []
 
     def order(questions: Sequence[Question], epoch: int, seed: int) -> list[Question]:
         ordered.append(epoch)
         return epoch_order(questions, epoch, seed)
 
-    steps = training_steps(QUESTIONS, 4, 0, start=3, order=order)  # the questions 12 to 15, 16 to 19, 20 to 23, …
+    steps = training_steps(QUESTIONS, 4, 0, start=start, order=order)
     assert ordered == []
-    seen = []
-    for _ in range(4):
+    for expected in seen:
         next(steps)
-        seen.append(list(ordered))
-    assert seen == [[1], [1], [1, 2], [1, 2]]
+        assert ordered == expected
 
 
 @pytest.mark.parametrize(("step", "per_step", "count"), [(-1, 1, 3), (0, 0, 3), (0, 1, 0)])
