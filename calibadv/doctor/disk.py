@@ -1,4 +1,4 @@
-"""Room on the disks: for runs and cache, for Ray's shared memory and for its session files."""
+"""Room on the disks: for runs, checkpoints and cache, for Ray's shared memory and for its session files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ LOGS_BYTES = 1 * GIB  # metrics, rollouts, plots and MLflow's database of a long
 CACHE_BYTES = 2 * GIB  # embeddings of a corpus of some thousands
 RAY_FULL = 0.95  # of the disk: Ray then writes nothing more (its local_fs_capacity_threshold)
 SHARED = Path("/dev/shm")
+BY = "run.folder, checkpoint.uri, run.cache or HF_HOME"
 
 
 def disks(subject: Subject) -> Iterator[Finding]:
-    """Runs, cache, shared memory and Ray's session folder, on this machine."""
+    """Runs, checkpoints, cache, shared memory and Ray's session folder, on this machine."""
     run, sizes = subject.config.run, subject.sizes
-    yield room("disk for runs", run.folder, saved_bytes(subject.config, sizes))
+    record, states = record_bytes(sizes), states_bytes(subject.config, sizes)
+    place = subject.config.checkpoint.uri.removeprefix("file://")
+    yield room("disk for runs", run.folder, record if place else record + states)
+    if place and "://" not in place and states:
+        yield room("disk for checkpoints", Path(place), states)
     yield room("disk for the cache", run.cache, CACHE_BYTES)
     if not subject.model.whole:
         yield room("disk for the model", hub_cache(), 2 * sizes.parameters)
@@ -35,26 +40,30 @@ def disks(subject: Subject) -> Iterator[Finding]:
         yield not_full(folder, 1 - usage.free / usage.total)
 
 
-def saved_bytes(config: Config, sizes: ModelSizes) -> float:
-    """What a run leaves in its folder: the model, its checkpoints, the sentinel's snapshot, its logs."""
-    kept = 1 if config.sentinel.action == "rollback" else 0
-    if config.checkpoint.every and "://" not in config.checkpoint.uri:
+def record_bytes(sizes: ModelSizes) -> float:
+    """What a run leaves in its folder: the model and its logs."""
+    return 2 * sizes.weights_bytes + LOGS_BYTES
+
+
+def states_bytes(config: Config, sizes: ModelSizes) -> float:
+    """What it leaves where its checkpoints lie: these, and the sentinel's snapshots."""
+    kept = 2 if config.sentinel.action == "rollback" else 0  # the good one, and one that is not looked at yet
+    if config.checkpoint.every:
         kept += config.checkpoint.keep_last + config.checkpoint.keep_best
     # Weights and two moments in fp32, 12 bytes of the 16; a new one is written before the oldest goes.
-    states = 0.75 * sizes.state_bytes * (kept + 1 if kept else 0)
-    return 2 * sizes.weights_bytes + states + LOGS_BYTES
+    return 0.75 * sizes.state_bytes * (kept + 1 if kept else 0)
 
 
 def room(name: str, folder: Path, needed_bytes: float) -> Finding:
     """Whether `folder`, or the nearest one above it that exists, can be written to and has room."""
     if fault := unwritable(folder):
-        return failed(name, fault, "choose another with run.folder or run.cache, or mend its rights")
+        return failed(name, fault, f"choose another with {BY}, or mend its rights")
     there = nearest(folder)
     free = _free_bytes(there)
     said = f"{gib(free)} free at {there}, about {gib(needed_bytes)} needed"
     if free >= needed_bytes:
         return passed(name, said)
-    return failed(name, said, "make room, or choose another disk with run.folder, run.cache or HF_HOME")
+    return failed(name, said, f"make room, or choose another disk with {BY}")
 
 
 def shared_memory(needed_bytes: float, free_bytes: float) -> Finding:

@@ -168,16 +168,36 @@ SIZES = replace(NOTHING, weights_bytes=GIB, state_bytes=8 * GIB)
 @pytest.mark.parametrize(
     ("overrides", "gib"),
     [
-        # Twice the model of 1 GiB, logs of 1 GiB, and 6 GiB a kept state, one more of them while it is written.
-        (("--checkpoint.every=0",), 3),
-        (("--checkpoint.keep_last=2", "--checkpoint.keep_best=false"), 3 + 3 * 6),
-        (("--checkpoint.keep_last=2",), 3 + 4 * 6),
-        (("--checkpoint.keep_last=2", "--checkpoint.uri=s3://bucket/runs"), 3),
-        (("--checkpoint.every=0", "--sentinel.action=rollback"), 3 + 2 * 6),
+        # 6 GiB a kept state, one more of them while it is written. A sentinel that rolls back keeps two.
+        (("--checkpoint.every=0",), 0),
+        (("--checkpoint.keep_last=2", "--checkpoint.keep_best=false"), 3 * 6),
+        (("--checkpoint.keep_last=2",), 4 * 6),
+        (("--checkpoint.every=0", "--sentinel.action=rollback"), 3 * 6),
+        (("--checkpoint.keep_last=2", "--sentinel.action=rollback"), 6 * 6),
     ],
 )
-def test_a_run_keeps_its_model_and_as_many_states_as_it_is_told(overrides: tuple[str, ...], gib: float) -> None:
-    assert disk.saved_bytes(recipe(*overrides), SIZES) == gib * GIB
+def test_a_run_keeps_as_many_states_as_it_is_told(overrides: tuple[str, ...], gib: float) -> None:
+    assert disk.states_bytes(recipe(*overrides), SIZES) == gib * GIB
+
+
+def test_room_for_checkpoints_is_asked_of_the_disk_that_they_go_to(tmp_path: Path) -> None:
+    class Sized(Subject):
+        sizes = SIZES
+
+    def asked(uri: str) -> dict[str, str]:
+        runs = f"--run.folder={tmp_path / 'runs'}"
+        subject = Sized(recipe(runs, "--checkpoint.keep_last=2", f"--checkpoint.uri={uri}"))
+        found = {finding.name: finding.said for finding in disk.disks(subject)}
+        names = ("disk for runs", "disk for checkpoints")
+        return {name: found[name].partition(" free ")[2] for name in names if name in found}
+
+    (tmp_path / "mnt").mkdir()
+    # Twice the model of 1 GiB and logs of 1 GiB; four states of 6 GiB.
+    here = {"disk for runs": f"at {tmp_path}, about 3.0 GiB needed"}
+    assert asked("") == {"disk for runs": f"at {tmp_path}, about 27.0 GiB needed"}
+    assert asked("s3://bucket/runs") == here
+    there = {**here, "disk for checkpoints": f"at {tmp_path / 'mnt'}, about 24.0 GiB needed"}
+    assert asked(f"{tmp_path / 'mnt'}") == asked(f"file://{tmp_path / 'mnt' / 'new'}") == there
 
 
 def test_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
