@@ -223,7 +223,8 @@ class CheckpointConfig(Section):
     @field_validator("uri")
     @classmethod
     def _no_credentials(cls, uri: str) -> str:
-        if "://" in uri and "@" in uri.partition("://")[2].partition("/")[0]:
+        # A user without a password is part of some addresses: abfs://container@account.dfs.core.windows.net/x
+        if ":" in uri.partition("://")[2].partition("/")[0].rpartition("@")[0]:
             raise ValueError("checkpoint.uri has credentials in it, which would be logged: set them in the environment")
         return uri
 
