@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.identity import Identity
-from calibadv.checkpoints.manifest import Manifest
+from calibadv.checkpoints.manifest import Damaged, Manifest
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, Storage, folder_name, superseded, unneeded
 from calibadv.config import CheckpointConfig
@@ -56,8 +57,9 @@ class Snapshots:
 
     def release(self, needed: Collection[int]) -> None:
         """Removes the snapshots that neither are `needed` now nor by a kept checkpoint."""
-        there = self.storage.versions(Kind.SNAPSHOT)
-        self.storage.remove(Kind.SNAPSHOT, unneeded(there, needed, *self.named.values()))
+        with removing(self.storage):
+            there = self.storage.versions(Kind.SNAPSHOT)
+            self.storage.remove(Kind.SNAPSHOT, unneeded(there, needed, *self.named.values()))
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Checkpoints:
     saved: int = 0  # version of the newest one; 0 = none
     best: Best | None = None  # of those that were kept
     failure: str = ""  # why the last one could not be written
+    there: set[int] = field(default_factory=set)  # versions that were there when the run began, or that it wrote
 
     def go_on(self, progress: Progress, named: dict[int, tuple[int, ...]]) -> None:
         """Takes up the bookkeeping of a resumed run. `named`: kept checkpoint -> the snapshots that it needs."""
@@ -104,6 +107,7 @@ class Checkpoints:
         }
         storage, version = self.snapshots.storage, progress.version
         try:
+            self._check_alone(version)
             stored = write_state(storage, Kind.CHECKPOINT, algorithm, version, files=files, needs=needs)
         except CheckpointFailed as error:
             self.failure = str(error)
@@ -114,17 +118,37 @@ class Checkpoints:
         self._forget(needs)
         return True
 
+    def _check_alone(self, version: int) -> None:
+        """`CheckpointFailed` where another run has finished a checkpoint here since this one began."""
+        storage = self.snapshots.storage
+        with _in_words(f"{folder_name(Kind.CHECKPOINT, version)} could not be written to {storage.root}", Exception):
+            for other in set(storage.versions(Kind.CHECKPOINT)) - self.there - self.snapshots.named.keys():
+                with suppress(Damaged):  # half of one: learners of a run that was killed may still have written it
+                    stored = storage.stored(Kind.CHECKPOINT, other)
+                    raise CheckpointFailed(
+                        f"{stored.name} is there, which this run did not write, so that another run of its name writes "
+                        "there too: end one of the two, or give it another --run.name"
+                    )
+        self.there.add(version)
+
     def _forget(self, needs: Collection[int]) -> None:
         """Removes what is no longer kept: only now that the new one is whole."""
-        named, best = self.snapshots.named, self.best.version if self.best else None
+        storage, named, best = self.snapshots.storage, self.snapshots.named, self.best.version if self.best else None
         gone = superseded(sorted(named), keep_last=self.settings.keep_last, best=best)
-        try:
-            self.snapshots.storage.remove(Kind.CHECKPOINT, gone)
+        with removing(storage):
+            storage.remove(Kind.CHECKPOINT, gone)
             for version in gone:
                 del named[version]
-            self.snapshots.release(needs)
-        except OSError as error:
-            log.warning("old checkpoints below %s could not be removed: %s", self.snapshots.storage.root, error)
+        self.snapshots.release(needs)
+
+
+@contextmanager
+def removing(storage: Storage) -> Iterator[None]:
+    """Around the removal of what is no longer kept: where it fails, a warning; the next removal tries again."""
+    try:
+        yield
+    except Exception as error:  # each file system has errors of its own
+        log.warning("old checkpoints below %s could not be removed: %s", storage.root, _said(error))
 
 
 def write_state(
@@ -140,20 +164,34 @@ def write_state(
 
     Raises `CheckpointFailed` in words for whatever goes wrong with the files; a learner's death is raised as it is.
     """
-    name = folder_name(kind, version)
+    what = f"{folder_name(kind, version)} could not be written to {storage.root}"
     draft: Draft | None = None
     try:
-        draft = storage.draft(kind, version)
-        written = algorithm.save_state(draft, model=kind is Kind.CHECKPOINT)
-        if files is not None:
-            written |= draft.add(RUN, lambda folder: _write(folder, files))
-        return draft.commit(Manifest(version, algorithm.num_learners, written, tuple(sorted(needs))))
-    except BaseException as error:
+        with _in_words(what, Exception):
+            draft = storage.draft(kind, version)
+        with _in_words(what, OSError, ValueError, CheckpointFailed):  # Ray's errors are not the storage's
+            written = algorithm.save_state(draft, model=kind is Kind.CHECKPOINT)
+        with _in_words(what, Exception):
+            if files is not None:
+                written |= draft.add(RUN, lambda folder: _write(folder, files))
+            return draft.commit(Manifest(version, algorithm.num_learners, written, tuple(sorted(needs))))
+    except BaseException:
         if draft is not None:
             _abandon(draft)
-        if isinstance(error, OSError | ValueError | CheckpointFailed):
-            raise CheckpointFailed(f"{name} could not be written to {storage.root}: {error}") from error
         raise
+
+
+@contextmanager
+def _in_words(what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Around calls of the storage, whose file systems have errors of their own: raised as `CheckpointFailed`."""
+    try:
+        yield
+    except errors as error:
+        raise CheckpointFailed(f"{what}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

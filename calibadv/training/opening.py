@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from calibadv.checkpoints.identity import Identity, flat
+from calibadv.checkpoints.storage import Kind
 from calibadv.cluster.prompts import with_date
 from calibadv.config import Config, to_toml
 from calibadv.json_lines import read_json_lines
@@ -59,6 +60,7 @@ def opened_run(
             resumed = resume_run(config, identity, storage, folder)
         else:
             begin_anew(storage, overwrite=config.run.overwrite)
+        checkpoints.there = set(storage.versions(Kind.CHECKPOINT))
         if resumed is not None:
             inputs = replace(inputs, start=resumed.start)
             checkpoints.go_on(resumed.progress, resumed.named)

@@ -18,7 +18,7 @@ from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Start
 from calibadv.tracking.run_folder import CHECKPOINTS, RunFolder
 from calibadv.tracking.target import STATE
-from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS, RUN
+from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS, RUN, removing
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def finished_steps(run_folder: Path) -> int | None:
 def begin_anew(storage: Storage, *, overwrite: bool) -> None:
     """Makes room for a new run's checkpoints. ValueError where another run's are, unless `overwrite`."""
     storage.prepare()
-    if storage.versions(Kind.CHECKPOINT):
+    if any(storage.versions(kind) for kind in Kind):
         if not overwrite:
             raise ConfigError(
                 f"{storage.root} holds checkpoints of an earlier run: go on with it by --resume, give another "
@@ -85,12 +85,40 @@ def resume_run(config: Config, identity: Identity, storage: Storage, folder: Run
     Says which checkpoints it passes over, and why. ConfigError, before anything is changed, where there is none, or
     where configuration or data are no longer those of the run, naming every difference.
     """
+    checkpoint = _newest(storage)
+    if checkpoint is None:
+        raise ConfigError(f"there is nothing to go on from: {storage.root} holds no whole checkpoint; {RETRY}")
+    return _resumed(config, identity, checkpoint, storage, folder)
+
+
+def restart_run(config: Config, identity: Identity, storage: Storage, folder: RunFolder) -> Resumed | None:
+    """The run as its newest whole checkpoint has it; None where there is none: it begins anew, as the same MLflow run.
+
+    Says which steps are made again.
+    """
+    made = int(max((line["step"] for line in folder.history()), default=0))
+    checkpoint, resumed = _newest(storage), None
+    if checkpoint is not None:
+        resumed = _resumed(config, identity, checkpoint, storage, folder)
+    else:
+        folder.restore({name: None for name in KEPT if name != STATE}, 0)
+    version = resumed.progress.version if resumed else 0
+    steps = {0: "", 1: f"step {made} and "}.get(made - version, f"steps {version + 1} to {made} and ")
+    whence = f"from the checkpoint of step {version}" if resumed else "from the start, for there is no checkpoint yet"
+    log.warning("made again: %swhat of a step was under way, %s", steps, whence)
+    return resumed
+
+
+def _newest(storage: Storage) -> Stored | None:
+    """The newest whole checkpoint; says which it passes over, and why."""
     storage.prepare()
     checkpoint, skipped = storage.newest()
     for words in skipped:
         log.warning("%s", words)
-    if checkpoint is None:
-        raise ConfigError(f"there is nothing to go on from: {storage.root} holds no whole checkpoint; {RETRY}")
+    return checkpoint
+
+
+def _resumed(config: Config, identity: Identity, checkpoint: Stored, storage: Storage, folder: RunFolder) -> Resumed:
     then = Identity.from_dict(checkpoint.json(f"{RUN}/{IDENTITY}"))
     progress = Progress.from_json(checkpoint.json(f"{RUN}/{PROGRESS}"))
     different = differences(then, identity, flat(Config().model_dump(mode="json")))
@@ -109,25 +137,6 @@ def resume_run(config: Config, identity: Identity, storage: Storage, folder: Run
     return Resumed(checkpoint, progress, _named(storage, progress.version))
 
 
-def restart_run(config: Config, identity: Identity, storage: Storage, folder: RunFolder) -> Resumed | None:
-    """The run as its newest checkpoint has it; None where there is none yet: it begins anew, as the same MLflow run.
-
-    Says which steps are made again.
-    """
-    made = int(max((line["step"] for line in folder.history()), default=0))
-    resumed = None
-    if storage.versions(Kind.CHECKPOINT):
-        resumed = resume_run(config, identity, storage, folder)
-    else:
-        storage.prepare()
-        folder.restore({name: None for name in KEPT if name != STATE}, 0)
-    version = resumed.progress.version if resumed else 0
-    steps = {0: "", 1: f"step {made} and "}.get(made - version, f"steps {version + 1} to {made} and ")
-    whence = f"from the checkpoint of step {version}" if resumed else "from the start, for there is no checkpoint yet"
-    log.warning("made again: %swhat of a step was under way, %s", steps, whence)
-    return resumed
-
-
 def _restore_records(checkpoint: Stored, folder: RunFolder, version: int) -> None:
     kept = {name: f"{RUN}/{name}" for name in KEPT}
     if (folder.path / STATE).exists():
@@ -137,9 +146,17 @@ def _restore_records(checkpoint: Stored, folder: RunFolder, version: int) -> Non
 
 
 def _named(storage: Storage, newest: int) -> dict[int, tuple[int, ...]]:
-    """The checkpoints up to the one that is gone on from: later ones are not whole."""
-    return {
-        version: storage.stored(Kind.CHECKPOINT, version).manifest.snapshots
-        for version in storage.versions(Kind.CHECKPOINT)
-        if version <= newest
-    }
+    """The whole checkpoints up to the one that is gone on from. Older ones that are not are removed: nobody else does.
+
+    A process was killed while it removed them; later ones are written again when their step is.
+    """
+    named, half = {}, []
+    for version in storage.versions(Kind.CHECKPOINT):
+        if version <= newest:
+            try:
+                named[version] = storage.stored(Kind.CHECKPOINT, version).manifest.snapshots
+            except Damaged:
+                half.append(version)
+    with removing(storage):
+        storage.remove(Kind.CHECKPOINT, half)
+    return named

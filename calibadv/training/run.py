@@ -111,7 +111,11 @@ class TrainingRun:
             self.records.folder.append_metrics(version, metrics | algorithm.search_metrics())
             self.progress = self.progress.evaluated(version, metrics)
             if version > 0 and self.checkpoints.settings.every:
-                self._checkpoint(algorithm, self.checkpoints.improved(version, self.compared_f1))
+                # Its checkpoint is whole and stays as it is: an object store cannot replace one without a moment that
+                # has neither. The next one has these figures; a run that ends before that evaluates again.
+                before, best = self.checkpoints.standing(), self.checkpoints.improved(version, self.compared_f1)
+                self.checkpoints.best = best or self.checkpoints.best
+                self.records.saved(self.progress, self.checkpoints, before)
         if version == 0:
             self.readiness.evaluated(groups)
 

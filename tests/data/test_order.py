@@ -58,7 +58,7 @@ def test_no_step_asks_a_question_twice(of: int, data: st.DataObject, seed: int) 
 def test_what_a_step_has_asked_already_goes_behind_its_part_of_the_new_epoch() -> None:
     orders = ["abcde", "dbeca", "aebdc"]
 
-    def order(questions: Sequence[Question], epoch: int, seed: int) -> list[Question]:
+    def order(_: Sequence[Question], epoch: int, __: int) -> list[Question]:
         return [Question(id_, "who?", ("a",)) for id_ in orders[epoch]]
 
     steps = islice(training_steps(QUESTIONS[:5], 3, 0, order=order), 5)

@@ -28,7 +28,10 @@ class FakeAlgorithm:
 
         if self.disk_full:
             raise CheckpointFailed("learner 0 could not write its part (OSError: No space left on device)")
-        return draft.add("shared", write) | (draft.add("model", write) if model else {})
+        try:
+            return draft.add("shared", write) | (draft.add("model", write) if model else {})
+        except Exception as error:  # an answer, as in `save_learners`
+            raise CheckpointFailed(f"learner 0 could not write its part ({type(error).__name__}: {error})") from error
 
     def search_metrics(self) -> dict[str, float]:
         return {"search/calls": float(self.version)}

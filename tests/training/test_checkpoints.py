@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 
+from calibadv.checkpoints.folders import open_root
 from calibadv.checkpoints.identity import Identity, flat
+from calibadv.checkpoints.manifest import FileEntry
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import CheckpointConfig, Config, ConfigError, load_config
+from calibadv.rllib.lost import LearnersLost
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.checkpoints import Checkpoints, Snapshots
 from calibadv.training.resume import begin_anew, finished_steps, resume_run, storage_of
 from tests.build import overrides_of
 from tests.training.fake_algorithm import FakeAlgorithm
+from tests.training.flaky_store import down, flaky
 
 OVERRIDES = ["--run.steps=40", "--evaluation.every=5"]
 DIGESTS = {"train": "a", "test": "b", "corpus": "c", "model": "d"}
@@ -30,9 +34,9 @@ def identity(settings: Config, **digests: str) -> Identity:
     return Identity(flat(settings.model_dump(mode="json")), {**DIGESTS, **digests})
 
 
-def checkpoints(folder: RunFolder, **section: Any) -> Checkpoints:
+def checkpoints(folder: RunFolder, storage: Storage | None = None, **section: Any) -> Checkpoints:
     settings = CheckpointConfig(**{"every": 10, **section})
-    storage = Storage(str(folder.path / "checkpoints"))
+    storage = storage or Storage(str(folder.path / "checkpoints"))
     return Checkpoints(settings, identity(config()), folder, Snapshots(storage))
 
 
@@ -107,6 +111,73 @@ def test_an_error_of_the_disk_itself_is_no_crash_either(tmp_path: Path) -> None:
         assert "step-000010 could not be written to" in kept.failure
 
 
+@pytest.mark.parametrize(
+    "refused", ["ls ", "put_file .*/shared/", "put_file .*/run/", "put_file .*/run/|rm", "pipe_file"]
+)
+def test_a_store_that_is_down_costs_no_more_than_a_full_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, refused: str
+) -> None:
+    with RunFolder(tmp_path / "a") as folder:
+        kept = checkpoints(folder, flaky())
+        save(kept, 10)
+        with down(refused):
+            assert not save(kept, 20)
+        assert "step-000020 could not be written to flaky://" in caplog.text
+        assert "503 Service Unavailable" in kept.failure
+        newest = kept.snapshots.storage.newest()[0]
+        assert (newest.manifest.version if newest else None) == kept.saved == 10
+        assert save(kept, 30)
+        assert (kept.saved, kept.failure) == (30, "")
+
+
+def test_what_a_store_does_not_remove_goes_with_the_next_removal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunFolder(tmp_path / "a") as folder:
+        kept = checkpoints(folder, flaky(), keep_last=1)
+        kept.snapshots.save(FakeAlgorithm(4), 4)  # type: ignore[arg-type]
+        save(kept, 10, needs=(4,))
+        with down("rm"):
+            assert save(kept, 20)
+        assert "could not be removed: 503 Service Unavailable" in caplog.text
+        assert (there(kept), there(kept, Kind.SNAPSHOT)) == ([10, 20], [4])
+        save(kept, 30)
+        assert (there(kept), there(kept, Kind.SNAPSHOT)) == ([30], [])
+
+
+def test_a_lost_learner_is_no_failure_of_the_storage(tmp_path: Path) -> None:
+    class Lost(FakeAlgorithm):
+        def save_state(self, *_: Any, **__: Any) -> dict[str, FileEntry]:
+            raise LearnersLost("learner 0 was lost")
+
+    with RunFolder(tmp_path / "a") as folder, pytest.raises(LearnersLost):
+        checkpoints(folder).save(Lost(10), Progress(10))  # type: ignore[arg-type]
+    assert list((tmp_path / "a" / "checkpoints").iterdir()) == []
+
+
+def test_of_two_runs_in_one_place_the_later_one_writes_nothing_over_the_others(tmp_path: Path, uri: str) -> None:
+    storage = storage_of(config(f"--checkpoint.uri={uri}", "--run.name=a"), tmp_path / "a")
+    with RunFolder(tmp_path / "a") as folder, RunFolder(tmp_path / "other machine") as elsewhere:
+        first, second = checkpoints(folder, storage), checkpoints(elsewhere, storage)  # both began before any was there
+        assert save(first, 10, Best(10, 0.1))
+        assert not save(second, 10, Best(10, 0.9))
+        assert "step-000010 is there, which this run did not write" in second.failure
+        assert "end one of the two, or give it another --run.name" in second.failure
+        assert save(first, 20)
+        assert not save(second, 20)
+        stored, _ = storage.newest()
+        assert stored is not None
+        assert Progress.from_json(stored.json("run/progress.json")).best == Best(10, 0.1)
+
+
+def test_what_learners_still_wrote_after_their_run_was_killed_stops_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "a") as folder:
+        kept = checkpoints(folder, flaky())
+        FakeAlgorithm().save_state(kept.snapshots.storage.draft(Kind.CHECKPOINT, 20), model=True)
+        assert save(kept, 10)
+        assert save(kept, 20)
+
+
 # ---- going on ----------------------------------------------------------------------------------------------------
 
 
@@ -161,6 +232,19 @@ def test_the_mlflow_run_that_the_folder_knows_wins_over_the_checkpoints(tmp_path
     assert (tmp_path / "a" / "mlflow.json").read_text() == '{"run_id": "later"}'
 
 
+def test_one_whose_removal_was_cut_short_is_removed_and_stops_nothing(tmp_path: Path, uri: str) -> None:
+    settings = config(f"--checkpoint.uri={uri}", "--run.name=a")
+    storage = storage_of(settings, tmp_path / "a")
+    with RunFolder(tmp_path / "a") as folder:
+        kept = checkpoints(folder, storage)
+        assert save(kept, 5)
+        assert save(kept, 10)
+    fs, root = open_root(storage.root)
+    fs.rm_file(f"{root}/step-000005/manifest.json")  # what goes first
+    assert go_on(tmp_path / "a", settings).named == {10: ()}
+    assert storage.versions(Kind.CHECKPOINT) == [10]
+
+
 def refused(path: Path, settings: Config, **digests: str) -> str:
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != ".lock"}
     with pytest.raises(ConfigError) as caught:
@@ -206,6 +290,9 @@ def test_a_new_run_does_not_mix_its_checkpoints_with_another_ones(tmp_path: Path
     storage = Storage(str(tmp_path / "a" / "checkpoints"))
     with pytest.raises(ConfigError, match=r"holds checkpoints of an earlier run: go on with it by --resume"):
         begin_anew(storage, overwrite=False)
+    storage.remove(Kind.CHECKPOINT, [10])
+    with pytest.raises(ConfigError, match="of an earlier run"):  # its snapshots alone: it is at its first steps
+        begin_anew(storage, overwrite=False)
     begin_anew(storage, overwrite=True)
     assert (storage.versions(Kind.CHECKPOINT), storage.versions(Kind.SNAPSHOT)) == ([], [])
 
@@ -226,6 +313,11 @@ def test_a_uri_with_credentials_is_refused_without_repeating_them() -> None:
     with pytest.raises(ConfigError, match=r"checkpoint.uri has credentials in it") as caught:
         config("--checkpoint.uri=s3://key:secret@bucket/x")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["abfs://runs@account.dfs.core.windows.net/x", "hdfs://user@nn:8020/x", "/a:b@c/x"])
+def test_a_user_or_container_in_a_uri_is_no_secret(uri: str) -> None:
+    assert config(f"--checkpoint.uri={uri}").checkpoint.uri == uri
 
 
 def test_a_finished_run_knows_its_steps(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from calibadv.checkpoints.storage import Storage
 from calibadv.config import Config, load_config
 from calibadv.pocket import policy_path
 from calibadv.rllib.lost import LearnersLost
@@ -228,16 +229,21 @@ def test_a_run_that_loses_its_learner_twice_is_the_run_that_never_did(
     assert "--resume" not in caplog.text  # there is nothing for anyone to do
 
 
+@pytest.mark.parametrize("half", [False, True])
 def test_without_a_checkpoint_it_begins_anew_as_the_same_run(
-    run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, half: bool
 ) -> None:
-    assert run("straight", more=("--checkpoint.every=0",)) == 0
+    rarely = "--checkpoint.every=4"
+    assert run("straight", more=(rarely,)) == 0
 
     def lose_it(algorithm: Any) -> None:
         (tmp_path / "hurt" / "mlflow.json").write_text("its run")
+        if half:  # an object store's, which a killed process left
+            (tmp_path / "hurt" / "checkpoints" / "step-000004" / "shared").mkdir(parents=True)
         lose(algorithm)
 
-    assert run("hurt", {("learn", 3): lose_it}, more=("--checkpoint.every=0", "--run.overwrite=true")) == 0
+    assert run("hurt", {("learn", 3): lose_it}, more=(rarely, "--run.overwrite=true")) == 0
+    assert Storage(str(tmp_path / "hurt" / "checkpoints")).newest()[0] is not None
     assert merged(tmp_path / "hurt") == merged(tmp_path / "straight")
     assert (tmp_path / "hurt" / "mlflow.json").read_text() == "its run"
     assert "made again: steps 1 to 3 and what of a step was under way, from the start" in caplog.text

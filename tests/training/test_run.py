@@ -261,6 +261,23 @@ def test_whenever_it_is_interrupted_the_last_step_is_saved_and_the_run_goes_on_f
     assert summaries[0]["f1_after"] == summaries[1]["f1_after"]
 
 
+def test_a_checkpoint_stays_as_it_is_while_its_evaluation_is_made_later(attempt: Any, tmp_path: Path, uri: str) -> None:
+    more = (f"--checkpoint.uri={uri}", "--run.name=cut", "--checkpoint.keep_best=true", "--checkpoint.keep_last=1")
+    storage = storage_of(settings(*more), tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        attempt("cut", {("evaluate", 2): send(signal.SIGTERM)}, *more)
+    before, _ = storage.newest()
+    assert before is not None
+    with pytest.raises(RuntimeError, match="it broke"):
+        attempt("cut", {("rollout", 2): fail}, *more, resume=True)
+    assert storage.newest() == (before, [])
+    assert attempt.told.version_tags[2]["checkpoint"] == "best"
+    attempt("cut", None, *more, resume=True)  # evaluates again
+    assert attempt.saved == [2, 5]  # the first is the best: all have the same F1
+    attempt("straight", None, *more[1:])
+    assert merged(tmp_path / "cut") == merged(tmp_path / "straight")
+
+
 def test_a_second_signal_in_an_update_drops_it(attempt: Any, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyboardInterrupt):
         attempt("cut", {("learn", 4): send(signal.SIGINT, signal.SIGINT)})

@@ -15,6 +15,7 @@ from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.training.checkpoints import Snapshots
 from calibadv.training.sentinel import Collapsed, Sentinel
 from tests.training.fake_algorithm import FakeAlgorithm
+from tests.training.flaky_store import down, flaky
 
 CALM = {"policy/entropy": 0.2, "policy/ppl": 1.2, "rollout/high_ppl_ratio": 0.0, "rollout/repetition": 0.05}
 GARBAGE = {**CALM, "rollout/high_ppl_ratio": 0.9}
@@ -31,12 +32,12 @@ class Run(FakeAlgorithm):
         return added
 
 
-def sentinel(folder: Path, **settings: Any) -> Sentinel:
+def sentinel(folder: Path | str, **settings: Any) -> Sentinel:
     small = {"baseline_steps": 3, "patience": 2, "snapshot_every": 2, "max_rollbacks": 1}
     return Sentinel(SentinelConfig(**{**small, **settings}), Snapshots(Storage(str(folder))))
 
 
-def begun(folder: Path, **settings: Any) -> tuple[Run, Sentinel]:
+def begun(folder: Path | str, **settings: Any) -> tuple[Run, Sentinel]:
     run, watch = Run(), sentinel(folder, **settings)
     watch.begin(run)  # type: ignore[arg-type]
     return run, watch
@@ -152,6 +153,18 @@ def test_without_room_for_a_snapshot_the_older_one_stays(tmp_path: Path, caplog:
     assert watch.needed == {0}
     assert snapshots(tmp_path) == [0]
     assert "No space left on device: the sentinel keeps the snapshot that it has" in caplog.text.replace(")", "")
+
+
+def test_a_store_that_removes_nothing_for_a_while_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    storage = flaky()
+    run, watch = begun(storage.root, action="rollback")
+    with down("rm|ls"):
+        for metrics in [CALM] * 3:  # the snapshot of 2 is good once the third step was seen
+            run.step(watch, metrics)
+    assert "could not be removed: 503 Service Unavailable" in caplog.text
+    assert storage.versions(Kind.SNAPSHOT) == [0, 2]
+    run.step(watch, CALM)
+    assert storage.versions(Kind.SNAPSHOT) == [2, 4]
 
 
 def test_without_room_for_the_first_snapshot_the_run_does_not_begin(tmp_path: Path) -> None:
