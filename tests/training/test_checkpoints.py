@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import CheckpointConfig, Config, ConfigError, load_config
 from calibadv.rllib.lost import LearnersLost
 from calibadv.tracking.run_folder import RunFolder
+from calibadv.tracking.target import Target
 from calibadv.training.checkpoints import Checkpoints, Snapshots
 from calibadv.training.resume import begin_anew, finished_steps, resume_run, storage_of
 from tests.build import overrides_of
@@ -181,6 +183,15 @@ def test_what_learners_still_wrote_after_their_run_was_killed_stops_nothing(tmp_
 # ---- going on ----------------------------------------------------------------------------------------------------
 
 
+def track(path: Path, run_id: str) -> None:
+    Target("calibadv", "a", run_id=run_id).write(path)
+
+
+def tracked(path: Path) -> str | None:
+    target = Target.read(path)
+    return target.run_id if target else None
+
+
 def begun(path: Path, **section: Any) -> Checkpoints:
     """A run that was killed after step 12, with a checkpoint of step 10."""
     with RunFolder(path) as folder:
@@ -189,7 +200,7 @@ def begun(path: Path, **section: Any) -> Checkpoints:
         for step in (9, 10):
             folder.append_metrics(step, {"reward/f1": step / 100})
         folder.write_predictions([{"id": "of step 10"}])
-        (folder.path / "mlflow.json").write_text('{"run_id": "one"}')
+        track(folder.path, "one")
         save(kept, 10, Best(10, 0.2), needs=(9,))
         folder.append_metrics(11, {"reward/f1": 0.9})
         folder.append_rollouts([])
@@ -219,17 +230,18 @@ def test_a_lost_folder_comes_back_from_storage_elsewhere(tmp_path: Path) -> None
     begun(tmp_path / "a")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "a" / "checkpoints").rename(tmp_path / "elsewhere" / "a")
+    shutil.rmtree(tmp_path / "a")
     resumed = go_on(tmp_path / "new-machine", settings)
     assert resumed.progress.version == 10
-    assert (tmp_path / "new-machine" / "mlflow.json").read_text() == '{"run_id": "one"}'
+    assert tracked(tmp_path / "new-machine") == "one"
     assert (tmp_path / "new-machine" / "metrics.jsonl").exists()
 
 
 def test_the_mlflow_run_that_the_folder_knows_wins_over_the_checkpoints(tmp_path: Path) -> None:
     begun(tmp_path / "a")
-    (tmp_path / "a" / "mlflow.json").write_text('{"run_id": "later"}')
+    track(tmp_path / "a", "later")
     go_on(tmp_path / "a", config())
-    assert (tmp_path / "a" / "mlflow.json").read_text() == '{"run_id": "later"}'
+    assert tracked(tmp_path / "a") == "later"
 
 
 def test_one_whose_removal_was_cut_short_is_removed_and_stops_nothing(tmp_path: Path, uri: str) -> None:

@@ -29,6 +29,7 @@ from calibadv.config import Config, load_config
 from calibadv.pocket import policy_path
 from calibadv.rllib.lost import LearnersLost
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.tracking.target import Target
 from calibadv.training.inputs import Inputs
 from calibadv.training.parts import Parts
 from calibadv.training.readiness import Unready
@@ -237,7 +238,7 @@ def test_without_a_checkpoint_it_begins_anew_as_the_same_run(
     assert run("straight", more=(rarely,)) == 0
 
     def lose_it(algorithm: Any) -> None:
-        (tmp_path / "hurt" / "mlflow.json").write_text("its run")
+        Target("calibadv", "hurt", run_id="its run").write(tmp_path / "hurt")
         if half:  # an object store's, which a killed process left
             (tmp_path / "hurt" / "checkpoints" / "step-000004" / "shared").mkdir(parents=True)
         lose(algorithm)
@@ -245,7 +246,9 @@ def test_without_a_checkpoint_it_begins_anew_as_the_same_run(
     assert run("hurt", {("learn", 3): lose_it}, more=(rarely, "--run.overwrite=true")) == 0
     assert Storage(str(tmp_path / "hurt" / "checkpoints")).newest()[0] is not None
     assert merged(tmp_path / "hurt") == merged(tmp_path / "straight")
-    assert (tmp_path / "hurt" / "mlflow.json").read_text() == "its run"
+    target = Target.read(tmp_path / "hurt")
+    assert target is not None
+    assert target.run_id == "its run"
     assert "made again: steps 1 to 3 and what of a step was under way, from the start" in caplog.text
 
 
