@@ -43,10 +43,10 @@ function rolloutBrowser(world, name) {
     shown = PAGE;
     fill();
     count.textContent = `${found.length.toLocaleString("en")} of ${plural(all.length, "rollout")}`;
-    if (!found.includes(at)) {
-      look(found[0] || null);
-      if (list.parentElement) list.parentElement.scrollTop = 0;
-    }
+    if (found.includes(at)) return draw();  // other turns of it may be looked for
+    look(found[0] || null);
+    if (list.parentElement) list.parentElement.scrollTop = 0;
+    return undefined;
   }
   function fill() {
     list.replaceChildren(...found.slice(0, shown).map((entry) => h("li", {}, item(entry))));
