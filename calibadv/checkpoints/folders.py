@@ -19,6 +19,7 @@ from calibadv.checkpoints.manifest import MANIFEST, Damaged, FileEntry, Files, M
 from calibadv.files import write_text
 
 DRAFT = ".draft-"  # before the name of a local folder that is being written
+_SHARE = "set checkpoint.uri to storage that every node shares"
 
 
 def open_root(root: str) -> tuple[Any, str]:
@@ -126,8 +127,13 @@ class Draft:
         return Path(open_root(self.root)[1]) / f"{DRAFT}{self.name}"
 
     def add(self, part: str, write: Callable[[Path], None]) -> dict[str, FileEntry]:
-        """What `write` puts into the folder it is given: safe on the disk, or uploaded. A part has one writer."""
+        """What `write` puts into the folder it is given: safe on the disk, or uploaded. A part has one writer.
+
+        ValueError where the draft that the driver began cannot be seen.
+        """
         if is_local(self.root):
+            if not self.path.is_dir():
+                raise ValueError(f"{self.path}, which the driver has made, is not there: {_SHARE}")
             folder = self.path / part
             folder.mkdir()
             write(folder)
@@ -175,8 +181,7 @@ class Draft:
             if size != entry.bytes:
                 raise ValueError(
                     f"a learner wrote {file} with {entry.bytes} bytes, but seen from the driver {where}/{file} "
-                    f"{'is not there' if size is None else f'has {size}'}: set checkpoint.uri to storage that every "
-                    "node shares"
+                    f"{'is not there' if size is None else f'has {size}'}: {_SHARE}"
                 )
 
 

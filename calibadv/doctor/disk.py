@@ -50,8 +50,8 @@ def states_bytes(config: Config, sizes: ModelSizes) -> float:
     kept = 2 if config.sentinel.action == "rollback" else 0  # the good one, and one that is not looked at yet
     if config.checkpoint.every:
         kept += config.checkpoint.keep_last + config.checkpoint.keep_best
-    # Weights and two moments in fp32, 12 bytes of the 16; a new one is written before the oldest goes.
-    return 0.75 * sizes.state_bytes * (kept + 1 if kept else 0)
+    # A new one is written before the oldest goes.
+    return sizes.checkpoint_bytes * (kept + 1 if kept else 0)
 
 
 def room(name: str, folder: Path, needed_bytes: float) -> Finding:

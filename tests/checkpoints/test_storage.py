@@ -156,6 +156,13 @@ def test_a_file_that_only_the_learners_node_has_is_an_error_with_a_remedy(storag
     assert storage.newest()[0] is None
 
 
+def test_a_learner_that_does_not_see_the_driver_s_draft_has_the_remedy_too(tmp_path: Path) -> None:
+    draft = Draft(str(tmp_path / "of-another-node"), "step-000010")
+    with pytest.raises(ValueError, match=r"\.draft-step-000010, which the driver has made, .*: set checkpoint.uri to"):
+        draft.add("rank-1", text("1"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @contextlib.contextmanager
 def room_for(size: int) -> Iterator[None]:
     """Within it no file of this process may grow beyond so many bytes, as on a disk that is full."""

@@ -162,7 +162,7 @@ def test_a_recipe_for_gpus_on_a_machine_without_one_fails() -> None:
 
 # ---- disks -------------------------------------------------------------------------------------------------------
 
-SIZES = replace(NOTHING, weights_bytes=GIB, state_bytes=8 * GIB)
+SIZES = replace(NOTHING, weights_bytes=GIB, checkpoint_bytes=6 * GIB)
 
 
 @pytest.mark.parametrize(
