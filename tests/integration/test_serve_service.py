@@ -128,6 +128,23 @@ async def test_one_that_ends_answers_the_calls_under_way_and_no_more(tmp_path: P
             await web.get(url)
 
 
+async def test_each_query_of_a_batch_is_searched_as_it_asks(tmp_path: Path) -> None:
+    def build(*_: Any) -> SearchPipeline:
+        return build_pipeline(CORPUS, LEXICAL.but(reranker="late"), tmp_path, encoder=WordEncoder())
+
+    service, text = SearchService(lambda: CORPUS, LEXICAL, str(tmp_path), build=build), "Norway film Anna"
+    asked = [
+        Query(text),
+        Query(text, retrieval_order=True),
+        Query(text, top_k=1),
+        Query(text, top_k_retrieve=2, top_k=2),
+    ]
+    found = await service._run(asked)
+    # BM25: a word that one document has counts for more; the late reranker counts the query's words in a document.
+    expected = [["d3", "d2", "d4"], ["d3", "d4", "d2"], ["d3"], ["d3", "d4"]]
+    assert [[document.id for document in documents] for documents in found] == expected
+
+
 async def test_a_failed_search_ends_readiness_at_once(tmp_path: Path) -> None:
     one = replica(tmp_path)
     await one.service.check_health()

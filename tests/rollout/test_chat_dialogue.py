@@ -66,8 +66,9 @@ async def add(arguments: Mapping[str, Any]) -> Result:
 async def roll(lines: list[str], dialogue: ChatDialogue | None = None, **settings: Any) -> tuple[Trajectory, Policy]:
     policy = Policy(lines, dialogue or HermesDialogue(QWEN, template="Q {question}"))
     search = settings.pop("search", Library())
+    prefix = settings.pop("prefix", ())
     agent = Agent(policy.dialogue, policy, search, tools={"add": add}, **settings)
-    return await agent.roll(QUESTION, temperature=1.0, seed_of_turn=lambda turn: turn), policy
+    return await agent.roll(QUESTION, temperature=1.0, seed_of_turn=lambda turn: turn, prefix=prefix), policy
 
 
 @pytest.mark.parametrize("kind", [HermesDialogue, TemplateDialogue])
@@ -159,6 +160,20 @@ async def test_calls_beyond_the_bound_are_not_carried_out_and_it_is_said() -> No
     assert "Error: no call is left. Give the answer." in policy.dialogue.text(rolled.turns[1].observation_ids)
     last = await roll([SEARCH, SEARCH], limits=Limits(max_turns=1))
     assert last[0].forced_final
+
+
+async def test_a_branch_goes_on_from_the_turns_of_its_trunk_whose_numbers_and_calls_count() -> None:
+    several = f"{thought('a')}{call('search', query='Ada')}{call('search', query='Bo')}{END}"
+    limits, library = Limits(max_turns=4), Library()
+    trunk, _ = await roll([SEARCH, several, ANSWER], limits=limits)
+    first, second = prefix = trunk.turns[:2]
+    branch, policy = await roll([several, ADD, SEARCH], prefix=prefix, limits=limits, search=library)
+    begun = [first.action_ids, first.observation_ids, second.action_ids, second.observation_ids]
+    np.testing.assert_array_equal(policy.contexts[0], np.concatenate([trunk.prompt_ids, *begun]))
+    assert [sampling.seed for sampling in policy.samplings] == [2, 3, 4]
+    assert branch.turns[:2] == prefix
+    assert [turn.calls for turn in branch.turns] == [1, 2, 1, 0, 0]  # four in all
+    assert (library.queries, branch.forced_final) == (["Ada"], True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,11 @@ from calibadv.config import load_config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.pocket import policy_path, write_pocket_world
-from calibadv.rollout.protocols import Sampled
+from calibadv.rollout.protocols import Generation, Sampled, Sampling
+from calibadv.rollout.seeds import sampling_seed
 from calibadv.search.build import build_pipeline
 from calibadv.search.settings import SearchConfig
-from calibadv.types import Document, Trajectory
+from calibadv.types import Document, IntArray, Trajectory
 from serve.agent.news import Accepted, Asked, Refused, Written
 from serve.agent.policy import Policy, make_parts
 from tests.serve.world import Endless, parts
@@ -58,6 +62,46 @@ async def test_served_greedy_answers_are_those_of_the_evaluation_token_by_token(
             np.testing.assert_array_equal(ours.logprobs, theirs.logprobs)
     made.engine.close()
     assert heard
+
+
+async def test_each_turn_is_sampled_as_it_is_asked_with_a_seed_of_its_own() -> None:
+    engine = Endless()
+    policy = Policy(lambda: parts(engine))
+    for asked in (Asked("Where?", temperature=0.7, top_p=0.9, seed=5), Asked("Where?", top_p=0.9)):
+        [news async for news in policy.roll(asked)]
+    seeds = [sampling_seed(0, 0, "served", seed, turn) for seed in (5, 0) for turn in (0, 1)]
+    assert len(set(seeds)) == 4
+    assert [one.seed for one in engine.samplings] == seeds
+    assert [(one.temperature, one.top_p) for one in engine.samplings] == [(0.7, 0.9)] * 2 + [(0.0, 1.0)] * 2
+
+
+async def test_text_waits_the_longer_the_more_rollouts_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Endless):
+        async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
+            for _ in range(9):  # so that each turn's news passes alone
+                await asyncio.sleep(0)
+            return await super().__call__(prompt_ids, sampling)
+
+    unit_s, at, waits = 1e6, asyncio.timeout_at, set[int]()
+
+    def timeout_at(until_s: float) -> Any:
+        if isfinite(until_s):  # the first news waits for nothing
+            waits.add(round((until_s - asyncio.get_running_loop().time()) / unit_s))
+        return at(until_s)
+
+    monkeypatch.setattr("serve.agent.policy.TEXT_EVERY_S", unit_s)
+    monkeypatch.setattr(asyncio, "timeout_at", timeout_at)
+    policy = Policy(lambda: parts(Slow()))
+
+    async def rolled() -> None:
+        [news async for news in policy.roll(Asked("Where?"))]
+
+    async with aclosing(policy.roll(Asked("Where?"))) as left:  # before its end
+        assert [await anext(left) for _ in range(2)]
+        await rolled()
+    assert waits == {2}
+    await rolled()
+    assert waits == {1, 2}
 
 
 async def test_a_question_over_the_budget_is_refused_and_nothing_is_sampled() -> None:
