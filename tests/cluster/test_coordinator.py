@@ -9,6 +9,7 @@ import pytest
 
 from calibadv.cluster.coordinator import Coordinator, Intervals
 from calibadv.cluster.engine_registry import EngineRegistry
+from calibadv.cluster.packed import PackedWeights
 from calibadv.cluster.processes import EngineProcess
 
 LISTEN_S = 0.002
@@ -110,6 +111,14 @@ async def test_putting_engines_to_sleep_does_not_wait_for_a_node_that_is_gone(wo
     await world.coordinator.wake("a")
     world.refuses = 1
     await asyncio.wait_for(world.coordinator.sleep_all(), 5)
+
+
+async def test_deaths_in_a_row_begin_anew_with_each_version(world: World) -> None:
+    await world.register("a", "b", "c")
+    assert [await world.coordinator.report_death(name) for name in ("a", "b")] == [1, 2]
+    await world.coordinator.publish(1, PackedWeights((), ()))
+    assert await world.coordinator.report_death("c") == 1
+    assert len(await world.deaths()) == 3
 
 
 async def test_a_new_process_of_an_actor_tells_of_the_death_of_the_old_one(world: World) -> None:

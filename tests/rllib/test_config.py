@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray import cloudpickle
 
 from calibadv.methods import METHODS
+from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import RolloutStream
 from calibadv.types import Question
+from tests.build import group, trajectory
 from tests.rllib.conftest import settings
 
 
@@ -38,3 +41,19 @@ def test_learners_know_model_method_and_coordinator_and_carry_no_stream(model_fo
         "coordinator",
         "calibadv",
     )
+
+
+def test_mini_batches_are_drawn_anew_in_each_step_and_alike_in_equal_runs() -> None:
+    groups = [group(*(trajectory(0.0, [1]) for _ in range(3))) for _ in range(2)]
+
+    def drawn(version: int, *more: str) -> list[tuple[int, ...]]:
+        algorithm = object.__new__(CalibAdvAlgorithm)
+        algorithm.settings, algorithm.version = settings(*more), version
+        algorithm.learner_group = SimpleNamespace(num_shards=1)  # type: ignore[assignment]
+        (shard,) = algorithm.shards(groups)
+        return [one.minibatch_G for one in shard]
+
+    steps = [drawn(version) for version in range(8)]
+    assert len({str(draw) for draw in steps}) > 1
+    assert [drawn(version) for version in range(8)] == steps
+    assert [drawn(version, "--run.seed=5") for version in range(8)] != steps

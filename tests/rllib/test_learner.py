@@ -94,6 +94,14 @@ def test_gradient_is_the_token_mean_over_the_whole_mini_batch(model_folder: Path
     assert metrics["sync/logprob_diff_mean"] < 1e-5
 
 
+def test_engine_and_learner_are_compared_on_the_weights_that_sampled_alone(model_folder: Path) -> None:
+    learner = make_learner(model_folder, settings())
+    first, second = (step_metrics([train(learner, groups)]) for groups in [on_policy(learner, GROUPS)] * 2)
+    assert first["learner/updates"] == 2
+    assert first["sync/logprob_diff_max"] < 1e-5  # not those of the second mini-batch, which the first update moved
+    assert second["sync/logprob_diff_max"] > 1e-2
+
+
 def test_update_does_not_depend_on_the_micro_batch_budget(model_folder: Path) -> None:
     results = []
     for budget in ("12", "100000"):
@@ -132,7 +140,8 @@ def test_a_log_prob_that_is_no_number_is_no_largest_difference_of_zero(order: tu
             made.add_tokens({"sampler_logprobs_N": torch.zeros(1)}, out, fresh=True)
         return made.as_dict()
 
-    assert step_metrics([totals(0.5, 0.25)])["sync/logprob_diff_max"] == 0.5
+    for ranks in ([totals(0.5, 0.25)], [totals(0.25), totals(0.5)]):
+        assert step_metrics(ranks)["sync/logprob_diff_max"] == 0.5
     for ranks in ([totals(*order)], [totals(logprob) for logprob in order]):
         assert "sync/logprob_diff_max" not in step_metrics(ranks)
 
@@ -313,8 +322,11 @@ def test_tokens_of_weight_zero_are_neither_in_the_loss_nor_in_its_divisor(model_
         replace(METHODS["grpo"](), advantages=only_first),
     ):
         learner = make_learner(model_folder, settings("--learner.minibatch_rollouts=6"), method)
-        metrics = step_metrics([train(learner, on_policy(learner, GROUPS), 1)])
-        grad_norms.append(metrics["learner/grad_norm"])
+        totals = train(learner, on_policy(learner, GROUPS), 1)
+        grad_norms.append(step_metrics([totals])["learner/grad_norm"])
+        first, *others = trained_credit([totals])["test/q"]
+        assert first.all()
+        assert not any(row.any() for row in others)  # what weighs nothing did not train
     kept = sum(g.trajectories[0].num_actions for g in GROUPS)
     everything = sum(t.num_actions for g in GROUPS for t in g.trajectories)
     assert grad_norms[0] == pytest.approx(grad_norms[1] * everything / kept, rel=1e-4)

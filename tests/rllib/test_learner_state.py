@@ -119,6 +119,11 @@ def test_a_snapshot_brings_weights_and_moments_back_and_smaller_steps(model_fold
     assert_same(after, weights(learner))
     roll_back_learners(group, stored, lr_scale=0.5)
     assert train(learner, GROUPS)["lr"] == pytest.approx(0.5e-2)
+    roll_back_learners(group, stored, lr_scale=0.5)
+    assert train(learner, GROUPS)["lr"] == pytest.approx(0.25e-2)
+    resumed = make_learner(model_folder, settings("--learner.lr_final=1e-2"))
+    load_learners(Learners([resumed]), saved(tmp_path / "later", group))  # type: ignore[arg-type]
+    assert train(resumed, GROUPS)["lr"] == pytest.approx(0.25e-2)
 
 
 def test_a_roll_back_leaves_the_schedule_where_it_is(model_folder: Path, tmp_path: Path) -> None:

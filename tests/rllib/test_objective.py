@@ -12,6 +12,7 @@ import torch
 
 from calibadv.batching import to_row
 from calibadv.config import LearnerConfig
+from calibadv.methods import make_method
 from calibadv.methods.grpo import grpo
 from calibadv.methods.method import Method
 from calibadv.micro_batches import MicroBatch, micro_batches
@@ -119,6 +120,35 @@ def test_a_rollout_that_weighs_nothing_is_in_no_divisor() -> None:
     assert loss(packed(weights=weights))[0] == pytest.approx(-first / 2)
     assert loss(packed(weights=weights), divisor="sequences")[0] == pytest.approx(-first / 2)
     assert loss(packed(weights=weights), divisor="constant", divisor_tokens=10)[0] == pytest.approx(-first / 10)
+
+
+def test_what_a_mini_batch_counts_is_counted_over_its_micro_batches() -> None:
+    weights = [1.0, 0.5, 0.0, 0.0, 0.25, 1.0]
+    micro = packed(weights=weights)
+    extra = replace(micro, tokens={**micro.tokens, "extra_counts_N": np.array([1, 0, 1, 1, 0, 0], np.float32)})
+    assert count([micro, extra], CPU, LearnerConfig()) == Divisors(surrogate=5.5, kept=8, actions=12, extra=3)
+    first = packed(weights=[1.0, 0.5, 0.0, 0.0, 0.0, 0.0])
+    assert count([micro, first], CPU, LearnerConfig(divisor="sequences")).surrogate == 2 + 1
+
+
+def test_a_token_that_weighs_nothing_is_not_clipped() -> None:
+    def clipped(weights: list[float]) -> list[bool]:
+        micro, out = packed(weights=weights), {"logprobs_N": torch.tensor(NEW[2:] + NEW[:2])}
+        loss_terms(to_tensors(micro, CPU), out, count([micro], CPU, LearnerConfig()), LearnerConfig(), grpo())
+        flags = out["clipped_N"].tolist()
+        return flags[4:] + flags[:4]
+
+    assert clipped([1.0] * 6) == [True, False, False, False, False, True]
+    assert clipped([0.0, 1.0, 1.0, 1.0, 1.0, 0.5]) == [False, False, False, False, False, True]
+
+
+def test_a_critic_s_error_is_the_mean_over_all_action_tokens_whatever_they_weigh() -> None:
+    micro, learner = packed(weights=[1.0, 0.5, 0.0, 0.0, 0.0, 0.0]), LearnerConfig(divisor="sequences")
+    batch = to_tensors(micro, CPU) | {"values_N": torch.zeros(6), "returns_N": torch.tensor([1.0, 2, 0, 0, 0, 3])}
+    out = {"logprobs_N": torch.zeros(6), "values_N": torch.full((6,), 0.1)}
+    found = loss_terms(batch, out, count([micro], CPU, learner), learner, make_method("ppo", {}))
+    # Misses 0.9, 1.9, 0.1 three times, 2.9; no value moved further than the clip.
+    assert float(found["value"]) == pytest.approx(0.5 * (0.81 + 3.61 + 3 * 0.01 + 8.41) / 6)
 
 
 def test_each_name_is_its_surrogate() -> None:

@@ -131,9 +131,9 @@ def varied(group: Group) -> bool:
 WRONG = ANSWER.replace("Oslo", "Rome")
 
 
-async def train_one_of(script: Script, library: Any, questions: int = 3) -> RolledGroup:
+async def train_one_of(script: Script, library: Any, questions: int = 3, **settings: Any) -> RolledGroup:
     dialogue = TagsDialogue(TOKENIZER, "", "Q {question}\n")
-    roller = GroupRoller(dialogue, library, chains(2), run_seed=8, infra_retries=0, require_search=False)
+    roller = GroupRoller(dialogue, library, chains(2), run_seed=8, infra_retries=0, require_search=False, **settings)
     asked = [replace(QUESTION, id=f"test/{i}") for i in range(questions)]
     return await roller.train_one_of(asked, varied, script, step=6, version=5)
 
@@ -162,6 +162,19 @@ async def test_what_the_environment_failed_is_not_replaced_and_a_failed_spare_is
     assert later.group is not None
     assert later.group.question.id == "test/2"
     assert (later.infra_failed, later.counts["rollout/spare_groups"]) == (1, 2)
+
+
+async def test_what_each_group_counts_is_counted_whichever_is_chosen() -> None:
+    async def judge(question: Question, trajectory: Trajectory) -> float:
+        if question.id == "test/1":
+            raise ConnectionError("no reply")
+        return trajectory.answer_reward
+
+    rolled = await train_one_of(Script([ANSWER] * 5 + [WRONG]), Library(), outcome=Outcome(judge, retries=0))
+    assert rolled.group is not None
+    assert rolled.group.question.id == "test/2"
+    spare = {"rollout/spare_groups": 2, "rollout/spare_tokens": 2 * len(spelled(ANSWER))}  # a lost group has no tokens
+    assert rolled.counts == {**spare, "reward/failed_count": 2}
 
 
 async def test_a_tool_that_fails_drops_the_group_and_is_counted_by_its_name() -> None:

@@ -77,6 +77,7 @@ def test_roll_back_goes_to_the_last_snapshot_whose_own_rollouts_were_healthy(tmp
     assert run.weights == 4
     assert run.lr_scale == 0.5
     assert added == {"sentinel/alarms": 1.0, "sentinel/rollbacks": 1.0}
+    assert [row["step"] for row in watch.history] == [1, 2, 3, 4, 5]  # the fifth step's rollouts are version 4's
     # The undone steps raise no new alarm, and version numbers go on.
     assert run.step(watch, CALM) == {"sentinel/alarms": 0.0, "sentinel/rollbacks": 1.0}
     assert run.version == 9
@@ -133,6 +134,17 @@ def test_a_sentinel_that_goes_on_does_what_the_first_one_would_have(tmp_path: Pa
     added += [other.step(second, metrics) for metrics in script[cut:]]
     assert added == expected
     assert (other.weights, other.lr_scale, second.needed) == (run.weights, run.lr_scale, watch.needed)
+
+
+def test_a_sentinel_that_goes_on_says_no_alarm_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, watch = begun(tmp_path, action="warn")
+    for metrics in [CALM] * 4 + [GARBAGE] * 2:
+        run.step(watch, metrics)
+    assert caplog.text.count("high_ppl_ratio") == 1
+    other = sentinel(tmp_path, action="warn")
+    other.restore(json.loads(json.dumps(watch.state())))
+    assert run.step(other, GARBAGE)["sentinel/alarms"] == 1
+    assert caplog.text.count("high_ppl_ratio") == 1
 
 
 def test_a_run_that_turns_roll_back_on_when_it_goes_on_can_go_back_to_there(tmp_path: Path) -> None:
