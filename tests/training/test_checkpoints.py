@@ -257,6 +257,16 @@ def test_one_whose_removal_was_cut_short_is_removed_and_stops_nothing(tmp_path: 
     assert storage.versions(Kind.CHECKPOINT) == [10]
 
 
+def test_later_ones_that_are_not_whole_are_left_as_they_are(tmp_path: Path) -> None:
+    kept, places = begun(tmp_path / "a"), tmp_path / "a" / "checkpoints"
+    for version in (20, 30):
+        save(kept, version, needs=(9,))
+    (places / "step-000020" / "model" / "weights.json").write_text("other")
+    (places / "step-000030" / "manifest.json").write_text("{}")
+    assert go_on(tmp_path / "a", config()).named == {10: (9,)}
+    assert there(kept) == [10, 20, 30]
+
+
 def refused(path: Path, settings: Config, **digests: str) -> str:
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != ".lock"}
     with pytest.raises(ConfigError) as caught:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import os
+import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,6 +125,7 @@ def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
         *more: str,
         resume: bool = False,
         report: Callable[[Path], Path] = no_report,
+        **more_of_run: Any,
     ) -> FakeAlgorithm:
         config = settings(*more)
         identity = Identity(flat(config.model_dump(mode="json")), {})
@@ -140,9 +145,8 @@ def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
 
             call.told = Told()  # type: ignore[attr-defined]
             records = Records(config, inputs, folder, call.told, PlainView(STEPS), no_overview, no_plots, report)
-            run = TrainingRun(
-                config, inputs, records, kept, started, interruption, resumed=resumed.progress if resumed else None
-            )
+            progress = resumed.progress if resumed else None
+            run = TrainingRun(config, inputs, records, kept, started, interruption, resumed=progress, **more_of_run)
             try:
                 run.execute()
             finally:
@@ -197,6 +201,45 @@ def test_a_run_evaluates_before_between_and_after_and_saves_when_due(attempt: An
     ]
     assert lines(tmp_path / "a", "first_predictions.jsonl") == lines(tmp_path / "a", "predictions.jsonl")
     assert "| held-out questions | before | after | change |" in attempt.told.notes[-1]
+
+
+def test_the_best_is_the_best_on_the_questions_that_every_evaluation_asks(attempt: Any) -> None:
+    right, wrong = (group(trajectory(f1, [2])) for f1 in (1.0, 0.0))
+    # Version 2: 1 of 2. Version 5: 2 of 2, and 2 of 5 where the last evaluation asks more.
+    script = {("evaluate", 2): answers(right, wrong), ("evaluate", 5): answers(right, right, wrong, wrong, wrong)}
+    best = ("--checkpoint.keep_best=true", "--checkpoint.every=50", "--checkpoint.keep_last=1")
+    attempt("a", script, "--evaluation.questions=2", *best)
+    assert attempt.saved == [5]
+
+
+def test_the_time_that_is_left_counts_steps_without_their_evaluations(
+    attempt: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_s = 0.0
+
+    def learn(_: Scripted) -> None:
+        nonlocal now_s
+        now_s += 10.0
+
+    def evaluate(algorithm: Scripted) -> None:
+        nonlocal now_s
+        now_s += 100.0
+        algorithm.seconds["eval"] = 100.0
+
+    clock = SimpleNamespace(monotonic=lambda: now_s, time=time.time)
+    monkeypatch.setattr("calibadv.training.run.time", clock)
+    with caplog.at_level(logging.INFO):
+        attempt("a", {**{("learn", v): learn for v in range(STEPS)}, **{("evaluate", v): evaluate for v in (2, 4, 5)}})
+    assert re.findall(r"(\S+) left", caplog.text) == ["0:40", "0:30", "0:20", "0:10", "0:00"]
+
+
+def test_the_time_of_earlier_attempts_and_what_they_clipped_count_too(attempt: Any, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        attempt("a", {("rollout", 3): send(signal.SIGTERM)}, begun_s=time.time() - 1000)
+    attempt("a", resume=True)
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["wall_s"] >= 1000
+    with (tmp_path / "a" / "clipped_tokens.csv").open(encoding="utf-8") as table:
+        assert [(row["id"], row["count"]) for row in csv.DictReader(table)] == [("7", str(STEPS))]
 
 
 def test_an_evaluated_version_that_is_saved_is_a_model_and_says_what_it_is_kept_as(
