@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 OPERATIONS = "mlflow.jsonl"  # what no other file of the folder says: parameters, tags, artifacts, how the run ended
 WRITTEN_MS = "written_ms"  # of a line of rollouts.jsonl: when, Unix time; an earlier release's has none
 _EVERY_S = 0.5
+_FILES_B_A_S = 20e6  # bytes a second that a store is given for files: a slow network disk
 
 Operation = dict[str, Any]
 
@@ -65,13 +66,23 @@ class Follower:
         self._thread.start()
 
     def close(self, timeout_s: float) -> int:
-        """Delivers what can be delivered within `timeout_s`; the number of lines that are still owed."""
+        """Delivers what can be delivered in time; the number of lines that are still owed.
+
+        That is within `timeout_s`, and a second for every 20 MB of the files that are owed: a model is one operation.
+        """
+        files_s = self._bytes_owed() / _FILES_B_A_S
+        if files_s > timeout_s:
+            log.info("MLflow is given at most %.0f s more to take the run's files", timeout_s + files_s)
         self._closing.set()
         try:
-            self._thread.join(timeout_s)
+            self._thread.join(timeout_s + files_s)
         finally:  # also when a second Ctrl-C ends the waiting
             self._abandoned.set()
         return sum(len(list(Tail(tail.path, tail.offset).added())) for tail in self._tails.values())
+
+    def _bytes_owed(self) -> int:
+        operations = Tail(self._folder / OPERATIONS, self._tails[OPERATIONS].offset)
+        return sum(_bytes_below(self._folder / str(line["path"])) for line, _ in operations.added() if "path" in line)
 
     def _work(self) -> None:
         while not self._abandoned.is_set():
@@ -125,6 +136,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _bytes_below(path: Path) -> int:
+    """Bytes of a file, or of a folder's; 0 of what is no longer there."""
+    return sum(_size(file) for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
 def _metrics(line: Mapping[str, Any]) -> Operation:

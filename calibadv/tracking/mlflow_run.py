@@ -139,7 +139,10 @@ class MlflowRun(Tracker):
         self._put("image", path=self._relative(path), key=key, step=step)
 
     def close(self, status: RunStatus = RunStatus.FINISHED, timeout_s: float = 60.0) -> int:
-        """End the run, waiting at most `timeout_s`; the number of lines of the folder that MLflow still lacks."""
+        """End the run; the number of lines of the folder that MLflow still lacks.
+
+        It waits for at most `timeout_s`, and longer by as much as the files that are on their way may take.
+        """
         if self._closed:
             return 0
         self._closed = True

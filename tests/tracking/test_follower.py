@@ -183,6 +183,22 @@ def test_a_hanging_store_does_not_hold_up_close_and_what_it_took_late_is_not_rem
     assert (store.taken, store.offsets) == (["x 0"], {})
 
 
+def test_a_large_file_is_waited_for_longer_than_what_comes_behind_it(tmp_path: Path) -> None:
+    class Slow(Store):
+        def deliver(self, operation: Operation) -> None:
+            if operation["op"] == "artifact":
+                time.sleep(0.5)
+            super().deliver(operation)
+
+    (tmp_path / "model").mkdir()
+    with (tmp_path / "model" / "weights").open("wb") as file:
+        file.truncate(20_000_000_000)  # a hole: a thousand seconds of waiting, no byte of the disk
+    store = Slow()
+    append(tmp_path, OPERATIONS, {"op": "artifact", "path": "model", "n": 1}, {"op": "end", "n": 2})
+    assert follower(tmp_path, store).close(0.1) == 0
+    assert store.taken == ["artifact 1", "end 2"]
+
+
 def test_a_run_that_the_store_does_not_have_is_delivered_whole(tmp_path: Path) -> None:
     put(tmp_path, 1, 2)
     store = Store()
