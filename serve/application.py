@@ -30,7 +30,6 @@ def search_application(
     """
 
     def deployed(kind: type, name: str, replicas: int, cpus: float, gpus: float, **more: Any) -> Any:
-        environment = {} if config.threads is None else {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
         return serve.deployment(
             kind,
             name=name,
@@ -39,7 +38,7 @@ def search_application(
                 "num_cpus": cpus,
                 "num_gpus": gpus,
                 "resources": dict(resources or {}),
-                "runtime_env": environment,
+                "runtime_env": {} if config.threads is None else {"env_vars": _threads(config.threads)},
             },
             max_ongoing_requests=config.max_ongoing_requests,
             max_constructor_retry_count=1,  # a corpus that cannot be read does not get better
@@ -70,6 +69,12 @@ def search_application(
         health_check_period_s=5,
     )
     return service.bind(load, config, str(Path(cache_dir).absolute()), *shards)
+
+
+def _threads(threads: int) -> dict[str, str]:
+    """The environment of a process with so many threads. A run's own switches tokenizers' off for all its processes."""
+    several = {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(threads)} if threads > 1 else {}
+    return {"OMP_NUM_THREADS": str(threads), **several}
 
 
 def _existing(corpus: str | Path) -> Path:

@@ -411,6 +411,9 @@ def test_what_a_setting_decides_is_said_by_its_section_or_itself(key: str, what:
         (("--rollout.top_p=0.9", "--learner.old_logprobs=recompute"), "top_p 0.9,", "rollout.top_p 1;"),
         (("--learner.surrogate=gspo",), "learner.clip 0.2 ", "learner.clip 3e-4"),
         (("--learner.surrogate=gspo_turn", "--learner.clip=0.05"), "learner.clip 0.05 ", "learner.clip 3e-4"),
+        # 512 questions x 5 rollouts; 2,560 / 50 = 51.2 s
+        (("--search.reranker=cross",), "2,560 rollouts", "search.timeout_s 52 "),
+        (("--search.reranker=cross", "--search.timeout_s=25", "--search.replicas=2"), "are 2,500", "timeout_s 26 "),
     ],
 )
 def test_settings_under_which_training_has_failed_are_told_with_a_remedy(
@@ -421,7 +424,15 @@ def test_settings_under_which_training_has_failed_are_told_with_a_remedy(
     assert remedy in risk.remedy
 
 
-@pytest.mark.parametrize("overrides", [("--learner.surrogate=gspo", "--learner.clip=3e-4"), ("--learner.clip=0.5",)])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("--learner.surrogate=gspo", "--learner.clip=3e-4"),
+        ("--learner.clip=0.5",),
+        ("--search.reranker=cross", "--search.timeout_s=26", "--search.replicas=2"),
+        ("--search.reranker=cross", "--search.url=http://127.0.0.1:8000"),
+    ],
+)
 def test_settings_that_are_well_have_no_risk(overrides: tuple[str, ...]) -> None:
     assert list(risks(configured(*overrides))) == []
 
@@ -429,3 +440,9 @@ def test_settings_that_are_well_have_no_risk(overrides: tuple[str, ...]) -> None
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_no_recipe_has_a_risk(recipe: Path) -> None:
     assert list(risks(configured(recipe=recipe))) == []
+
+
+def test_the_7b_recipe_gives_its_queue_of_queries_time() -> None:
+    (recipe,) = [path for path in RECIPES if path.stem == "qwen2.5-7b"]
+    (risk,) = risks(configured("--search.timeout_s=30", recipe=recipe))
+    assert "2,560 rollouts" in risk.said

@@ -13,6 +13,7 @@ from calibadv.config import Config, load_config, role
 from calibadv.memory.parts import NODE_GPUS, gpus_wanted
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import engine_pool
+from calibadv.search.settings import SearchConfig
 from serve.application import search_application
 from tests.build import overrides_of
 from workflows.session import wanted_cpus
@@ -91,3 +92,22 @@ def test_fewer_gpus_hold_what_the_page_says() -> None:
     small = recipe("qwen2.5-3b", "--rollout.engines=1", "--learner.learners=2")
     assert "`--rollout.engines 1 --learner.learners 2`" in PAGE
     assert gpus_wanted(small) == 4
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_replica_tokenises_on_all_of_its_cores_and_another_on_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("")
+
+    def environment(search: SearchConfig) -> dict[str, str]:
+        app = search_application(search, tmp_path / "corpus.jsonl", tmp_path)
+        found: dict[str, str] = app._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]
+        return found
+
+    search = recipe(name).search
+    assert search.num_cpus == search.threads == 8
+    assert environment(search) == {
+        "OMP_NUM_THREADS": "8",
+        "TOKENIZERS_PARALLELISM": "true",
+        "RAYON_NUM_THREADS": "8",
+    }
+    assert environment(search.but(threads=1)) == {"OMP_NUM_THREADS": "1"}

@@ -27,6 +27,10 @@ class RayStartFailed(RuntimeError):
     """Ray could not be started here, nor at the second attempt. Nothing of it runs."""
 
 
+class EnginesDidNotStart(RayStartFailed):
+    """Ray runs, and not all engines were there in time."""
+
+
 def fault_of(folder: Path) -> str:
     """Why Ray cannot make its session in the folder; "" if it can."""
     if len(os.fsencode(folder)) > LONGEST:

@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from calibadv.cluster.coordinator import find_coordinator
+from calibadv.cluster.ray_place import EnginesDidNotStart
 from calibadv.cluster.rollout_worker import RolloutWorker, WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
 
@@ -62,7 +63,7 @@ def step_blocks(rows: Iterable[RolloutRow], batch_rows: int) -> Iterator[pa.Tabl
 def stream_rollouts(rows: Iterable[RolloutRow], worker: WorkerSettings, pool: PoolSettings) -> Generator[FinishedRow]:
     """Roll out every row once and yield what came of it as it is done, earlier steps first.
 
-    Rows must be in the order of their steps. Closing the iterator ends the engines.
+    Rows must be in the order of their steps. Closing the iterator ends the engines. Raises `EnginesDidNotStart`.
     """
     blocks = list(step_blocks(rows, pool.batch_rows))
     if not blocks:
@@ -71,7 +72,7 @@ def stream_rollouts(rows: Iterable[RolloutRow], worker: WorkerSettings, pool: Po
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.wait_for_min_actors_s = int(pool.start_timeout_s)
+    context.wait_for_min_actors_s = math.ceil(pool.start_timeout_s)
     # The versions already bound what is under way to a step or two. Ray Data's guesses at output sizes would hold tasks
     # back from a free engine.
     context.set_config("backpressure_policies.enabled", [])
@@ -96,14 +97,30 @@ def stream_rollouts(rows: Iterable[RolloutRow], worker: WorkerSettings, pool: Po
             runtime_env={"env_vars": dict(pool.env_vars)},
             **_place(),
         )
+    del blocks  # Ray has its own copy, and this frame lives as long as the run
     # Nothing is fetched ahead: a batch that is held back to fill a buffer would hold its step back.
+    begun = False
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            begun = True
             yield from map(pickle.loads, table.column("row").to_pylist())
+    except GetTimeoutError as error:
+        if begun:
+            raise
+        raise EnginesDidNotStart(
+            f"not all {pool.engines} engines ({_asked(pool)} each) were there after cluster.start_timeout_s "
+            f"{pool.start_timeout_s:g} s: `ray status` names under Demands what no node has; ask for less, add nodes, "
+            "or let the run wait longer"
+        ) from error
     finally:
         if ray.is_initialized():  # else the iterator was collected at exit, and asking would start a new Ray
             with contextlib.suppress(RayActorError):
                 ray.get(coordinator.end.remote(stream))
+
+
+def _asked(pool: PoolSettings) -> str:
+    asked = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, **pool.resources}
+    return ", ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)
 
 
 def _place() -> dict[str, Any]:

@@ -24,6 +24,8 @@ class ClusterConfig(Section):
     """GPUs that each tensor-parallel rank of an engine asks of Ray."""
     stall_after_s: Seconds = 120.0
     """A run that waits says for what, each time so many seconds have passed."""
+    start_timeout_s: Seconds = 1800.0
+    """Seconds that a run's engines may take to be there, all of them; then it ends (docs/cluster.md)."""
     engines_on: str = ""
     """Custom resource of the Ray nodes that engines go to, e.g. of spot nodes; "" = any node."""
     learners_on: str = ""

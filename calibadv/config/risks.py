@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from calibadv.config.tree import Config
 
 # Of a sequence's ratio: a hundred times GSPO's own; the mean of hundreds of log-ratios does not get there.
 WIDE_CLIP = 0.05
+
+# A second, of a replica with a cross-encoder: about half of what one on a data centre's GPU was reckoned to answer.
+CROSS_ENCODED_QUERIES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +42,15 @@ def risks(config: Config) -> Iterator[Risk]:
             f"learner.surrogate '{learner.surrogate}' has one ratio for many tokens, which stays near 1, and "
             f"learner.clip {learner.clip:g} is of a single token's: nothing will be clipped",
             "set learner.clip 3e-4 and learner.clip_high 4e-4, as in GSPO's paper, and watch learner/clipped_share",
+        )
+    search = config.search
+    waiting, in_time = config.rollouts_per_step, search.timeout_s * search.replicas * CROSS_ENCODED_QUERIES
+    if search.reranker == "cross" and not search.elsewhere and waiting > in_time:
+        yield Risk(
+            "search queue",
+            f"a step's {waiting:,} rollouts may all ask at once, and {search.replicas} x {CROSS_ENCODED_QUERIES} "
+            f"queries a second, what a cross-encoder on a GPU may be down to, are {in_time:,.0f} in search.timeout_s "
+            f"{search.timeout_s:g}: what waits longer is asked again behind the others",
+            f"set search.timeout_s {math.ceil(waiting / search.replicas / CROSS_ENCODED_QUERIES)} or more and "
+            "search.patience_s several times that, or raise search.replicas",
         )

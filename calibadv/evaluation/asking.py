@@ -145,6 +145,7 @@ def _pool(config: Config, questions: int) -> PoolSettings:
         num_gpus=config.cluster.gpus_per_engine * config.rollout.tensor_parallel,
         resources=role(config.cluster.engines_on),
         env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        start_timeout_s=config.cluster.start_timeout_s,
     )
 
 

@@ -88,7 +88,7 @@ class SearchConfig(Section):
     batch_size: Means[Rollouts] = 32
     """Texts of one forward of encoder or cross-encoder."""
     threads: Means[Processes | None] = 1
-    """Threads of torch and FAISS in each process; none = the process's own setting."""
+    """Threads of torch, FAISS and tokenizers in each process; none = the process's own setting."""
     device: Means[str] = "cpu"
     """Of encoder, cross-encoder and, where FAISS can, index; e.g. "cuda:0"."""
     cache_size: Means[int] = Field(10_000, ge=0, le=10**8)
@@ -154,7 +154,7 @@ class SearchConfig(Section):
     """Environment variable with the bearer token (of a PostgreSQL the password): of `url`, or of those who ask the app
     by HTTP."""
     timeout_s: Means[Seconds] = 30.0
-    """Seconds of one attempt of a rollout's query."""
+    """Seconds of one attempt of a rollout's query, its waiting in the replicas' queue included."""
     patience_s: Means[float] = Field(120.0, ge=0, le=7 * 86_400)
     """Seconds that a rollout's query is tried again for; then the rollout is given up (infra_failed)."""
 

@@ -15,6 +15,7 @@ import ray
 import torch
 
 from calibadv.cluster.coordinator import create_coordinator
+from calibadv.cluster.ray_place import EnginesDidNotStart
 from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.stream import PoolSettings, step_blocks, stream_rollouts
@@ -158,3 +159,9 @@ def test_engines_with_their_own_weights_wait_for_no_publication(request: pytest.
     # The engine's first weight, never replaced.
     assert {weight for finished in got for weight in finished.rolled["weights"]} == {-1}
     assert ray.get(coordinator.engines.remote()).serving == {}
+
+
+def test_a_pool_that_finds_no_room_in_time_says_what_it_asked_for_and_what_to_do(coordinator: Any, worker: Any) -> None:
+    pool = replace(ONE, num_cpus=10_000, resources={"engine": 0.001}, start_timeout_s=0.5)
+    with pytest.raises(EnginesDidNotStart, match=r"1 engines \(10000 CPU, 0.001 engine each\).*start_timeout_s 0.5 s"):
+        run(coordinator, worker(), train_rows(1), pool)
