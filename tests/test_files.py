@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.files import once_at_a_time, whole_file, whole_folder, write_bytes, write_text
+from calibadv.files import once_at_a_time, side_by_side, whole_file, whole_folder, write_bytes, write_text
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -79,3 +79,15 @@ with once_at_a_time(Path({str(tmp_path / "index")!r})):
     other.stdout.close()
     assert entered.wait(60)
     thread.join()
+
+
+def test_items_are_worked_at_side_by_side_answered_in_order_and_the_first_error_is_raised() -> None:
+    together = threading.Barrier(2, timeout=60)  # one alone would wait for the other
+
+    def halved(number: int) -> float:
+        together.wait()
+        return number / 2
+
+    assert list(side_by_side(halved, [3, 1])) == [1.5, 0.5]
+    with pytest.raises(ValueError, match="'b'"):
+        list(side_by_side(int, ["1", "b", "c"]))

@@ -16,7 +16,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from calibadv.checkpoints.manifest import MANIFEST, Damaged, FileEntry, Files, Manifest
-from calibadv.files import write_text
+from calibadv.files import side_by_side, write_text
 
 DRAFT = ".draft-"  # before the name of a local folder that is being written
 _SHARE = "set checkpoint.uri to storage that every node shares"
@@ -70,14 +70,18 @@ class Stored:
     def verify(self) -> None:
         """Reads every file. `Damaged` naming the first that is missing or not what was written."""
         fs, path = open_root(self.root)
-        for file, entry in self.manifest.files.items():
+
+        def check(file: str) -> None:
             try:
                 with fs.open(f"{path}/{self.name}/{file}", "rb") as opened:
                     digest = hashlib.file_digest(opened, "sha256").hexdigest()
             except FileNotFoundError:
                 raise Damaged(f"its file {file} is missing") from None
-            if digest != entry.sha256:
+            if digest != self.manifest.files[file].sha256:
                 raise Damaged(f"its file {file} is not what was written: its hash differs from the manifest's")
+
+        for _ in side_by_side(check, self.manifest.files):
+            pass
 
     def read(self, file: str) -> bytes:
         """A file's content, checked. `Damaged` if the manifest does not name it or its hash differs."""
@@ -187,17 +191,21 @@ class Draft:
 
 def sealed(folder: Path) -> dict[str, FileEntry]:
     """Every file below the folder, by its path in it, once all are safe on the disk. OSError if they cannot be."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
+    inside = sorted(folder.rglob("*"))
+    for path in inside:
         if path.is_dir():
             _sync_folder(path)
-            continue
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[path.relative_to(folder).as_posix()] = FileEntry(path.stat().st_size, digest)
+    files = [path for path in inside if not path.is_dir()]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    entries = dict(zip(names, side_by_side(_sealed, files), strict=True))
     _sync_folder(folder)
-    return files
+    return entries
+
+
+def _sealed(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return FileEntry(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _sync_folder(folder: Path) -> None:

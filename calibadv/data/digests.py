@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.data.corpus_store import CorpusStore
+from calibadv.files import side_by_side
 from calibadv.types import Question, TokenUnit
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".jinja", ".model")
@@ -18,7 +19,8 @@ _MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".jinja", ".model")
 def model_digest(folder: Path) -> str:
     """A digest of the files that a model is made of, weights, configuration and tokenizer: their names and contents."""
     files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES and path.is_file())
-    return _digest(f"{path.name} {_file_digest(path)}" for path in files)
+    digests = side_by_side(_file_digest, files)
+    return _digest(f"{path.name} {digest}" for path, digest in zip(files, digests, strict=True))
 
 
 def corpus_digest(path: Path) -> str:
