@@ -25,6 +25,7 @@ from calibadv.cluster.policy_store import PolicyStore, Published
 from calibadv.cluster.processes import EngineProcess, signal_engine
 from calibadv.cluster.sleep_control import SleepControl
 from calibadv.rollout.tally import Counts, Step
+from calibadv.types import Phase
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class StepProgress:
     """How far a step is. Two that are equal saw nothing move in between."""
 
     counts: Counts = field(default_factory=Counts)
+    before: Counts = field(default_factory=Counts)  # an evaluation's: of the training step that may go before it
     versions: tuple[tuple[str, int], ...] = ()  # that each engine last took
     update: tuple[int, int] = (0, 0)  # micro-batches of the update under way, and of how many
 
@@ -140,7 +142,8 @@ class Coordinator:
     async def progress(self, step: Step) -> StepProgress:
         """How far rollouts and update of a step are, for people who wait."""
         serving = self._registry.report(self._clock()).serving
-        return StepProgress(self._registry.counts(step), tuple(sorted(serving.items())), self._update)
+        before = self._registry.counts((Phase.TRAIN, step[1])) if step[0] is Phase.EVAL else Counts()
+        return StepProgress(self._registry.counts(step), before, tuple(sorted(serving.items())), self._update)
 
     # ---- sleep of colocated engines --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The whole run as one stream of rows: evaluations and training steps in the order in which they happen.
+"""The whole run as one stream of rows: evaluations and training steps in the order in which engines take them.
 
 A row is one question. An evaluation names the policy `version` that must answer it; a training step s leaves that to
 the rollout worker, which waits for version s, or for up to `max_staleness` earlier.
@@ -22,19 +22,26 @@ def evaluation_versions(config: Config) -> list[int]:
 
 
 def planned(config: Config, test: int, *, start: int = 0, evaluated: bool = False) -> dict[tuple[Phase, int], int]:
-    """How many rows each (phase, step) has that is left to do, in the order in which they happen.
+    """How many rows each (phase, step) has that is left to do, in the order in which engines take them.
 
     `test`: how many test questions there are: all are asked before and after training, the first
     `evaluation.questions` in between. A run that goes on begins after `start` steps, with the evaluation of that
     version unless it is `evaluated`.
+
+    An evaluation comes before its version's training step, which makes the next one. Where that step may be sampled by
+    an older version it goes first: the evaluation would hold the engines' places while its version is learned. Not at
+    the run's beginning, where nothing is learned and the evaluation is looked at.
     """
     evaluations, steps = set(evaluation_versions(config)), config.run.steps
     rows: dict[tuple[Phase, int], int] = {}
     for step in range(start, steps + 1):
+        due: dict[tuple[Phase, int], int] = {}
         if step in evaluations and not (step == start and evaluated):
-            rows[Phase.EVAL, step] = test if step in (0, steps) else min(test, config.evaluation.questions)
+            due[Phase.EVAL, step] = test if step in (0, steps) else min(test, config.evaluation.questions)
         if step < steps:
-            rows[Phase.TRAIN, step] = config.data.questions_per_step
+            due[Phase.TRAIN, step] = config.data.questions_per_step
+        ahead = step > 0 and config.rollout.max_staleness > 0
+        rows |= dict(reversed(due.items())) if ahead else due
     return rows
 
 

@@ -11,6 +11,8 @@ from calibadv.cluster.coordinator import Coordinator, Intervals
 from calibadv.cluster.engine_registry import EngineRegistry
 from calibadv.cluster.packed import PackedWeights
 from calibadv.cluster.processes import EngineProcess
+from calibadv.rollout.tally import Counts
+from calibadv.types import Phase
 
 LISTEN_S = 0.002
 
@@ -151,3 +153,15 @@ def test_the_report_says_who_serves_what_and_who_is_silent() -> None:
         "version 6 is served by a; version 7 is served by b, c; starting: d; silent: c for 60 s; "
         "engines that died so far: 1"
     )
+
+
+def test_an_evaluation_moves_while_the_step_moves_that_may_go_before_it() -> None:
+    async def run() -> None:
+        coordinator = World().coordinator
+        await coordinator.register("stream", ["actor"], process("a"))
+        await coordinator.heartbeat("a", {(Phase.TRAIN, 2): Counts(3, 4, 5), (Phase.EVAL, 2): Counts(1)})
+        evaluation, step = [await coordinator.progress((phase, 2)) for phase in (Phase.EVAL, Phase.TRAIN)]
+        assert (evaluation.counts, evaluation.before) == (Counts(1), Counts(3, 4, 5))
+        assert (step.counts, step.before) == (Counts(3, 4, 5), Counts())
+
+    asyncio.run(run())

@@ -122,17 +122,26 @@ def test_rows_of_a_killed_engine_run_again_and_arrive_once(coordinator: Any, wor
     assert all(r.rolled["version"] == r.step and r.rolled["weights"] == [r.step] * 3 for r in got)
 
 
-def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned(coordinator: Any, worker: Any) -> None:
-    got = []
-    published = 0
-    for finished in stream_rollouts(train_rows(6), worker(max_staleness=1), ONE):
-        got.append(finished)
-        came = Counter(r.step for r in got)
+def test_staleness_one_rolls_out_the_next_step_while_a_step_is_learned_also_where_one_is_evaluated(
+    coordinator: Any, worker: Any
+) -> None:
+    train = train_rows(6)
+    evals = [row(3, 100 + i, version=3) for i in range(ROWS)]  # as many as the engine holds; `schedule` has them here
+    got, came = [], Counter[int]()
+    evaluated = published = 0
+    for finished in stream_rollouts([*train[: 4 * ROWS], *evals, *train[4 * ROWS :]], worker(max_staleness=1), ONE):
+        if finished.index >= 100:
+            assert (finished.rolled["version"], published) == (3, 3)
+            evaluated += 1
+        else:
+            got.append(finished)
+            came[finished.step] += 1
         # Step s is learned until a row of step s + 1 is there: were there none to come, this would never end.
-        if published < 5 and came[published] == ROWS and came[published + 1]:
+        ready = came[published] == ROWS and came[published + 1]
+        if published < 5 and ready and (published != 3 or evaluated == ROWS):
             published += 1
             publish(coordinator, published)
-    assert len(got) == 6 * ROWS
+    assert (len(got), evaluated) == (6 * ROWS, ROWS)
     assert all(r.step - 1 <= r.rolled["version"] <= r.step for r in got)
     assert all(len(set(r.rolled["weights"])) == 1 for r in got)  # one version a trajectory
     assert any(r.rolled["version"] == r.step - 1 for r in got)

@@ -84,6 +84,15 @@ def test_a_version_is_evaluated_before_its_step_trains_on() -> None:
     assert all(row.version is None for row in training(rows))
 
 
+def test_a_step_that_may_be_sampled_ahead_goes_before_the_evaluation_that_must_wait() -> None:
+    settings = config("--evaluation.every=2", "--rollout.max_staleness=1")
+    T, E = Phase.TRAIN, Phase.EVAL
+    # No row waits for a version that is made after it: step 2 takes version 1, its evaluation version 2.
+    assert list(planned(settings, len(TEST))) == [(E, 0), (T, 0), (T, 1), (T, 2), (E, 2), (T, 3), (E, 4)]
+    assert list(planned(settings, len(TEST), start=2)) == [(T, 2), (E, 2), (T, 3), (E, 4)]
+    assert list(planned(settings, len(TEST), start=2, evaluated=True)) == [(T, 2), (T, 3), (E, 4)]
+
+
 def test_training_steps_read_the_epochs_of_the_seed_with_each_question_at_its_index() -> None:
     rows = training(schedule(config("--run.seed=6"), TRAIN, TEST))
     epochs = [*epoch_order(TRAIN, 0, 6), *epoch_order(TRAIN, 1, 6)]
