@@ -14,8 +14,8 @@ from calibadv.config import Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.memory.advice import remedy
-from calibadv.memory.items import GB, GIB, gib
-from calibadv.memory.parts import Part, gpus_wanted
+from calibadv.memory.items import GB, GIB, gib, model_parameters
+from calibadv.memory.parts import Part, critic_kind, gpus_wanted
 from calibadv.memory.plan import ModelSizes
 
 PROCESS_BYTES = 1 * GIB  # of an engine, a retriever or a learner besides what it holds: torch alone is most of it
@@ -119,10 +119,14 @@ def fits(part: Part, card_gb: float, remedy: str) -> Finding:
 
 
 def ram_bytes(config: Config, sizes: ModelSizes) -> float:
-    """Memory of the machine that everything takes when it runs on one: what is on a GPU is held there."""
+    """Memory of the machine that everything takes when it runs on one: what is on a GPU is held there.
+
+    But a learner reads its models into the machine's memory before they go to its GPU, and all learners do so at once.
+    """
     cache = config.rollout.kv_cache_gb * GIB
     engine = PROCESS_BYTES + (0 if config.cluster.gpus_per_engine else sizes.weights_bytes + cache)
-    learner = PROCESS_BYTES + (0 if config.learner.gpus_per_learner else sizes.learner_bytes)
+    loaded = 4 * sum(model_parameters(sizes.shape, critic_kind(config))) + sizes.reference_bytes
+    learner = PROCESS_BYTES + max(loaded, 0 if config.learner.gpus_per_learner else sizes.learner_bytes)
     retrievers = 0 if config.search.elsewhere else config.search.replicas * PROCESS_BYTES
     published = 2 * sizes.weights_bytes  # the version that is read and the one that is written
     processes = config.rollout.engines * engine + max(config.learner.learners, 1) * learner + retrievers

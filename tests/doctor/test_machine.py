@@ -99,10 +99,15 @@ def test_memory_of_a_machine_is_the_sum_of_what_runs_on_it() -> None:
     config = recipe("--rollout.engines=3", "--rollout.kv_cache_gb=2", "--search.replicas=2")
     # Three engines of 1 + 1 + 2, a learner of 1 + 10, two retrievers of 1, two versions of the weights, the base of 2.
     assert ram_bytes(config, sizes) == (3 * 4 + 11 + 2 + 2 + 2) * GIB
-    on_gpus = recipe(
-        "--rollout.engines=3", "--cluster.gpus_per_engine=1", "--learner.learners=1", "--learner.gpus_per_learner=1"
-    )
-    assert ram_bytes(on_gpus, sizes) == (3 * 1 + 1 + 1 + 2 + 2) * GIB
+    shape = replace(NOTHING.shape, parameters=2**30)  # 4 GiB in fp32: a CPU's learner held as much already
+    sizes = replace(sizes, shape=shape, reference_bytes=4 * GIB)
+    assert ram_bytes(config, sizes) == (3 * 4 + 15 + 2 + 2 + 2) * GIB
+    gpus = ("--cluster.gpus_per_engine=1", "--learner.gpus_per_learner=1", "--learner.minibatch_rollouts=40")
+    on_gpus = recipe("--rollout.engines=3", "--learner.learners=2", *gpus)
+    # Three engines of 1, two learners of 1 that read policy and reference, a retriever.
+    assert ram_bytes(on_gpus, sizes) == (3 * 1 + 2 * (1 + 4 + 4) + 1 + 2 + 2) * GIB
+    with_critic = recipe("--rollout.engines=3", "--learner.learners=2", *gpus, "--method.name=ppo")
+    assert ram_bytes(with_critic, sizes) == ram_bytes(on_gpus, sizes) + 2 * 4 * shape.trunk
 
 
 @pytest.mark.parametrize(("free", "state"), [(10.0, PASS), (9.9, WARN), (7.7, WARN), (7.6, FAIL)])
