@@ -7,7 +7,7 @@ a pool actor puts dies with that actor. Where a learner keeps a copy on its GPU 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import ray
@@ -107,6 +107,8 @@ def fetch(packed: PackedWeights) -> Iterator[tuple[str, torch.Tensor]]:
     read there, for whatever reason, comes from the object store, and so do those after it: one warning says so.
     """
     shared = within_reach(packed.copies)
+    if shared is None:
+        _begin_to_pull(packed.chunks)
     current = -1
     chunk: torch.Tensor | NDArray[np.uint8]
     for spec in packed.manifest:
@@ -118,9 +120,16 @@ def fetch(packed: PackedWeights) -> Iterator[tuple[str, torch.Tensor]]:
                 except Exception as error:
                     logger.warning("weights come through the object store, not from %s: %s", shared.place, error)
                     shared = None
+                    _begin_to_pull(packed.chunks[current:])
             if shared is None:
                 chunk = ray.get(packed.chunks[current])
         yield spec.name, _tensor(spec, chunk)
+
+
+def _begin_to_pull(chunks: Sequence[ray.ObjectRef]) -> None:
+    """Another node's chunks come from now on, all of them while the first is read."""
+    if chunks:
+        ray.wait(list(chunks), num_returns=len(chunks), timeout=0, fetch_local=True)
 
 
 def _tensor(spec: TensorSpec, chunk: torch.Tensor | NDArray[np.uint8]) -> torch.Tensor:

@@ -47,6 +47,11 @@ class ModelSizes:
         return self.shape.parameters
 
     @property
+    def saved_bytes(self) -> int:
+        """A whole checkpoint: that, and the policy."""
+        return self.checkpoint_bytes + self.weights_bytes
+
+    @property
     def learner_bytes(self) -> float:
         """What a learner holds in an update."""
         return self.held_bytes + self.reference_bytes + self.activations_bytes + self.logits_bytes

@@ -66,7 +66,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         self.version = 0  # training steps made, and the policy version that they led to
         self.between_steps = True  # the learners stand between two steps: their state is that of `version`
         if (start := self.config.stream.start) is not None:
-            with self.waiting("the learners to load the checkpoint"):
+            with self.waiting("the learners to load the checkpoint", patience=START):
                 load_learners(self.learner_group, start.checkpoint)
             self.version = start.version
         self.sample = StepSample()
@@ -169,12 +169,12 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
 
     def save_model(self, folder: Path) -> None:
         """Writes the current policy as a folder that `from_pretrained` and vLLM open."""
-        with self.waiting("the learners to save the model"):
+        with self.waiting("the learners to save the model", patience=START):
             self.learner_group.call_all(lambda learner: learner.save_model(str(folder)))
 
     def save_state(self, draft: Draft, *, model: bool) -> dict[str, FileEntry]:
         """Writes the learners' state, and the policy itself if `model`; the files. See `save_learners`."""
-        with self.waiting("the learners to save their state"):
+        with self.waiting("the learners to save their state", patience=START):
             return save_learners(self.learner_group, draft, model=model)
 
     def roll_back(self, snapshot: Stored, lr_scale: float) -> None:

@@ -16,7 +16,9 @@ from calibadv.views.summary import Activity
 
 logger = logging.getLogger(__name__)
 
-START = 5.0  # times as patient: engines that load a large model, or an index that is built, say little of how far it is
+# Times as patient: engines that load a large model, an index that is built, a checkpoint that is written or read say
+# little of how far it is.
+START = 5.0
 _LOOK_S = 1.0  # between two looks: how fresh `now` is
 _NEVER = object()
 

@@ -151,6 +151,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
 
     monkeypatch.setattr(ray, "put", put)
     monkeypatch.setattr(ray, "get", kept.__getitem__)
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
     return kept
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import ray
 import torch
@@ -32,6 +35,22 @@ def test_fetched_tensors_are_the_given_ones(chunk_bytes: int) -> None:
     for (_, ours), (_, theirs) in zip(got, given, strict=True):
         assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
+
+
+def test_all_chunks_are_on_their_way_before_the_first_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = chunk_state([(str(i), torch.full((10,), float(i))) for i in range(3)], 1)
+    asked: list[Sequence[ray.ObjectRef]] = []
+    wait = ray.wait
+
+    def noted(refs: list[ray.ObjectRef], **how: Any) -> Any:
+        asked.append(refs)
+        return wait(refs, **how)
+
+    monkeypatch.setattr(ray, "wait", noted)
+    name, first = next(fetch(packed))
+    assert (name, first.tolist(), asked) == ("0", [0.0] * 10, [list(packed.chunks)])
+    assert len(packed.chunks) == 3
+    assert list(fetch(chunk_state([]))) == []
 
 
 def test_chunks_stay_below_their_limit_and_tensors_are_never_cut() -> None:

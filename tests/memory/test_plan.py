@@ -73,6 +73,8 @@ def test_sizes_of_a_qwen_7b_by_hand() -> None:
     assert qwen.state_bytes == qwen.held_bytes == 16 * 7_615_616_512
     assert qwen.activations_bytes == 16_384 * (28.5 * (32 * 3584 + 8 * 512 + 16 * 18_944) + 16 * 3584)
     assert qwen.logits_bytes == 1024 * 152_064 * 4
+    assert qwen.saved_bytes == (12 + 2) * 7_615_616_512
+    assert "99.3 GiB, 3 are kept; every 10 steps training waits 106.6 s" in page(load_config(None, overrides_of(QWEN)))
     assert qwen.learner_bytes == qwen.held_bytes + qwen.activations_bytes + qwen.logits_bytes
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
+from calibadv.checkpoints.folders import Draft
+from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.stall import StallWatch
 from calibadv.views.summary import Activity
 
@@ -119,6 +122,22 @@ def test_a_start_is_waited_for_with_patience(watch: StallWatch, clock: Clock, ca
         clock.now_s += 10
         watch.check()
     assert caplog.messages == ["for 600 s the run has waited for engines and learners to start"]
+
+
+def test_a_model_that_is_written_is_waited_for_with_patience(
+    watch: StallWatch, clock: Clock, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    class Slow:
+        def call_all(self, _: object) -> list[object]:
+            clock.now_s += 500
+            watch.check()
+            return []
+
+    algorithm = object.__new__(CalibAdvAlgorithm)
+    algorithm.stall, algorithm.learner_group = watch, Slow()
+    algorithm.save_model(tmp_path)
+    assert algorithm.save_state(Draft(str(tmp_path), "step-000001"), model=True) == {}
+    assert caplog.text == ""
 
 
 def test_patience_is_asked_and_ends_where_nobody_can_start(
