@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _SIDE_BY_SIDE = 8  # a core hashes less than a disk reads
 
 

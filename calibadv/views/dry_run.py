@@ -75,9 +75,9 @@ def _sizes(config: Config, plan: Plan) -> Iterator[tuple[str, str]]:
     yield "logits in a chunk", f"{sizes.logits_bytes / GIB:.2f} GiB (never those of a whole batch)"
     yield "weights published a step", f"{weights} to each of {rollout.engines} engines"
     if every := config.checkpoint.every:
-        kept = config.checkpoint.keep_last + config.checkpoint.keep_best
+        most = config.checkpoint.keep_last + config.checkpoint.keep_best
         seconds = f"{sizes.saved_bytes / 1e9:,.1f} s where all learners together write 1 GB a second"
-        yield "a checkpoint", f"{gib(sizes.saved_bytes)}, {kept} are kept; every {every} steps training waits {seconds}"
+        yield "a checkpoint", f"{gib(sizes.saved_bytes)}, {most} are kept; every {every} steps training waits {seconds}"
 
 
 def memory_tables(config: Config, plan: Plan) -> list[RenderableType]:
