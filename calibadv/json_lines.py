@@ -1,4 +1,6 @@
-"""The lines of JSON-lines files: ended by \\n alone, since JSON leaves every other line end of Unicode as it is."""
+"""JSON that anybody may have written, and the lines of JSON-lines files: ended by \\n alone, since JSON leaves every
+other line end of Unicode as it is.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+
+def json_value(text: str | bytes) -> Any:
+    """What the JSON says. ValueError where it is none, also for more nesting or digits than Python takes."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def json_line(value: Mapping[str, Any]) -> str:
@@ -79,8 +89,8 @@ class Tail:
 
 def _parsed(line: bytes, where: str) -> dict[str, Any] | None:
     try:
-        value: dict[str, Any] = json.loads(line.decode("utf-8", errors="replace"))
+        value: dict[str, Any] = json_value(line.decode("utf-8", errors="replace"))
         return value
-    except json.JSONDecodeError:
+    except ValueError:
         log.warning("%s is not JSON (cut by a crash?), skipped", where)
         return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from calibadv.data.errors import short_repr
+from calibadv.json_lines import json_value
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 
@@ -33,9 +33,8 @@ def parse_retrieve(body: bytes, config: SearchConfig) -> RetrieveRequest:
     Raises `ValueError` naming the field, its value and what was expected; over-long queries are refused here.
     """
     try:
-        # UnicodeDecodeError and JSONDecodeError are ValueErrors; nesting beyond the interpreter's is not.
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        fields = json_value(body)
+    except ValueError as error:
         raise ValueError(f"the body is not JSON ({error}); expected an object with a list 'queries'") from error
     if not isinstance(fields, dict):
         raise ValueError(f"the body is a JSON {type(fields).__name__}; expected an object with a list 'queries'")

@@ -30,6 +30,14 @@ def test_lines_end_at_a_line_feed_alone() -> None:
     assert whole_lines(b"a\r\nb\n") == ([b"a\r", b"b"], b"")
 
 
+def test_a_line_with_more_nesting_or_digits_than_python_takes_is_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "r.jsonl").write_text(f'{"[" * 100_000}\n{"1" * 5000}\n{{"step": 3}}\n')
+    assert read_json_lines(tmp_path / "r.jsonl") == [{"step": 3}]
+    assert len(caplog.records) == 2
+
+
 def test_half_a_surrogate_pair_is_written_and_read_back() -> None:
     assert json.loads(json_line({"text": "\ud800é"}).encode()) == {"text": "\ud800é"}
     assert json_line({"text": "é\u2028"}) == '{"text": "é\u2028"}\n'  # all else as it is

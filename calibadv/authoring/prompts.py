@@ -5,13 +5,13 @@ Passages are quoted as a judge's are (`rewards/verdicts.py`): what stands in the
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from calibadv.json_lines import json_value
 from calibadv.rewards.verdicts import listed, quoted
 from calibadv.types import Document
 
@@ -106,8 +106,8 @@ def read_draft(reply: str) -> Draft | None:
     said = reply.rpartition("</think>")[2]
     begin, end = said.find("{"), said.rfind("}")
     try:
-        written = _Written.model_validate(json.loads(said[begin : end + 1]))
-    except (json.JSONDecodeError, ValidationError) as error:
+        written = _Written.model_validate(json_value(said[begin : end + 1]))
+    except ValueError as error:  # pydantic's is one
         raise Unreadable(str(error)) from error
     if written.question is None:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 
 from calibadv.checkpoints.manifest import MANIFEST, Damaged, FileEntry, Files, Manifest
 from calibadv.files import side_by_side, write_text
+from calibadv.json_lines import json_value
 
 DRAFT = ".draft-"  # before the name of a local folder that is being written
 _SHARE = "set checkpoint.uri to storage that every node shares"
@@ -96,8 +96,8 @@ class Stored:
     def json(self, file: str) -> Any:
         """A JSON file's values. `Damaged` if it is none."""
         try:
-            return json.loads(self.read(file))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            return json_value(self.read(file))
+        except ValueError as error:
             raise Damaged(f"{self}/{file} is not JSON: {error}") from None
 
     def has(self, file: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from calibadv.json_lines import json_value
 from calibadv.types import Question
 
 HOP_ANSWERS = "hop_answers"  # of `Question.metadata`: a JSON list, one string a sub-query, "" where unknown
@@ -64,8 +64,8 @@ def _answers(question: Question) -> Sequence[str]:
     if given is None:
         return [""] * len(question.sub_queries)
     try:
-        answers = json.loads(given)
-    except json.JSONDecodeError:
+        answers = json_value(given)
+    except ValueError:
         answers = None
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise ValueError(

@@ -12,6 +12,7 @@ from calibadv.data.errors import DataError, OnBad, short_repr
 from calibadv.data.json_window import JsonWindow
 from calibadv.data.reading import BROKEN_ARCHIVE, broken_archive, kind_of, not_utf8, numbered_lines, opened
 from calibadv.data.record import Record
+from calibadv.json_lines import json_value
 
 _TOLD_BY = 64  # entries of an object that are looked at to tell a corpus from a single record, which has fewer
 
@@ -44,8 +45,8 @@ def json_records(path: Path, on_bad: OnBad) -> Iterator[Record]:
 def _first_line_is_a_record(window: JsonWindow) -> bool:
     line, goes_on = window.first_line()
     try:
-        return goes_on and isinstance(json.loads(line), dict)
-    except (RecursionError, ValueError):
+        return goes_on and isinstance(json_value(line), dict)
+    except ValueError:
         return False
 
 
@@ -55,11 +56,11 @@ def _lines(path: Path, on_bad: OnBad) -> Iterator[Record]:
             continue
         place = f"{path}, line {number}"
         try:
-            value = json.loads(line)
+            value = json_value(line)
         except json.JSONDecodeError as error:
             on_bad(_malformed(place, error))
             continue
-        except (RecursionError, ValueError) as error:  # more nesting or digits than Python takes
+        except ValueError as error:  # more nesting or digits than Python takes
             on_bad(_malformed(place, json.JSONDecodeError(str(error), line, 0)))
             continue
         yield from _record(place, value, on_bad)

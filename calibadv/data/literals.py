@@ -7,10 +7,11 @@ brackets of every kind, and the wrappers `array(…, dtype=…)`, `list(…)` an
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Callable
 from typing import Any
+
+from calibadv.json_lines import json_value
 
 _ESCAPE = r"""\\[\\'"abfnrtvxuUN0-7]"""
 _TOKEN = re.compile(
@@ -42,8 +43,8 @@ def begins_like_literal(text: str) -> bool:
 def parse_literal(text: str) -> Any:
     """The list or dict that `text` is written as; a tuple or a set is a list. ValueError says why it is none."""
     try:
-        value = json.loads(text)
-    except (RecursionError, ValueError):
+        value = json_value(text)
+    except ValueError:
         try:
             value = _Parser(text).whole()
         except RecursionError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from calibadv.data.delimited import delimited_rows
 from calibadv.data.errors import DataError, OnBad, short_repr
 from calibadv.data.reading import kind_of, numbered_lines
 from calibadv.data.record import Record
+from calibadv.json_lines import json_value
 
 _BATCH_ROWS = 1024
 _BOM = "\ufeff"  # of a CSV file that was read without taking it off, in its first column's name
@@ -101,8 +101,8 @@ def _cell(cell: str) -> Any:
     text = cell.strip()
     if text.startswith("["):
         try:
-            value = json.loads(text)
-        except (RecursionError, ValueError):
+            value = json_value(text)
+        except ValueError:
             return text  # a text may begin with a bracket
         return value if isinstance(value, list) else text
     return text or None

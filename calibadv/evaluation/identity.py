@@ -12,6 +12,7 @@ from calibadv.config.rollout import RolloutConfig
 from calibadv.data.digests import questions_digest
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
 from calibadv.files import write_text
+from calibadv.json_lines import json_value
 from calibadv.rollout.tools import KEY, ToolConfig
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides
@@ -127,7 +128,7 @@ def _shown(value: object) -> str:
 
 def _read(path: Path) -> Identity:
     try:
-        values: Identity = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values: Identity = json_value(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}): {_REMEDY}") from None
     return values

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from calibadv.json_lines import json_value
 from calibadv.rollout.mcp_tools import answered, refuses
 from calibadv.rollout.tools import ToolConfig
 from calibadv.search.client import Refused, RetryingSearch, RetryPolicy
@@ -47,7 +47,7 @@ def _json(found: Any) -> Any:
         return found
     if len(found) == 1:
         try:
-            value = json.loads(found[0])
+            value = json_value(found[0])
         except ValueError:
             pass
         else:

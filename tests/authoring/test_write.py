@@ -119,6 +119,8 @@ DIRECTOR = (1, "director of Lost Valley", "Ada Berg")
     ("said", "fate"),
     [
         ("I think of one.", Fate.UNREADABLE),
+        (f'{{"question": {"[" * 100_000}}}', Fate.UNREADABLE),
+        (f'{{"question": {"1" * 5000}}}', Fate.UNREADABLE),
         (draft(""), Fate.UNREADABLE),
         (draft("Who?", (1, "director of Lost Valley", " ")), Fate.UNREADABLE),
         (draft(None), Fate.DECLINED),

@@ -61,6 +61,12 @@ def test_what_was_committed_is_read_again(storage: Storage) -> None:
     assert set(stored.manifest.files) == {"shared/state.json", "rank-0/state.json"}
 
 
+@pytest.mark.parametrize("content", ["{", "1" * 5000, "[" * 100_000], ids=["torn", "a long number", "nested lists"])
+def test_a_file_that_is_no_json_is_damaged(storage: Storage, content: str) -> None:
+    with pytest.raises(Damaged, match=r"shared/state\.json is not JSON"):
+        write(storage, 10, content).json("shared/state.json")
+
+
 def test_a_draft_is_never_picked_and_is_swept_away(storage: Storage) -> None:
     write(storage, 10)
     draft = storage.draft(STEP, 20)

@@ -70,7 +70,14 @@ def test_hops_have_answers_where_the_data_says_them() -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("B", "expected a JSON list"), ("[1]", "expected a JSON list"), ('["B"]', "1 hop answers for 2 sub-queries")],
+    [
+        ("B", "expected a JSON list"),
+        ("[1]", "expected a JSON list"),
+        (f"[{'1' * 5000}]", "expected a JSON list"),
+        ("[" * 100_000, "expected a JSON list"),
+        ('["B"]', "1 hop answers for 2 sub-queries"),
+    ],
+    ids=["no JSON", "no texts", "a long number", "nested lists", "too few"],
 )
 def test_hop_answers_that_do_not_fit_are_refused(given: str, said: str) -> None:
     with pytest.raises(ValueError, match=rf"question 'm/1': .*{said}"):

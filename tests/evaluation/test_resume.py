@@ -15,7 +15,7 @@ from calibadv.cluster.rows import RolloutRow
 from calibadv.config import load_config
 from calibadv.data.errors import DataError
 from calibadv.evaluation.asking import ROUNDS, Ask, ask_in_rounds, rows_of, waiting_questions
-from calibadv.evaluation.identity import check_comparable, identity, keep_identity
+from calibadv.evaluation.identity import MANIFEST, check_comparable, identity, keep_identity
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan, QuestionSet, make_plan
 from calibadv.evaluation.prediction import Prediction, predict, prediction_writer, read_predictions
@@ -186,6 +186,14 @@ def test_a_question_that_changed_is_another_set(tmp_path: Path) -> None:
 def test_answers_without_a_manifest_are_refused(tmp_path: Path) -> None:
     (tmp_path / PREDICTIONS).touch()
     with pytest.raises(ValueError, match="holds answers but no manifest"):
+        keep_identity(tmp_path, of_model(make_model()), {})
+
+
+@pytest.mark.parametrize("content", ["{", "1" * 5000, "[" * 100_000], ids=["torn", "a long number", "nested lists"])
+def test_a_manifest_that_no_reader_can_hold_is_refused_by_its_path(tmp_path: Path, content: str) -> None:
+    keep_identity(tmp_path, of_model(make_model()), {})
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(ValueError, match=rf"{MANIFEST} cannot be read .* give another --out"):
         keep_identity(tmp_path, of_model(make_model()), {})
 
 
