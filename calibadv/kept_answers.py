@@ -31,7 +31,10 @@ Engine = Mapping[str, Any]
 BUSY_S = 30.0  # that a write waits for another process's
 _APPLICATION = 0x43414C42  # marks a file as ours, beside the schema's version
 _VERSION = 1
-_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs", "fuse.gcsfuse", "9p")
+_NETWORK = (
+    *("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "wekafs", "juicefs"),
+    *("sshfs", "s3fs", "gcsfuse", "blobfuse", "mountpoint-s3", "rclone"),
+)  # how their types begin, in Linux with "fuse." before those that are no kernel's
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS engines (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
@@ -94,19 +97,15 @@ class KeptAnswers(Generic[Answer]):
     def keep(self, query: str, answer: Answer) -> Answer:
         """The answer that is recorded for the query now: this one, or that of whoever was first.
 
-        Where the file takes nothing (a full disk) they wait in memory and are written with a later one.
+        Where the file takes nothing (a full disk) they wait in memory and are written with a later one, or at the end.
         """
         self._unwritten[query] = answer
-        asked_at = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [(self._engine, asked, self._to_text(kept), asked_at) for asked, kept in self._unwritten.items()]
         try:
-            with self._file:
-                self._file.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
+            self._write()
         except sqlite3.OperationalError as error:
             if len(self._unwritten) == 1:
                 logger.warning("%s cannot be written (%s): its answers wait in memory", self._path, error)
             return answer
-        self._unwritten.clear()
         found = self.find(query)
         assert found is not None
         return found
@@ -117,8 +116,21 @@ class KeptAnswers(Generic[Answer]):
         return int(number)
 
     def close(self) -> None:
-        """Closes the file; the last process to do so leaves one file without a log beside it."""
+        """Writes what waits, and closes the file; the last process to do so leaves one file without a log beside it."""
+        try:
+            self._write()
+        except sqlite3.OperationalError as error:
+            lost = len(self._unwritten)
+            logger.warning("%s cannot be written (%s): it lacks %d answers that were given", self._path, error, lost)
         self._file.close()
+
+    def _write(self) -> None:
+        if self._unwritten:
+            asked_at = datetime.now(UTC).isoformat(timespec="seconds")
+            rows = [(self._engine, asked, self._to_text(kept), asked_at) for asked, kept in self._unwritten.items()]
+            with self._file:
+                self._file.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
+            self._unwritten.clear()
 
     def _number(self, mode: Mode) -> int:
         if mode == "record":
@@ -138,12 +150,13 @@ def canonical(engine: Engine) -> str:
     return json.dumps(engine, sort_keys=True, separators=(",", ":"), default=str)
 
 
-def on_network(path: Path) -> bool:
-    """Whether the file's disk is another machine's, as far as this system tells."""
-    whole = path.absolute()
-    mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
+def on_network(path: Path, mounts: Mapping[Path, str] | None = None) -> bool:
+    """Whether the file's disk is another machine's, as far as this system tells. `mounts`: folder -> type of its disk."""
+    if mounts is None:
+        mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
+    whole = path.resolve()  # a link may lead to another disk
     kind = next((mounts[folder] for folder in (whole, *whole.parents) if folder in mounts), "")
-    return kind.startswith(_NETWORK)
+    return kind.removeprefix("fuse.").startswith(_NETWORK)
 
 
 def _open(path: Path, mode: Mode, alone: bool, called: str) -> sqlite3.Connection:

@@ -118,6 +118,21 @@ def test_a_local_disk_is_no_network_file_system(tmp_path: Path) -> None:
     assert not on_network(tmp_path / "l.sqlite")
 
 
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [("nfs4", True), ("fuse.glusterfs", True), ("fuse.ceph-fuse", True), ("fuse.sshfs", True), ("fuse.fuseiso", False)],
+)
+def test_a_disk_is_known_by_the_type_of_its_mount_also_behind_a_link(tmp_path: Path, kind: str, network: bool) -> None:
+    home, shared = tmp_path / "home", tmp_path / "shared"
+    home.mkdir()
+    shared.mkdir()
+    (home / "kept").symlink_to(shared)
+    mounts = {Path("/"): "ext4", shared.resolve(): kind}
+    assert on_network(shared / "new" / "l.sqlite", mounts) is network
+    assert on_network(home / "kept" / "l.sqlite", mounts) is network
+    assert not on_network(home / "l.sqlite", mounts)
+
+
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     theirs = sqlite3.connect(tmp_path / "theirs.sqlite")
     theirs.execute("CREATE TABLE bookmarks (url)")
@@ -151,3 +166,24 @@ def test_answers_for_which_the_disk_has_no_room_wait_in_memory(
     ledger._file.execute("PRAGMA max_page_count = 1000")
     ledger.keep("c", ())
     assert ledger.count() == 3
+
+
+def test_answers_that_wait_are_written_at_the_end_or_it_is_said_how_many_are_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(tmp_path / "l.sqlite", ENGINE)
+    long = (Document("1", "", "x" * 100_000),)
+    ledger._file.execute("PRAGMA max_page_count = 10")
+    ledger.keep("a", long)
+    ledger._file.execute("PRAGMA max_page_count = 1000")
+    ledger.close()
+    again = Ledger(tmp_path / "l.sqlite", ENGINE)
+    assert again.find("a") == long
+    again._file.execute("PRAGMA max_page_count = 10")
+    again.keep("b", long)
+    again.keep("c", long)
+    caplog.clear()
+    again.close()
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path / 'l.sqlite'} cannot be written (database or disk is full): it lacks 2 answers that were given"
+    ]
