@@ -151,7 +151,7 @@ def canonical(engine: Engine) -> str:
 
 
 def on_network(path: Path, mounts: Mapping[Path, str] | None = None) -> bool:
-    """Whether the file's disk is another machine's, as far as this system tells. `mounts`: folder -> type of its disk."""
+    """Whether the file's disk is another machine's, as far as this system tells. `mounts`: folder -> its type."""
     if mounts is None:
         mounts = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
     whole = path.resolve()  # a link may lead to another disk

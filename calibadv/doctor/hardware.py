@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,9 @@ from calibadv.memory.plan import ModelSizes
 
 PROCESS_BYTES = 1 * GIB  # of an engine, a retriever or a learner besides what it holds: torch alone is most of it
 BASE_BYTES = 2 * GIB  # driver, Ray, Serve, MLflow
-_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits")
+_FIELDS = "index,uuid,name,memory.total,memory.free,driver_version"
+_QUERY = ("nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits")
+_MIG = "MIG-"
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -32,6 +35,8 @@ class Gpu:
     total_bytes: float
     free_bytes: float
     driver: str
+    index: int = 0
+    uuid: str = ""
 
 
 def gpus(subject: Subject, find: Callable[[], tuple[Gpu, ...]] | None = None) -> Iterator[Finding]:
@@ -82,8 +87,9 @@ def enough_gpus(needed: float, here: Sequence[Gpu]) -> Finding:
     return failed(
         "GPUs",
         said,
-        "lower rollout.engines or learner.learners, set cluster.gpus_per_engine and learner.gpus_per_learner to 0 for "
-        "a CPU, or join a cluster with cluster.address auto",
+        "lower rollout.engines or learner.learners, name more of them in CUDA_VISIBLE_DEVICES where it is set, set "
+        "cluster.gpus_per_engine and learner.gpus_per_learner to 0 for a CPU, or join a cluster with cluster.address "
+        "auto",
     )
 
 
@@ -101,10 +107,10 @@ def torch_sees_gpus() -> Finding:
 
 def idle_gpus(here: Sequence[Gpu]) -> Finding:
     """Whether somebody else holds memory of the GPUs."""
-    busy = [index for index, gpu in enumerate(here) if gpu.free_bytes < 0.9 * gpu.total_bytes]
+    busy = [gpu for gpu in here if gpu.free_bytes < 0.9 * gpu.total_bytes]
     if not busy:
         return passed("GPU use", "none of their memory is taken")
-    taken = ", ".join(f"GPU {i}: {gib(here[i].total_bytes - here[i].free_bytes)}" for i in busy)
+    taken = ", ".join(f"GPU {gpu.index}: {gib(gpu.total_bytes - gpu.free_bytes)}" for gpu in busy)
     return warned("GPU use", f"memory is taken on {taken}", "see nvidia-smi for the process, and end it if it is yours")
 
 
@@ -144,21 +150,39 @@ def enough_ram(needed_bytes: float, free_bytes: float) -> Finding:
 
 
 def gpus_here() -> tuple[Gpu, ...]:
-    """The GPUs that the driver knows; none without `nvidia-smi`."""
+    """The GPUs that the driver knows and CUDA_VISIBLE_DEVICES lets Ray have; none without `nvidia-smi`."""
     if shutil.which(_QUERY[0]) is None:
         return ()
     answer = subprocess.run(_QUERY, capture_output=True, text=True, timeout=20, check=False)
-    return parse_gpus(answer.stdout) if answer.returncode == 0 else ()
+    return visible(parse_gpus(answer.stdout), os.environ.get("CUDA_VISIBLE_DEVICES")) if answer.returncode == 0 else ()
+
+
+def visible(cards: Sequence[Gpu], named: str | None) -> tuple[Gpu, ...]:
+    """Those of the cards that CUDA_VISIBLE_DEVICES names by index or UUID, as CUDA reads it: up to the first that is
+    none. All of them where it is not set. A part of a card (MIG) counts as one whose memory is not known.
+    """
+    found: list[Gpu] = []
+    for name in [] if named is None else named.split(","):
+        card = next((card for card in cards if _is(card, name.strip())), None)
+        if card is None:
+            break
+        found.append(replace(card, total_bytes=0.0, free_bytes=0.0) if name.strip().startswith(_MIG) else card)
+    return tuple(cards if named is None else found)
+
+
+def _is(card: Gpu, name: str) -> bool:
+    return name == str(card.index) or name.startswith(_MIG) or (name.startswith("GPU-") and card.uuid.startswith(name))
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """The lines `name, total MiB, free MiB, driver` of nvidia-smi. A number that it does not know counts 0."""
+    """The lines `index, UUID, name, total MiB, free MiB, driver` of nvidia-smi. A size that it does not say is 0."""
     found = []
     for line in text.splitlines():
-        if line.count(",") < 3:
+        if line.count(",") < 5:
             continue
-        name, total, free, driver = (part.strip() for part in line.rsplit(",", 3))
-        found.append(Gpu(name, _bytes(total), _bytes(free), driver))
+        index, uuid, rest = (part.strip() for part in line.split(",", 2))
+        name, total, free, driver = (part.strip() for part in rest.rsplit(",", 3))
+        found.append(Gpu(name, _bytes(total), _bytes(free), driver, int(index), uuid))
     return tuple(found)
 
 

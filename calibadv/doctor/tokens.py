@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from calibadv.cluster.ray_place import Environment, token_file
+from calibadv.cluster.servers import servers_of
 from calibadv.config import Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
@@ -19,23 +20,32 @@ _INSISTS = re.compile(r"(^|&)sslmode=(require|verify-ca|verify-full)(&|$)")
 
 
 def tokens(subject: Subject) -> Iterator[Finding]:
-    """The search server's token, where the recipe names one, and Ray's."""
-    if subject.config.search.token_env:
-        yield search_token(subject.config)
+    """Those that the run's servers are sent, and Ray's."""
+    yield from sent_tokens(subject.config)
     yield ray_token(os.environ)
 
 
-def search_token(config: Config) -> Finding:
-    """Whether the token crosses no network that anybody on it can read. That it is set is the search's own check.
+def sent_tokens(config: Config) -> Iterator[Finding]:
+    """Of each server that is sent one. That a token is set which the recipe names is the search's own check."""
+    search = config.search
+    if search.url_shape == "pgvector" and search.token_env:
+        yield sent_token("search server", search.url)
+    for server in servers_of(config):
+        if server.token:
+            yield sent_token(server.name, server.url)
+
+
+def sent_token(name: str, url: str) -> Finding:
+    """Whether the server's token crosses no network that anybody on it can read.
 
     PostgreSQL's client is content with a connection in the clear unless `sslmode` says otherwise.
     """
-    parts = urlsplit(config.search.url)
-    clear = parts.scheme == "http" or (config.search.url_shape == "pgvector" and not _INSISTS.search(parts.query))
+    parts = urlsplit(url)
+    clear = parts.scheme == "http" or (parts.scheme != "https" and not _INSISTS.search(parts.query))
     if clear and parts.hostname and not is_loopback(parts.hostname):
         remedy = "use https (PostgreSQL: ?sslmode=verify-full), or an ssh tunnel that ends on 127.0.0.1"
-        return warned("search token", f"it would go to {parts.hostname} unencrypted", remedy)
-    return passed("search token", "it crosses no network in the clear")
+        return warned(f"{name} token", f"it would go to {parts.hostname} unencrypted", remedy)
+    return passed(f"{name} token", "it crosses no network in the clear")
 
 
 def ray_token(environment: Environment) -> Finding:

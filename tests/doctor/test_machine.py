@@ -130,11 +130,38 @@ H20 = Gpu("NVIDIA H20", 96 * GIB, 95 * GIB, "580.65")
 
 
 def test_gpus_are_read_from_the_drivers_lines() -> None:
-    text = "NVIDIA H200, 143771, 143000, 580.82.07\nOdd, name, [N/A], 10, 1\n\nFailed\n"
+    text = "0, GPU-a1, NVIDIA H200, 143771, 143000, 580.82.07\n1, GPU-b2, Odd, name, [N/A], 10, 1\n\nFailed\n"
     assert parse_gpus(text) == (
-        Gpu("NVIDIA H200", 143771 * 2**20, 143000 * 2**20, "580.82.07"),
-        Gpu("Odd, name", 0.0, 10 * 2**20, "1"),
+        Gpu("NVIDIA H200", 143771 * 2**20, 143000 * 2**20, "580.82.07", 0, "GPU-a1"),
+        Gpu("Odd, name", 0.0, 10 * 2**20, "1", 1, "GPU-b2"),
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "indices"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("NoDevFiles", []),
+        ("-1", []),
+        ("2, 0", [2, 0]),
+        ("1,7,0", [1]),  # CUDA ends the list at the first that is none
+        ("GPU-b,GPU-a1", [1, 0]),
+        ("MIG-5f", [0]),
+    ],
+)
+def test_only_the_gpus_that_the_environment_lets_ray_have_are_here(
+    named: str | None, indices: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{i}, GPU-{uuid}, H20, 97871, 97871, 580.65\\n" for i, uuid in enumerate(("a1", "b2", "c3")))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{rows}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert [gpu.index for gpu in hardware.gpus_here()] == indices
+    assert all(bool(gpu.total_bytes) is (named != "MIG-5f") for gpu in hardware.gpus_here())
 
 
 @pytest.mark.parametrize(("needed", "here", "state"), [(8, 8, PASS), (8, 7, FAIL), (1, 0, FAIL), (0.5, 1, PASS)])
@@ -144,7 +171,7 @@ def test_fewer_gpus_than_the_recipe_asks_for_fail(needed: float, here: int, stat
 
 def test_memory_that_somebody_else_holds_is_warned_of() -> None:
     assert hardware.idle_gpus([H20, H20]).state is PASS
-    finding = hardware.idle_gpus([H20, Gpu("NVIDIA H20", 96 * GIB, 60 * GIB, "580.65")])
+    finding = hardware.idle_gpus([H20, Gpu("NVIDIA H20", 96 * GIB, 60 * GIB, "580.65", index=1)])
     assert (finding.state, finding.said) == (WARN, "memory is taken on GPU 1: 36.0 GiB")
 
 

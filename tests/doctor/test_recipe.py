@@ -307,8 +307,36 @@ def test_what_is_not_here_is_said_and_not_tried() -> None:
 def test_a_token_should_cross_no_network_in_the_clear(url: str, state: State) -> None:
     shape = "pgvector" if url.startswith("postgresql") else "search_r1"
     given = {"search.url": url, "search.url_shape": shape, "search.token_env": "TOKEN_OF_THIS_TEST"}
+    (finding,) = tokens.sent_tokens(load_config(None, given))
+    assert (finding.name, finding.state) == ("search server token", state)
+
+
+def test_every_server_s_token_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "search.url": "https://r.example/retrieve",
+        "search.url_shape": "json",
+        "search.http": {
+            "headers": {"x-api-key": "$KEY_OF_THIS_TEST"},
+            "parameters": {"q": "{query}"},
+            "results": "found",
+            "text": "text",
+        },
+        "tracking.mlflow_uri": "http://m.example:5000",
+        "reward.outcome": "judge",
+        "reward.judge_url": "http://j.example/v1",
+        "reward.judge_model": "m",
+    }
     config = load_config(None, given)
-    assert tokens.search_token(config).state is state
+    for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "JUDGE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert [(found.name, found.state) for found in tokens.sent_tokens(config)] == [("search server token", PASS)]
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    monkeypatch.setenv("JUDGE_API_KEY", "k")
+    assert [(found.name, found.state) for found in tokens.sent_tokens(config)] == [
+        ("search server token", PASS),
+        ("MLflow server token", WARN),
+        ("judge of answers token", WARN),
+    ]
 
 
 def test_rays_token_should_be_ours_alone(tmp_path: Path) -> None:
