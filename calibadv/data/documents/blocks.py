@@ -19,6 +19,7 @@ class Why(StrEnum):
     """Why a file cannot be read. One of them is counted for each file that is left out."""
 
     OTHER_KIND = "of a kind that is not read"
+    OUTSIDE = "linked to outside of the folder"
     EMPTY = "without text"
     ENCRYPTED = "encrypted"
     BINARY = "binary, in spite of its name"

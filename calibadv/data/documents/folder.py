@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from calibadv.data.documents.html import html_blocks
 from calibadv.data.documents.office import docx_blocks, pptx_blocks, sheet_blocks
 from calibadv.data.documents.pdf import pdf_blocks
 from calibadv.data.documents.splitting import Passage, Window, passages
+from calibadv.data.documents.tables import csv_blocks
 from calibadv.data.documents.text import markdown_blocks, plain_blocks
 from calibadv.data.passages import passage_id
 
@@ -32,6 +34,8 @@ READERS: Mapping[str, Reader] = {
     ".xlsm": sheet_blocks,
     ".xls": sheet_blocks,
     ".ods": sheet_blocks,
+    ".csv": csv_blocks,
+    ".tsv": csv_blocks,
 }
 MOST_BYTES = 2**28  # of a file, which is held in memory
 
@@ -72,16 +76,22 @@ OnLeftOut = Callable[[str, Unreadable], None]
 def read_folder(folder: Path, window: Window, found: Found, on_left_out: OnLeftOut) -> Iterator[CorpusRow]:
     """The passages of all files below `folder` in the order of their paths. Counts into `found` as it goes.
 
-    Hidden files and folders (of a leading ".") are none. A passage that repeats an earlier one is left out.
+    Hidden files and folders (of a leading ".") are none. A link to outside of the folder, which may lead to anything on
+    this machine, is left out; one to a folder inside is not followed, for that is read where it lies. A passage that
+    repeats an earlier one is left out.
     """
     seen = set[str]()
+    root = folder.resolve()
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or not path.is_file():
+        outside = path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root)
+        if any(part.startswith(".") for part in inside.parts) or not (outside or path.is_file()):
             continue
         source = inside.as_posix()
         found.files += 1
         try:
+            if outside:
+                raise Unreadable(Why.OUTSIDE, os.path.realpath(path))
             of_file = list(passages(file_blocks(path), window))
             if not of_file:
                 raise Unreadable(Why.EMPTY)

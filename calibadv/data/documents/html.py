@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from calibadv.data.documents.blocks import Block, Unreadable, Why
-from calibadv.data.documents.text import UTF_16
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how a file of it begins
 _NO_TEXT = ("script", "style", "noscript", "template", "nav", "footer", "aside", "svg", "head")
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _PARTS = (
@@ -17,7 +17,7 @@ _PARTS = (
 )  # elements that begin a line of their own; what stands between two of them is one block
 
 Place = Callable[[Any, int], str]
-"""(element, number of its block from 1) -> its place in the file."""
+"""(element, number of its block from 1) -> its place in the file. None stands for a text that no element is before."""
 
 
 def html_blocks(content: bytes) -> Iterator[Block]:
@@ -29,7 +29,18 @@ def html_blocks(content: bytes) -> Iterator[Block]:
     page = BeautifulSoup(content, "html.parser")  # the one that knows lines
     if page.contains_replacement_characters:
         raise Unreadable(Why.UNDECODABLE, f"nor the {page.original_encoding} that it says")
-    return blocks_of(page, lambda element, _: f"line={element.sourceline}")
+    return _by_lines(page, 0)
+
+
+def fragment_blocks(text: str, above: int) -> Iterator[Block]:
+    """The blocks of HTML within a file, `above` lines of which stand before."""
+    from bs4 import BeautifulSoup
+
+    return _by_lines(BeautifulSoup(text, "html.parser"), above)
+
+
+def _by_lines(page: Any, above: int) -> Iterator[Block]:
+    return blocks_of(page, lambda element, _: f"line={above + (element.sourceline if element else 1)}")
 
 
 def blocks_of(page: Any, place: Place) -> Iterator[Block]:
@@ -52,13 +63,15 @@ def blocks_of(page: Any, place: Place) -> Iterator[Block]:
             number += 1
             part = _part(strings[0])
             level = _HEADINGS.index(part.name) + 1 if part.name in _HEADINGS else 0
-            yield Block(text, place(part, number), level)
+            # What stands in no element, as in a fragment, is where the one before it is.
+            element = part if part is not page else strings[0].find_previous(True) or strings[0].find_next(True)
+            yield Block(text, place(element, number), level)
 
 
 def _part(text: Any) -> Any:
-    """The element whose block a text is of: the row of a table, where it is in one, else the nearest of `_PARTS`."""
+    """What a text's block is of: the row of a table, where it is in one, else the nearest of `_PARTS`, or the page."""
     nearest = text.find_parent(_PARTS)
     if nearest is not None and nearest.name in _HEADINGS:
         return nearest
     row = text.find_parent("tr")
-    return nearest or text.parent if row is None else row
+    return row or nearest or text.find_parents()[-1]

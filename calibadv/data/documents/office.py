@@ -5,11 +5,11 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
-from itertools import zip_longest
 from typing import Any
 
 from calibadv.data.documents.blocks import Block, Unreadable, Why
 from calibadv.data.documents.html import blocks_of
+from calibadv.data.documents.tables import row_blocks
 
 _MOST_UNPACKED = 2**30  # bytes; a file that claims more is a bomb, or no text
 _OLE = b"\xd0\xcf\x11\xe0"  # what Office wrote before 2007, and what an encrypted file is packed into
@@ -54,17 +54,9 @@ def sheet_blocks(content: bytes) -> Iterator[Block]:
         rows = [
             [_cell(value) for value in row] for row in book.get_sheet_by_name(name).to_python(skip_empty_area=False)
         ]
-        numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
-        if not numbered:
-            continue
-        yield Block(name, f"sheet={name}", 1)
-        (first, columns), *values = numbered
-        if not values:
-            yield Block(" | ".join(filter(None, columns)), f"sheet={name}&row={first}")
-        for number, row in values:
-            cells = zip_longest(columns, row, fillvalue="")
-            said = [f"{column}: {value}" if column else value for column, value in cells if value]
-            yield Block("; ".join(said), f"sheet={name}&row={number}")
+        if any(map(any, rows)):
+            yield Block(name, f"sheet={name}", 1)
+            yield from row_blocks(enumerate(rows, start=1), lambda number, name=name: f"sheet={name}&row={number}")
 
 
 def _check_archive(content: bytes) -> None:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from calibadv.data.documents.blocks import Block, Unreadable, Why
+from calibadv.data.documents.html import UTF_16, fragment_blocks
 
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -35,7 +35,9 @@ def plain_blocks(content: bytes) -> Iterator[Block]:
 
 
 def markdown_blocks(content: bytes) -> Iterator[Block]:
-    """A block a paragraph, heading, block of code and row of a table. Of links and emphasis the words are left."""
+    """A block a paragraph, heading, block of code and row of a table; HTML as an HTML file. Of links and emphasis the
+    words are left.
+    """
     from markdown_it import MarkdownIt
 
     text = decoded(content)
@@ -61,9 +63,13 @@ def markdown_blocks(content: bytes) -> Iterator[Block]:
                 yield Block(words, f"line={line}", level)
         elif token.type in ("fence", "code_block"):
             yield Block(token.content.strip(), f"line={line}")
+        elif token.type == "html_block":
+            yield from fragment_blocks(token.content, line - 1)
 
 
 def _words(kind: str, content: str) -> str:
     if kind in ("softbreak", "hardbreak"):
         return "\n"
-    return "" if kind == "html_inline" else content
+    if kind == "html_inline":
+        return " " if content.lower().startswith("<br") else ""
+    return content

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.data.corpus import load_corpus
+from calibadv.data.documents.blocks import Why
 from calibadv.data.documents.splitting import Window
 from calibadv.data.errors import DataError
 from calibadv.data.preparation.documents import prepare_documents
@@ -76,6 +77,24 @@ def test_what_is_left_out_is_said_in_a_line_a_reason(
         (folder / name).unlink()
     prepare_documents(folder, tmp_path / "corpus.jsonl")
     assert not listing.exists()  # an old list would speak of an old folder
+
+
+def test_links_out_of_the_folder_are_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret.txt").write_text("Not of this folder.")
+    before = prepare_documents(folder, tmp_path / "before.jsonl")
+    for name, target in (
+        ("a.txt", tmp_path / "elsewhere" / "secret.txt"),
+        ("team", tmp_path / "elsewhere"),
+        ("same", folder / "hr"),  # a folder inside is read where it lies
+        ("copy/notes.txt", folder / "notes.txt"),
+        ("loop", folder / "loop"),
+    ):
+        (folder / name).symlink_to(target)
+    found = prepare_documents(folder, tmp_path / "corpus.jsonl")
+    assert found.left_out - before.left_out == {Why.OUTSIDE: 2}
+    assert (found.files, found.read, found.passages) == (before.files + 3, before.read + 1, before.passages)
+    assert not any("Not of this folder" in document.text for document in load_corpus(tmp_path / "corpus.jsonl"))
 
 
 def test_a_folder_without_a_passage_is_refused_and_writes_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from calibadv.data.documents.folder import file_blocks
 from calibadv.data.documents.html import html_blocks
 from calibadv.data.documents.office import docx_blocks, pptx_blocks, sheet_blocks
 from calibadv.data.documents.pdf import pdf_blocks
+from calibadv.data.documents.tables import csv_blocks
 from calibadv.data.documents.text import markdown_blocks, plain_blocks
 from tests.data.documents.files import docx, pdf, pptx, xlsx
 
@@ -40,6 +41,21 @@ def test_markdown_keeps_its_words_and_lines() -> None:
         ("day | hours", "line=14", 0),
         ("Mon | 8", "line=16", 0),
         ("# no heading", "line=18", 0),
+    ]
+
+
+def test_html_within_markdown_is_read_as_html_is() -> None:
+    text = (
+        "---\na: b\n---\n"
+        '<h1 align="center">Leave</h1>\n\n<details>\n<summary>More</summary>\n\nThirty days.\n\n</details>\n\n'
+        "<table>\n<tr><td>Oslo</td><td>30</td></tr>\n</table>\n\n<script>\nx()\n</script>\n\none<br>two <b>three</b>\n"
+    )
+    assert read(markdown_blocks(text.encode())) == [
+        ("Leave", "line=4", 1),
+        ("More", "line=7", 0),
+        ("Thirty days.", "line=9", 0),
+        ("Oslo | 30", "line=14", 0),
+        ("one two three", "line=21", 0),
     ]
 
 
@@ -67,6 +83,16 @@ def test_html_is_read_without_what_is_not_its_text() -> None:
         ("Oslo | 30", "line=4", 0),
         ("one", "line=4", 0),
         ("two", "line=4", 0),
+    ]
+
+
+def test_a_fragment_of_html_has_whole_blocks_and_places() -> None:
+    assert read(html_blocks(b"Hello <b>bold</b> world")) == [("Hello bold world", "line=1", 0)]
+    assert read(html_blocks(b"alone")) == [("alone", "line=1", 0)]
+    assert read(html_blocks(b"\n<p>one</p>\n<p>two\n</p> and <i>three</i>")) == [
+        ("one", "line=2", 0),
+        ("two", "line=3", 0),
+        ("and three", "line=3", 0),
     ]
 
 
@@ -111,6 +137,16 @@ def test_a_row_of_a_sheet_names_its_columns() -> None:
     ]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_row_of_a_text_file_names_its_columns(delimiter: str) -> None:
+    text = '\ufeffTown,Days\r\nOslo,30\r\n\r\n"Ber,\r\ngen",2.5,odd\r\n,\r\n'
+    assert read(csv_blocks(text.replace(",", delimiter).encode())) == [
+        ("Town: Oslo; Days: 30", "line=2", 0),
+        (f"Town: Ber{delimiter.strip()} gen; Days: 2.5; odd", "line=4", 0),
+    ]
+    assert read(csv_blocks(b"alone\n")) == [("alone", "line=1", 0)]
+
+
 OLE = b"\xd0\xcf\x11\xe0" + b"\0" * 600
 
 
@@ -130,6 +166,7 @@ OLE = b"\xd0\xcf\x11\xe0" + b"\0" * 600
         ("a.md", b"\0\1\2", Why.BINARY),
         ("a.html", b"<p>\0</p>", Why.BINARY),
         ("a.txt", "Käse".encode("latin-1"), Why.UNDECODABLE),
+        ("a.csv", b'Town,Days\n"Oslo,30\nBergen,2\n', Why.DAMAGED),
     ],
 )
 def test_what_cannot_be_read_is_said_by_its_reason(name: str, content: bytes, why: Why, tmp_path: Path) -> None:
