@@ -359,13 +359,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one a phase")
     parser.add_argument("--shape", choices=SHAPES, default="3b", help="sizes of Qwen2.5, or tiny (default: 3b)")
     parser.add_argument("--device", default="cuda", help="cuda or cpu (default: cuda)")
-    parser.add_argument("--only", default="", help=f"phases, with commas, of {', '.join(p.__name__ for p in PHASES)}")
+    names = [phase.__name__ for phase in PHASES]
+    parser.add_argument("--only", default="", help=f"phases, with commas, of {', '.join(names)}")
     parser.add_argument("--budget-s", type=float, default=420, help="no phase is begun after so many seconds")
     asked = parser.parse_args()
+    only = set(filter(None, asked.only.split(",")))
+    if unknown := sorted(only.difference(names)):
+        parser.error(
+            f"--only {asked.only}: no phase is called {', '.join(unknown)}; expected some of {', '.join(names)}"
+        )
     passed = True
     with asked.out.open("w", encoding="utf-8") as out:
         at = Machine(torch.device(asked.device), asked.shape)
-        for found in measured(at, set(filter(None, asked.only.split(","))), asked.budget_s):
+        for found in measured(at, only, asked.budget_s):
             line = json.dumps(found)
             out.write(line + "\n")
             out.flush()

@@ -11,12 +11,15 @@ ROOT = Path(__file__).parents[1]
 WITHOUT_RAY = "import runpy, sys; sys.modules['ray'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 
 
+def started(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = [str(ROOT / "scripts" / "gpu_check.py"), "--out", str(out), "--shape", "tiny", "--device", "cpu"]
+    command = [sys.executable, "-c", WITHOUT_RAY, *script, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def check(folder: Path, *arguments: str) -> list[dict[str, object]]:
     out = folder / "check.jsonl"
-    script = [str(ROOT / "scripts" / "gpu_check.py"), "--out", str(out), "--shape", "tiny", "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RAY, *script, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = started(out, *arguments)
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert (done.returncode == 0) == all(phase["passes"] for phase in found), done.stderr
     return found
@@ -35,3 +38,10 @@ def test_phases_after_the_budget_say_that_they_were_not_begun(tmp_path: Path) ->
     (found,) = check(tmp_path, "--only", "learner", "--budget-s", "-1")
     assert found["error"] == "not begun: -1 s were over"
     assert found["passes"] is None
+
+
+def test_a_phase_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    done = started(tmp_path / "check.jsonl", "--only", "head,leaner")
+    assert done.returncode == 2
+    assert "no phase is called leaner; expected some of machine, head," in done.stderr
+    assert not (tmp_path / "check.jsonl").exists()

@@ -44,7 +44,7 @@ class Panel:
 
     title: str
     lines: tuple[Line, ...]
-    high: float | None = None  # of the vertical axis, which begins at 0; None: as the data
+    high: float | None = None  # of the vertical axis, which begins at 0, for values in between; None: as the data
     share: bool = False  # shown in per cent
     level: float | None = None  # a line to read the values against
     log_above: float | None = None  # logarithmic where a value goes beyond: a collapse would flatten all else
@@ -75,7 +75,9 @@ def draw(axes: Axes, panel: Panel, history: History) -> None:
         axes.set_yscale("log")
         axes.minorticks_off()
     else:
-        axes.set_ylim(bottom=0, top=panel.high)
+        lowest, highest = axes.dataLim.intervaly  # a reward of the user's own may lie anywhere
+        fits = panel.high is not None and highest <= panel.high * (1 + 1e-9)
+        axes.set_ylim(bottom=0 if lowest >= 0 else None, top=panel.high if fits else None)
     legend_below(axes, *right)
 
 

@@ -16,7 +16,7 @@ from calibadv.cluster.prompts import DATE
 from calibadv.config import Config, ConfigError
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Start
-from calibadv.tracking.run_folder import CHECKPOINTS, RunFolder
+from calibadv.tracking.run_folder import CHECKPOINTS, FIRST_PREDICTIONS, RunFolder
 from calibadv.tracking.target import STATE
 from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS, RUN, removing
 
@@ -139,8 +139,9 @@ def _resumed(config: Config, identity: Identity, checkpoint: Stored, storage: St
 
 def _restore_records(checkpoint: Stored, folder: RunFolder, version: int) -> None:
     kept = {name: f"{RUN}/{name}" for name in KEPT}
-    if (folder.path / STATE).exists():
-        del kept[STATE]  # it may know an MLflow run that was made after the checkpoint
+    for name in (FIRST_PREDICTIONS, STATE):  # older than any checkpoint; may know an MLflow run that was made after it
+        if (folder.path / name).exists():
+            del kept[name]
     files = {name: checkpoint.read(file) if checkpoint.has(file) else None for name, file in kept.items()}
     folder.restore(files, version)
 

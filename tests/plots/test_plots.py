@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,6 +31,17 @@ def test_the_reward_panel_draws_the_values_of_the_history() -> None:
     held_out = lines["F1 (held out)"]
     np.testing.assert_allclose(np.asarray(held_out.get_xdata()), [4, 8, 12])
     np.testing.assert_allclose(np.asarray(held_out.get_ydata()), [0.2, 0.4, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("rewards", "shown"), [((0.2, 0.4), (0, 1)), ((5, 8), (0, 8)), ((-2, 0.5), (-2, 0.5)), ((0.5, 1), (0, 1))]
+)
+def test_the_reward_panel_shows_rewards_of_any_scale(rewards: tuple[float, float], shown: tuple[float, float]) -> None:
+    axes = Figure().add_subplot()
+    draw(axes, PANELS["reward"], [{"step": float(step), "reward/mean": r} for step, r in enumerate(rewards, 1)])
+    low, high = axes.get_ylim()
+    assert low <= shown[0] < shown[1] <= high < 10
+    assert (low, high) == (0, 1) or min(rewards) < 0 or max(rewards) > 1
 
 
 def labels(axes: Axes) -> list[str]:

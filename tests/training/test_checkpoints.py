@@ -199,6 +199,7 @@ def begun(path: Path, **section: Any) -> Checkpoints:
         kept.snapshots.save(FakeAlgorithm(9), 9)  # type: ignore[arg-type]
         for step in (9, 10):
             folder.append_metrics(step, {"reward/f1": step / 100})
+        folder.write_predictions([{"id": "of step 0"}], first=True)
         folder.write_predictions([{"id": "of step 10"}])
         track(folder.path, "one")
         save(kept, 10, Best(10, 0.2), needs=(9,))
@@ -235,6 +236,15 @@ def test_a_lost_folder_comes_back_from_storage_elsewhere(tmp_path: Path) -> None
     assert resumed.progress.version == 10
     assert tracked(tmp_path / "new-machine") == "one"
     assert (tmp_path / "new-machine" / "metrics.jsonl").exists()
+    assert "of step 0" in (tmp_path / "new-machine" / "first_predictions.jsonl").read_text()
+
+
+def test_the_first_evaluation_s_answers_stay_also_where_an_old_checkpoint_lacks_them(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "a") as folder:
+        save(checkpoints(folder), 10)
+        folder.write_predictions([{"id": "of step 0"}], first=True)
+    assert go_on(tmp_path / "a", config()).progress.version == 10
+    assert (tmp_path / "a" / "first_predictions.jsonl").exists()
 
 
 def test_the_mlflow_run_that_the_folder_knows_wins_over_the_checkpoints(tmp_path: Path) -> None:
