@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv: nothing global, nothing by hand. `setup.sh`: the locked CPU stack. `setup.sh gpu`: the `gpu` extra, for one
 # machine with NVIDIA GPUs (driver 580 or later); once it is there, `setup.sh` leaves it as it is, so that every make
-# target runs in it. Runs again only when what it is made from has changed. Another kind: rm -r .venv first.
+# target runs in it. Runs again only when what it is made from has changed. Another kind, or a .venv that it did not make:
+# rm -r .venv first.
 #
 # CPU torch is not on the package registry. If pip here is set up with --find-links, the wheel is taken from there;
 # otherwise uv takes it from PyTorch's own CPU index. For GPUs pip is asked, not uv: pyproject's overrides are for CPU.
@@ -21,6 +22,7 @@ wanted=$(cat "${inputs[@]}" scripts/setup.sh | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then exit 0; fi
 
 if [ -f "$other" ]; then echo "error: .venv holds the CPU stack; remove it first (rm -r .venv), then run make setup-gpu again" >&2; exit 1; fi
+if [ -d .venv/bin ] && [ ! -f "$stamp" ]; then echo "error: .venv was not made here, and nothing is laid over it: remove it (rm -r .venv) and call make again, or go on with its own .venv/bin/python" >&2; exit 1; fi
 command -v "$python" >/dev/null || { echo "error: $python not found; install Python 3.11, or set PYTHON=/path/to/python3.11" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
   echo "error: $python is $("$python" --version 2>&1); Python 3.11 is needed (set PYTHON=/path/to/python3.11)" >&2; exit 1; }

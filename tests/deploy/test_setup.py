@@ -100,6 +100,16 @@ def test_the_gpu_stack_is_not_laid_over_the_cpu_stack(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [(), ("gpu",)])
+def test_nothing_is_laid_over_an_environment_of_the_user_s(tmp_path: Path, kind: tuple[str, ...]) -> None:
+    checkout = Checkout(tmp_path)
+    (checkout.folder / ".venv" / "bin").mkdir(parents=True)
+    refused = checkout.setup(*kind)
+    assert (refused.returncode, checkout.installed) == (1, "")
+    assert "rm -r .venv" in refused.stderr
+    assert list((checkout.folder / ".venv").iterdir()) == [checkout.folder / ".venv" / "bin"]
+
+
+@pytest.mark.parametrize("kind", [(), ("gpu",)])
 def test_another_python_is_refused_by_name(tmp_path: Path, kind: tuple[str, ...]) -> None:
     checkout = Checkout(tmp_path, wrong=1)
     refused = checkout.setup(*kind)
