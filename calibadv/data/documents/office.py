@@ -56,7 +56,7 @@ def sheet_blocks(content: bytes) -> Iterator[Block]:
         ]
         if any(map(any, rows)):
             yield Block(name, f"sheet={name}", 1)
-            yield from row_blocks(enumerate(rows, start=1), lambda number, name=name: f"sheet={name}&row={number}")
+            yield from row_blocks(enumerate(rows, start=1), f"sheet={name}&row=")
 
 
 def _check_archive(content: bytes) -> None:

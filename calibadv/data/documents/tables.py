@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, zip_longest
 
 from calibadv.data.delimited import delimited_rows
@@ -14,20 +14,23 @@ Numbered = tuple[int, list[str]]
 """A row's number and its cells."""
 
 
-def row_blocks(rows: Iterable[Numbered], place: Callable[[int], str]) -> Iterator[Block]:
-    """A row as "column: value" of the first one, and as its values where there is no other; blank ones are none."""
+def row_blocks(rows: Iterable[Numbered], place: str) -> Iterator[Block]:
+    """A row as "column: value" of the first one, and as its values where there is no other; blank ones are none.
+
+    `place`: what stands before a row's number in its place.
+    """
     filled = ((number, cells) for number, cells in rows if any(cells))
     first = next(filled, None)
     if first is None:
         return
     second = next(filled, None)
     if second is None:
-        yield Block(" | ".join(filter(None, first[1])), place(first[0]))
+        yield Block(" | ".join(filter(None, first[1])), f"{place}{first[0]}")
         return
     for number, cells in chain((second,), filled):
         named = zip_longest(first[1], cells, fillvalue="")
         said = [f"{column}: {value}" if column else value for column, value in named if value]
-        yield Block("; ".join(said), place(number))
+        yield Block("; ".join(said), f"{place}{number}")
 
 
 def csv_blocks(content: bytes) -> Iterator[Block]:
@@ -41,8 +44,6 @@ def csv_blocks(content: bytes) -> Iterator[Block]:
     lines = ((number, f"{line}\n") for number, line in enumerate(text.split("\n"), start=1))
     try:
         rows = delimited_rows("the file", lines, delimiter, refuse)
-        yield from row_blocks(
-            ((row.line, [" ".join(cell.split()) for cell in row.cells]) for row in rows), lambda line: f"line={line}"
-        )
+        yield from row_blocks(((row.line, [" ".join(cell.split()) for cell in row.cells]) for row in rows), "line=")
     except DataError as error:
         raise Unreadable(Why.DAMAGED, str(error)) from error
