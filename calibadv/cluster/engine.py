@@ -13,10 +13,6 @@ NamedTensors = Iterable[tuple[str, torch.Tensor]]
 """Weights under their Hugging Face names, e.g. `model.layers.0.self_attn.q_proj.weight`."""
 
 
-class EngineDied(RuntimeError):
-    """The engine itself failed, so that no request can be answered again: start a new one."""
-
-
 class Engine(GenerateFn, Protocol):
     """A `GenerateFn` whose weights can be replaced while no request is running."""
 

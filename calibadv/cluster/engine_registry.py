@@ -75,8 +75,9 @@ class EngineRegistry:
         return ended
 
     def lose(self, name: str, words: str) -> None:
-        """The engine has died."""
-        self._engines.pop(name, None)
+        """The engine has died. Each of its rows says so: it is counted once."""
+        if self._engines.pop(name, None) is None:
+            return
         self._versions.pop(name, None)
         self.deaths.append(f"{name}: {words}")
         self.deaths_in_a_row += 1

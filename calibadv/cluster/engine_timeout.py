@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from calibadv.cluster.engine import EngineDied
-from calibadv.rollout.protocols import GenerateFn, Generation, Sampling
+from calibadv.rollout.protocols import EngineDied, GenerateFn, Generation, Sampling
 from calibadv.types import IntArray
 
 T = TypeVar("T")

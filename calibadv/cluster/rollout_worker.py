@@ -23,7 +23,7 @@ import numpy as np
 import ray
 
 from calibadv.cluster.coordinator import find_coordinator
-from calibadv.cluster.engine import Engine, EngineDied, LiveEngine, NamedTensors
+from calibadv.cluster.engine import Engine, LiveEngine, NamedTensors
 from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate, within
 from calibadv.cluster.packed import PackedWeights
 from calibadv.cluster.policy_store import Published
@@ -32,7 +32,7 @@ from calibadv.cluster.read_write_lock import ReadWriteLock
 from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.weights import fetch
 from calibadv.rollout.group import RolledGroup
-from calibadv.rollout.protocols import GenerateFn
+from calibadv.rollout.protocols import EngineDied, GenerateFn
 from calibadv.rollout.tally import Tally
 
 logger = logging.getLogger(__name__)

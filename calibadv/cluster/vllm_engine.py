@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from calibadv.cluster.engine import EngineDied, NamedTensors
+from calibadv.cluster.engine import NamedTensors
 from calibadv.cluster.shared_block import BlockWriter
 from calibadv.cluster.vllm_requests import batches, check_complete, check_request, generation_of, sampling_params
 from calibadv.cluster.vllm_settings import (
@@ -31,7 +31,7 @@ from calibadv.cluster.vllm_settings import (
     out_of_memory,
     prepare_environment,
 )
-from calibadv.rollout.protocols import Generation, Sampling
+from calibadv.rollout.protocols import EngineDied, Generation, Sampling
 from calibadv.types import IntArray
 
 logger = logging.getLogger(__name__)
@@ -182,6 +182,9 @@ class VllmEngine:
                     try:
                         command.answer.set_result(command.function(engine))
                     except Exception as error:
+                        if getattr(engine.model_executor, "is_failed", False):  # a tensor-parallel worker has died
+                            command.answer.set_exception(EngineDied(f"the vLLM engine is gone: {error!r}"))
+                            raise
                         command.answer.set_exception(error)
         return True
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from calibadv.cluster.engine import EngineDied, NamedTensors
+from calibadv.cluster.engine import NamedTensors
 from calibadv.cluster.shared_block import BlockWriter
 from calibadv.cluster.vllm_requests import check_complete, check_request, generation_of, sampling_params
 from calibadv.cluster.vllm_settings import (
@@ -30,7 +30,7 @@ from calibadv.cluster.vllm_settings import (
     out_of_memory,
     prepare_environment,
 )
-from calibadv.rollout.protocols import Generation, Sampling
+from calibadv.rollout.protocols import EngineDied, Generation, Sampling
 from calibadv.types import IntArray
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,12 @@ class VllmProcessEngine:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._sent(work).result()
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return self._sent(work).result()
+        except EngineDeadError as error:  # a core may die while nothing runs
+            raise EngineDied(f"the vLLM engine is gone: {error!r}") from error
 
     def _stop_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -50,6 +50,10 @@ class Generation:
     stop: StopReason
 
 
+class EngineDied(RuntimeError):
+    """The engine itself failed, so that no request can be answered again: start a new one."""
+
+
 class SearchFailed(Exception):
     """The search tool did not answer after all retries: the environment's fault, never the policy's."""
 

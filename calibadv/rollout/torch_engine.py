@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from calibadv.rollout.joined_cache import INSTEAD, JoinedCache, check_layers
 from calibadv.rollout.nucleus import nucleus
-from calibadv.rollout.protocols import Generation, Sampling, StopReason
+from calibadv.rollout.protocols import EngineDied, Generation, Sampling, StopReason
 from calibadv.types import IntArray
 
 _TRIED = ((3, 1, 4), (1, 5, 9, 2, 6, 5, 3))  # prompts of the trial at the start
@@ -111,8 +111,7 @@ class TorchEngine:
             raise ValueError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
         row = _Row(tuple(np.asarray(prompt_ids).tolist()), sampling, Future())
         with self._door:
-            if self._failure is not None:
-                raise RuntimeError(f"the torch engine is gone: {self._failure!r}") from self._failure
+            self._check_alive()
             self._open[id(row)] = row
             self._inbox.put(row)
         try:
@@ -138,7 +137,12 @@ class TorchEngine:
             self._model.load_state_dict(state, strict=False)
             self._version = version
 
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise EngineDied(f"the torch engine is gone: {self._failure!r}") from self._failure
+
     def _refuse_while_running(self) -> None:
+        self._check_alive()
         running = sum(not row.answer.done() for row in self._open.values())
         if running:
             raise RuntimeError(f"{running} requests are running: wait for them before changing weights or sleeping")
@@ -207,7 +211,7 @@ class TorchEngine:
             unanswered = list(self._open.values())
         for row in unanswered:
             if not row.answer.done():
-                row.answer.set_exception(RuntimeError(f"the torch engine is gone: {failure!r}"))
+                row.answer.set_exception(EngineDied(f"the torch engine is gone: {failure!r}"))
         self._clear()
 
     def _admit(self) -> bool:

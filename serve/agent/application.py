@@ -23,10 +23,9 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from calibadv.cluster.engine import EngineDied
 from calibadv.cluster.shipped import shipped_factory
 from calibadv.config import Config, role
-from calibadv.rollout.protocols import Answered, Sampled, SearchFn
+from calibadv.rollout.protocols import Answered, EngineDied, Sampled, SearchFn
 from calibadv.rollout.tools import make_tools
 from calibadv.tracking.served import ServedStore
 from calibadv.types import Document

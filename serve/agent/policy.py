@@ -15,14 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from calibadv.cluster.engine import Engine, EngineDied
+from calibadv.cluster.engine import Engine
 from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate
 from calibadv.cluster.factories import AnyDialogue, make_dialogue, make_engine, make_limits
 from calibadv.config import Config
 from calibadv.methods import Method
 from calibadv.rollout.agent import Agent, Limits, OnVoidTurn
 from calibadv.rollout.dialogues.tags import TagsDialogue
-from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, SearchFn
+from calibadv.rollout.protocols import EngineDied, GenerateFn, Generation, Sampling, SearchFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.rollout.tools import Tool
 from calibadv.types import Document, IntArray, Question
@@ -164,10 +164,10 @@ class Policy:
         engine = TimedGenerate(self._parts.engine, self._parts.engine_timeout_s, self._last_answer)
         try:
             return await engine(prompt_ids, sampling)
-        except (EngineDied, RuntimeError) as death:  # the torch engine's own is a RuntimeError
+        except EngineDied as death:
             logger.exception("the engine is lost")
             self._death = death
-            raise EngineDied(str(death)) from death
+            raise
 
 
 async def _together(waiting: asyncio.Queue[Heard | None], until_s: float) -> list[Heard | None]:

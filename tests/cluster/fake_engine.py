@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibadv.cluster.engine import EngineDied
 from calibadv.cluster.rollout_worker import RollGroupFn
 from calibadv.cluster.rows import RolloutRow
-from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
+from calibadv.rollout.protocols import EngineDied, GenerateFn, Generation, Sampling, StopReason
 from calibadv.types import IntArray, Phase, Question
 
 

@@ -148,6 +148,7 @@ def test_the_report_says_who_serves_what_and_who_is_silent() -> None:
     registry.serve("c", 7)
     registry.heartbeat("a", 60.0)
     registry.heartbeat("b", 60.0)
+    registry.register("s", process("x"))
     registry.lose("x", "gone")
     assert str(registry.report(70.0)) == (
         "version 6 is served by a; version 7 is served by b, c; starting: d; silent: c for 60 s; "

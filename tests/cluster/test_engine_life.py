@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from calibadv.cluster.engine import EngineDied
 from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate
 from calibadv.cluster.rollout_worker import RollGroupFn, RolloutWorker, WorkerSettings
 from calibadv.cluster.rows import RolloutRow
-from calibadv.rollout.protocols import GenerateFn, Generation, Sampling, StopReason
+from calibadv.rollout.protocols import EngineDied, GenerateFn, Generation, Sampling, StopReason
 from tests.cluster.fake_engine import FakeEngine, rollouts, row
 from tests.cluster.local_worker import Exited, LocalCoordinator, Workers
 
@@ -85,6 +84,14 @@ async def test_a_generation_that_never_comes_back_is_the_engines_death(
     with pytest.raises(Exited):
         await worker.roll(row(0, 7))
     assert await coordinator.deaths() == ("e1: it hangs: no request was answered for 0.05 s",)
+
+
+async def test_an_engine_that_dies_under_many_rows_dies_once(make: Make, coordinator: LocalCoordinator) -> None:
+    await coordinator.publish_number(0)
+    worker = await make(FakeEngine(dies_on=0), max_engine_deaths=1)
+    ends = await asyncio.gather(*(worker.roll(row(0, i)) for i in range(12)), return_exceptions=True)
+    assert [type(end) for end in ends] == [Exited] * 12
+    assert await coordinator.deaths() == ("e1: as asked",)
 
 
 async def test_what_a_rollout_makes_of_a_hang_is_never_its_result(make: Make, coordinator: LocalCoordinator) -> None:

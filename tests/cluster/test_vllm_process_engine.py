@@ -16,9 +16,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from calibadv.cluster.engine import EngineDied
 from calibadv.cluster.shared_block import BlockReader, BlockWriter
-from calibadv.rollout.protocols import Generation, Sampling
+from calibadv.rollout.protocols import EngineDied, Generation, Sampling
 from tests.rollout.engine_suite import MAX_LEN, perturbed, prompt, reference_logprobs, save_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +117,23 @@ async def test_incomplete_weights_are_refused_and_end_a_request_that_waits_for_t
     for waiting in (request, engine(prompt(1), Sampling(4))):
         with pytest.raises(EngineDied, match="new weights came half-way: the weights leave"):
             await asyncio.wait_for(waiting, 60)
+
+
+@pytest.mark.integration
+def test_a_core_that_died_while_nothing_ran_is_the_engines_death(folder: Path) -> None:
+    pytest.importorskip("vllm")
+    from calibadv.cluster.vllm_process_engine import VllmProcessEngine
+    from calibadv.cluster.vllm_settings import VllmSettings
+
+    others = set(psutil.Process().children(recursive=True))
+    engine = VllmProcessEngine(VllmSettings(str(folder), dtype="float32", max_model_len=64, kv_cache_gb=0.05))
+    started = set(psutil.Process().children(recursive=True)) - others
+    (core,) = (child for child in started if child.memory_info().rss > 200 * 2**20)
+    core.kill()
+    core.wait(60)
+    with pytest.raises(EngineDied, match="the vLLM engine is gone"):
+        engine.load_weights([], 1)
+    engine.close()
 
 
 @pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from calibadv.rollout.protocols import Generation, Sampling, StopReason
+from calibadv.rollout.protocols import EngineDied, Generation, Sampling, StopReason
 from tests.rollout.engine_suite import (
     ANSWER_TAG,
     MAX_LEN,
@@ -274,9 +274,13 @@ async def test_a_closed_or_broken_engine_answers_with_an_error_and_never_hangs(f
     from calibadv.rollout.torch_engine import TorchEngine
 
     engine = TorchEngine.from_folder(folder)
+    state = engine._model.state_dict()
     engine._model = None
-    with pytest.raises(RuntimeError, match="engine is gone"):
+    with pytest.raises(EngineDied, match="engine is gone"):
         await asyncio.wait_for(engine(prompt(0), Sampling(4)), timeout=120)
-    with pytest.raises(RuntimeError, match="engine is gone"):
+    with pytest.raises(EngineDied, match="engine is gone"):
         await engine(prompt(0), Sampling(4))
+    engine._model = AutoModelForCausalLM.from_pretrained(folder)
+    with pytest.raises(EngineDied, match="engine is gone"):
+        engine.load_weights(state.items(), 1)
     engine.close()

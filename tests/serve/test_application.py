@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from calibadv.cluster.engine import EngineDied
-from calibadv.rollout.protocols import Answered, Said, Sampled
+from calibadv.rollout.protocols import Answered, EngineDied, Said, Sampled
 from calibadv.types import TurnKind
 from serve.agent.application import PAUSES_S, Engines
 from serve.agent.news import Accepted, Asked, Interrupted

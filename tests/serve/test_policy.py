@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibadv.cluster.engine import EngineDied
 from calibadv.cluster.factories import make_roller
 from calibadv.config import load_config
 from calibadv.data.corpus import load_corpus
 from calibadv.data.questions import load_questions
 from calibadv.pocket import policy_path, write_pocket_world
-from calibadv.rollout.protocols import Generation, Sampled, Sampling
+from calibadv.rollout.protocols import EngineDied, Generation, Sampled, Sampling
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.search.build import build_pipeline
 from calibadv.search.settings import SearchConfig
