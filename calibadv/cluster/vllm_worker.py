@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import linear
 from vllm.model_executor.layers import utils as vllm_layers
 from vllm.platforms import current_platform
-from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from calibadv.cluster.shared_block import BlockReader, Spec
@@ -28,17 +28,16 @@ def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:  # noqa: 
     layer.__dict__["cpu_linear"] = linear  # a plain attribute; nn.Module's own setter is typed for tensors
 
 
-_vllm_forward_cpu = TopKTopPSampler.forward_cpu
-
-
 def _sample_seeded(
     self: Any, logits: torch.Tensor, generators: dict[int, torch.Generator], k: Any, p: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """One token per row [B] by inverse CDF, with one uniform number of the row's own generator."""
-    if k is not None or p is not None or len(generators) != len(logits):
-        return cast(tuple[torch.Tensor, torch.Tensor | None], _vllm_forward_cpu(self, logits, generators, k, p))
+    """One token per row [B] by inverse CDF, with one uniform number of the row's own generator.
+
+    A greedy row has no generator, and vLLM does not read what is drawn for it.
+    """
+    logits = apply_top_k_top_p(logits, k, p)
     cdf_BV = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
-    noise = [torch.rand(1, generator=generators[row], dtype=torch.float64) for row in range(len(logits))]
+    noise = [torch.rand(1, generator=generators.get(row), dtype=torch.float64) for row in range(len(logits))]
     sampled_B1 = torch.searchsorted(cdf_BV, torch.stack(noise) * cdf_BV[:, -1:], right=True)
     told = logits.log_softmax(-1, dtype=torch.float32) if self.logprobs_mode == "processed_logprobs" else None
     return sampled_B1[:, 0].clamp(max=cdf_BV.shape[1] - 1), told

@@ -203,6 +203,17 @@ async def test_order_and_company_do_not_change_a_requests_tokens(engine: Any) ->
         assert x.ids.tolist() == y.ids.tolist() == z.ids.tolist()
 
 
+@pytest.mark.parametrize("other", [{"temperature": 0.0}, {"top_p": 0.9}], ids=["greedy", "a nucleus"])
+async def test_a_row_that_is_sampled_otherwise_does_not_change_a_requests_tokens(
+    engine: Any, other: dict[str, float]
+) -> None:
+    (alone,) = await many(engine, [3], max_tokens=40, stop=())
+    beside, *_ = await asyncio.gather(
+        engine(prompt(3), Sampling(40, seed=3, stop=())), engine(prompt(9), Sampling(40, seed=9, stop=(), **other))
+    )
+    assert beside.ids.tolist() == alone.ids.tolist()
+
+
 async def test_new_weights_are_served_and_no_old_prefix_is_used(engine: Any, folder: Path) -> None:
     await many(engine, [0, 1], max_tokens=4, stop=())  # leaves prefixes in the cache
     changed = perturbed(folder)
