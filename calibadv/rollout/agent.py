@@ -22,6 +22,7 @@ from calibadv.rollout.protocols import (
     Dialogue,
     GenerateFn,
     Generation,
+    NoRoom,
     Result,
     Said,
     Sampled,
@@ -107,18 +108,18 @@ class Agent:
             begun_s = time.perf_counter()
             sampling = Sampling(room, temperature, seed_of_turn(index), self.dialogue.stop, top_p)
             generation = await self.generate(context, sampling)
-            said, cut = self.dialogue.said(generation), False
+            said = self.dialogue.said(generation)
             answer = said.answer
             tell(Sampled(index, said))
             turn = replace(self._turn(said, generation), generate_s=time.perf_counter() - begun_s)
+            truncated = turn.kind is TurnKind.VOID and generation.stop is StopReason.LENGTH
             try:
-                if index < self.limits.max_turns:
+                if index < self.limits.max_turns and not truncated:
                     calls_left = self.limits.max_turns - sum(turn.calls for turn in turns)
-                    turn, cut = await self._observe(turn, index, said.calls, calls_left, len(context), tell)
+                    turn, truncated = await self._observe(turn, index, said.calls, calls_left, len(context), tell)
             except (SearchFailed, ToolFailed):
                 infra_failed = True
             turns.append(turn)
-            truncated = cut or (turn.kind is TurnKind.VOID and generation.stop is StopReason.LENGTH)
             if infra_failed or truncated or not len(turn.observation_ids):
                 break
             context = np.concatenate([context, turn.action_ids, turn.observation_ids])
@@ -138,7 +139,8 @@ class Agent:
             begun_s = time.perf_counter()
             carried_out, too_many = calls[:calls_left], calls[calls_left:]
             answered = await self._results(carried_out)
-            results = [result for result, _ in answered] + [Result(text=NO_CALL_LEFT)] * len(too_many)
+            given = [result for result, _ in answered] + [Result(text=NO_CALL_LEFT)] * len(too_many)
+            results = [replace(result, tool=self._name(call)) for call, result in zip(calls, given, strict=True)]
             tell(Answered(index, tuple(calls), tuple(results)))
             turn = replace(
                 turn,
@@ -149,7 +151,10 @@ class Agent:
                 ),
                 doc_ids=tuple(document.id for result in results for document in result.documents),
             )
-            observation = self.dialogue.observed(results, turn.action_ids, budget)
+            try:
+                observation = self.dialogue.observed(results, turn.action_ids, budget)
+            except NoRoom:  # for so many calls
+                return turn, True
         elif turn.kind is TurnKind.VOID and self.on_void_turn == "retry":
             observation = self.dialogue.corrected(turn.action_ids, budget)
         else:
@@ -158,8 +163,10 @@ class Agent:
         return replace(turn, observation_ids=observation if fits else EMPTY), not fits
 
     def _called(self, call: Call, result: Result, seconds: float) -> CalledTool:
-        name = call.tool if call.tool in (SEARCH, *self.tools) else UNKNOWN
-        return CalledTool(name, None if result.text is None else result.text[:SHOWN], seconds)
+        return CalledTool(self._name(call), None if result.text is None else result.text[:SHOWN], seconds)
+
+    def _name(self, call: Call) -> str:
+        return call.tool if call.tool in (SEARCH, *self.tools) else UNKNOWN
 
     async def _results(self, calls: Sequence[Call]) -> list[tuple[Result, float]]:
         if len(calls) == 1:  # without a task of its own: a rollout in tags takes its turns as the loop gives them

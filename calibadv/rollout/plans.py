@@ -52,6 +52,8 @@ def trees(num_trees: int, nodes: int, rounds: int) -> Plan:
         forest = [[trajectory] for trajectory in first]
         sampled = num_trees
         for _ in range(rounds):
+            if any(leaf.infra_failed for grown in forest for leaf in grown):  # no group: what grows on is thrown away
+                break
             starts = []
             for tree, grown in enumerate(forest):
                 open_nodes = _open_nodes(grown)
@@ -74,6 +76,8 @@ def siblings(num_rollouts: int) -> Plan:
 
     async def plan(roll: RollFn, _: int) -> tuple[Trajectory, ...]:
         trunk = await roll(0)
+        if trunk.infra_failed:
+            return (trunk,)
         states = _open_nodes([trunk])
         branches = await asyncio.gather(*(roll(i, states[(i - 1) % len(states)]) for i in range(1, num_rollouts)))
         return number_nodes([trunk, *branches])

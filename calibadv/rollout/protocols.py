@@ -54,6 +54,10 @@ class EngineDied(RuntimeError):
     """The engine itself failed, so that no request can be answered again: start a new one."""
 
 
+class NoRoom(ValueError):
+    """An observation is over its limit even where every result in it is empty."""
+
+
 class SearchFailed(Exception):
     """The search tool did not answer after all retries: the environment's fault, never the policy's."""
 
@@ -77,6 +81,7 @@ class Result:
     documents: tuple[Document, ...] = ()
     text: str | None = None
     max_tokens: int | None = None
+    tool: str = SEARCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ class Dialogue(Protocol):
         """A sampled turn, read."""
 
     def observed(self, results: Sequence[Result], action_ids: IntArray, max_tokens: int) -> IntArray:
-        """[O <= max_tokens] What stands behind the turn `action_ids`, up to where the next one begins."""
+        """[O <= max_tokens] What stands behind the turn `action_ids`, up to where the next begins. Raises `NoRoom`."""
 
     def corrected(self, action_ids: IntArray, max_tokens: int) -> IntArray:
         """[O] The same behind a void turn where the rollout goes on."""

@@ -146,6 +146,7 @@ async def test_a_turn_cut_by_its_token_limit_is_a_truncated_void_turn() -> None:
         trajectory = await roll(script, on_void_turn=on_void_turn)
         assert trajectory.truncated
         assert trajectory.turns[-1].kind is TurnKind.VOID
+        assert len(trajectory.turns[-1].observation_ids) == 0  # no correction that nobody reads
         assert len(script.contexts) == 2
 
 

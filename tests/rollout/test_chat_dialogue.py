@@ -176,6 +176,29 @@ async def test_a_branch_goes_on_from_the_turns_of_its_trunk_whose_numbers_and_ca
     assert (library.queries, branch.forced_final) == (["Ada"], True)
 
 
+async def test_calls_whose_bare_results_do_not_fit_truncate_the_rollout() -> None:
+    given = HermesDialogue(QWEN, template="Q {question}")
+    nothing = np.zeros(0, np.int64)
+    two, three = (len(given.observed([Result(text="")] * count, nothing, 2000)) for count in (2, 3))
+    for calls, truncated in ((2, False), (3, True)):
+        several = f"{thought('a')}{call('add', a=1, b=2) * calls}{END}"
+        limits = Limits(max_turns=5, max_observation_tokens=(two + three) // 2)
+        rolled, _ = await roll([several, ANSWER], given, limits=limits)
+        assert rolled.truncated == truncated
+        assert (rolled.turns[0].calls, len(rolled.turns)) == (calls, 1 if truncated else 2)
+
+
+async def test_a_result_is_signed_by_the_tool_that_gave_it() -> None:
+    signed = TemplateDialogue(with_template(QWEN3.replace("}}{{ m.content }}{{", "}}{{ m.name }}: {{ m.content }}{{")))
+    several = f"{thought('a')}{call('search', query='Ada')}\n{call('add', a=1, b=2)}\n{call('<b>', a=1)}{END}"
+    rolled, _ = await roll([several, ADD, ANSWER], signed)
+    read = [signed.text(turn.observation_ids) for turn in rolled.turns[:2]]
+    assert [[part.split("\n")[1].split(":")[0] for part in text.split("<tool_response>")[1:]] for text in read] == [
+        ["search", "add", "unknown"],
+        ["add"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

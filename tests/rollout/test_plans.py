@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from calibadv.rollout.plans import Prefix, chains, number_nodes, siblings, trees
+from calibadv.rollout.plans import Plan, Prefix, chains, number_nodes, siblings, trees
 from calibadv.types import Trajectory, Turn, TurnKind
 from tests.build import trajectory, turn
 
@@ -116,6 +116,19 @@ async def test_siblings_of_a_trunk_that_answers_at_once_start_at_the_prompt() ->
     roll = Roller(depth=1)
     await siblings(4)(roll, 0)
     assert [prefix for _, prefix in roll.calls] == [()] * 4
+
+
+@pytest.mark.parametrize(("plan", "rolled"), [(siblings(6), 1), (trees(2, 2, 2), 2)], ids=["siblings", "trees"])
+async def test_nothing_branches_off_a_trunk_that_failed(plan: Plan, rolled: int) -> None:
+    calls = 0
+
+    async def failing(sample: int, prefix: Prefix = ()) -> Trajectory:
+        nonlocal calls
+        calls += 1
+        return replace(await Roller()(sample, prefix), infra_failed=sample == 0)
+
+    assert sum(leaf.infra_failed for leaf in await plan(failing, 0)) == 1
+    assert calls == rolled
 
 
 async def test_one_sibling_is_the_trunk_alone() -> None:

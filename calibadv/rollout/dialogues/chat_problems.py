@@ -61,9 +61,10 @@ def _problems(writer: ChatWriter, instead: str) -> Iterator[Problem]:
         said = f"the chat template does not only add text at the end {when}: {parting(before, after)}"
         yield Problem(said, instead, fatal=True)
         return
-    if writer.behind([FOUND]) != writer.second_reply:
+    first = writer.behind([FOUND], [SEARCH])
+    if first != writer.second_reply:
         said = "the chat template writes a second result otherwise than the first: "
-        yield Problem(said + parting(writer.behind([FOUND]), writer.second_reply), instead, fatal=True)
+        yield Problem(said + parting(first, writer.second_reply), instead, fatal=True)
 
 
 def _growth(writer: ChatWriter) -> Iterator[tuple[str, str, str]]:
@@ -73,10 +74,11 @@ def _growth(writer: ChatWriter) -> Iterator[tuple[str, str, str]]:
     steps = list(zip(thoughts, ("Quito", "Baku"), ("a", "another"), strict=True))
     for thought, query, which in steps:
         before = OPENED.sub("", writer.written(messages, opened=True))
-        messages = [*messages, writer.turn(thought, [Call(SEARCH, {"query": query})])]
+        call = Call(SEARCH, {"query": query})
+        messages = [*messages, writer.turn(thought, [call])]
         closed = writer.written(messages)
         yield before, closed, f"with {which} turn of the policy's"
-        messages = [*messages, *writer.replies([FOUND])]
+        messages = [*messages, *writer.replies([FOUND], [call])]
         yield closed, writer.written(messages, opened=True), f"with {which} result"
     final = {"role": "assistant", "content": f"<answer> {SAID} </answer>"}
     if writer.thinks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ import numpy as np
 from calibadv.rollout.chat_template import ERRORS, Message, parts_at
 from calibadv.rollout.dialogues.call_syntax import CallSyntax
 from calibadv.rollout.dialogues.in_calls import ANSWERED
-from calibadv.rollout.dialogues.tokenized import TokenizedDialogue
+from calibadv.rollout.dialogues.tokenized import TokenizedDialogue, within
 from calibadv.rollout.protocols import SEARCH, Call, Result
 from calibadv.tags import PROMPT_TEMPLATE, TAGS
 from calibadv.types import IntArray
@@ -71,8 +71,8 @@ class ChatWriter(TokenizedDialogue):
         """A turn of the policy's."""
 
     @abstractmethod
-    def replies(self, texts: Sequence[str]) -> list[Message]:
-        """What as many calls are answered with."""
+    def replies(self, texts: Sequence[str], calls: Sequence[Call]) -> list[Message]:
+        """What the calls are answered with, a text each."""
 
     @property
     @abstractmethod
@@ -116,24 +116,21 @@ class ChatWriter(TokenizedDialogue):
     def observed(self, results: Sequence[Result], action_ids: IntArray, max_tokens: int) -> IntArray:
         """Token ids [O <= max_tokens] of the results, up to where the next turn begins; the longest are cut.
 
-        Without the end of the turn where the policy wrote it itself.
+        Without the end of the turn where the policy wrote it itself. Raises `NoRoom`.
         """
-        texts = []
+        texts, tools = [], [result.tool for result in results]
         for result in results:
             text = self._listed(result.documents) if result.text is None else self._harmless(result.text)
             texts.append(text.strip() if result.max_tokens is None else self._first_tokens(text, result.max_tokens))
-        ids = self._behind_ids(texts, action_ids)
+        ids = self._behind_ids(texts, tools, action_ids)
         for _ in range(_CUTS):
             if len(ids) <= max_tokens:
                 return ids
             lengths = [len(self._encode(text)) for text in texts]
             longest = int(np.argmax(lengths))
             texts[longest] = self._first_tokens(texts[longest], max(0, lengths[longest] - len(ids) + max_tokens))
-            ids = self._behind_ids(texts, action_ids)
-        ids = self._behind_ids([""] * len(texts), action_ids)
-        if len(ids) > max_tokens:
-            raise ValueError(f"an observation needs at least {len(ids)} tokens, the limit is {max_tokens}")
-        return ids
+            ids = self._behind_ids(texts, tools, action_ids)
+        return within(max_tokens, self._behind_ids([""] * len(texts), tools, action_ids))
 
     def corrected(self, action_ids: IntArray, max_tokens: int) -> IntArray:
         """Token ids [O] of a result that says what a turn must be."""
@@ -173,17 +170,18 @@ class ChatWriter(TokenizedDialogue):
         text = self.written([*self.head(ASKED), {"role": "assistant", "content": SAID}])
         return text[text.rindex(SAID) + len(SAID) :]
 
-    def behind(self, texts: Sequence[str]) -> str:
-        """What stands behind a turn with as many calls: its end, the results, and the opening of the next turn."""
-        messages = [*self.head(ASKED), self.turn(THOUGHT if self.keeps_thoughts else "", [PROBE] * len(texts))]
+    def behind(self, texts: Sequence[str], tools: Sequence[str]) -> str:
+        """What stands behind a turn that calls these: its end, a text of each, and the opening of the next turn."""
+        calls = [replace(PROBE, tool=tool) for tool in tools]
+        messages = [*self.head(ASKED), self.turn(THOUGHT if self.keeps_thoughts else "", calls)]
         closed = self.written(messages)
-        whole = self.written([*messages, *self.replies(texts)], opened=True)
+        whole = self.written([*messages, *self.replies(texts, calls)], opened=True)
         if not whole.startswith(closed):
             raise ValueError(f"a result changes what stands before it: {parting(closed, whole)}")
         return self.call_end + self.opened(whole[len(closed) :])
 
-    def _behind_ids(self, texts: Sequence[str], action_ids: IntArray) -> IntArray:
-        ids = self._encode(self.behind(texts))
+    def _behind_ids(self, texts: Sequence[str], tools: Sequence[str], action_ids: IntArray) -> IntArray:
+        ids = self._encode(self.behind(texts, tools))
         for end in self.stop[1:]:
             mark = self._encode(end)
             if np.array_equal(ids[: len(mark)], mark) and np.array_equal(action_ids[-len(mark) :], mark):
@@ -198,15 +196,16 @@ class ChatWriter(TokenizedDialogue):
         """`behind` of one result, in a dialogue that has had one already."""
         thought = THOUGHT if self.keeps_thoughts else ""
         turn = self.turn(thought, [PROBE])
-        messages = [*self.head(ASKED), turn, *self.replies([FOUND]), turn]
-        closed, whole = self.written(messages), self.written([*messages, *self.replies([FOUND])], opened=True)
+        reply = self.replies([FOUND], [PROBE])
+        messages = [*self.head(ASKED), turn, *reply, turn]
+        closed, whole = self.written(messages), self.written([*messages, *reply], opened=True)
         return self.call_end + self.opened(whole.removeprefix(closed))
 
     @cached_property
     def takes_several(self) -> bool:
         """Whether one turn may hold several calls."""
         try:
-            return bool(self.behind([FOUND, FOUND]))
+            return bool(self.behind([FOUND, FOUND], [SEARCH, SEARCH]))
         except ERRORS:
             return False
 

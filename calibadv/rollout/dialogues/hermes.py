@@ -49,7 +49,7 @@ class HermesDialogue(ChatDialogue):
     def turn(self, thought: str, calls: Sequence[Call]) -> Message:
         return {"role": "assistant", "content": _written(thought, calls)}
 
-    def replies(self, texts: Sequence[str]) -> list[Message]:
+    def replies(self, texts: Sequence[str], calls: Sequence[Call]) -> list[Message]:  # noqa: ARG002 (named nowhere)
         content = "\n".join(f"<tool_response>\n{text}\n</tool_response>" for text in texts)
         return [{"role": "user", "content": content}]
 

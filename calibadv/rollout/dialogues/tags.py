@@ -12,7 +12,7 @@ import numpy as np
 
 from calibadv.rollout.chat_template import Problem, messages_of, problems
 from calibadv.rollout.dialogues.in_tags import InTags
-from calibadv.rollout.dialogues.tokenized import TokenizedDialogue
+from calibadv.rollout.dialogues.tokenized import TokenizedDialogue, within
 from calibadv.tags import PRE_THINK, RETRY_MESSAGE
 from calibadv.types import Document, IntArray
 
@@ -38,7 +38,7 @@ class TagsDialogue(TokenizedDialogue, InTags):
     def observation_ids(self, documents: Sequence[Document], max_tokens: int) -> IntArray:
         """Token ids [O <= max_tokens] of the documents between information tags, then the prefill.
 
-        Too long a body is cut at its end; the closing tag always stays.
+        Too long a body is cut at its end; the closing tag always stays. Raises `NoRoom`.
         """
         open_text, close_text = "\n\n<information>", f"</information>\n\n{self.prefill}"
         body = self._listed(documents)
@@ -46,9 +46,7 @@ class TagsDialogue(TokenizedDialogue, InTags):
         if len(whole) <= max_tokens:
             return whole
         head, tail = self._encode(open_text), self._encode(close_text)
-        room = max_tokens - len(head) - len(tail)
-        if room < 0:
-            raise ValueError(f"an observation needs at least {len(head) + len(tail)} tokens, the limit is {max_tokens}")
+        room = max_tokens - len(within(max_tokens, np.concatenate([head, tail])))
         return np.concatenate([head, self._encode(body)[:room], tail])
 
     def retry_ids(self) -> IntArray:

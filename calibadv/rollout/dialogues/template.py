@@ -55,10 +55,10 @@ class TemplateDialogue(ChatDialogue):
     def turn(self, thought: str, calls: Sequence[Call]) -> Message:
         return _message(thought, calls, self._learned.field)
 
-    def replies(self, texts: Sequence[str]) -> list[Message]:
+    def replies(self, texts: Sequence[str], calls: Sequence[Call]) -> list[Message]:
         return [
-            {"role": "tool", "name": PROBE.tool, "tool_call_id": _id(number), "content": text}
-            for number, text in enumerate(texts)
+            {"role": "tool", "name": call.tool, "tool_call_id": _id(number), "content": text}
+            for number, (text, call) in enumerate(zip(texts, calls, strict=True))
         ]
 
     @cached_property

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from calibadv.rollout.chat_template import ERRORS, Message, Problem, rendered
+from calibadv.rollout.protocols import NoRoom
 from calibadv.tags import PROMPT_TEMPLATE, TAGS, neutralise
 from calibadv.types import Document, IntArray
 
@@ -109,3 +110,13 @@ class TokenizedDialogue(ABC):
     def _encode(self, text: str) -> IntArray:
         text = text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair, which no tokenizer takes
         return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+
+
+def within(max_tokens: int, ids: IntArray) -> IntArray:
+    """The observation as it is. Raises `NoRoom` where it is longer."""
+    if len(ids) > max_tokens:
+        raise NoRoom(
+            f"an observation needs at least {len(ids)} tokens, the limit is {max_tokens}: raise "
+            "--rollout.max_observation_tokens"
+        )
+    return ids
