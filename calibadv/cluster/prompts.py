@@ -14,12 +14,14 @@ from pathlib import Path
 from calibadv.cluster.factories import make_dialogue, make_limits, open_dialogue
 from calibadv.config import Config
 from calibadv.methods import Method
+from calibadv.rollout.agent import EMPTY
+from calibadv.rollout.protocols import Result
 from calibadv.types import Question
 
 log = logging.getLogger(__name__)
 
 DATE = "rollout.date"
-_LONGEST_CHECKED = 32  # prompts that are encoded to check the budget: the longest by characters
+_SPLITS = 16  # tokens by which the words around a question may differ with it: they split otherwise beside it
 
 
 def with_date(config: Config, method: Method, model: Path, earlier: str = "") -> Config:
@@ -40,13 +42,23 @@ def with_date(config: Config, method: Method, model: Path, earlier: str = "") ->
 def check_prompts(config: Config, method: Method, model: Path, questions: Sequence[Question]) -> None:
     """Raises ValueError if no prompt of the chat template is right, or a question's is over the token budget.
 
-    The longest by characters are encoded. What is odd in the template, but no error, is warned of.
+    Also where not even an empty observation is within its own. Every question is encoded whose bytes could be too many
+    tokens, the longest first. What is odd in the template, but no error, is warned of.
     """
     dialogue, limits = make_dialogue(config, method, str(model)), make_limits(config)
     for problem in dialogue.problems():
         log.warning("%s: %s", config.model.path, problem)
-    for question in sorted(questions, key=lambda question: len(question.text))[-_LONGEST_CHECKED:]:
+    dialogue.observed([Result()], EMPTY, limits.max_observation_tokens)
+    room = limits.max_prompt_tokens - len(dialogue.prompt_ids("?")) - _SPLITS
+    for question in sorted(questions, key=_most_tokens, reverse=True):
+        if _most_tokens(question) <= room:
+            break
         limits.check_prompt(dialogue.prompt_ids(question.text), question)
+
+
+def _most_tokens(question: Question) -> int:
+    """A token is a byte at least; a "<" may be written as ‹, which has three."""
+    return len(question.text.encode("utf-8", "replace")) + 2 * question.text.count("<")
 
 
 def date_of_answers(manifests: Iterable[Path]) -> str:

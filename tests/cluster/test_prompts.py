@@ -13,7 +13,7 @@ from calibadv.checkpoints.identity import Identity, differences, flat
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.cluster.factories import make_dialogue
-from calibadv.cluster.prompts import date_of_answers, with_date
+from calibadv.cluster.prompts import check_prompts, date_of_answers, with_date
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.evaluation.identity import identity
 from calibadv.evaluation.models import EvaluatedModel, find_models
@@ -21,6 +21,7 @@ from calibadv.methods import make_method
 from calibadv.pocket import policy_path
 from calibadv.training.checkpoints import RUN
 from calibadv.training.resume import date_of_checkpoint
+from calibadv.types import Question
 
 DAY = "2025-03-09"
 
@@ -90,6 +91,22 @@ def test_an_evaluation_asks_as_the_run_was_asked_and_goes_on_with_its_own_day(tm
     assert date_of_answers([tmp_path / "nowhere.json", tmp_path / "manifest.json"]) == DAY
     plain = identity(EvaluatedModel("m", policy_path(), load_config(None)), "", (), "")
     assert not {"date", "system"} & set(plain["dialogue"])  # answers of earlier releases stay comparable
+
+
+def test_the_prompt_of_most_tokens_is_found_behind_longer_ones_of_fewer() -> None:
+    config = load_config(None)
+    english = [Question(f"en/{i}", "who was the first king ? " * 40, ("x",)) for i in range(40)]
+    check_prompts(config, METHOD, policy_path(), english)
+    dense = Question("ja/1", "\U0001f980\u6f22" * 450, ("x",))  # 900 characters, and 3,150 bytes
+    with pytest.raises(ValueError, match="the prompt of question 'ja/1' has 3610 tokens, the budget is 2048"):
+        check_prompts(config, METHOD, policy_path(), [*english, dense])
+
+
+@pytest.mark.parametrize("dialogue", ["tags", "hermes"])
+def test_observations_that_never_fit_are_refused_before_a_run(dialogue: str) -> None:
+    config = load_config(None, {"rollout.dialogue": dialogue, "rollout.max_observation_tokens": 2})
+    with pytest.raises(ValueError, match=r"needs at least \d+ tokens, the limit is 2: raise --rollout.max_observ"):
+        check_prompts(config, METHOD, policy_path(), [])
 
 
 @pytest.mark.parametrize("given", ["tomorrow", "2025-02-30", "09.03.2025"])
