@@ -48,7 +48,7 @@ batching                      which rollout trains in which update
 dealing                       which learner trains what
 types section files tables json_lines kept_answers http_client model_source unspaced user_code
 nearest                       the word that was meant
-retries                       a call made again where it raises
+retries threads sendable      a call made again where it raises; one in a thread; text that UTF-8 takes
 """
 LEVEL = {
     unit if unit in PACKAGES else f"calibadv.{unit}": level

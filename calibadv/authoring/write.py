@@ -145,7 +145,11 @@ class _Author:
         if given is None or is_answer(given, draft.answer, self.wanted.tokens):
             return given is not None
         verdict = await self.judge.ask(verdict_prompt(Question("", draft.question, (draft.answer,)), given))
-        return None if verdict is None else answer_verdict(verdict) == 1.0
+        if verdict is None:
+            return None
+        if (right := answer_verdict(verdict)) is None:
+            raise Unreadable(verdict)
+        return right == 1.0
 
     def _row(self, draft: Draft, gold: Sequence[Document], ranks: Sequence[int | None]) -> QuestionRow:
         return QuestionRow(

@@ -34,6 +34,7 @@ from calibadv.cluster.weights import fetch
 from calibadv.rollout.group import RolledGroup
 from calibadv.rollout.protocols import EngineDied, GenerateFn
 from calibadv.rollout.tally import Tally
+from calibadv.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class RolloutWorker:
                 try:
                     if self._asleep:
                         await self._coordinator.wake.remote(self._name)
-                        await self._within(asyncio.to_thread(self._engine.wake), "waking up")
+                        await self._within(in_thread(self._engine.wake), "waking up")
                         self._asleep = False
                         self._version = None  # its weights may not have survived
                     if self._older_than(newest):
@@ -187,7 +188,7 @@ class RolloutWorker:
         published: Published = await self._coordinator.latest.remote()
         begun = time.perf_counter()
         weights = self._context.fetch(published.weights)
-        loading = asyncio.to_thread(load, weights, published.version)
+        loading = in_thread(load, weights, published.version)
         await self._within(loading, f"taking the weights of version {published.version}")
         self._version = published.version
         await self._coordinator.serves.remote(self._name, published.version)
@@ -208,7 +209,7 @@ class RolloutWorker:
             async with self._lock.write():
                 try:
                     if not self._asleep:
-                        await self._within(asyncio.to_thread(self._engine.sleep), "falling asleep")
+                        await self._within(in_thread(self._engine.sleep), "falling asleep")
                         self._asleep = True
                 except Exception as error:  # it has its memory still: only its end gives that back
                     await self._coordinator.report_death.remote(self._name, f"it could not be put to sleep: {error!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +14,7 @@ from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.judged_answer import JudgedAnswer
 from calibadv.rewards.overlong import Overlong
+from calibadv.threads import in_thread
 from calibadv.types import Question, Trajectory
 from calibadv.user_code import load, names_code
 
@@ -103,7 +103,7 @@ async def called(function: Callable[..., Any], *given: Any) -> Any:
     if inspect.iscoroutinefunction(function):
         return await function(*given)
     # It may wait for a server: other rollouts go on meanwhile.
-    return await _result(await asyncio.to_thread(function, *given))
+    return await _result(await in_thread(function, *given))
 
 
 async def _result(given: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from calibadv.sendable import sendable
 from calibadv.tags import think_text
 from calibadv.types import Document, Question, Trajectory, TurnKind
 
@@ -143,7 +144,7 @@ def answer_verdict(reply: str) -> float | None:
 
 def quoted(text: str) -> str:
     """`text` as data of a prompt: one line of at most `MAX_QUOTED_CHARS` that opens no tag and no control token."""
-    text = " ".join(text.encode("utf-8", "replace").decode().split())  # half a surrogate pair cannot be sent
+    text = " ".join(sendable(text).split())
     return text[:MAX_QUOTED_CHARS].translate(_QUOTE)
 
 

@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 from calibadv.retries import in_words, retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
 from calibadv.section import Decides, Means, Seconds, Section, Tokens
+from calibadv.threads import in_thread
 from calibadv.user_code import load
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class FunctionTool:
     async def _call(self, given: Mapping[str, Any]) -> Any:
         if inspect.iscoroutinefunction(self.function):
             return await self.function(**given)
-        result = await asyncio.to_thread(lambda: self.function(**given))
+        result = await in_thread(lambda: self.function(**given))
         return await result if isinstance(result, Awaitable) else result
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from calibadv.search.client import RetryingSearch, RetryPolicy
 from calibadv.search.settings import SearchConfig
+from calibadv.threads import in_thread
 from calibadv.types import Document
 from calibadv.user_code import load
 
@@ -34,7 +34,7 @@ def tool_search(config: SearchConfig, function: ToolFn) -> RetryingSearch:
         if inspect.iscoroutinefunction(function):
             found = await function(query, config.top_k)
         else:
-            found = await asyncio.to_thread(function, query, config.top_k)
+            found = await in_thread(function, query, config.top_k)
             found = await found if isinstance(found, Awaitable) else found
         return documents_of(found, config)[: config.top_k]
 

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from calibadv.sendable import sendable
 from serve.access import authorised
 from serve.agent.news import Busy, Interrupted
 from serve.agent.requests import BadRequest
@@ -65,8 +66,7 @@ def error(
     status: int, message: str, kind: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """An error as OpenAI's clients read it."""
-    said = message.encode("utf-8", "replace").decode()  # a client may send half a surrogate pair
-    body = {"error": {"message": said, "type": kind, "param": param, "code": None}}
+    body = {"error": {"message": sendable(message), "type": kind, "param": param, "code": None}}
     return JSONResponse(body, status, headers=dict(headers or {}))
 
 

@@ -158,6 +158,7 @@ NONE = "ANSWER: NONE"
         ("Ada Berg", NONE, "", Fate.UNREADABLE),
         ("ANSWER: Ada Berg", "Well.\n**ANSWER: ada berg**", "", Fate.KNOWN),
         ("ANSWER: Ada Berg", "ANSWER: Ivo", "VERDICT: 0", Fate.KEPT),
+        ("ANSWER: Ada Berg", "ANSWER: Ivo", "It may be.", Fate.UNREADABLE),
         ("ANSWER: Ada Berg", "", "", Fate.FAILED),
     ],
 )

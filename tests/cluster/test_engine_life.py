@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from calibadv.cluster.engine_timeout import LastAnswer, TimedGenerate
 from calibadv.cluster.rollout_worker import RollGroupFn, RolloutWorker, WorkerSettings
 from calibadv.cluster.rows import RolloutRow
-from calibadv.rollout.protocols import EngineDied, GenerateFn, Generation, Sampling, StopReason
+from calibadv.rollout.protocols import EngineDied, GenerateFn, Generation, Sampling, StopReason, ToolFailed
+from calibadv.rollout.tools import FunctionTool, ToolConfig
 from tests.cluster.fake_engine import FakeEngine, rollouts, row
 from tests.cluster.local_worker import Exited, LocalCoordinator, Workers
 
@@ -119,6 +121,25 @@ async def test_weights_that_never_arrive_in_an_engine_are_its_death(make: Make, 
     with pytest.raises(Exited):
         await worker.roll(row(0))
     assert await coordinator.deaths() == ("e1: stuck",)
+
+
+async def test_tools_that_hang_do_not_keep_an_engine_from_its_weights(
+    make: Make, coordinator: LocalCoordinator
+) -> None:
+    released = threading.Event()
+
+    def hang(x: int) -> int:
+        """Never answers."""
+        released.wait(60)
+        return x
+
+    stuck = FunctionTool(ToolConfig(function="m:hang", timeout_s=0.01, retries=0), hang)
+    failed = await asyncio.gather(*(stuck({"x": x}) for x in range(40)), return_exceptions=True)
+    assert {type(each) for each in failed} == {ToolFailed}
+    worker = await make(FakeEngine(), engine_timeout_s=5.0)
+    await coordinator.publish_number(0)
+    assert (await worker.roll(row(0))).rolled["version"] == 0
+    released.set()
 
 
 async def test_a_request_in_a_long_queue_does_not_hang_while_others_are_answered() -> None:

@@ -120,6 +120,18 @@ async def test_a_function_that_hangs_is_given_up() -> None:
         await tool(hang, retries=0, timeout_s=0.01)({"x": 5})
 
 
+async def test_as_many_calls_as_are_made_at_once_run_at_once() -> None:
+    barrier = threading.Barrier(48, timeout=30)
+
+    def meet(x: int) -> int:
+        """Waits for all other calls, which a pool of few threads would not begin."""
+        barrier.wait()
+        return x
+
+    one = tool(meet, retries=0)
+    assert [r.text for r in await asyncio.gather(*(one({"x": x}) for x in range(48)))] == [str(x) for x in range(48)]
+
+
 async def test_functions_that_wait_do_not_hold_each_other_up() -> None:
     barrier = threading.Barrier(2, timeout=30)
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from calibadv.rollout.chat_template import ERRORS, Message, Problem, rendered
 from calibadv.rollout.protocols import NoRoom
+from calibadv.sendable import sendable
 from calibadv.tags import PROMPT_TEMPLATE, TAGS, neutralise
 from calibadv.types import Document, IntArray
 
@@ -108,8 +109,7 @@ class TokenizedDialogue(ABC):
         return rendered(self.tokenizer, messages, opened=opened, date=self.date, arguments=self.arguments, tools=tools)
 
     def _encode(self, text: str) -> IntArray:
-        text = text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair, which no tokenizer takes
-        return np.asarray(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int64)
+        return np.asarray(self.tokenizer.encode(sendable(text), add_special_tokens=False), dtype=np.int64)
 
 
 def within(max_tokens: int, ids: IntArray) -> IntArray:
