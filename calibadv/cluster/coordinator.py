@@ -91,10 +91,11 @@ class Coordinator:
     async def register(self, stream: str, actor: list[Any], process: EngineProcess) -> int:
         """Notes that `actor` (in a list, lest Ray resolves it) lives in `process`, works for `stream` and ends with it.
 
-        How many engines have died since the newest version was published.
+        How many engines have died since the newest version was published. Of a stream that has ended, it ends here.
         """
         if stream in self._ended:
             ray.kill(actor[0])
+            return self._registry.deaths_in_a_row
         self._actors[stream].append(actor[0])
         for name in self._registry.replaced_by(process):
             await self._lose(name, "its process ended")

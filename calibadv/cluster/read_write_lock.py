@@ -37,8 +37,9 @@ class ReadWriteLock:
         async with self._changed:
             await self._changed.wait_for(lambda: not self._writing)
             self._writing = True
-            await self._changed.wait_for(lambda: self._readers == 0)
         try:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._readers == 0)
             yield
         finally:
             async with self._changed:

@@ -1,7 +1,8 @@
 """Tools of an MCP server, started by a command or reached by its address (the `mcp` package).
 
-A server is connected to once a process, by a task of its own: a connection must be closed where it was opened. After a
-failed call it is connected to anew.
+A server is connected to once a process, by a task of its own: a connection must be closed where it was opened. All
+calls share it, so that one that fails leaves it as it is; it is connected to anew where the connection ended, or gave
+no answer at all within a call's time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,14 +21,18 @@ from typing import Any
 from calibadv.retries import in_words
 from calibadv.rollout.protocols import Result
 from calibadv.rollout.tools import KEY, Schema, ToolConfig, check_name, tried
+from calibadv.sendable import sendable
 
 try:
     from mcp import Client, MCPError, StdioServerParameters, stdio_client
     from mcp.client import Transport
-    from mcp.types import INVALID_PARAMS, CallToolResult
+    from mcp.types import INVALID_PARAMS, INVALID_REQUEST, CallToolResult
     from mcp.types import Tool as Offer
 except ImportError as error:
     raise ValueError("an MCP server is named, and the package mcp is not installed: pip install mcp") from error
+
+START_S = 60.0  # a server's start may take so long, or as long as a call where that is longer
+_WHOLE = 0.9  # of a call's time: whoever gave up later ran out of it
 
 
 @dataclass(frozen=True)
@@ -58,18 +64,32 @@ class McpTool:
 
 async def answered(config: ToolConfig, name: str, arguments: Mapping[str, Any]) -> CallToolResult:
     """What the server's tool gives, over the one connection of this process. Raises what went wrong."""
-    connection = _connection(config)
+    connection, loop = _connection(config), asyncio.get_running_loop()
+    begun_s = loop.time()
     try:
         client = await connection.client()
-        return await client.call_tool(name, dict(arguments))
-    except asyncio.CancelledError:  # out of time; others may be waiting for this connection's answers
-        if not connection.open:
+        result = await client.call_tool(name, sendable(dict(arguments)))
+    except asyncio.CancelledError:  # out of time, or given up
+        silent_s = loop.time() - max(begun_s, connection.heard_s)
+        if connection.open and silent_s > _WHOLE * config.timeout_s:
             connection.close()
         raise
     except Exception as error:
-        if not refuses(error):
+        if _ended(error):
             connection.close()
+        else:
+            connection.heard_s = loop.time()
         raise
+    connection.heard_s = loop.time()
+    return result
+
+
+def _ended(error: Exception) -> bool:
+    """Whether the connection is over, and not this call alone."""
+    if isinstance(error, MCPError):
+        # An HTTP server that has started again; the package's words, for its code is one of servers' own errors too.
+        return error.code == INVALID_REQUEST or str(error) == "Connection closed"
+    return not isinstance(error, RuntimeError | ValueError)  # a result that is not as its tool says
 
 
 def refuses(error: Exception) -> bool:
@@ -93,10 +113,14 @@ def offered(config: ToolConfig) -> tuple[McpTool, ...]:
     return tuple(tools)
 
 
+def _start_s(config: ToolConfig) -> float:
+    return max(START_S, config.timeout_s)
+
+
 @cache
 def _listed(config: ToolConfig) -> Sequence[Offer]:
     async def ask() -> Sequence[Offer]:
-        async with asyncio.timeout(config.timeout_s), Client(_server(config)) as client:
+        async with asyncio.timeout(_start_s(config)), Client(_server(config)) as client:
             return (await client.list_tools()).tools
 
     try:
@@ -111,6 +135,7 @@ class _Connection:
     def __init__(self, config: ToolConfig) -> None:
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._given_up = False
+        self.heard_s = float("-inf")  # when it last answered, in the loop's time
         self._task = asyncio.create_task(self._hold(config))
 
     async def client(self) -> Client:
@@ -130,7 +155,9 @@ class _Connection:
 
     async def _hold(self, config: ToolConfig) -> None:
         try:
-            async with Client(_server(config)) as client:
+            async with AsyncExitStack() as opened:
+                async with asyncio.timeout(_start_s(config)):  # a call whose own time is over leaves it starting
+                    client = await opened.enter_async_context(Client(_server(config)))
                 self._ready.set_result(client)
                 await asyncio.Event().wait()
         except Exception as error:

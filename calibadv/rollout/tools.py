@@ -50,7 +50,7 @@ class ToolConfig(Section):
     max_tokens: Tokens = 512
     """Tokens of a result; what is more is cut."""
     timeout_s: Means[Seconds] = 30.0
-    """Seconds of one attempt."""
+    """Seconds of one attempt. An MCP server has a minute for its start where this is less."""
     retries: Means[int] = Field(2, ge=0, le=100)
     """Attempts after one that failed."""
 

@@ -23,7 +23,8 @@ def mcp_search(config: SearchConfig, policy: RetryPolicy | None = None) -> Retry
     """
     api = mcp_api_of(config.mcp)
     arguments = from_environment(api.arguments, "mcp.arguments")
-    server = ToolConfig(command=api.command, env=api.env, url=api.url)
+    policy = policy or RetryPolicy(config.timeout_s, config.patience_s)
+    server = ToolConfig(command=api.command, env=api.env, url=api.url, timeout_s=policy.timeout_s)
 
     async def call(query: str) -> tuple[Document, ...]:
         try:
@@ -38,7 +39,7 @@ def mcp_search(config: SearchConfig, policy: RetryPolicy | None = None) -> Retry
         found = texts if result.structured_content is None else result.structured_content
         return engine_documents(_json(found), api.reading)[: config.top_k]
 
-    return RetryingSearch(call, policy or RetryPolicy(config.timeout_s, config.patience_s), normal=config.cut)
+    return RetryingSearch(call, policy, normal=config.cut)
 
 
 def _json(found: Any) -> Any:

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, model_validator
 from calibadv.search.json_api import SHIPPED, api_of
 from calibadv.search.mcp_api import mcp_api_of
 from calibadv.section import Decides, Means, Processes, Rollouts, Seconds, Section, Tokens
+from calibadv.sendable import sendable
 from calibadv.types import TokenUnit
 
 RetrieverName = Literal["dense", "bm25", "hybrid"]
@@ -274,5 +275,5 @@ class SearchConfig(Section):
         A policy under training writes over-long queries; they are bad queries rather than broken calls.
         """
         # Slice twice: the first bounds the work on a megabyte of text, the second counts what is left of it.
-        head = query[: 4 * self.max_query_chars].encode("utf-8", "replace").decode("utf-8")
+        head = sendable(query[: 4 * self.max_query_chars])
         return " ".join(head.split())[: self.max_query_chars].rstrip()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import Any
 
 import pytest
+import ray
 
 from calibadv.cluster.coordinator import Coordinator, Intervals
 from calibadv.cluster.engine_registry import EngineRegistry
@@ -121,6 +123,19 @@ async def test_deaths_in_a_row_begin_anew_with_each_version(world: World) -> Non
     await world.coordinator.publish(1, PackedWeights((), ()))
     assert await world.coordinator.report_death("c") == 1
     assert len(await world.deaths()) == 3
+
+
+async def test_an_engine_of_a_stream_that_has_ended_is_killed_and_awaited_by_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    await world.coordinator.end("stream")
+    await world.coordinator.register("stream", ["an actor"], process("late"))
+    assert killed == ["an actor"]
+    assert str(await world.coordinator.engines()) == "no engine is there"
+    await world.coordinator.end("stream")
+    assert killed == ["an actor"]
 
 
 async def test_a_new_process_of_an_actor_tells_of_the_death_of_the_old_one(world: World) -> None:

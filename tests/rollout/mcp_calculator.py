@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import time
 
+from mcp import MCPError
 from mcp.server import MCPServer
 
 server = MCPServer("calculator")
+released = asyncio.Event()
 
 
 @server.tool()
@@ -26,6 +30,39 @@ def told() -> str:
 def end() -> str:
     """Ends the server in the middle of a call."""
     os._exit(1)
+
+
+@server.tool()
+async def wait() -> str:
+    """Answers when `release` is called."""
+    await released.wait()
+    return "released"
+
+
+@server.tool()
+async def release() -> str:
+    """Lets `wait` answer."""
+    released.set()
+    return "done"
+
+
+@server.tool()
+def fail() -> str:
+    """Answers with an error of the protocol's."""
+    raise MCPError(-32000, "no quota")
+
+
+@server.tool()
+def say(words: list[str]) -> str:
+    """Says the words."""
+    return " ".join(words)
+
+
+@server.tool()
+async def hang() -> str:
+    """Answers nobody any more."""
+    time.sleep(3600)  # noqa: ASYNC251 (in the server's loop)
+    return ""
 
 
 if __name__ == "__main__":

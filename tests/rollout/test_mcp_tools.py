@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from calibadv.config import load_config
+from calibadv.rollout.mcp_tools import answered
 from calibadv.rollout.protocols import ToolFailed
 from calibadv.rollout.tools import Tool, ToolConfig, make_tools
 from tests.extend_page import examples
@@ -30,11 +31,11 @@ def named(name: str, **settings: Any) -> Tool:
 
 def test_a_server_says_what_it_offers() -> None:
     every = make_tools([ToolConfig(**SERVER)])
-    assert [tool.name for tool in every] == ["add", "told", "end"]
+    assert [tool.name for tool in every] == ["add", "told", "end", "wait", "release", "fail", "say", "hang"]
     about = every[0].schema["function"]
     assert about["description"] == "Adds two numbers."
     assert about["parameters"]["required"] == ["a", "b"]
-    with pytest.raises(ValueError, match="has no tool 'divide'; it offers add, told, end"):
+    with pytest.raises(ValueError, match="has no tool 'divide'; it offers add, told, end, wait"):
         named("divide")
 
 
@@ -54,6 +55,30 @@ async def test_a_server_is_called_over_one_connection_and_started_again_when_it_
     with pytest.raises(ToolFailed, match="tool end: "):  # the environment's
         await every["end"]({})
     assert (await every["add"]({"a": 1, "b": 2})).text == "3"
+
+
+async def test_a_call_that_fails_leaves_the_connection_to_the_others() -> None:
+    every = {tool.name: tool for tool in make_tools([ToolConfig(**SERVER)])}
+    waiting = asyncio.create_task(every["wait"]({}))
+    assert (await every["add"]({"a": 1, "b": 2})).text == "3"
+    with pytest.raises(ToolFailed, match="no quota"):
+        await every["fail"]({})
+    assert (await every["say"]({"words": ["half a pair:", "\ud83d"]})).text == "half a pair: ?"
+    given_up = asyncio.create_task(every["wait"]({}))
+    assert (await every["add"]({"a": 2, "b": 2})).text == "4"
+    given_up.cancel()
+    assert (await every["release"]({})).text == "done"
+    assert (await waiting).text == "released"
+
+
+async def test_a_server_that_hangs_is_started_again() -> None:
+    config = ToolConfig(**SERVER | {"timeout_s": 1.0, "retries": 6})
+    add, *_ = make_tools([config])
+    assert (await add({"a": 1, "b": 2})).text == "3"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(config.timeout_s):
+            await answered(config, "hang", {})
+    assert (await add({"a": 2, "b": 2})).text == "4"
 
 
 @pytest.mark.parametrize(

@@ -132,18 +132,6 @@ async def test_as_many_calls_as_are_made_at_once_run_at_once() -> None:
     assert [r.text for r in await asyncio.gather(*(one({"x": x}) for x in range(48)))] == [str(x) for x in range(48)]
 
 
-async def test_functions_that_wait_do_not_hold_each_other_up() -> None:
-    barrier = threading.Barrier(2, timeout=30)
-
-    def meet(x: int) -> int:
-        """Waits for another call."""
-        barrier.wait()
-        return x
-
-    one = tool(meet, retries=0)
-    assert [r.text for r in await asyncio.gather(one({"x": 1}), one({"x": 2}))] == ["1", "2"]
-
-
 @pytest.mark.parametrize(
     ("function", "said"),
     [
