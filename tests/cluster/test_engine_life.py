@@ -126,6 +126,7 @@ async def test_weights_that_never_arrive_in_an_engine_are_its_death(make: Make, 
 async def test_tools_that_hang_do_not_keep_an_engine_from_its_weights(
     make: Make, coordinator: LocalCoordinator
 ) -> None:
+    worker = await make(FakeEngine(), engine_timeout_s=5.0)
     released = threading.Event()
 
     def hang(x: int) -> int:
@@ -136,7 +137,6 @@ async def test_tools_that_hang_do_not_keep_an_engine_from_its_weights(
     stuck = FunctionTool(ToolConfig(function="m:hang", timeout_s=0.01, retries=0), hang)
     failed = await asyncio.gather(*(stuck({"x": x}) for x in range(40)), return_exceptions=True)
     assert {type(each) for each in failed} == {ToolFailed}
-    worker = await make(FakeEngine(), engine_timeout_s=5.0)
     await coordinator.publish_number(0)
     assert (await worker.roll(row(0))).rolled["version"] == 0
     released.set()
