@@ -32,6 +32,7 @@ except ImportError as error:
     raise ValueError("an MCP server is named, and the package mcp is not installed: pip install mcp") from error
 
 START_S = 60.0  # a server's start may take so long, or as long as a call where that is longer
+END_S = 10.0  # for its end, before another is started
 _WHOLE = 0.9  # of a call's time: whoever gave up later ran out of it
 
 
@@ -132,11 +133,11 @@ def _listed(config: ToolConfig) -> Sequence[Offer]:
 
 
 class _Connection:
-    def __init__(self, config: ToolConfig) -> None:
+    def __init__(self, config: ToolConfig, before: _Connection | None) -> None:
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._given_up = False
         self.heard_s = float("-inf")  # when it last answered, in the loop's time
-        self._task = asyncio.create_task(self._hold(config))
+        self._task = asyncio.create_task(self._hold(config, before))
 
     async def client(self) -> Client:
         return await asyncio.shield(self._ready)
@@ -153,8 +154,10 @@ class _Connection:
         self._given_up = True  # before the task has ended
         self._task.cancel()
 
-    async def _hold(self, config: ToolConfig) -> None:
+    async def _hold(self, config: ToolConfig, before: _Connection | None) -> None:
         try:
+            if before is not None:  # a server that hangs is ended first: two might be in each other's way
+                await asyncio.wait({before._task}, timeout=END_S)
             async with AsyncExitStack() as opened:
                 async with asyncio.timeout(_start_s(config)):  # a call whose own time is over leaves it starting
                     client = await opened.enter_async_context(Client(_server(config)))
@@ -177,9 +180,10 @@ _connections: dict[tuple[int, ToolConfig], _Connection] = {}
 def _connection(config: ToolConfig) -> _Connection:
     """The open connection of this event loop."""
     key = (id(asyncio.get_running_loop()), config)
-    if key not in _connections or _connections[key].closed:
-        _connections[key] = _Connection(config)
-    return _connections[key]
+    connection = _connections.get(key)
+    if connection is None or connection.closed:
+        _connections[key] = connection = _Connection(config, connection)
+    return connection
 
 
 def _server(config: ToolConfig) -> Transport | str:
