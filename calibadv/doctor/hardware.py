@@ -16,7 +16,7 @@ from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.memory.advice import remedy
 from calibadv.memory.items import GB, GIB, gib, model_parameters
-from calibadv.memory.parts import Part, critic_kind, gpus_wanted
+from calibadv.memory.parts import Part, critic_kind, gpus_wanted, index_ram_bytes
 from calibadv.memory.plan import ModelSizes
 
 PROCESS_BYTES = 1 * GIB  # of an engine, a retriever or a learner besides what it holds: torch alone is most of it
@@ -133,7 +133,7 @@ def ram_bytes(config: Config, sizes: ModelSizes) -> float:
     engine = PROCESS_BYTES + (0 if config.cluster.gpus_per_engine else sizes.weights_bytes + cache)
     loaded = 4 * sum(model_parameters(sizes.shape, critic_kind(config))) + sizes.reference_bytes
     learner = PROCESS_BYTES + max(loaded, 0 if config.learner.gpus_per_learner else sizes.learner_bytes)
-    retrievers = 0 if config.search.elsewhere else config.search.replicas * PROCESS_BYTES
+    retrievers = 0 if config.search.elsewhere else config.search.replicas * PROCESS_BYTES + index_ram_bytes(config)
     published = 2 * sizes.weights_bytes  # the version that is read and the one that is written
     processes = config.rollout.engines * engine + max(config.learner.learners, 1) * learner + retrievers
     return processes + published + BASE_BYTES
@@ -144,7 +144,10 @@ def enough_ram(needed_bytes: float, free_bytes: float) -> Finding:
     said = f"about {gib(needed_bytes)} needed, {gib(free_bytes)} free"
     if needed_bytes <= free_bytes:
         return passed("memory", said)
-    remedy = "end other processes, or lower rollout.engines, rollout.kv_cache_gb, learner.learners or search.replicas"
+    remedy = (
+        "end other processes, lower rollout.engines, rollout.kv_cache_gb, learner.learners or search.replicas, or let "
+        "search.index be flat or ivfpq, which are mapped from the disk"
+    )
     # An estimate that is out by a little must not stop anybody.
     return (warned if needed_bytes <= 1.3 * free_bytes else failed)("memory", said, remedy)
 

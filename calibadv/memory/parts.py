@@ -183,11 +183,33 @@ def passages(config: Config) -> int | None:
     return WIKI_18_PASSAGES if WIKI_18 in corpus.name else None
 
 
-def _index_items(config: Config, width: int) -> tuple[Item, ...]:
-    kind, documents = str(config.search.index), passages(config) or 0
+def index_ram_bytes(config: Config) -> float:
+    """What the processes of the search app's index hold of the machines' memory, all together; 0 where the number of
+    passages is not known. ValueError for an encoder of unknown shape.
+
+    FAISS maps inverted lists from their file, and vectors that are not in one of its indexes lie mapped in the cache;
+    every other kind each process reads. On GPUs that memory is given back, but for a graph, which stays.
+    """
+    search, (kind, documents) = config.search, _index(config)
+    on_gpus = search.device.startswith("cuda")
+    mapped = {"flat": on_gpus or not search.faiss_index, "fp16": on_gpus, "hnsw": False, "ivfpq": True}[kind]
+    if search.elsewhere or search.retriever == "bm25" or mapped or not documents:
+        return 0.0
+    width = model_shape(resolve_model(search.encoder), "encoder").hidden
+    vector = 4 * width + 8 * search.hnsw_links if kind == "hnsw" else index_vector_bytes(kind, width)
+    return (search.shard_replicas if search.shards > 1 else search.replicas) * documents * vector
+
+
+def _index(config: Config) -> tuple[str, int]:
+    """(kind, passages) of the index, 0 where it is not known."""
     if config.search.faiss_index and Path(config.search.faiss_index).is_dir():
         ready = index_manifest.read_manifest(Path(config.search.faiss_index))
-        kind, documents = ready.kind, sum(ready.rows)
+        return ready.kind, sum(ready.rows)
+    return str(config.search.index), passages(config) or 0
+
+
+def _index_items(config: Config, width: int) -> tuple[Item, ...]:
+    kind, documents = _index(config)
     size = documents * index_vector_bytes(kind, width)
     if not size:
         return ()

@@ -108,6 +108,8 @@ def test_memory_of_a_machine_is_the_sum_of_what_runs_on_it() -> None:
     assert ram_bytes(on_gpus, sizes) == (3 * 1 + 2 * (1 + 4 + 4) + 1 + 2 + 2) * GIB
     with_critic = recipe("--rollout.engines=3", "--learner.learners=2", *gpus, "--method.name=ppo")
     assert ram_bytes(with_critic, sizes) == ram_bytes(on_gpus, sizes) + 2 * 4 * shape.trunk
+    whole, mapped = (recipe("--data.corpus=wiki-18", f"--search.index={kind}") for kind in ("fp16", "flat"))
+    assert ram_bytes(whole, sizes) == ram_bytes(mapped, sizes) + 21_015_324 * 2 * 384
 
 
 @pytest.mark.parametrize(("free", "state"), [(10.0, PASS), (9.9, WARN), (7.7, WARN), (7.6, FAIL)])

@@ -14,6 +14,7 @@ from calibadv.memory.parts import (
     Part,
     engine_part,
     gpus_wanted,
+    index_ram_bytes,
     learner_part,
     parts_of,
     passages,
@@ -172,6 +173,24 @@ def test_a_ready_index_decides_its_kind_and_pieces(tmp_path: Path) -> None:
     items = items_of(search(WIKI, f"--search.faiss_index={tmp_path}")["search"])
     assert items["ivfpq index of 10 passages"] == 10 * 200
     assert items["FAISS's scratch memory"] == 1.5 * GIB
+
+
+@pytest.mark.parametrize(
+    ("overrides", "vector_bytes"),
+    [
+        (("--search.index=hnsw", "--search.replicas=2"), 2 * (4 * 768 + 8 * 32)),
+        (("--search.index=hnsw", "--search.device=cuda:0"), 4 * 768 + 8 * 32),  # FAISS has no graph on a GPU
+        (("--search.index=fp16", "--search.shards=4", "--search.shard_replicas=3"), 3 * 2 * 768),
+        (("--search.index=fp16", "--search.device=cuda:0"), 0),
+        (("--search.index=flat",), 0),
+        (("--search.index=ivfpq",), 0),
+        (("--search.index=fp16", "--search.retriever=bm25"), 0),
+        (("--search.index=fp16", "--search.url=http://127.0.0.1:8000"), 0),
+        (("--search.index=fp16", "--data.corpus=mine.jsonl"), 0),
+    ],
+)
+def test_an_index_that_cannot_be_mapped_is_held_by_each_process(overrides: tuple[str, ...], vector_bytes: int) -> None:
+    assert index_ram_bytes(config(WIKI, "--search.device=cpu", *overrides)) == 21_015_324 * vector_bytes
 
 
 def test_shards_hold_the_index_and_the_app_holds_the_models() -> None:
