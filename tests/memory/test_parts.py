@@ -173,6 +173,8 @@ def test_a_ready_index_decides_its_kind_and_pieces(tmp_path: Path) -> None:
     items = items_of(search(WIKI, f"--search.faiss_index={tmp_path}")["search"])
     assert items["ivfpq index of 10 passages"] == 10 * 200
     assert items["FAISS's scratch memory"] == 1.5 * GIB
+    write_index_manifest(tmp_path, IndexManifest(origin, "flat", {}, (6, 4)))
+    assert index_ram_bytes(config("--search.device=cpu", f"--search.faiss_index={tmp_path}")) == 10 * 4 * 768
 
 
 @pytest.mark.parametrize(
