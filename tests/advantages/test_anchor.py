@@ -72,6 +72,13 @@ def test_an_anchor_joins_a_representative_not_a_member() -> None:
     assert len({one, *others}) == 3
 
 
+def test_the_shortest_anchor_is_the_representative() -> None:
+    long = list(range(12))
+    middle, short = long[1:], long[2:]  # 2 * 10 of 21 ids, 2 * 11 of 23; the two ends 2 * 10 of 22
+    (_, one), (_, joined), (_, other) = anchor_states(group(*map(reading, [long, middle, short])), 0.92)
+    assert (one == joined, joined == other) == (False, True)
+
+
 def test_frequent_ids_of_long_information_count() -> None:
     text = [i % 10 for i in range(300)]
     (_, one), (_, other) = anchor_states(group(reading(text), reading([77, *text[1:]])), 0.9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,17 @@ def test_silver_documents_come_from_correct_well_formed_rollouts_only() -> None:
         trajectory(1.0, [1, 1], [["d"]], format_reward=0.0),
     )
     assert silver_documents(g) == {"a", "b"}
+
+
+def test_a_rollout_is_correct_by_its_answer_and_of_the_best_tier_by_its_reward() -> None:
+    # Too long, or judged otherwise: the reward is not the answer's.
+    g = group(
+        replace(trajectory(1.0, [1, 1], [["a"]]), reward=0.2),
+        replace(trajectory(0.8, [1, 1], [["b"]]), reward=0.8),
+        replace(trajectory(0.1, [1, 1], [["c"]]), reward=0.9),
+    )
+    assert silver_documents(g) == {"a", "b"}
+    assert silver_documents(g, best_tier_only=True) == {"b"}
 
 
 def test_best_tier_keeps_the_highest_reward_and_merges_its_ties() -> None:
@@ -59,6 +72,12 @@ def test_a_repeated_think_scores_zero_in_the_reference() -> None:
     texts = ["<think>find the mayor of Rome</think>", "find the mayor of Paris</think>", "something else</think>"]
     g = group(trajectory(0.0, [1, 1, 1, 1], [["a"], ["b"], ["c"]], texts=texts))
     assert step_scores(g, {"a", "b", "c"}, repeats_score_zero=True)[0].tolist() == [1, 0, 1]
+
+
+def test_a_think_of_which_half_is_another_repeats_nothing() -> None:
+    texts = ["<think>a b</think>", "<think>a c</think>", "<think>a b d</think>"]  # half of the first, 2/3 of the first
+    g = group(trajectory(0.0, [1, 1, 1, 1], [["a"], ["b"], ["c"]], texts=texts))
+    assert step_scores(g, {"a", "b", "c"}, repeats_score_zero=True)[0].tolist() == [1, 1, 0]
 
 
 def test_edit_similarity_counts_words() -> None:

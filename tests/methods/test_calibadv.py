@@ -120,6 +120,10 @@ def test_one_sided_group_is_kept_by_paper_and_zeroed_at_the_answer_by_reference(
     a = np.sqrt(0.5)
     np.testing.assert_allclose(METHODS["calibadv"]().advantages(one_sided)[0], [a, a, a], atol=1e-5)
     np.testing.assert_allclose(METHODS["calibadv"]("reference").advantages(one_sided)[0], [a, a, 0], atol=1e-5)
+    # And the other way round: the only positive one has none.
+    one_sided = group(trajectory(1.0, [2, 0], SILVER), trajectory(0.0, [2, 1]))
+    np.testing.assert_allclose(METHODS["calibadv"]().advantages(one_sided)[1], [-a, -a, -a], atol=1e-5)
+    np.testing.assert_allclose(METHODS["calibadv"]("reference").advantages(one_sided)[1], [-a, -a, 0], atol=1e-5)
 
 
 def test_reference_does_not_score_malformed_rollouts_but_paper_does() -> None:
