@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,11 @@ def test_a_group_without_credit_is_left_as_it_is() -> None:
     assert credit("balanced", equal) == credit("shuffled", equal) == [[0, 0], [0, 0, 0]]
 
 
+def test_a_group_of_one_side_is_left_as_it_is() -> None:
+    alone = group(trajectory(1.0, (1, 1)))
+    assert credit("balanced", alone) == credit("shuffled", alone) == credit("grpo", alone)
+
+
 def test_shuffled_credit_has_the_wanted_ratio_and_deals_by_question() -> None:
     many = group(*(trajectory(float(i % 2), (1 + i, 2)) for i in range(6)))
     first, again = (lab_method("shuffled", {"ratio": 1.6}).advantages(many) for _ in range(2))
@@ -60,6 +67,12 @@ def test_shuffled_credit_has_the_wanted_ratio_and_deals_by_question() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     signs = [np.sign(row_N[0]) for row_N in first]
     assert sorted(signs) == [-1, -1, -1, 1, 1, 1]
+    assert np.prod(masses(lab_method("shuffled", {"ratio": 9.0}).advantages(many))) == pytest.approx(
+        positive * negative, rel=1e-5
+    )
+    of_questions = (Group(replace(many.question, id=f"test/{n}"), many.trajectories) for n in range(9))
+    dealt = {str(np.sign([row_N[0] for row_N in lab_method("shuffled", {}).advantages(of)])) for of in of_questions}
+    assert len(dealt) > 2
 
 
 @pytest.mark.parametrize(
