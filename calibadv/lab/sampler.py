@@ -175,11 +175,5 @@ def drawn(p_BV: Tensor, chance_B: Tensor, top_p: float) -> Tensor:
         least_B = np.take_along_axis(falling_BV, inside_B[:, None] - 1, axis=-1)
         p_BV = torch.where(p_BV >= torch.from_numpy(least_B), p_BV, 0.0)
     mass_BV = p_BV.cumsum(-1)
-    picked_B = torch.searchsorted(mass_BV, chance_B[:, None] * mass_BV[:, -1:], right=True)[:, 0]
-    # Where rounding puts `chance` at or above the whole mass no word passes it.
-    return picked_B if int(picked_B.max()) < p_BV.shape[1] else torch.minimum(picked_B, last_possible(p_BV))
-
-
-def last_possible(p_BV: Tensor) -> Tensor:
-    """The last word [B] that has any probability: where rounding puts `chance` at or above the whole mass."""
-    return p_BV.shape[1] - 1 - (p_BV > 0).flip(-1).int().argmax(-1)
+    # `chance` is at most 1 - 2**-24, and that much of a float32 is always less than it: some word passes.
+    return torch.searchsorted(mass_BV, chance_B[:, None] * mass_BV[:, -1:], right=True)[:, 0]

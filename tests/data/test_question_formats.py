@@ -101,6 +101,7 @@ def test_flashrag_keeps_musiques_passages_in_its_hops(tmp_path: Path) -> None:
     assert row.gold_doc_ids == (passage_id("B", "Three."), passage_id("A", "One."))
     assert (row.gold_titles, row.sub_queries, row.hops) == (("B", "A"), ("First?", "Of #1?"), 2)
     assert row.metadata == {"answerable": "True"}
+    assert row.type is None  # its id is no shape of reasoning
 
 
 def test_musiques_original_is_ordered_by_hop_and_typed_by_its_id(tmp_path: Path) -> None:
@@ -136,6 +137,43 @@ def test_verl_parquet_has_its_question_in_the_prompt_and_an_id_of_its_content(tm
     assert first.id != second.id
     parquet.write_table(pa.Table.from_pylist([other, VERL]), path)
     assert [row.id for row in rows_of(path)] == [second.id, first.id]  # never a row number
+
+
+def test_the_question_of_a_prompt_follows_the_last_mark_of_the_last_user_message(tmp_path: Path) -> None:
+    said = [
+        "Question: who dances?",
+        "Question: which?",
+        "As in Question: who? Answer: Ann. Question: who sings?",
+        "Ann",
+    ]
+    prompt = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, said, strict=True)]
+    (row,) = rows_of(write(tmp_path / "train.jsonl", {**VERL, "prompt": prompt}))
+    assert row.question == "who sings?"
+
+
+def test_a_record_s_own_values_come_first_and_each_answer_and_alias_once(tmp_path: Path) -> None:
+    record = {
+        "id": " 7 ",
+        "question": "who?",
+        "golden_answers": None,
+        "answers": ["Ann", "Bea", "Ann"],
+        "aliases": ["Anna", "Bea"],
+        "answer_aliases": ["Anna"],
+        "type": "own",
+        "metadata": {"type": "other", "level": "easy"},
+    }
+    (row,) = rows_of(write(tmp_path / "set.jsonl", record))
+    assert (row.id, row.type, row.metadata) == ("set/7", "own", {"level": "easy"})
+    assert (row.golden_answers, row.aliases) == (("Ann", "Bea"), ("Anna",))
+
+
+def test_what_a_record_says_of_being_answerable_wins_over_a_passage_that_is_missing(tmp_path: Path) -> None:
+    hops = [{"question": "First?", "paragraph_support_idx": None}]
+    paragraphs = [{"idx": 0, "title": "A", "paragraph_text": "One.", "is_supporting": True}]
+    record = {"question": "Who?", "answer": "Hall", "paragraphs": paragraphs, "question_decomposition": hops}
+    assert len(rows_of(write(tmp_path / "said.jsonl", {**record, "answerable": True}))) == 1
+    with pytest.raises(DataError):
+        rows_of(write(tmp_path / "unsaid.jsonl", record))
 
 
 def test_two_sets_in_one_search_r1_file_do_not_share_ids(tmp_path: Path) -> None:

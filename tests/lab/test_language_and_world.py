@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from calibadv.lab.demonstrator import Demonstrator
+from calibadv.lab.diagnostics import language_metrics, mass_metrics
 from calibadv.lab.language import LabDialogue, language
 from calibadv.lab.tasks import TASKS, TaskName
 from calibadv.lab.world import World, best_form, worth
 from calibadv.rewards.format import format_reward
 from calibadv.tags import parse_action
 from calibadv.types import Document, Turn, TurnKind
+from tests.build import trajectory, turn
 
 LANG, WORLD = language(), World(7)
 
@@ -35,6 +38,28 @@ def test_a_ramble_obeys_the_grammar_and_has_its_mean_length() -> None:
     walks = [LANG.ramble(rng, 10.0) for _ in range(3000)]
     assert all(second in LANG.successors[first] for walk in walks for first, second in pairwise(walk))
     assert np.mean([len(walk) for walk in walks]) == pytest.approx(10.0, abs=0.6)
+
+
+def test_what_is_left_of_the_language_is_counted_by_hand() -> None:
+    first = "w0"
+    legal = LANG.successors[first][0]
+    illegal = next(word for word in LANG.successors if word not in LANG.successors[first])
+    said = {1.0: [["<think>", first, legal, "</think>"]], 0.5: [[first, illegal, "na3"], [LANG.tail[0], legal, "na3"]]}
+    rollouts = [
+        replace(
+            trajectory(reward, [1]),
+            turns=tuple(replace(turn(), action_ids=np.array(LANG.ids(words))) for words in turns),
+        )
+        for reward, turns in said.items()
+    ]
+    assert language_metrics(rollouts, LANG) == {
+        "language/garbled": 1 / 2,
+        "language/fillers": 5 / 2,
+        "language/legal": 1 / 2,  # of the two transitions from filler to filler
+        "length/wrong_over_right": 6 / 4,  # half right is wrong
+    }
+    masses = mass_metrics([[np.array([1.0, 1.0]), np.array([-0.5])], [np.array([-2.0])]])
+    assert masses == {"advantage/net_mass": -0.5, "advantage/absolute_mass": 4.5}
 
 
 def test_an_observation_holds_its_documents_and_the_prefill() -> None:

@@ -86,6 +86,33 @@ def test_equal_seeds_give_equal_tokens_whatever_else_is_sampled(policy: Policy) 
     assert len(alone) == 12
 
 
+@pytest.mark.parametrize(("lengths", "place"), [([3, 12], 1), ([3, 12, 3], 1), ([3, 3, 12, 3], 2)])
+def test_a_turn_goes_on_where_others_have_ended(policy: Policy, lengths: list[int], place: int) -> None:
+    async def among(lengths: list[int], place: int) -> list[int]:
+        sampler = Sampler(policy, LANG, rows=len(lengths))
+        seeds = [5 if i == place else 10 + i for i in range(len(lengths))]
+        turns = [
+            sampler(np.array([seed, 2, 3]), Sampling(n, seed=seed)) for n, seed in zip(lengths, seeds, strict=True)
+        ]
+        async with asyncio.timeout(60):
+            return (await asyncio.gather(*turns))[place].ids.tolist()
+
+    assert asyncio.run(among(lengths, place)) == asyncio.run(among([12], 0))
+
+
+@pytest.mark.parametrize(("temperature", "logprobs_at"), [(4.0, 1.0), (0.25, 4.0)])
+def test_tokens_are_of_the_turn_s_temperature_and_log_probs_of_the_sampler_s(
+    policy: Policy, temperature: float, logprobs_at: float
+) -> None:
+    sampler = Sampler(policy, LANG, rows=1, logprobs_at=logprobs_at)
+    made = asyncio.run(sampler(np.array([1, 2]), Sampling(1, temperature=temperature, seed=3)))
+    logits_BV = policy(torch.tensor([[1, 2]]))[0, -1:] @ policy.embed.weight.T
+    chance_B = torch.from_numpy(np.random.default_rng(3).random(1, dtype=np.float32))
+    assert made.ids.tolist() == drawn(torch.softmax(logits_BV / temperature, -1), chance_B, 1.0).tolist()
+    expected = torch.log_softmax(logits_BV / logprobs_at, -1)[0, made.ids[0]]
+    assert float(made.logprobs[0]) == pytest.approx(float(expected), abs=1e-4)
+
+
 def test_a_turn_ends_at_its_tag() -> None:
     policy = Policy().requires_grad_(False)
     policy.embed.weight.zero_()
@@ -119,6 +146,9 @@ def test_measures_are_of_the_full_distribution(policy: Policy) -> None:
 def test_drawn_inverts_the_cumulated_mass() -> None:
     p_BV = torch.tensor([[0.2, 0.5, 0.3]]).repeat(4, 1)
     assert drawn(p_BV, torch.tensor([0.0, 0.21, 0.69, 0.71]), 1.0).tolist() == [0, 1, 1, 2]
+    largest = np.nextafter(np.float32(1), np.float32(0))  # of what a generator gives
+    for mass in (0.5, 0.7, 1.0, 1.0 + 2**-23):
+        assert drawn(torch.tensor([[mass / 2, mass / 2, 0.0]]), torch.tensor([largest]), 1.0).tolist() == [1]
 
 
 def test_the_nucleus_ends_with_the_word_that_passes_top_p() -> None:

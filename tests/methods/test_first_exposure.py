@@ -30,6 +30,14 @@ def test_blame_moves_away_from_them() -> None:
     assert wrong / -(2**-0.5) == pytest.approx([1.6, 0.4, 0.4, 1], rel=1e-4)
 
 
+def test_the_evidence_is_that_of_rollouts_from_the_threshold_on() -> None:
+    half = group(trajectory(0.5, [1, 1, 1], [["a"], ["b"]]), trajectory(0.0, [1, 1], [["x"]]))
+    strict, lenient = (make_method("first_exposure", {"correct_threshold": at}) for at in (0.6, 0.5))
+    assert strict.advantages(half)[0].tolist() == outcome_credit(half)[0].tolist()
+    lenient_half = group(trajectory(0.5, [1, 1, 1], [["a", "b"], ["a"]]), trajectory(0.0, [1, 1], [["x"]]))
+    assert lenient.advantages(lenient_half)[0] / 2**-0.5 == pytest.approx([1.5, 0.5, 1], rel=1e-4)
+
+
 def test_no_sign_changes_and_the_mean_over_searches_stays() -> None:
     for beta in (0.0, 0.5, 1.0):
         rows = make_method("first_exposure", {"beta": beta}).advantages(told())

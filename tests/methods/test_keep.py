@@ -28,6 +28,11 @@ def test_groups_of_equal_rewards_have_no_credit(name: str) -> None:
     assert kept_groups([EQUAL, VARIED, EQUAL], method) == [VARIED]
 
 
+def test_one_rollout_with_credit_is_enough() -> None:
+    spread = group(*(trajectory(reward, [1]) for reward in (1.0, 0.5, 0.0)))  # the second has none
+    assert kept_groups([spread], with_keep(make_method("grpo", {}), "credited")) == [spread]
+
+
 def test_what_has_credit_for_a_method_stays() -> None:
     # A lone reward of turns, or a whole group of wrong rollouts, teaches something to methods that say so.
     assert kept_groups([EQUAL], with_keep(make_method("w_reinforce", {}), "credited")) == [EQUAL]
