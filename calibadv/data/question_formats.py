@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from calibadv.data.errors import DataError, short_repr
-from calibadv.data.gold import Gold, gold_of, lacks_a_passage, truth
+from calibadv.data.gold import gold_of, lacks_a_passage, truth
 from calibadv.data.gold_dialogues import HOP_ANSWERS
 from calibadv.data.record import Record
 from calibadv.data.schema import QuestionRow, is_prepared, prepared_metadata, prepared_row
@@ -53,18 +53,13 @@ def question_row(record: Record, dataset: str | None, fallback: str) -> Question
             for key, value in record.fields.items()
             if key and key not in _READ and isinstance(value, (str, int, float))
         }
-        | ({HOP_ANSWERS: json.dumps(gold.hop_answers)} if _answers_hops(gold) else {}),
+        | ({HOP_ANSWERS: json.dumps(gold.hop_answers)} if any(gold.hop_answers) else {}),  # some may be unknown
     )
 
 
 def _passage(title: str, text: str) -> str:
     """Title and text in one, the title on the first line."""
     return f"{' '.join(title.split())}\n{text}"
-
-
-def _answers_hops(gold: Gold) -> bool:
-    """Whether the source says what the sub-queries find; some may be unknown."""
-    return any(gold.hop_answers) and len(gold.hop_answers) == len(gold.sub_queries)
 
 
 def is_unanswerable(record: Record) -> bool:
