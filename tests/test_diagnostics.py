@@ -113,6 +113,10 @@ def test_likely_correct_in_the_paper_is_every_document_silver() -> None:
     metrics = group_metrics([group], [credit], [credit], [scores], [silver])
     assert metrics["advantage/penalised_all_silver"] == 1 / 4
     assert metrics["advantage/penalised_some_silver"] == 2 / 4
+    # Before calibration, which may leave nothing of the blame.
+    spared = group_metrics([group], [credit], [[row(0, -1), *credit[1:]]], [scores], [silver])
+    assert spared["advantage/penalised_all_silver"] == 1 / 4
+    assert spared["advantage/penalised_some_silver"] == 2 / 4
     # By documents, whatever score the method has of them: the uniform control's is 0.5 everywhere.
     uniform = group_metrics([group], [credit], [credit], [[[0.5]] * 4], [silver])
     assert uniform["advantage/penalised_all_silver"] == 1 / 4

@@ -95,18 +95,22 @@ class LabLearner:
             return
         for optimizer in self._optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+        loss = 0.0
         for micro in micro_batches(trained, TOKEN_BUDGET):
             batch = to_tensors(micro, CPU)
             out = self._forward(batch)
             terms = loss_terms(batch, out, divisors, self._settings, self._method)
-            torch.autograd.backward(total(terms))
+            part = total(terms)
+            torch.autograd.backward(part)
+            loss += float(part.detach())
             totals.add_tokens(batch, out, fresh=fresh)
             totals.add_losses({name: float(term.detach()) for name, term in terms.items()})
         norms = {
             name: float(nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self._settings.grad_clip))
             for name, optimizer in self._optimizers.items()
         }
-        made = all(map(np.isfinite, norms.values()))
+        # Clamps stop a nan on its way to the gradient, so that the loss is looked at too.
+        made = all(map(np.isfinite, [loss, *norms.values()]))
         if made:
             for optimizer in self._optimizers.values():
                 optimizer.step()

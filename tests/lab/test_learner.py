@@ -79,6 +79,30 @@ def test_groups_without_credit_change_nothing() -> None:
     assert not any(row_N.any() for row_N in updated.credit[0])
 
 
+def test_a_rollout_without_credit_counts_in_the_divisor() -> None:
+    policy = small_policy()
+    two = pair(policy)
+    three = group(*two.trajectories, sampled_by(policy, trajectory(0.5, (4, 3))))
+    norms = [
+        LabLearner(copy.deepcopy(policy), make_method("grpo", {}), SETTINGS)
+        .update([of], updates=1, seed=0)
+        .metrics["learner/grad_norm"]
+        for of in (two, three)
+    ]
+    # A = ±1/sqrt(2) over 11 tokens, and ±1 over 18, of which seven have no credit.
+    assert norms[1] == pytest.approx(norms[0] * 2**0.5 * 11 / 18, rel=1e-4)
+
+
+def test_an_update_that_is_not_finite_is_left_out_and_counted() -> None:
+    policy = small_policy()
+    before = copy.deepcopy(policy.state_dict())
+    sound = sampled_by(policy, trajectory(0.0, (4, 2)))  # which has a gradient
+    broken = group(trajectory(1.0, (3, 2), logprob=float("nan")), sound)
+    metrics = LabLearner(policy, make_method("grpo", {}), SETTINGS).update([broken], updates=1, seed=0).metrics
+    assert (metrics["learner/updates"], metrics["learner/skipped_updates"]) == (1, 1)
+    assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())
+
+
 def test_recomputed_log_probs_are_the_learner_s_own() -> None:
     policy = small_policy()
     off = group(trajectory(1.0, (3, 2), logprob=-9.0), trajectory(0.0, (4, 2), logprob=-9.0))  # no policy's log-probs

@@ -67,20 +67,21 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> Non
         load_config(None, given)
 
 
-def learned(groups: list[Group], keep: str) -> tuple[dict[str, float], Policy, list[Any]]:
+def learned(groups: list[Group], keep: str, baseline: str = "grpo") -> tuple[dict[str, float], Policy, list[Any]]:
     """An update of one small policy; its numbers, its weights after it, and the credit that trained."""
     torch.manual_seed(0)
     policy = copy.deepcopy(Policy())
     settings = LearnerConfig(lr=1e-3, lr_final=1e-3, weight_decay=0.0, grad_clip=1e9, kl_coef=0.1)
-    learner = LabLearner(policy, with_keep(make_method("grpo", {}), keep), settings)
+    learner = LabLearner(policy, with_keep(make_method("grpo", {"baseline": baseline}), keep), settings)
     updated = learner.update(groups, updates=1, seed=0)
     return updated.metrics, policy, updated.credit
 
 
-def test_a_dropped_group_is_in_no_term_and_in_no_divisor() -> None:
+@pytest.mark.parametrize("baseline", ["grpo", "reinforce++"])  # the latter's deviation is the whole step's
+def test_a_dropped_group_is_in_no_term_and_in_no_divisor(baseline: str) -> None:
     other = replace(EQUAL, question=replace(EQUAL.question, id="test/equal"))
-    alone, by_itself, _ = learned([VARIED], "all")
-    gated, trained, credit = learned([other, VARIED], "credited")
+    alone, by_itself, _ = learned([VARIED], "all", baseline)
+    gated, trained, credit = learned([other, VARIED], "credited", baseline)
     assert gated.pop("learner/kept_share") == 0.5
     assert gated == alone
     pairs = zip(trained.parameters(), by_itself.parameters(), strict=True)
