@@ -205,26 +205,25 @@ async def test_rows_that_wait_for_the_same_weights_are_rolled_out_side_by_side(
 async def test_only_with_staleness_one_a_row_starts_before_its_version(
     make: Make, coordinator: LocalCoordinator, max_staleness: int
 ) -> None:
-    events: list[str] = []
+    events = asyncio.Queue[str]()
 
     async def noted(given: RolloutRow, generate: GenerateFn, version: int) -> Any:
-        events.append(f"row {given.step} by {version}")
+        events.put_nowait(f"row {given.step} by {version}")
         await generate(np.array([given.index]), Sampling(4))
 
     worker = await make(FakeEngine(seconds=0), noted, max_staleness=max_staleness)
     running = [asyncio.ensure_future(worker.roll(row(step))) for step in (0, 1, 2)]
-    seen = []
-    for version in (None, 0, 1):
-        if version is not None:
-            await coordinator.publish_number(version)
-        await settle()
-        seen.append(sorted(events))
-        events.clear()
     wanted = {
         0: [[], ["row 0 by 0"], ["row 1 by 1"]],
         1: [[], ["row 0 by 0", "row 1 by 0"], ["row 2 by 1"]],
     }
-    assert seen == wanted[max_staleness]
+    for version, begun in zip((None, 0, 1), wanted[max_staleness], strict=True):
+        if version is not None:
+            await coordinator.publish_number(version)
+        # Weights are loaded in a thread, whose turn nobody knows.
+        assert sorted([await asyncio.wait_for(events.get(), 60) for _ in begun]) == begun
+        await settle()
+        assert events.empty()
     for task in running:
         task.cancel()
 
@@ -241,12 +240,13 @@ async def test_rollouts_that_are_kept_go_on_with_new_weights_and_say_so(
     make: Make, coordinator: LocalCoordinator
 ) -> None:
     """Row 0 runs from before version 1 until row 2 has been rolled out by it: an engine that drains would wait."""
-    last_is_done, sampled = asyncio.Event(), {}
+    first_has_begun, last_is_done, sampled = asyncio.Event(), asyncio.Event(), {}
 
     async def roll(given: RolloutRow, generate: GenerateFn, version: int) -> Any:
         weights = [int((await generate(np.array([given.step]), Sampling(4))).ids[0])]
         if given.step == 0:
-            await asyncio.wait_for(last_is_done.wait(), 10)
+            first_has_begun.set()
+            await asyncio.wait_for(last_is_done.wait(), 60)
         weights += [int((await generate(np.array([given.step]), Sampling(4))).ids[0])]
         sampled[given.step] = (version, weights)
 
@@ -254,7 +254,7 @@ async def test_rollouts_that_are_kept_go_on_with_new_weights_and_say_so(
     worker = await make(engine, roll, max_staleness=1, keep_rollouts=True)
     await coordinator.publish_number(0)
     first = asyncio.ensure_future(worker.roll(row(0)))
-    await settle()
+    await asyncio.wait_for(first_has_begun.wait(), 60)
     await coordinator.publish_number(1)
     second = await worker.roll(row(2))
     last_is_done.set()

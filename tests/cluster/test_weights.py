@@ -10,6 +10,7 @@ import ray
 import torch
 
 from calibadv.cluster.coordinator import create_coordinator, find_coordinator
+from calibadv.cluster.processes import EngineProcess
 from calibadv.cluster.weights import chunk_state, fetch
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -87,6 +88,7 @@ def test_versions_only_grow_and_reports_are_kept() -> None:
         ray.get(coordinator.publish.remote(3, packed))
     ray.get([coordinator.serves.remote("a", 3), coordinator.serves.remote("b", 2)])
     assert ray.get(coordinator.engines.remote()).serving == {"a": 3, "b": 2}
+    ray.get(coordinator.register.remote("stream", [None], EngineProcess("b", "actor of b", "node", 1, 0.0, 60.0)))
     assert ray.get(coordinator.report_death.remote("b")) == 1
     assert ray.get(coordinator.engines.remote()).serving == {"a": 3}
 

@@ -232,7 +232,7 @@ def test_a_chat_template_s_dialogue_trains_with_rewards_of_turns_and_spare_quest
     (_, function), _, (_, servers) = examples()["Tools"]
     (_, started, _) = servers.split("[[rollout.tools]]\n")
     command = json.dumps([sys.executable, str(SERVER)])
-    started = started.replace('["python", "calculator.py"]', f"{command}\ntimeout_s = 120")
+    started = started.replace('["python", "calculator.py"]', f'{command}\nname = "add"\ntimeout_s = 120')
     recipe = pocket_with(tmp_path, f"{function}\n[[rollout.tools]]\n{started}")
     output, steps = trained_in(
         "template",
