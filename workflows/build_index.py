@@ -2,8 +2,7 @@
 
 Embeds in shards into the cache folder, in this process or on a Ray Data actor pool; called again after an interruption
 it embeds only the shards that are missing. Then builds the FAISS index of the kind that is asked for, with a manifest,
-and says where it is. Exact search (`flat`) needs no index beside the embeddings, unless it is to be in pieces or
-linked.
+and says where it is. Exact search (`flat`) needs no index beside the embeddings, but for pieces or a link.
 """
 
 from __future__ import annotations

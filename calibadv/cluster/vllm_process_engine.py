@@ -11,7 +11,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from calibadv.types import IntArray
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+CHECK_S = 1.0  # how often a call that waits asks whether the core is still there
 
 
 class VllmProcessEngine:
@@ -58,6 +59,7 @@ class VllmProcessEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm-core", daemon=True)
         self._thread.start()
         try:
+            self._engine: Any = None
             self._engine = self._call(self._start())
         except BaseException:
             self._stop_loop()
@@ -101,7 +103,7 @@ class VllmProcessEngine:
     def close(self) -> None:
         """Fail what still waits, end the core's process and the loop. May be called twice."""
         if not self._closed:
-            self._call(self._end("it was closed"))
+            self._sent(self._end("it was closed")).result()
             self._closed = True
             self._stop_loop()
 
@@ -114,8 +116,14 @@ class VllmProcessEngine:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         from vllm.v1.engine.exceptions import EngineDeadError
 
+        answer = self._sent(work)
         try:
-            return self._sent(work).result()
+            while not wait([answer], CHECK_S).done:
+                # vLLM leaves a call unanswered that was sent to a dead core before its death was noticed.
+                if self._engine is not None and self._engine.errored:
+                    answer.cancel()
+                    raise EngineDied("the vLLM engine is gone: its core ended")
+            return answer.result()
         except EngineDeadError as error:  # a core may die while nothing runs
             raise EngineDied(f"the vLLM engine is gone: {error!r}") from error
 

@@ -78,7 +78,6 @@ def load_or_embed(
     with once_at_a_time(folder):
         if not is_complete(folder):
             if tokens:
-                _check_width(encoder)
                 _check_room(documents, encoder, cache_dir)
             with whole_folder(folder) as partial:
                 _embed(documents, encoder, partial, tokens, at_once)
@@ -104,6 +103,7 @@ def _embed(documents: Sequence[Document], encoder: TextEncoder, folder: Path, to
         for first in range(0, len(documents), at_once):
             rows = range(first, min(first + at_once, len(documents)))
             encoded = encoder.encode_passages([passage_text(documents[row]) for row in rows], tokens)
+            _check_widths(encoded.tokens, encoder.dim)
             vectors_file.write(np.ascontiguousarray(encoded.vectors, dtype=np.float32).tobytes())
             for tokens_TD in encoded.tokens:
                 tokens_file.write(tokens_TD.astype(np.float16).tobytes())
@@ -167,12 +167,12 @@ def _open(folder: Path) -> CorpusEmbeddings:
     return CorpusEmbeddings(vectors_ND, tokens_MD, starts_N1, frequencies_V)
 
 
-def _check_width(encoder: TextEncoder) -> None:
-    (tokens_TD,) = encoder.encode_queries(["width"]).tokens
-    if (width := tokens_TD.shape[1]) != encoder.dim:
+def _check_widths(tokens: Sequence[FloatArray], dim: int) -> None:
+    if widths := {tokens_TD.shape[1] for tokens_TD in tokens} - {dim}:
         raise ValueError(
-            f"late interaction compares tokens with the pooled vector, and this encoder's have the widths {width} and "
-            f'{encoder.dim} (its last layer changes it): use reranker = "cross" or "none", or another encoder'
+            "late interaction compares tokens with the pooled vector, and this encoder's have the widths "
+            f"{widths.pop()} and {dim} (its last layer changes it): "
+            'use reranker = "cross" or "none", or another encoder'
         )
 
 

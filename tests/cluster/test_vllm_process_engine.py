@@ -6,7 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +131,13 @@ def test_a_core_that_died_while_nothing_ran_is_the_engines_death(folder: Path) -
     engine = VllmProcessEngine(VllmSettings(str(folder), dtype="float32", max_model_len=64, kv_cache_gb=0.05))
     started = set(psutil.Process().children(recursive=True)) - others
     (core,) = (child for child in started if child.memory_info().rss > 200 * 2**20)
-    core.kill()
-    core.wait(60)
+    core.suspend()
+    with ThreadPoolExecutor() as pool:
+        asked_before = pool.submit(engine.load_weights, [], 1)
+        time.sleep(1)  # it has been sent, to a core that never answers
+        core.kill()
+        with pytest.raises(EngineDied, match="the vLLM engine is gone"):
+            asked_before.result(60)
     with pytest.raises(EngineDied, match="the vLLM engine is gone"):
         engine.load_weights([], 1)
     engine.close()
