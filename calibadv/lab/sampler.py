@@ -86,11 +86,16 @@ class Sampler:
         return await row.done
 
     async def _drive(self) -> None:
-        while self._waiting or self._live:
-            self._admit()
-            if self._live:
-                self._step()
-            await asyncio.sleep(0)  # whoever has its turn asks for the next one now
+        try:
+            while self._waiting or self._live:
+                self._admit()
+                if self._live:
+                    self._step()
+                await asyncio.sleep(0)  # whoever has its turn asks for the next one now
+        except Exception as error:  # whoever waits hears of it
+            for row in (*self._live, *self._waiting):
+                if not row.done.done():
+                    row.done.set_exception(error)
 
     def _admit(self) -> None:
         """Turns that go on from a row take it up in place; rows that nobody goes on from make room for the others."""

@@ -85,8 +85,8 @@ class GroupRoller:
         """`train` of one question after the other, up to the first group that `keep` lets train (DAPO, 2503.14476).
 
         That group, or the first question's where there is none. A first question that the environment failed is not
-        replaced. Counted: groups rolled out beyond one, tokens sampled in those that were not chosen, and whatever
-        each of them counts.
+        replaced. Counted: groups rolled out beyond one, tokens sampled in those that came whole and were not chosen,
+        and whatever each of them counts.
         """
         rolled: list[RolledGroup] = []
         trains = False

@@ -132,6 +132,15 @@ def test_a_sequence_beyond_the_positions_is_refused(policy: Policy) -> None:
         asyncio.run(Sampler(policy, LANG, rows=1)(np.zeros(500, np.int64), Sampling(13)))
 
 
+async def test_weights_that_are_no_numbers_are_an_error_for_all_who_wait() -> None:
+    broken = Policy()
+    torch.nn.init.constant_(broken.embed.weight, float("nan"))
+    sampler = Sampler(broken, LANG, rows=1)
+    turns = [sampler(np.array([1, 2]), Sampling(4, seed=seed)) for seed in (0, 1)]
+    answers = await asyncio.wait_for(asyncio.gather(*turns, return_exceptions=True), 60)
+    assert [isinstance(answer, Exception) for answer in answers] == [True, True]
+
+
 def test_measures_are_of_the_full_distribution(policy: Policy) -> None:
     sampler = Sampler(policy, LANG, rows=1)
     sampler.measures = Measures()
