@@ -1,7 +1,7 @@
 """What the sentinel would have said of the stored runs, for factors of its two relative limits.
 
 How many of the runs that garbled or collapsed it names, how early, and how often it is wrong. The same `alarms` as in a
-training run, asked after every step.
+training run, asked after every step. Beside them a rule that it does not have: the reward's fall from its best.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from calibadv.lab.survival import EVENTS
 
 FACTORS = (1.2, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0)
 LIMITS = {"policy/ppl": "ppl_factor", "policy/entropy": "entropy_factor"}
+REWARD, FALLS = "reward/mean", (0.3, 0.4, 0.5)
+MEAN_OF = 5  # steps
 OFF = {
     "high_ppl_ratio": math.inf,
     "ppl_factor": math.inf,
@@ -35,6 +37,7 @@ class Watched:
     """A run of the table: the steps that the sentinel looks at, and when it garbled or collapsed, counted from 1."""
 
     history: list[dict[str, float]]
+    rewards: list[float]  # a step
     event_at: float  # nan: it did neither
 
 
@@ -52,11 +55,12 @@ def stored_runs(tables: Iterable[Path]) -> list[Watched]:
             if settings in seen:
                 continue
             seen.add(settings)
-            watched = rows.sort_values("step")[["step", *LIMITS]].dropna()
+            rows = rows.sort_values("step")
+            watched = rows[["step", *LIMITS]].dropna()
             history = [
                 dict(zip(("step", *LIMITS), values, strict=True)) for values in watched.to_numpy(dtype=float).tolist()
             ]
-            runs.append(Watched(history, float(events[key])))
+            runs.append(Watched(history, rows[REWARD].tolist(), float(events[key])))
     return runs
 
 
@@ -68,22 +72,33 @@ def first_alarm(history: Sequence[dict[str, float]], limits: Limits) -> float:
     return math.nan
 
 
+def first_fall(rewards: Sequence[float], factor: float) -> float:
+    """The step whose mean reward over 5 steps is first below `factor` times the best such mean; nan: none is."""
+    means = pd.Series(rewards, dtype=float).rolling(MEAN_OF).mean()
+    fallen = means[means < factor * means.cummax()]
+    return math.nan if fallen.empty else float(fallen.index[0] + 1)
+
+
 def watched_table(runs: Sequence[Watched]) -> pd.DataFrame:
     """A row a limit and factor: the runs that it names among those that garbled or collapsed, and among the sound ones.
 
     "lead": the median of steps from the alarm to the event, below 0 where it came after; with the least and the most.
     nan where no run that garbled or collapsed is named.
     """
-    rows = []
+    named: dict[str, list[float]] = {}  # the rule -> its first alarm in each run
     for metric, name in LIMITS.items():
         for factor in FACTORS:
             limits = Limits.model_validate(OFF | {name: factor})
-            said = pd.DataFrame(
-                [(first_alarm(run.history, limits), run.event_at) for run in runs], columns=["alarm", "event"]
-            )
-            sound = said["event"].isna()
-            leads = (said["event"] - said["alarm"]).dropna()
-            row = {"limit": f"{factor:g} x {metric}", "named": len(leads), "of": int((~sound).sum())}
-            row |= {"wrongly": int(said["alarm"][sound].notna().sum()), "of sound": int(sound.sum())}
-            rows.append(row | {"lead": leads.median(), "least": leads.min(), "most": leads.max()})
-    return pd.DataFrame(rows).set_index("limit")
+            named[f"{factor:g} x {metric}"] = [first_alarm(run.history, limits) for run in runs]
+    for factor in FALLS:
+        named[f"below {factor:g} x the best {REWARD}"] = [first_fall(run.rewards, factor) for run in runs]
+    event = pd.Series([run.event_at for run in runs])
+    sound = event.isna()
+    rows = {}
+    for rule, first in named.items():
+        alarm = pd.Series(first)
+        lead = (event - alarm).dropna()
+        row = {"named": len(lead), "of": int((~sound).sum())}
+        row |= {"wrongly": int(alarm[sound].notna().sum()), "of sound": int(sound.sum())}
+        rows[rule] = row | {"lead": lead.median(), "least": lead.min(), "most": lead.max()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("limit")
