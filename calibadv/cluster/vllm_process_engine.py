@@ -165,11 +165,12 @@ class VllmProcessEngine:
             prompt = {"prompt_token_ids": prompt_ids}
             async for output in self._engine.generate(prompt, sampling_params(sampling), str(next(self._ids))):
                 completion = output.outputs[0]
+                end = len(completion.token_ids) - output.finished  # what comes together may have the last one in it
+                if sampling.heard is not None and end > told:
+                    sampling.heard(list(completion.token_ids[told:end]))
+                    told = end
                 if output.finished:
                     return generation_of(completion)
-                if sampling.heard is not None and (new := list(completion.token_ids[told:])):
-                    told = len(completion.token_ids)
-                    sampling.heard(new)
         except EngineDeadError as error:
             self._failure = self._failure or repr(error)
         except asyncio.CancelledError:
