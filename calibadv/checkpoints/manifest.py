@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from calibadv.json_lines import json_value
+
 MANIFEST = "manifest.json"
 _FORMAT = 1
 
@@ -45,7 +47,7 @@ class Manifest:
     def loads(text: str | bytes) -> Manifest:
         """The manifest that `dumps` wrote. `Damaged` for anything else, also for one naming a file outside."""
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = json_value(text)
             if values.pop("format") != _FORMAT:
                 raise ValueError(f"it is not of format {_FORMAT}")
             files = {str(name): FileEntry(int(e["bytes"]), str(e["sha256"])) for name, e in values["files"].items()}
@@ -55,5 +57,5 @@ class Manifest:
                     raise ValueError(f"it names the file {name!r}, which is not in the folder")
             snapshots = tuple(int(version) for version in values["snapshots"])
             return Manifest(int(values["version"]), int(values["learners"]), files, snapshots)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"its {MANIFEST} cannot be used ({error!r})") from error

@@ -150,20 +150,26 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
         Ledger(tmp_path / "later.sqlite", ENGINE)
 
 
+LONG = (Document("1", "", "x" * 100_000),)
+
+
+def give_room(ledger: Ledger, pages: int) -> None:
+    ledger._file.execute(f"PRAGMA max_page_count = {pages}")
+
+
 def test_answers_for_which_the_disk_has_no_room_wait_in_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger(tmp_path / "l.sqlite", ENGINE)
-    long = (Document("1", "", "x" * 100_000),)
-    ledger._file.execute("PRAGMA max_page_count = 10")
+    give_room(ledger, 10)
     with caplog.at_level(logging.WARNING):
-        assert ledger.keep("a", long) == ledger.keep("b", long) == long
-    assert ledger.find("a") == long
+        assert ledger.keep("a", LONG) == ledger.keep("b", LONG) == LONG
+    assert ledger.find("a") == LONG
     assert [record.message for record in caplog.records] == [
         f"{tmp_path / 'l.sqlite'} cannot be written (database or disk is full): its answers wait in memory"
     ]
     assert ledger.count() == 0
-    ledger._file.execute("PRAGMA max_page_count = 1000")
+    give_room(ledger, 1000)
     ledger.keep("c", ())
     assert ledger.count() == 3
 
@@ -172,16 +178,15 @@ def test_answers_that_wait_are_written_at_the_end_or_it_is_said_how_many_are_los
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger(tmp_path / "l.sqlite", ENGINE)
-    long = (Document("1", "", "x" * 100_000),)
-    ledger._file.execute("PRAGMA max_page_count = 10")
-    ledger.keep("a", long)
-    ledger._file.execute("PRAGMA max_page_count = 1000")
+    give_room(ledger, 10)
+    ledger.keep("a", LONG)
+    give_room(ledger, 1000)
     ledger.close()
     again = Ledger(tmp_path / "l.sqlite", ENGINE)
-    assert again.find("a") == long
-    again._file.execute("PRAGMA max_page_count = 10")
-    again.keep("b", long)
-    again.keep("c", long)
+    assert again.find("a") == LONG
+    give_room(again, 10)
+    again.keep("b", LONG)
+    again.keep("c", LONG)
     caplog.clear()
     again.close()
     assert [record.message for record in caplog.records] == [
