@@ -17,6 +17,7 @@ from calibadv.section import Section, Steps
 
 LEAST_F1 = 0.1  # our decision: below it a step's sampling error is about as large as the value itself
 NO_ADVANTAGE = "advantage/zero_share"  # of a step's groups, those whose advantages are all 0
+REWARD, REWARD_STEPS = "reward/mean", 5  # steps of a mean: a single step's few questions are easy or hard by chance
 CALM_ENTROPY = 0.5  # nats; our decision: however low the baseline, a rise up to here is an ordinary policy's
 
 
@@ -74,6 +75,8 @@ class Limits(Section):
     """Negative over positive advantage: healthy ones are near 1, at most 1.3 for plain GRPO. inf = off."""
     no_advantage_steps: int = Field(3, ge=0, le=10**6)
     """Consecutive steps without a group that has an advantage, from the first on; 0 = off."""
+    reward_fall: float = Field(0.3, ge=0, lt=1)
+    """Of the best mean reward of five steps so far, 0.1 at least: a mean below it is a fall. 0 = off."""
     baseline_steps: Steps = 5
     """Steps that set the baseline: no alarm before they are over."""
     patience: Steps = 3
@@ -94,7 +97,8 @@ class Alarm:
 def alarms(history: Sequence[Mapping[str, float]], limits: Limits) -> list[Alarm]:
     """The alarms in force after the last step of `history`; within its first `baseline_steps` steps only idle ones.
 
-    An idle alarm says that for `no_advantage_steps` steps no group had an advantage.
+    An idle alarm says that for `no_advantage_steps` steps no group had an advantage. That the reward fell needs no
+    patience: it is of means already.
 
     A row a step with "step", as in metrics.jsonl. A step that did not measure a metric neither continues nor breaks
     its run; a value that is not a number is beyond every limit. Rows without a watched metric (evaluations) are no
@@ -104,6 +108,7 @@ def alarms(history: Sequence[Mapping[str, float]], limits: Limits) -> list[Alarm
     raised = _idle(rows, limits.no_advantage_steps)
     if len(rows) <= limits.baseline_steps:
         return raised
+    raised += _fallen(rows, limits.reward_fall)
     for bound in _bounds(rows, limits):
         measured = [row for row in rows if bound.metric in row]
         run = 0
@@ -131,13 +136,40 @@ def _idle(rows: Sequence[Mapping[str, float]], steps: int) -> list[Alarm]:
     return [Alarm(NO_ADVANTAGE, 1.0, 1.0, since, text)]
 
 
+def _fallen(rows: Sequence[Mapping[str, float]], share: float) -> list[Alarm]:
+    """The alarm of a mean reward below `share` times the best one before, of `LEAST_F1` at least; 0: none.
+
+    A mean with a value that is no number is below every bound, and sets none.
+    """
+    measured = [row for row in rows if REWARD in row]
+    if share == 0 or len(measured) < REWARD_STEPS:
+        return []
+    values = np.array([row[REWARD] for row in measured], dtype=np.float64)
+    means_W = np.lib.stride_tricks.sliding_window_view(values, REWARD_STEPS).mean(axis=1)
+    best_W = np.fmax.accumulate(means_W)
+    held_W = (means_W >= share * best_W) | ~(best_W >= LEAST_F1)  # the first mean is: it is its own best, or none
+    run = int(np.argmax(held_W[::-1]))
+    if run == 0:
+        return []
+    value, best, since = float(means_W[-1]), float(best_W[-1]), int(measured[-run]["step"])
+    text = (
+        f"{REWARD} is {value:.3g} in the mean of the last {REWARD_STEPS} steps: below {share:g} x {best:.3g}, the best "
+        f"such mean, since step {since}"
+    )
+    return [Alarm(REWARD, value, share * best, since, text)]
+
+
 def healthy(row: Mapping[str, float], history: Sequence[Mapping[str, float]], limits: Limits) -> bool:
     """Whether the step of `row` goes beyond no limit, so that a snapshot of its policy is worth keeping.
 
-    `history` gives the baseline and may hold `row` or end before it. Without a whole baseline only the absolute limits
-    are asked; a metric that `row` lacks is not.
+    `history` gives the baseline, the steps before `row` the best reward; it may hold `row` or end before it. Without a
+    whole baseline only the absolute limits are asked; a metric that `row` lacks is not.
     """
-    return not any(bound.is_crossed_by(row) for bound in _bounds(_steps(history), limits))
+    rows = _steps(history)
+    before = [other for other in rows if other["step"] < row["step"]] if REWARD in row else []
+    if REWARD in row and _fallen([*before, row], limits.reward_fall):
+        return False
+    return not any(bound.is_crossed_by(row) for bound in _bounds(rows, limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +202,7 @@ _WATCHED = (
     "rollout/repetition",
     "advantage/neg_pos_ratio",
     NO_ADVANTAGE,
+    REWARD,
 )
 
 

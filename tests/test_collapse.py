@@ -196,6 +196,68 @@ def test_one_group_with_an_advantage_ends_such_steps() -> None:
     assert alarms(rows[:-1], LIMITS) == []
 
 
+def rewarded(values: Sequence[float]) -> list[dict[str, float]]:
+    return steps({"reward/mean": list(values)})
+
+
+def test_a_fall_of_the_reward_is_of_a_mean_of_five_steps_from_the_best_such_mean() -> None:
+    # Means of five: 0.5 (steps 1 to 5), 0.6, 0.7, 0.8, 0.9, 1.0 (6 to 10), then 0.8, 0.6, 0.4, 0.2, 0.0.
+    history = rewarded([0.5] * 5 + [1.0] * 5 + [0.0] * 5)
+    assert alarms(history[:-2], LIMITS) == []
+    assert alarms(history[:-1], LIMITS) == [
+        Alarm(
+            metric="reward/mean",
+            value=pytest.approx(0.2),
+            limit=pytest.approx(0.3),
+            since_step=14,
+            text=(
+                "reward/mean is 0.2 in the mean of the last 5 steps: below 0.3 x 1, the best such mean, since step 14"
+            ),
+        )
+    ]
+    assert [alarm.since_step for alarm in alarms(history, LIMITS)] == [14]
+    assert [alarm.since_step for alarm in alarms(history, Limits(reward_fall=0.5))] == [13]
+    assert alarms(history, Limits(reward_fall=0.0)) == []
+    assert healthy(history[-3], history, LIMITS)
+    assert not healthy(history[-1], history[:-1], LIMITS)
+    assert not healthy(history[-1], history, LIMITS)
+
+
+def test_the_reward_that_comes_back_ends_its_alarm_and_a_second_fall_is_another() -> None:
+    history = rewarded([1.0] * 5 + [0.0] * 5 + [1.0] * 5 + [0.0] * 4)
+    assert alarms(history[:13], LIMITS) == []  # means of 0.4 after two good steps
+    assert [alarm.since_step for alarm in alarms(history, LIMITS)] == [19]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param([0.3] * 5 + [0.09] * 9, id="at the bound"),
+        pytest.param([0.09] * 5 + [0.0] * 9, id="had nothing to lose"),
+        pytest.param([-0.1] * 5 + [-2.0] * 9, id="rewards below 0"),
+        pytest.param([0.0] * 9, id="none ever"),
+        pytest.param([1.0, 0.0, 0.0, 0.0], id="shorter than a mean"),
+        pytest.param([0.5] * 5 + [0.0] * 3 + [0.5] * 5, id="a dip of three steps, a mean of 0.2"),
+    ],
+)
+def test_what_is_no_fall_of_the_reward(values: list[float]) -> None:
+    history = rewarded(values)
+    assert [alarms(history[:end], LIMITS) for end in range(len(history) + 1)] == [[]] * (len(history) + 1)
+
+
+def test_a_reward_that_is_no_number_is_a_fall_and_sets_no_best() -> None:
+    history = rewarded([0.5] * 6 + [math.nan] + [0.5] * 6)
+    assert [alarm.metric for alarm in alarms(history[:8], LIMITS)] == ["reward/mean"]
+    assert alarms(history, LIMITS) == []
+    assert alarms(rewarded([math.nan] * 9), LIMITS) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_sampling_noise_of_small_steps_is_no_fall(seed: int) -> None:
+    history = rewarded(noisy(np.linspace(0.25, 0.6, 60).tolist(), size=0.12, seed=seed))
+    assert all(alarms(history[:end], LIMITS) == [] for end in range(len(history) + 1))
+
+
 def test_a_value_at_its_limit_is_not_beyond_it() -> None:
     assert alarms(run("rollout/high_ppl_ratio", [0.2] * 5), LIMITS) == []
     assert alarms(run("policy/entropy", [0.001] * 5), LIMITS) == []
@@ -295,6 +357,7 @@ def test_every_limit_can_be_turned_off(metric: str) -> None:
         (lambda: Limits(repetition=0.0), r"repetition\n.*greater than 0"),
         (lambda: Limits(entropy_floor=math.inf), r"entropy_floor\n.*less than inf"),
         (lambda: Limits(entropy_floor=-1.0), r"entropy_floor\n.*greater than or equal to 0"),
+        (lambda: Limits(reward_fall=1.0), r"reward_fall\n.*less than 1"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(make: Callable[[], Limits], message: str) -> None:

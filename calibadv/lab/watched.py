@@ -1,7 +1,7 @@
-"""What the sentinel would have said of the stored runs, for factors of its two relative limits.
+"""What the sentinel would have said of the stored runs, for factors of its three relative limits.
 
 How many of the runs that garbled or collapsed it names, how early, and how often it is wrong. The same `alarms` as in a
-training run, asked after every step. Beside them a rule that it does not have: the reward's fall from its best.
+training run, asked after every step.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from calibadv.collapse import Limits, alarms
+from calibadv.collapse import REWARD, Limits, alarms
 from calibadv.lab.results import RUN, read_store, run_figures
 from calibadv.lab.survival import EVENTS
 
 FACTORS = (1.2, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0)
 LIMITS = {"policy/ppl": "ppl_factor", "policy/entropy": "entropy_factor"}
-REWARD, FALLS = "reward/mean", (0.3, 0.4, 0.5)
-MEAN_OF = 5  # steps
+FALLS = (0.2, 0.3, 0.4, 0.5)
 OFF = {
     "high_ppl_ratio": math.inf,
     "ppl_factor": math.inf,
@@ -29,6 +28,7 @@ OFF = {
     "repetition": math.inf,
     "neg_pos_ratio": math.inf,
     "no_advantage_steps": 0,
+    "reward_fall": 0.0,
 }
 
 
@@ -36,8 +36,7 @@ OFF = {
 class Watched:
     """A run of the table: the steps that the sentinel looks at, and when it garbled or collapsed, counted from 1."""
 
-    history: list[dict[str, float]]
-    rewards: list[float]  # a step
+    history: list[dict[str, float]]  # the watched metrics of each step that measured them
     event_at: float  # nan: it did neither
 
 
@@ -56,11 +55,9 @@ def stored_runs(tables: Iterable[Path]) -> list[Watched]:
                 continue
             seen.add(settings)
             rows = rows.sort_values("step")
-            watched = rows[["step", *LIMITS]].dropna()
-            history = [
-                dict(zip(("step", *LIMITS), values, strict=True)) for values in watched.to_numpy(dtype=float).tolist()
-            ]
-            runs.append(Watched(history, rows[REWARD].tolist(), float(events[key])))
+            steps = rows[["step", *LIMITS, REWARD]].to_dict("records")
+            history = [{name: float(value) for name, value in step.items() if not math.isnan(value)} for step in steps]
+            runs.append(Watched(history, float(events[key])))
     return runs
 
 
@@ -70,13 +67,6 @@ def first_alarm(history: Sequence[dict[str, float]], limits: Limits) -> float:
         if alarms(history[:steps], limits):
             return float(steps)
     return math.nan
-
-
-def first_fall(rewards: Sequence[float], factor: float) -> float:
-    """The step whose mean reward over 5 steps is first below `factor` times the best such mean; nan: none is."""
-    means = pd.Series(rewards, dtype=float).rolling(MEAN_OF).mean()
-    fallen = means[means < factor * means.cummax()]
-    return math.nan if fallen.empty else float(fallen.index[0] + 1)
 
 
 def watched_table(runs: Sequence[Watched]) -> pd.DataFrame:
@@ -91,7 +81,8 @@ def watched_table(runs: Sequence[Watched]) -> pd.DataFrame:
             limits = Limits.model_validate(OFF | {name: factor})
             named[f"{factor:g} x {metric}"] = [first_alarm(run.history, limits) for run in runs]
     for factor in FALLS:
-        named[f"below {factor:g} x the best {REWARD}"] = [first_fall(run.rewards, factor) for run in runs]
+        limits = Limits.model_validate(OFF | {"reward_fall": factor})
+        named[f"below {factor:g} x the best {REWARD}"] = [first_alarm(run.history, limits) for run in runs]
     event = pd.Series([run.event_at for run in runs])
     sound = event.isna()
     rows = {}
