@@ -56,7 +56,9 @@ def stored_runs(tables: Iterable[Path]) -> list[Watched]:
             seen.add(settings)
             rows = rows.sort_values("step")
             steps = rows[["step", *LIMITS, REWARD]].to_dict("records")
-            history = [{name: float(value) for name, value in step.items() if not math.isnan(value)} for step in steps]
+            history = [
+                {str(name): float(value) for name, value in step.items() if not math.isnan(value)} for step in steps
+            ]
             runs.append(Watched(history, float(events[key])))
     return runs
 
