@@ -5,7 +5,6 @@ questions -> rollouts -> rewards -> advantages -> learner update -> weights -> m
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -21,8 +20,6 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from calibadv.batching import GroupShard, shard_groups
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
-from calibadv.cluster.coordinator import StepProgress, find_coordinator
-from calibadv.cluster.engine_registry import EngineReport
 from calibadv.config import Config
 from calibadv.methods.keep import kept_groups, no_credit
 from calibadv.methods.rows import step_facts
@@ -31,15 +28,12 @@ from calibadv.rllib.env_runner import Look, StepSample
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.learner_state import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.publish import publish_weights
+from calibadv.rllib.seen_engines import SeenEngines
 from calibadv.rllib.stall import START, Progress, StallWatch
 from calibadv.rllib.totals import clipped_tokens, step_metrics, trained_credit
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.types import Credit, Group, Phase
-
-logger = logging.getLogger(__name__)
-
-STATE_TIMEOUT_S = 5.0  # for the coordinator to say how the engines are
 
 
 class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
@@ -61,7 +55,8 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """
         self.settings: Config = config.calibadv
         self.stall = StallWatch(self.settings.cluster.stall_after_s)
-        with self.waiting("engines and learners to start", self._engines, patience=self._patience):
+        self.engines = SeenEngines(self.config.coordinator, self.settings.rollout.engines)
+        with self.waiting("engines and learners to start", self.engines.words, patience=self.engines.patience):
             super().setup(config)
         self.version = 0  # training steps made, and the policy version that they led to
         self.between_steps = True  # the learners stand between two steps: their state is that of `version`
@@ -70,7 +65,6 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
                 load_learners(self.learner_group, start.checkpoint)
             self.version = start.version
         self.sample = StepSample()
-        self.reported_deaths = 0  # of engines that a warning has told of
         self.clipped: Counter[int] = Counter()  # token id -> how often the clip acted on it in the last step
         self.credit: dict[str, Credit] = {}  # question id -> the advantages that trained in the last step
         # Called with the learner's metrics before the new weights go out: the last moment to `roll_back` or to raise.
@@ -91,7 +85,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """
         with self.timed("rollout"), self._rolling_out(Phase.TRAIN, f"the rollouts of step {self.version + 1}"):
             self.sample = self.env_runner.sample(phase=Phase.TRAIN, step=self.version)
-        self.sample.engine_deaths = self._count_deaths()
+        self.sample.engine_deaths = self.engines.count_deaths()
         if not self.sample.groups:
             raise SearchFailed(f"no question of step {self.version} could be rolled out: {_why_none(self.sample)}")
         stalest, allowed = max(self.sample.staleness), self.settings.rollout.max_staleness
@@ -110,7 +104,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
     def learn(self) -> dict[str, float]:
         """Updates the policy on the step's rollouts; the learners' metrics."""
         what = f"the learners' update of step {self.version + 1}"
-        with self.timed("learn"), self.waiting(what, progress=self._learned):
+        with self.timed("learn"), self.waiting(what, progress=lambda: self.engines.updated(self.version)):
             updates = self.settings.updates_per_step
             groups = kept_groups(self.sample.groups, method := self.config.method.value)
             totals = self.learner_group.update_shards(
@@ -194,14 +188,14 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
     def sleep_engines(self) -> None:
         """Puts engines that share GPUs with the learners to sleep, until they are woken or given a version."""
         if self.colocated:
-            with self.waiting("the engines to sleep", self._engines):
-                ray.get(self._coordinator().sleep_all.remote())
+            with self.waiting("the engines to sleep", self.engines.words):
+                ray.get(self.engines.coordinator.sleep_all.remote())
 
     def wake_engines(self) -> None:
         """Lets engines that share GPUs with the learners wake for their next rollout."""
         if self.colocated:
             self.learner_group.call_all(free_cached_memory)
-            ray.get(self._coordinator().wake_all.remote())
+            ray.get(self.engines.coordinator.wake_all.remote())
 
     def waiting(
         self,
@@ -215,48 +209,13 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         return self.stall.waiting(what, detail, progress, patience)
 
     def _rolling_out(self, phase: Phase, what: str) -> AbstractContextManager[None]:
-        step, runner = self.version, self.env_runner
+        step, runner, engines = self.version, self.env_runner, self.engines
         return self.waiting(
             what,
-            detail=lambda: f"{runner.progress(phase, step)}; {self._engines()}",
-            progress=lambda: runner.progress(phase, step, self._done(phase, step)),
-            patience=1.0 if runner.engines_are_up else self._patience,
+            detail=lambda: f"{runner.progress(phase, step)}; {engines.words()}",
+            progress=lambda: runner.progress(phase, step, engines.done(phase, step)),
+            patience=1.0 if runner.engines_are_up else engines.patience,
         )
-
-    def _patience(self) -> float:
-        """Engines that load a large model are given time; those that are not there yet may fit nowhere."""
-        report = self._engine_report(STATE_TIMEOUT_S)
-        return START if len(report.starting) + len(report.serving) >= self.settings.rollout.engines else 1.0
-
-    def _learned(self) -> str | None:
-        done, of = self._done(Phase.TRAIN, self.version).update
-        return f"{done} of {of} micro-batches" if of else None
-
-    def _done(self, phase: Phase, step: int) -> StepProgress:
-        if not ray.is_initialized():  # to ask would start a new Ray
-            return StepProgress()
-        done: StepProgress = ray.get(self._coordinator().progress.remote((phase, step)), timeout=STATE_TIMEOUT_S)
-        return done
-
-    def _engines(self) -> str:
-        if not ray.is_initialized():  # to ask would start a new Ray
-            return "Ray has ended"
-        return str(self._engine_report(STATE_TIMEOUT_S))
-
-    def _engine_report(self, timeout_s: float | None = None) -> EngineReport:
-        report: EngineReport = ray.get(self._coordinator().engines.remote(), timeout=timeout_s)
-        return report
-
-    def _coordinator(self) -> Any:
-        return find_coordinator(self.config.coordinator)
-
-    def _count_deaths(self) -> int:
-        """Engines that have died so far in the run, and a warning for those of this step."""
-        deaths = self._engine_report().deaths
-        for words in deaths[self.reported_deaths :]:
-            logger.warning("an engine died and was replaced, its questions were rolled out again: %s", words)
-        self.reported_deaths = len(deaths)
-        return len(deaths)
 
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:
