@@ -286,12 +286,12 @@ async def test_a_closed_or_broken_engine_answers_with_an_error_and_never_hangs(f
 
     engine = TorchEngine.from_folder(folder)
     state = engine._model.state_dict()
-    engine._model = None
+    engine._batch.model = None
     with pytest.raises(EngineDied, match="engine is gone"):
         await asyncio.wait_for(engine(prompt(0), Sampling(4)), timeout=120)
     with pytest.raises(EngineDied, match="engine is gone"):
         await engine(prompt(0), Sampling(4))
-    engine._model = AutoModelForCausalLM.from_pretrained(folder)
+    engine._batch.model = AutoModelForCausalLM.from_pretrained(folder)
     with pytest.raises(EngineDied, match="engine is gone"):
         engine.load_weights(state.items(), 1)
     engine.close()
