@@ -163,12 +163,14 @@ def healthy(row: Mapping[str, float], history: Sequence[Mapping[str, float]], li
     """Whether the step of `row` goes beyond no limit, so that a snapshot of its policy is worth keeping.
 
     `history` gives the baseline, the steps before `row` the best reward; it may hold `row` or end before it. Without a
-    whole baseline only the absolute limits are asked; a metric that `row` lacks is not.
+    whole baseline only the absolute limits are asked; a metric that `row` lacks is not. The reward must not have fallen
+    half as far as its alarm allows: an alarm comes late, and who goes back wants the policy from before the fall.
     """
     rows = _steps(history)
-    before = [other for other in rows if other["step"] < row["step"]] if REWARD in row else []
-    if REWARD in row and _fallen([*before, row], limits.reward_fall):
-        return False
+    if REWARD in row and limits.reward_fall:
+        before = [other for other in rows if other["step"] < row["step"]]
+        if _fallen([*before, row], (1 + limits.reward_fall) / 2):
+            return False
     return not any(bound.is_crossed_by(row) for bound in _bounds(rows, limits))
 
 

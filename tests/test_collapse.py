@@ -218,9 +218,10 @@ def test_a_fall_of_the_reward_is_of_a_mean_of_five_steps_from_the_best_such_mean
     assert [alarm.since_step for alarm in alarms(history, LIMITS)] == [14]
     assert [alarm.since_step for alarm in alarms(history, Limits(reward_fall=0.5))] == [13]
     assert alarms(history, Limits(reward_fall=0.0)) == []
-    assert healthy(history[-3], history, LIMITS)
+    # What is kept to go back to has not fallen half as far: 0.65 of the best.
+    assert [healthy(row, history, LIMITS) for row in history[9:]] == [True] * 3 + [False] * 4
     assert not healthy(history[-1], history[:-1], LIMITS)
-    assert not healthy(history[-1], history, LIMITS)
+    assert healthy(history[-1], history, Limits(reward_fall=0.0))
 
 
 def test_the_reward_that_comes_back_ends_its_alarm_and_a_second_fall_is_another() -> None:
