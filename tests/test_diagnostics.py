@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibadv.diagnostics import (
-    group_metrics,
+from calibadv.diagnostics import group_metrics, tool_metrics
+from calibadv.measures import (
     high_ppl_ratio,
     neg_pos_ratio,
     penalised_share,
@@ -18,7 +18,6 @@ from calibadv.diagnostics import (
     score_distribution,
     token_budget,
     token_probability,
-    tool_metrics,
     turn_rows,
 )
 from calibadv.types import CalledTool, FloatArray, Group, Question, Trajectory, Turn, TurnKind

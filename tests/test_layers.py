@@ -43,7 +43,7 @@ data pocket                   questions and documents; a small world with its po
 rollout                       one trajectory, and the groups of a question
 advantages rewards            pure functions of what was rolled out
 surrogates correction         what an update climbs; where learner and engine disagree
-tags micro_batches losses collapse
+tags measures micro_batches losses collapse
 batching                      which rollout trains in which update
 dealing                       which learner trains what
 types section files tables json_lines kept_answers http_client model_source unspaced user_code

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibadv.diagnostics import high_ppl_ratio
 from calibadv.evaluation.prediction import Prediction
+from calibadv.measures import high_ppl_ratio
 
 DRAWS = 2_000  # an interval's ends then vary by some 4 % of its half-width, and seven benchmarks cost seconds
 SCORES = ("f1", "em", "cover_em", "format")

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from calibadv.data.errors import DataError
-from calibadv.diagnostics import perplexity
 from calibadv.files import write_text
 from calibadv.json_lines import json_line, whole_lines
+from calibadv.measures import perplexity
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
 from calibadv.tracking.folder_lock import FolderLock
 from calibadv.types import Question, Trajectory, TurnKind

@@ -16,8 +16,8 @@ import numpy as np
 from calibadv.advantages.group import EQUAL_REWARDS
 from calibadv.advantages.silver import silver_documents, step_scores
 from calibadv.advantages.turns import spread
-from calibadv.diagnostics import all_silver, neg_pos_ratio, penalised_share
 from calibadv.explain.replay import Credited
+from calibadv.measures import all_silver, neg_pos_ratio, penalised_share
 from calibadv.rewards.gold_match import gold_documents
 from calibadv.tracking.groups import StoredStep
 from calibadv.types import FloatArray, Group, TurnKind

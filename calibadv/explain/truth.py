@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibadv.diagnostics import SCORE_BINS
 from calibadv.evaluation.figures import bootstrap_means, percentile_interval
 from calibadv.explain.disagreement import Search
+from calibadv.measures import SCORE_BINS
 
 
 @dataclass(frozen=True, slots=True)

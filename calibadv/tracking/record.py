@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
 from typing import Any
 
-from calibadv.diagnostics import turn_rows
+from calibadv.measures import turn_rows
 from calibadv.tags import think_text
 from calibadv.types import Document, FloatArray, Group, Turn, TurnKind
 
