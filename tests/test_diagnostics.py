@@ -9,17 +9,7 @@ import numpy as np
 import pytest
 
 from calibadv.diagnostics import group_metrics, tool_metrics
-from calibadv.measures import (
-    high_ppl_ratio,
-    neg_pos_ratio,
-    penalised_share,
-    perplexity,
-    repetition,
-    score_distribution,
-    token_budget,
-    token_probability,
-    turn_rows,
-)
+from calibadv.measures import token_budget, turn_rows
 from calibadv.types import CalledTool, FloatArray, Group, Question, Trajectory, Turn, TurnKind
 
 LOG_HALF = math.log(0.5)
@@ -67,42 +57,6 @@ def golden_metrics() -> dict[str, float]:
     return group_metrics([golden_group()], [before], [after], [scores], [frozenset({"a", "b", "c"})])
 
 
-def test_neg_pos_ratio_divides_the_two_masses() -> None:
-    assert neg_pos_ratio([row(1, -3), row(0.5, 0)]) == pytest.approx(2.0)
-
-
-def test_neg_pos_ratio_without_a_negative_is_zero_and_without_a_positive_undefined() -> None:
-    assert neg_pos_ratio([row(1, 2)]) == 0.0
-    assert neg_pos_ratio([row(-1, 0)]) is None
-    assert neg_pos_ratio([]) is None
-
-
-def test_perplexity_of_a_fair_coin_is_two() -> None:
-    assert perplexity(row(LOG_HALF, LOG_HALF)) == pytest.approx(2.0)
-    assert perplexity(row()) is None
-
-
-def test_perplexity_of_an_impossible_token_stays_finite() -> None:
-    ppl = perplexity(row(-1e30))
-    assert ppl is not None
-    assert math.isfinite(ppl)
-
-
-def test_high_ppl_ratio_counts_only_above_the_threshold() -> None:
-    assert high_ppl_ratio([2.0, 50.0, 51.0, None, 900.0]) == pytest.approx(0.5)
-    assert high_ppl_ratio([]) is None
-
-
-def test_token_probability_is_the_mean_of_probabilities_not_of_logs() -> None:
-    assert token_probability(row(0.0, math.log(0.5))) == pytest.approx(0.75)
-    assert token_probability(row()) is None
-
-
-def test_the_penalised_share_looks_at_negative_advantages_alone() -> None:
-    assert penalised_share([(-1, False), (-1, True), (-1, True), (1, True), (0, True)]) == pytest.approx(2 / 3)
-    assert penalised_share([(1, True)]) is None
-
-
 def test_likely_correct_in_the_paper_is_every_document_silver() -> None:
     silver = frozenset("ab")
     found = [("a", "b"), ("a", "x"), ("x",), ()]
@@ -120,19 +74,6 @@ def test_likely_correct_in_the_paper_is_every_document_silver() -> None:
     uniform = group_metrics([group], [credit], [credit], [[[0.5]] * 4], [silver])
     assert uniform["advantage/penalised_all_silver"] == 1 / 4
     assert uniform["advantage/penalised_some_silver"] == 2 / 4
-
-
-def test_score_distribution_uses_the_nearest_bin() -> None:
-    assert score_distribution([0, 1 / 3, 0.34, 2 / 3, 1]) == pytest.approx((0.2, 0.4, 0.2, 0.2))
-    assert score_distribution([]) is None
-
-
-def test_repetition_is_zero_without_repeats_and_near_one_in_a_loop() -> None:
-    assert repetition(np.arange(10)) == 0.0
-    assert repetition(np.full(103, 7)) == pytest.approx(0.99)
-    to, be, or_, not_ = range(4)
-    assert repetition(np.asarray([to, be, or_, not_, to, be, or_, not_, to, be])) == pytest.approx(1 - 4 / 7)
-    assert repetition(np.asarray([1, 2, 3])) == 0.0
 
 
 def node(number: int, tokens: int) -> Turn:
