@@ -43,8 +43,8 @@ data pocket                   questions and documents; a small world with its po
 rollout                       one trajectory, and the groups of a question
 advantages rewards            pure functions of what was rolled out
 surrogates correction         what an update climbs; where learner and engine disagree
-tags measures micro_batches losses collapse
-batching                      which rollout trains in which update
+tags measures micro_batches losses alarms
+batching collapse             which rollout trains in which update; when a run fell
 dealing                       which learner trains what
 types section files tables json_lines kept_answers http_client model_source unspaced user_code
 nearest                       the word that was meant

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from calibadv.collapse import Limits
+from calibadv.alarms import Limits
 from calibadv.data.errors import short_repr
 from calibadv.methods import Method, make_method
 from calibadv.methods.keep import with_keep

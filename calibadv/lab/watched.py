@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from calibadv.collapse import REWARD, Limits, alarms
+from calibadv.alarms import REWARD, Limits, alarms
 from calibadv.lab.results import RUN, read_store, run_figures
 from calibadv.lab.survival import EVENTS
 

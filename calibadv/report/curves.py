@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.collapse import Alarm, Limits, alarms
+from calibadv.alarms import Alarm, Limits, alarms
 from calibadv.plots.panels import PANELS, Panel
 from calibadv.plots.style import SCORE_BINS
 from calibadv.tracking.series import BENCHMARKS, History, names

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from calibadv.collapse import Alarm, alarms, healthy
+from calibadv.alarms import Alarm, alarms, healthy
 from calibadv.config import SentinelConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.training.checkpoints import Snapshots

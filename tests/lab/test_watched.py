@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from calibadv.collapse import Limits
+from calibadv.alarms import Limits
 from calibadv.lab.watched import OFF, Watched, first_alarm, watched_table
 
 
