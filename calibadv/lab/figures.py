@@ -1,4 +1,4 @@
-"""A study's picture: a column a measure, a line a cell, the median over its seeds with a band from least to most."""
+"""A study's pictures: curves of its cells, how long their runs last, and of many cells what each run came to."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ PANELS = {
     "language/garbled": ("rollouts with such a word", "linear"),
 }
 SMOOTH = 10  # steps: one step's questions are easier than the next's
+MANY = 12  # cells whose curves nobody tells apart
 STYLES = ("-", "--", ":", "-.")  # lines are told apart without colour too
 
 
 def draw_curves(store: pd.DataFrame, path: Path) -> None:
-    """Writes the picture as a PNG."""
+    """Writes a PNG: a column a measure, a line a cell, the median over its seeds with a band from least to most."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(PANELS), 4.4), layout="constrained")
@@ -50,6 +51,24 @@ def draw_survival(figures: pd.DataFrame, path: Path) -> None:
         axis.set(title=f"runs without {name}", xlabel="step", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def draw_cells(figures: pd.DataFrame, path: Path) -> None:
+    """Writes the held-out F1 of every run, a row a cell, the best mean on top: a dot a run, hollow where it collapsed."""
+    from matplotlib.figure import Figure
+
+    means = figures.groupby("cell")["held_out_f1"].mean().sort_values()
+    figure = Figure(figsize=(7.5, 1.2 + 0.28 * len(means)), layout="constrained")
+    axis = figure.subplots()
+    row = figures["cell"].map({cell: index for index, cell in enumerate(means.index)})
+    collapsed = figures["collapsed_at"].notna()
+    for those, face, label in ((~collapsed, "C0", "a run"), (collapsed, "none", "one that collapsed")):
+        axis.scatter(figures["held_out_f1"][those], row[those], facecolors=face, edgecolors="C0", label=label)
+    axis.scatter(means, range(len(means)), marker="|", s=260, color="C1", label="mean of the seeds")
+    axis.set(xlabel="held-out F1 x format", yticks=range(len(means)), yticklabels=means.index)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from calibadv.files import write_text
 from calibadv.lab.contrasts import against
 from calibadv.lab.drift import drift, frozen_credits
-from calibadv.lab.figures import draw_curves, draw_survival
+from calibadv.lab.figures import MANY, draw_cells, draw_curves, draw_survival
 from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.language import language
 from calibadv.lab.results import (
@@ -50,6 +50,9 @@ def write_report(study: Study, folder: Path, results: Path) -> str:
         if baseline in set(figures["cell"]):
             text += f"\nAgainst {baseline}, paired by seed:\n\n{markdown(against(figures, baseline))}"
     write_text(results / f"{study.name}.md", text)
+    if figures["cell"].nunique() > MANY:
+        draw_cells(figures, results / f"{study.name}.png")
+        return text
     draw_curves(made, results / f"{study.name}.png")
     if figures[list(EVENTS)].notna().any(axis=None):
         draw_survival(figures, results / f"{study.name}-survival.png")

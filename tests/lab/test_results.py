@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 
 from calibadv.lab import results
 from calibadv.lab.contrasts import against, contrast
-from calibadv.lab.figures import draw_curves
+from calibadv.lab.figures import draw_cells, draw_curves
 from calibadv.lab.report import write_report
 from calibadv.lab.results import (
     cell_table,
@@ -173,3 +175,13 @@ def test_a_run_that_another_study_has_made_is_taken_from_its_table(tmp_path: Pat
     assert found["reward/mean"].tolist() == pytest.approx([0.7] * 3)
     assert [is_stored(found, planned) for planned in study.runs] == [True, False]
     assert with_shared(found, study, [tmp_path / "other.parquet"]).equals(found)
+
+
+def test_of_many_cells_each_run_is_a_dot_and_collapsed_ones_are_hollow(tmp_path: Path) -> None:
+    figures = run_figures(pd.concat([rows("a", 0, [0.6] * 40), rows("b", 0, [0.6] * 20 + [0.0] * 20)]))
+    with patch.object(Axes, "scatter", autospec=True, side_effect=Axes.scatter) as scatter:
+        draw_cells(figures, tmp_path / "x.png")
+    (sound, hollow, means) = (call.args for call in scatter.call_args_list)
+    assert [figures.loc[one[1].index, "cell"].tolist() for one in (sound, hollow)] == [["a"], ["b"]]
+    assert list(means[1]) == sorted(figures["held_out_f1"])
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
