@@ -55,7 +55,7 @@ def draw_survival(figures: pd.DataFrame, path: Path) -> None:
 
 
 def draw_cells(figures: pd.DataFrame, path: Path) -> None:
-    """Writes the held-out F1 of every run, a row a cell, the best mean on top: a dot a run, hollow where it collapsed."""
+    """Writes the held-out F1 of every run, a row a cell, the best mean on top; a hollow dot collapsed."""
     from matplotlib.figure import Figure
 
     means = figures.groupby("cell")["held_out_f1"].mean().sort_values()
