@@ -14,7 +14,10 @@ from calibadv.collapse import LEAST_F1
 from calibadv.section import Section, Steps
 
 NO_ADVANTAGE = "advantage/zero_share"  # of a step's groups, those whose advantages are all 0
-REWARD, REWARD_STEPS = "reward/mean", 5  # steps of a mean: a single step's few questions are easy or hard by chance
+REWARD, REWARD_STEPS = "reward/mean", 10  # steps of a mean: a single step's few questions are easy or hard by chance
+KEPT_REWARD = (
+    0.75  # of the best mean: what the policy of a snapshot must have; an alarm comes late (docs/diagnostics.md)
+)
 CALM_ENTROPY = 0.5  # nats; our decision: however low the baseline, a rise up to here is an ordinary policy's
 
 
@@ -42,7 +45,7 @@ class Limits(Section):
     no_advantage_steps: int = Field(3, ge=0, le=10**6)
     """Consecutive steps without a group that has an advantage, from the first on; 0 = off."""
     reward_fall: float = Field(0.3, ge=0, lt=1)
-    """Of the best mean reward of five steps so far, 0.1 at least: a mean below it is a fall. 0 = off."""
+    """Of the best mean reward of ten steps so far, 0.1 at least: a mean below it is a fall. 0 = off."""
     baseline_steps: Steps = 5
     """Steps that set the baseline: no alarm before they are over."""
     patience: Steps = 3
@@ -129,13 +132,13 @@ def healthy(row: Mapping[str, float], history: Sequence[Mapping[str, float]], li
     """Whether the step of `row` goes beyond no limit, so that a snapshot of its policy is worth keeping.
 
     `history` gives the baseline, the steps before `row` the best reward; it may hold `row` or end before it. Without a
-    whole baseline only the absolute limits are asked; a metric that `row` lacks is not. The reward must not have fallen
-    half as far as its alarm allows: an alarm comes late, and who goes back wants the policy from before the fall.
+    whole baseline only the absolute limits are asked; a metric that `row` lacks is not. Of the
+    best mean reward `KEPT_REWARD` must be left: who goes back wants the policy from before a fall.
     """
     rows = _steps(history)
     if REWARD in row and limits.reward_fall:
         before = [other for other in rows if other["step"] < row["step"]]
-        if _fallen([*before, row], (1 + limits.reward_fall) / 2):
+        if _fallen([*before, row], max(limits.reward_fall, KEPT_REWARD)):
             return False
     return not any(bound.is_crossed_by(row) for bound in _bounds(rows, limits))
 

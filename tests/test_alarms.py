@@ -93,45 +93,46 @@ def rewarded(values: Sequence[float]) -> list[dict[str, float]]:
     return steps({"reward/mean": list(values)})
 
 
-def test_a_fall_of_the_reward_is_of_a_mean_of_five_steps_from_the_best_such_mean() -> None:
-    # Means of five: 0.5 (steps 1 to 5), 0.6, 0.7, 0.8, 0.9, 1.0 (6 to 10), then 0.8, 0.6, 0.4, 0.2, 0.0.
-    history = rewarded([0.5] * 5 + [1.0] * 5 + [0.0] * 5)
-    assert alarms(history[:-2], LIMITS) == []
-    assert alarms(history[:-1], LIMITS) == [
+def test_a_fall_of_the_reward_is_of_a_mean_of_ten_steps_from_the_best_such_mean() -> None:
+    # Means of ten: 0.5 at step 10, 1.0 at step 20, then 0.9, 0.8, ... 0.3 at step 27, 0.2 at step 28.
+    history = rewarded([0.5] * 10 + [1.0] * 10 + [0.0] * 10)
+    assert alarms(history[:28], LIMITS) == []
+    assert alarms(history[:29], LIMITS) == [
         Alarm(
             metric="reward/mean",
             value=pytest.approx(0.2),
             limit=pytest.approx(0.3),
-            since_step=14,
+            since_step=28,
             text=(
-                "reward/mean is 0.2 in the mean of the last 5 steps: below 0.3 x 1, the best such mean, since step 14"
+                "reward/mean is 0.2 in the mean of the last 10 steps: below 0.3 x 1, the best such mean, since step 28"
             ),
         )
     ]
-    assert [alarm.since_step for alarm in alarms(history, LIMITS)] == [14]
-    assert [alarm.since_step for alarm in alarms(history, Limits(reward_fall=0.5))] == [13]
+    assert [alarm.since_step for alarm in alarms(history, LIMITS)] == [28]
+    assert [alarm.since_step for alarm in alarms(history, Limits(reward_fall=0.5))] == [26]
     assert alarms(history, Limits(reward_fall=0.0)) == []
-    # What is kept to go back to has not fallen half as far: 0.65 of the best.
-    assert [healthy(row, history, LIMITS) for row in history[9:]] == [True] * 3 + [False] * 4
+    # What is kept to go back to has 0.75 of the best.
+    assert [healthy(row, history, LIMITS) for row in history[20:]] == [True] * 3 + [False] * 8
     assert not healthy(history[-1], history[:-1], LIMITS)
     assert healthy(history[-1], history, Limits(reward_fall=0.0))
 
 
 def test_the_reward_that_comes_back_ends_its_alarm_and_a_second_fall_is_another() -> None:
-    history = rewarded([1.0] * 5 + [0.0] * 5 + [1.0] * 5 + [0.0] * 4)
-    assert alarms(history[:13], LIMITS) == []  # means of 0.4 after two good steps
-    assert [alarm.since_step for alarm in alarms(history, LIMITS)] == [19]
+    history = rewarded([1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [0.0] * 9)
+    assert [alarm.since_step for alarm in alarms(history[:23], LIMITS)] == [18]
+    assert alarms(history[:24], LIMITS) == []  # a mean of 0.3 after three good steps
+    assert [alarm.since_step for alarm in alarms(history, LIMITS)] == [38]
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        pytest.param([0.3] * 5 + [0.09] * 9, id="at the bound"),
-        pytest.param([0.09] * 5 + [0.0] * 9, id="had nothing to lose"),
-        pytest.param([-0.1] * 5 + [-2.0] * 9, id="rewards below 0"),
-        pytest.param([0.0] * 9, id="none ever"),
-        pytest.param([1.0, 0.0, 0.0, 0.0], id="shorter than a mean"),
-        pytest.param([0.5] * 5 + [0.0] * 3 + [0.5] * 5, id="a dip of three steps, a mean of 0.2"),
+        pytest.param([0.3] * 10 + [0.09] * 14, id="at the bound"),
+        pytest.param([0.09] * 10 + [0.0] * 14, id="had nothing to lose"),
+        pytest.param([-0.1] * 10 + [-2.0] * 14, id="rewards below 0"),
+        pytest.param([0.0] * 14, id="none ever"),
+        pytest.param([1.0] + [0.0] * 8, id="shorter than a mean"),
+        pytest.param([0.5] * 10 + [0.0] * 6 + [0.5] * 10, id="a dip of six steps, a mean of 0.2"),
     ],
 )
 def test_what_is_no_fall_of_the_reward(values: list[float]) -> None:
@@ -140,10 +141,10 @@ def test_what_is_no_fall_of_the_reward(values: list[float]) -> None:
 
 
 def test_a_reward_that_is_no_number_is_a_fall_and_sets_no_best() -> None:
-    history = rewarded([0.5] * 6 + [math.nan] + [0.5] * 6)
-    assert [alarm.metric for alarm in alarms(history[:8], LIMITS)] == ["reward/mean"]
+    history = rewarded([0.5] * 11 + [math.nan] + [0.5] * 11)
+    assert [alarm.metric for alarm in alarms(history[:13], LIMITS)] == ["reward/mean"]
     assert alarms(history, LIMITS) == []
-    assert alarms(rewarded([math.nan] * 9), LIMITS) == []
+    assert alarms(rewarded([math.nan] * 14), LIMITS) == []
 
 
 @pytest.mark.parametrize("seed", range(20))

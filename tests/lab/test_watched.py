@@ -12,11 +12,11 @@ def history(*ppl: float, rewards: Sequence[float] = ()) -> list[dict[str, float]
     return [row | {"reward/mean": reward} for row, reward in zip(rows, rewards or [0.5] * len(rows), strict=True)]
 
 
-PPL = (2, 2, 2, 2, 2, 3.1, 3.1, 3.1, 5, 5, 5)  # 1.55 times the baseline from step 6 on, 2.5 times from step 9
-REWARDS = [0.5] * 5 + [0.0] * 6  # means of five steps: 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0
+PPL = (2, 2, 2, 2, 2, 3.1, 3.1, 3.1, *[5] * 14)  # 1.55 times the baseline from step 6 on, 2.5 times from step 9
+REWARDS = [0.5] * 10 + [0.0] * 12  # means of ten steps: 0.5 at step 10, 0.45 at step 11, ... 0 at step 20
 RISES = history(*PPL)
 RISES_AND_FALLS = history(*PPL, rewards=REWARDS)
-FALLS = history(*[2.0] * 11, rewards=REWARDS)
+FALLS = history(*[2.0] * 22, rewards=REWARDS)
 
 
 @pytest.mark.parametrize(("factor", "step"), [(1.5, 8), (2.4, 11), (3.0, math.nan)])
@@ -40,9 +40,9 @@ def test_runs_named_in_time_late_and_wrongly() -> None:
     assert (high["named"], high["wrongly"]) == (0, 0)
     assert math.isnan(high["lead"])
     fall = table.loc["below 0.5 x the best reward/mean"]
-    assert (fall["named"], fall["wrongly"], fall["most"]) == (2, 1, 2.0)  # said at step 8
+    assert (fall["named"], fall["wrongly"], fall["most"]) == (2, 1, -6.0)  # said at step 16
 
 
-@pytest.mark.parametrize(("share", "step"), [(0.5, 8), (0.3, 9)])
+@pytest.mark.parametrize(("share", "step"), [(0.5, 16), (0.3, 18)])
 def test_a_fall_is_of_a_mean_from_the_best_mean(share: float, step: int) -> None:
     assert first_alarm(FALLS, Limits.model_validate(OFF | {"reward_fall": share})) == step

@@ -92,13 +92,14 @@ def test_without_a_later_snapshot_it_goes_back_to_the_start(tmp_path: Path) -> N
 
 def test_a_fall_of_the_reward_goes_back_to_before_it_began(tmp_path: Path) -> None:
     run, watch = begun(tmp_path, action="rollback")
-    # Means of five steps from step 11 on: 0.5, 0.4, 0.3, 0.2, 0.1. At step 13 version 12's rollouts are looked at.
-    rewards = [0.5] * 11 + [0.0] * 3
+    # Means of ten steps from step 11 on: 0.5, 0.45, 0.4, 0.35, 0.3, ... At step 13 version 12's rollouts are looked at,
+    # at step 15 version 14's, with a mean below 0.75 of the best; at step 19 it is 0.1, below 0.3 of it.
+    rewards = [0.5] * 11 + [0.0] * 7
     for reward in rewards:
         run.step(watch, {**CALM, "reward/mean": reward})
-    assert watch.needed == {10, 14}
+    assert watch.needed == {12, 18}
     assert run.step(watch, {**CALM, "reward/mean": 0.0})["sentinel/rollbacks"] == 1
-    assert run.weights == 10
+    assert run.weights == 12
 
 
 def test_one_roll_back_too_many_ends_the_run(tmp_path: Path) -> None:
