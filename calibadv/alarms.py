@@ -132,9 +132,12 @@ def healthy(row: Mapping[str, float], history: Sequence[Mapping[str, float]], li
     """Whether the step of `row` goes beyond no limit, so that a snapshot of its policy is worth keeping.
 
     `history` gives the baseline, the steps before `row` the best reward; it may hold `row` or end before it. Without a
-    whole baseline only the absolute limits are asked; a metric that `row` lacks is not. Of the
-    best mean reward `KEPT_REWARD` must be left: who goes back wants the policy from before a fall.
+    whole baseline only the absolute limits are asked; a metric that `row` lacks is not. Of the best mean reward
+    `KEPT_REWARD` must be left, and some group must have an advantage: who goes back wants the policy from before a
+    fall, and one that can learn.
     """
+    if limits.no_advantage_steps and row.get(NO_ADVANTAGE, 0.0) >= 1:
+        return False
     rows = _steps(history)
     if REWARD in row and limits.reward_fall:
         before = [other for other in rows if other["step"] < row["step"]]

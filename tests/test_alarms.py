@@ -82,6 +82,12 @@ def test_steps_without_any_advantage_alarm_from_the_first_step_on() -> None:
     assert alarms(history, Limits(no_advantage_steps=0)) == []
 
 
+def test_a_step_without_any_advantage_is_not_healthy() -> None:
+    assert not healthy({"advantage/zero_share": 1.0}, [], LIMITS)
+    assert healthy({"advantage/zero_share": 0.99}, [], LIMITS)
+    assert healthy({"advantage/zero_share": 1.0}, [], Limits(no_advantage_steps=0))
+
+
 def test_one_group_with_an_advantage_ends_such_steps() -> None:
     assert alarms(steps({"advantage/zero_share": [1.0, 1.0, 0.998, 1.0, 1.0]}), LIMITS) == []
     rows = steps(HEALTHY | {"advantage/zero_share": [0.2] * 7 + [1.0] * 3})

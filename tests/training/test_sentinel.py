@@ -102,6 +102,16 @@ def test_a_fall_of_the_reward_goes_back_to_before_it_began(tmp_path: Path) -> No
     assert run.weights == 12
 
 
+def test_a_policy_that_nothing_can_be_taught_is_not_gone_back_to(tmp_path: Path) -> None:
+    run, watch = begun(tmp_path, action="rollback")
+    learns, idle = {**CALM, "advantage/zero_share": 0.2}, {**CALM, "advantage/zero_share": 1.0}
+    # The rollouts of version 4 are looked at in step 5, which has no advantage: what stays good is version 2.
+    for metrics in [learns] * 4 + [idle] * 3:
+        run.step(watch, metrics)
+    assert (run.weights, watch.rollbacks) == (2, 1)
+    assert run.step(watch, learns) == {"sentinel/alarms": 0.0, "sentinel/rollbacks": 1.0}
+
+
 def test_one_roll_back_too_many_ends_the_run(tmp_path: Path) -> None:
     run, watch = begun(tmp_path, action="rollback")
     for metrics in [CALM] * 6 + [GARBAGE] * 2 + [CALM] * 2 + [GARBAGE]:
