@@ -39,10 +39,10 @@ class TorchEngine:
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}")
-        self._model = model.to(compute_dtype).eval()
+        model = model.to(compute_dtype).eval()
         if "grouped" in str(getattr(model.config, "_experts_implementation", "")):
             model.set_experts_implementation("eager")  # the grouped product has no float64
-        self._batch = RunningBatch(self._model, tokenizer, tempered=tempered_logprobs)  # the worker thread's
+        self._batch = RunningBatch(model, tokenizer, tempered=tempered_logprobs)  # the worker thread's
         self._max_batch, self._version = max_batch, version
         self._inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # held for a step, and while weights change
@@ -92,18 +92,18 @@ class TorchEngine:
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copy the weights into the model and serve `version`. Raises RuntimeError while requests are running."""
         # A tied head is the embedding: a separate copy of it must not win.
-        tied = {"lm_head.weight"} if self._model.config.tie_word_embeddings else set()
+        tied = {"lm_head.weight"} if self._batch.model.config.tie_word_embeddings else set()
         state = {name: tensor for name, tensor in named_tensors if name not in tied}
         # Before the lock: the worker takes it again and again, so that waiting for it may outlast what is running.
         with self._door:
             self._refuse_while_running()
         with self._lock, self._door:
             self._refuse_while_running()
-            names = set(self._model.state_dict()) - tied
+            names = set(self._batch.model.state_dict()) - tied
             missing, unknown = sorted(names - set(state)), sorted(set(state) - names)
             if missing or unknown:
                 raise ValueError(f"the weights do not fit the model: missing {missing[:5]}, unknown {unknown[:5]}")
-            self._model.load_state_dict(state, strict=False)
+            self._batch.model.load_state_dict(state, strict=False)
             self._version = version
 
     def _check_alive(self) -> None:

@@ -285,7 +285,7 @@ async def test_a_closed_or_broken_engine_answers_with_an_error_and_never_hangs(f
     from calibadv.rollout.torch_engine import TorchEngine
 
     engine = TorchEngine.from_folder(folder)
-    state = engine._model.state_dict()
+    state = engine._batch.model.state_dict()
     engine._batch.model = None
     with pytest.raises(EngineDied, match="engine is gone"):
         await asyncio.wait_for(engine(prompt(0), Sampling(4)), timeout=120)
