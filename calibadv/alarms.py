@@ -15,9 +15,7 @@ from calibadv.section import Section, Steps
 
 NO_ADVANTAGE = "advantage/zero_share"  # of a step's groups, those whose advantages are all 0
 REWARD, REWARD_STEPS = "reward/mean", 10  # steps of a mean: a single step's few questions are easy or hard by chance
-KEPT_REWARD = (
-    0.75  # of the best mean: what the policy of a snapshot must have; an alarm comes late (docs/diagnostics.md)
-)
+KEPT_REWARD = 0.75  # of the best mean: what a policy to go back to must have, for an alarm comes late
 CALM_ENTROPY = 0.5  # nats; our decision: however low the baseline, a rise up to here is an ordinary policy's
 
 
@@ -25,7 +23,8 @@ class Limits(Section):
     """What no healthy step goes beyond. All numbers are our decisions; `inf` (0 for the floor) turns one off.
 
     Absolute limits hold from the first step; factors multiply a baseline, the metric's median over the first
-    `baseline_steps` steps that keep the absolute ones. ValueError for a number that limits nothing or everything.
+    `baseline_steps` steps that keep the absolute ones; `reward_fall` multiplies the best mean so far. ValueError for a
+    number that limits nothing or everything.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)
@@ -54,10 +53,10 @@ class Limits(Section):
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A metric that has been beyond its limit for `patience` steps or more, up to the last one."""
+    """A metric that has been beyond its limit, up to the last step, for as many steps as its limit asks."""
 
     metric: str
-    value: float  # in the last step that measured it
+    value: float  # in the last step that measured it; of the reward the mean of the last steps
     limit: float
     since_step: int  # the first step of this unbroken run; with `metric` it tells one alarm from another
     text: str  # the same in words
@@ -110,8 +109,8 @@ def _fallen(rows: Sequence[Mapping[str, float]], share: float) -> list[Alarm]:
 
     A mean with a value that is no number is below every bound, and sets none.
     """
-    measured = [row for row in rows if REWARD in row]
-    if share == 0 or len(measured) < REWARD_STEPS:
+    measured = [row for row in rows if REWARD in row] if share else []
+    if len(measured) < REWARD_STEPS:
         return []
     values = np.array([row[REWARD] for row in measured], dtype=np.float64)
     means_W = np.lib.stride_tricks.sliding_window_view(values, REWARD_STEPS).mean(axis=1)

@@ -52,10 +52,10 @@ def write_report(study: Study, folder: Path, results: Path) -> str:
     write_text(results / f"{study.name}.md", text)
     if figures["cell"].nunique() > MANY:
         draw_cells(figures, results / f"{study.name}.png")
-        return text
-    draw_curves(made, results / f"{study.name}.png")
-    if figures[list(EVENTS)].notna().any(axis=None):
-        draw_survival(figures, results / f"{study.name}-survival.png")
+    else:
+        draw_curves(made, results / f"{study.name}.png")
+        if figures[list(EVENTS)].notna().any(axis=None):
+            draw_survival(figures, results / f"{study.name}-survival.png")
     return text
 
 

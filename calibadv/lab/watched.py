@@ -77,14 +77,12 @@ def watched_table(runs: Sequence[Watched]) -> pd.DataFrame:
     "lead": the median of steps from the alarm to the event, below 0 where it came after; with the least and the most.
     nan where no run that garbled or collapsed is named.
     """
+    rules = {f"{factor:g} x {metric}": {name: factor} for metric, name in LIMITS.items() for factor in FACTORS}
+    rules |= {f"below {factor:g} x the best {REWARD}": {"reward_fall": factor} for factor in FALLS}
     named: dict[str, list[float]] = {}  # the rule -> its first alarm in each run
-    for metric, name in LIMITS.items():
-        for factor in FACTORS:
-            limits = Limits.model_validate(OFF | {name: factor})
-            named[f"{factor:g} x {metric}"] = [first_alarm(run.history, limits) for run in runs]
-    for factor in FALLS:
-        limits = Limits.model_validate(OFF | {"reward_fall": factor})
-        named[f"below {factor:g} x the best {REWARD}"] = [first_alarm(run.history, limits) for run in runs]
+    for rule, limit in rules.items():
+        limits = Limits.model_validate(OFF | limit)
+        named[rule] = [first_alarm(run.history, limits) for run in runs]
     event = pd.Series([run.event_at for run in runs])
     sound = event.isna()
     rows = {}

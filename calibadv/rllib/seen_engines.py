@@ -1,4 +1,4 @@
-"""What a run knows of its engines and of a step's progress while it waits: asked of the coordinator, kept nowhere."""
+"""What a run knows of its engines and of a step's progress while it waits, as the coordinator says it."""
 
 from __future__ import annotations
 
