@@ -127,7 +127,10 @@ def test_the_pocket_world_learns_the_same_on_a_gpu() -> None:
                 "cluster": defaults.cluster,
                 "rollout": config.rollout.model_copy(update={key: getattr(defaults.rollout, key) for key in placed}),
                 "learner": config.learner.model_copy(
-                    update={key: getattr(defaults.learner, key) for key in ("learners", "gpus_per_learner", "dtype")}
+                    update={
+                        key: getattr(defaults.learner, key)
+                        for key in ("learners", "gpus_per_learner", "dtype", "threads")
+                    }
                 ),
             }
         )

@@ -31,8 +31,9 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class PackedWeights:
-    """One published policy: its chunks in the object store, what lies in them, and who else keeps the same chunks."""
+    """One published policy: its chunks, what lies in them, and who else keeps the same chunks."""
 
     chunks: tuple[ray.ObjectRef, ...]
     manifest: tuple[TensorSpec, ...]
     copies: tuple[SharedCopy, ...] = ()
+    one_sided: bool = False  # the chunks are the learner's, read where they lie; else they are in the object store

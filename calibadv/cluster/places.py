@@ -1,7 +1,8 @@
-"""The folders that a run writes to, looked at before anything is started."""
+"""What a run needs of its machine, looked at before anything is started: folders that it writes to, and a package."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from calibadv.cluster.ray_place import Environment, session_parent, token_fault, unwritable
@@ -10,8 +11,13 @@ from calibadv.tracking.database import store_uri
 
 
 def check_places(config: Config, environment: Environment) -> None:
-    """ValueError for a folder of the run that cannot be written to, or whose name MLflow cannot use,
-    and where a local Ray could not start."""
+    """ValueError for a folder of the run that cannot be written to, or whose name MLflow cannot use, where a local Ray
+    could not start, and for a way of weights whose package is not installed."""
+    if config.rollout.weight_transfer == "nixl" and find_spec("nixl") is None:
+        raise ValueError(
+            "rollout.weight_transfer = 'nixl', and the package nixl is not installed: pip install 'calibadv[nixl]' on "
+            "every node, or set it to 'auto'"
+        )
     uri = config.checkpoint.uri
     written = {"run.folder": config.run.folder, "run.cache": config.run.cache}
     if uri and "://" not in uri:

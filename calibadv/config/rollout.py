@@ -101,9 +101,9 @@ class RolloutConfig(Section):
     """Colocated: an engine and a learner take turns on a GPU."""
     engine_timeout_s: Means[Seconds] = 600.0
     """Seconds after which an engine that answers nothing is replaced."""
-    weight_transfer: Means[Literal["auto", "object_store", "cuda_ipc"]] = "auto"
+    weight_transfer: Means[Literal["auto", "object_store", "cuda_ipc", "nixl"]] = "auto"
     """How engines get weights. auto: by CUDA IPC where an engine and a learner share a GPU, else through the object
-    store."""
+    store. nixl: engines read them from the learner's own memory (docs/scaling.md)."""
     max_concurrent: Means[Rollouts] = 256
     """Sequences that an engine batches."""
     gpu_memory_utilization: Means[float] = Field(0.85, gt=0, le=1)
@@ -185,10 +185,15 @@ class RolloutConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _ipc_needs_one_gpu(self) -> RolloutConfig:
+    def _transfer_fits_the_placement(self) -> RolloutConfig:
         if self.weight_transfer == "cuda_ipc" and self.placement != "colocated":
             raise ValueError(
                 f"rollout.weight_transfer = 'cuda_ipc' is between an engine and a learner on one GPU, and "
                 f"rollout.placement = {self.placement!r} gives each its own: set it to 'auto'"
+            )
+        if self.weight_transfer == "nixl" and self.placement == "colocated":
+            raise ValueError(
+                "rollout.weight_transfer = 'nixl' is from one GPU to others, and with rollout.placement = 'colocated' "
+                "an engine has the learner's: set it to 'auto'"
             )
         return self

@@ -115,9 +115,11 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
         half=learner.weights == "bfloat16",
     )
+    published = weight_bytes(config) * shape.parameters
+    if config.rollout.weight_transfer == "nixl":
+        items = (*items, Item("published weights, of two versions, for engines to read", 2 * published))
     if _colocated(config):
         if config.rollout.weight_transfer != "object_store":
-            published = weight_bytes(config) * shape.parameters
             items = (*items, Item("published weights, for the engine beside it", published))
         # vLLM's sleep mode leaves the engine its context and graphs; awake it has them in its own share
         asleep = Item("the engine beside it, asleep", CONTEXT + CUDA_GRAPHS, transient=True)

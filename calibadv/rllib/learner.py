@@ -32,7 +32,7 @@ from calibadv.rllib.lr_schedule import critic_rate, policy_rate
 from calibadv.rllib.model_folder import write_model_folder
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.objective import count, loss_terms, to_tensors, total
-from calibadv.rllib.publish import copy_of_learner, pack_on_ranks
+from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, store_of_learner
 from calibadv.rllib.ranks import on_rank_zero, rank, several_ranks, sum_over_ranks
 from calibadv.rllib.totals import UpdateTotals
 from calibadv.rllib.update_progress import UpdateProgress, to_coordinator
@@ -202,7 +202,8 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
 
         Those are the checkpoint's for vLLM, and those of transformers for the torch engine.
         """
-        return pack_on_ranks(self.rank, self.published_weights(), dtype, self._copy)
+        store = store_of_learner(self.config.calibadv)
+        return pack_on_ranks(self.rank, self.published_weights(), dtype, self._copy, store)
 
     def published_weights(self) -> Iterator[tuple[str, Tensor]]:
         """What `pack_weights` packs, one after the other."""

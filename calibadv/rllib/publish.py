@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import ray
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from calibadv.cluster.coordinator import find_coordinator
 from calibadv.cluster.device_copy import DeviceCopy
+from calibadv.cluster.one_sided import TRANSPORT, OneSidedChunks
 from calibadv.cluster.packed import PackedWeights
-from calibadv.cluster.weights import chunk_state
+from calibadv.cluster.weights import ChunkStore, StoredChunks, chunk_state
 from calibadv.config import Config
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 
 
 def publish_weights(learners: PolicyLearnerGroup, coordinator: str, version: int, dtype: torch.dtype) -> None:
-    """Puts the weights in the object store as `dtype` and announces `version`.
+    """Puts the weights as `dtype` where engines get them, and announces `version`.
 
     Rank 0 owns the chunks, so that they live as long as the learner; the driver only passes references on. Where
     learners and engines share GPUs, every learner keeps the same chunks for the engine beside it.
@@ -30,6 +31,11 @@ def publish_weights(learners: PolicyLearnerGroup, coordinator: str, version: int
 def copy_of_learner(config: Config, device: torch.device) -> DeviceCopy | None:
     """Where a learner on `device` keeps published weights for an engine there; None: the object store is all."""
     return DeviceCopy(device) if shares_memory(config, device) else None
+
+
+def store_of_learner(config: Config) -> Callable[[int], ChunkStore]:
+    """What takes the chunks of published weights: the object store, or by `rollout.weight_transfer` the learner."""
+    return (lambda _: OneSidedChunks()) if config.rollout.weight_transfer == TRANSPORT else StoredChunks
 
 
 def shares_memory(config: Config, device: torch.device) -> bool:
@@ -44,15 +50,19 @@ def shares_memory(config: Config, device: torch.device) -> bool:
 
 
 def pack_on_ranks(
-    rank: int, named_weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype, copy: DeviceCopy | None
+    rank: int,
+    named_weights: Iterator[tuple[str, Tensor]],
+    dtype: torch.dtype,
+    copy: DeviceCopy | None,
+    store: Callable[[int], ChunkStore] = StoredChunks,
 ) -> PackedWeights | None:
-    """Rank 0's weights in the object store; on the others what they keep in `copy`, None where that is nothing.
+    """Rank 0's weights in `store`; on the others what they keep in `copy`, None where that is nothing.
 
     Collective: every rank runs through all weights, an error of its own notwithstanding.
     """
     try:
         if rank == 0 or copy is not None:
-            return chunk_state(named_weights, dtype=dtype, copy=copy, store=rank == 0)
+            return chunk_state(named_weights, dtype=dtype, copy=copy, store=store if rank == 0 else None)
         return None
     finally:
         for _ in named_weights:

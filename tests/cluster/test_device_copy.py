@@ -164,7 +164,7 @@ def same(packed: PackedWeights) -> None:
 
 @pytest.mark.parametrize("chunk_bytes", [1, 40, 10**6])
 def test_an_engine_in_reach_needs_no_object_store(store: dict[Any, Any], chunk_bytes: int) -> None:
-    packed = chunk_state(WEIGHTS, chunk_bytes, torch.bfloat16, DeviceCopy(CPU), store=False)
+    packed = chunk_state(WEIGHTS, chunk_bytes, torch.bfloat16, DeviceCopy(CPU), store=None)
     assert store == {}
     assert packed.chunks == ()
     assert len(packed.copies[0].handles) == packed.manifest[-1].chunk + 1

@@ -1,8 +1,9 @@
-"""Folders of a run that cannot be written to: one line before anything is started, that names what to set."""
+"""What a run needs of its machine and does not find: one line before anything is started, that names what to set."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,13 @@ def test_a_folder_that_mlflow_cannot_use_is_refused_unless_it_has_a_store_elsewh
     with pytest.raises(ValueError, match=r"cannot hold '\?'"):
         check_places(load_config(None, overrides_of(*where)), dict(os.environ))
     check_places(load_config(None, overrides_of(*where, "--tracking.mlflow_uri=http://127.0.0.1:5000")), {})
+
+
+def test_a_way_of_weights_whose_package_is_missing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = [f"--run.folder={tmp_path}", f"--run.cache={tmp_path}"]
+    one_sided = load_config(None, overrides_of(*where, "--rollout.weight_transfer=nixl"))
+    check_places(one_sided, {})
+    monkeypatch.setitem(sys.modules, "nixl", None)
+    with pytest.raises(ValueError, match=r"pip install 'calibadv\[nixl\]' on every node, or set it to 'auto'"):
+        check_places(one_sided, {})
+    check_places(load_config(None, overrides_of(*where)), {})

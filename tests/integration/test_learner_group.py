@@ -165,7 +165,7 @@ def check_failures(learners: PolicyLearnerGroup) -> None:
 
 
 def test_one_learner_makes_the_update_of_none_and_its_errors_and_its_death_are_raised(model_folder: Path) -> None:
-    one = learner_group(model_folder, 1)
+    one = learner_group(model_folder, 1, "--rollout.weight_transfer=nixl")
     try:
         check_publication(one, check_steps(one, model_folder))
         check_failures(one)

@@ -123,6 +123,11 @@ def test_a_colocated_engine_leaves_the_learner_beside_it_its_state() -> None:
     assert heeded.full_rollouts(80) > 0
 
 
+def test_a_learner_that_engines_read_from_holds_two_versions() -> None:
+    stored, read = (learner_part(config(f"--rollout.weight_transfer={way}"), QWEN_3B) for way in ("auto", "nixl"))
+    assert read.total_bytes - stored.total_bytes == 2 * 2 * QWEN_3B.parameters  # bf16
+
+
 def test_a_learner_of_adapters_has_a_frozen_model_and_a_small_state() -> None:
     shape = model_shape("Qwen/Qwen2.5-7B")
     part = learner_part(config("--learner.lora_rank=16", "--learner.kl_coef=0.001"), shape)

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from calibadv.cluster.device_copy import DeviceCopy
+from calibadv.cluster.one_sided import OneSidedChunks
 from calibadv.cluster.packed import PackedWeights, SharedCopy, TensorSpec
+from calibadv.cluster.weights import StoredChunks
 from calibadv.config import Config, ConfigError, load_config
-from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, shares_memory, with_copies
+from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, shares_memory, store_of_learner, with_copies
 from tests.build import overrides_of
 
 COLOCATED = (
@@ -44,6 +46,15 @@ def test_memory_is_shared_where_engine_and_learner_are_on_one_gpu(overrides: tup
 def test_ipc_between_two_gpus_is_refused() -> None:
     with pytest.raises(ConfigError, match="'cuda_ipc' is between an engine and a learner on one GPU"):
         config("--rollout.weight_transfer=cuda_ipc")
+
+
+def test_weights_stay_with_the_learner_where_engines_are_to_read_them() -> None:
+    one_sided = store_of_learner(config("--rollout.weight_transfer=nixl"))(8)
+    assert isinstance(one_sided, OneSidedChunks)
+    for overrides in ((), COLOCATED, ("--rollout.weight_transfer=object_store",)):
+        assert store_of_learner(config(*overrides)) is StoredChunks
+    with pytest.raises(ConfigError, match="'nixl' is from one GPU to others"):
+        config(*COLOCATED, "--rollout.weight_transfer=nixl")
 
 
 def weights(seen: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
