@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.util.placement_group import PlacementGroup, placement_group
 
 from calibadv.cluster.shipped import Shipped
 from calibadv.config import Config, role
@@ -18,6 +20,19 @@ from calibadv.rllib.learner import PolicyLearner
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.stream import RolloutStream
+
+
+def learners_together(config: Config) -> PlacementGroup | None:
+    """Room for several learners on as few nodes as have it: by itself Ray spreads them over half-full ones, and between
+    nodes gradients travel far slower. None for one learner; where each shares its GPU with an engine, for room of two
+    halves could be on one GPU; and in a Tune trial, which has the room. RLlib's group gives it back when it shuts down.
+    """
+    learner = config.learner
+    alone = learner.learners < 2 or config.rollout.placement == "colocated"
+    if alone or ray.util.get_current_placement_group() is not None:
+        return None
+    own = {"GPU": learner.gpus_per_learner} if learner.gpus_per_learner else {"CPU": 1.0}  # as RLlib asks for each
+    return placement_group([own | role(config.cluster.learners_on)] * learner.learners, strategy="PACK")
 
 
 class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
@@ -81,7 +96,8 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
             spec = MultiRLModuleSpec(rl_module_specs={DEFAULT_MODULE_ID: spec})
         config = self.copy(copy_frozen=False)
         config.stream = None  # a run's questions would travel to every learner
-        return PolicyLearnerGroup(config=config, module_spec=spec, placement_group=kwargs.get("placement_group"))
+        placement = kwargs.get("placement_group") or learners_together(self.calibadv)
+        return PolicyLearnerGroup(config=config, module_spec=spec, placement_group=placement)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The causal language model of the run."""

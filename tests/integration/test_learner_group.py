@@ -192,6 +192,7 @@ def test_two_learners_with_a_loss_term_of_their_own_make_one_update_and_end_toge
     anew(two, model_folder, lld)
     trained = check_steps(two, model_folder, lld)
     assert "learner/extra_loss" in trained.metrics
+    assert all(two.call_all(lambda _: ray.util.get_current_placement_group() is not None))
     check_publication(two, trained)
     check_failures(two)
     pids = two.call_all(lambda _: os.getpid())
