@@ -298,12 +298,12 @@ class StepModel:
     # ---- publication ----
 
     def publish(self, layout: Layout) -> Phase:
-        """New weights reach every engine through Ray's object store; colocated engines also sleep and wake.
+        """New weights reach every engine through Ray's object store.
 
         Packing copies each chunk once, into the store, from the buffer that its tensors were copied to; loading once
         more; engines of one node share what arrived there and load side by side. Sending is counted as if the
         learner's node sent to each other one. An engine beside a learner copies from there instead, in its own
-        memory; packing is done all the same.
+        memory, and sleeps without its old ones (vLLM's level 2); packing is done all the same.
         `time/sync_s` of a run is the packing alone: engines load when they next have work, in `time/rollout_s`.
         """
         gpu, assumed, n = self.gpu, self.assumed, layout.learners
@@ -316,14 +316,12 @@ class StepModel:
             "packing": size / pcie + size / store,
             "sending to other nodes": layout.remote_nodes * size / (assumed.transfer_gb_s * GIGA),
             "loading": inside_s if layout.colocated else size / store + size / pcie,
-            "sleep and wake": 2 * size / pcie if layout.colocated else 0.0,
         }
         bounds = (
             "links between learners",
             "copies into the object store",
             "the network between nodes",
             "copies by engines",
-            "PCIe",
         )
         return Phase(parts, _longest(parts, bounds))
 

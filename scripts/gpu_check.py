@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from calibadv.losses import token_stats
 from calibadv.memory.items import CONTEXT, learner_items, sum_bytes
 from calibadv.memory.shape import KNOWN, ModelShape
 from calibadv.methods import make_method
-from calibadv.micro_batches import micro_batches
+from calibadv.micro_batches import MicroBatch, micro_batches
 from calibadv.rllib.fused import fuse
 from calibadv.rllib.objective import Divisors, loss_terms, to_tensors, total
 from calibadv.rllib.packed_attention import PACKED
@@ -279,18 +279,22 @@ def fused(at: Machine) -> dict[str, Any]:
 
 
 def learner(at: Machine) -> dict[str, Any]:
-    """Updates of the whole shape: padded tokens a second, and the peak against what --dry-run predicts."""
+    """Updates of the whole shape, rows padded and, as a run has them, packed: tokens a second, and the peak against
+    what --dry-run predicts."""
     longest, budget = LENGTHS.get(at.shape, LONG)
     model, settings, method = at.model(), LearnerConfig(dtype="bfloat16"), make_method("grpo", {})
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=at.cuda)
-    packed = micro_batches(rows(at.shape, max(4, 2 * budget // longest)), budget)
-    actions = float(sum(micro.num_actions for micro in packed))
-    divisors = Divisors(actions, actions, actions, 0.0)
+    given = rows(at.shape, max(4, 2 * budget // longest))
+    planned = sum_bytes(learner_items(_shape(model), tokens=budget, autocast=True, checkpointing=True))
+    planned -= CONTEXT  # which the allocator does not count
+    found: dict[str, Any] = {"planned_bytes": planned}
 
-    def update() -> None:
+    def update(made: Sequence[MicroBatch]) -> None:
+        actions = float(sum(micro.num_actions for micro in made))
+        divisors = Divisors(actions, actions, actions, 0.0)
         optimizer.zero_grad(set_to_none=True)
-        for micro in packed:
+        for micro in made:
             batch = to_tensors(micro, at.device)
             with torch.autocast(at.device.type, torch.bfloat16):
                 stats = policy_pass(model, batch)[1]
@@ -299,22 +303,16 @@ def learner(at: Machine) -> dict[str, Any]:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    update()  # moments are made
-    peak, seconds = at.peak_bytes(update), at.seconds(update)
-    shape = _shape(model)
-    items = learner_items(shape, tokens=budget, autocast=True, checkpointing=True)
-    planned = sum_bytes(items) - CONTEXT  # which the allocator does not count
-    tokens = sum(micro.ids_BT.size for micro in packed)
-    ratio = peak / planned if peak else None
-    return {
-        "seconds": seconds,
-        "micro_batches": len(packed),
-        "tokens_per_s": tokens / seconds,
-        "peak_bytes": peak,
-        "planned_bytes": planned,
-        "peak_to_plan": ratio,
-        "passes": ratio is None or 0.85 <= ratio <= 1.0,
-    }
+    for name in ("padded", "packed"):
+        model.set_attn_implementation(PACKED if name == "packed" else "sdpa")
+        made = micro_batches(given, budget, packed=name == "packed")
+        update(made)  # moments are made
+        peak, seconds = at.peak_bytes(lambda made=made: update(made)), at.seconds(lambda made=made: update(made))
+        found[f"{name}_s"], found[f"{name}_micro_batches"] = seconds, len(made)
+        found[f"{name}_tokens_per_s"] = sum(len(row.ids_T) for row in given) / seconds
+        found[f"{name}_peak_bytes"], found[f"{name}_peak_to_plan"] = peak, peak / planned if peak else None
+    ratio = found["packed_peak_to_plan"]
+    return found | {"passes": ratio is None or 0.85 <= ratio <= 1.0}
 
 
 def _shape(model: Any) -> ModelShape:

@@ -411,6 +411,11 @@ def test_what_a_setting_decides_is_said_by_its_section_or_itself(key: str, what:
         (("--rollout.top_p=0.9", "--learner.old_logprobs=recompute"), "top_p 0.9,", "rollout.top_p 1;"),
         (("--learner.surrogate=gspo",), "learner.clip 0.2 ", "learner.clip 3e-4"),
         (("--learner.surrogate=gspo_turn", "--learner.clip=0.05"), "learner.clip 0.05 ", "learner.clip 3e-4"),
+        (
+            ("--learner.gpus_per_learner=1", "--learner.learners=1"),
+            "dtype 'float32' on a GPU",
+            "learner.dtype 'bfloat16'",
+        ),
         # 512 questions x 5 rollouts; 2,560 / 50 = 51.2 s
         (("--search.reranker=cross",), "2,560 rollouts", "search.timeout_s 52 "),
         (("--search.reranker=cross", "--search.timeout_s=25", "--search.replicas=2"), "are 2,500", "timeout_s 26 "),

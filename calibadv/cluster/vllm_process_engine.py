@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future, wait
@@ -141,7 +142,7 @@ class VllmProcessEngine:
 
         check_arguments(self._arguments, {field.name for field in fields(AsyncEngineArgs)})
         engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments))
-        await engine.collective_rpc("die_with_parent")
+        await engine.collective_rpc("die_with_engine", args=(os.getpid(),))
         return engine
 
     async def _end(self, why: str) -> None:

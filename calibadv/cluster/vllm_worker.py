@@ -6,8 +6,6 @@ Shapes: B requests of a step, V vocabulary.
 
 from __future__ import annotations
 
-import ctypes
-import signal
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, cast
@@ -19,9 +17,8 @@ from vllm.platforms import current_platform
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+from calibadv.cluster.orphan import die_with
 from calibadv.cluster.shared_block import BlockReader, Spec
-
-_PR_SET_PDEATHSIG = 1  # Linux
 
 
 def _keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:  # noqa: ARG001 (vLLM's signature)
@@ -105,9 +102,9 @@ class WeightReceiver:
     def _reader(self) -> BlockReader:
         return BlockReader()
 
-    def die_with_parent(self) -> None:
-        """Ends this process when the one that started it ends, however that ends: it would keep the GPU's memory."""
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    def die_with_engine(self, actor: int) -> None:
+        """Ends this process, and vLLM's core, with the process `actor`."""
+        die_with(actor)
 
     def gpu_memory(self) -> tuple[int, int]:
         """Bytes of this worker's GPU: free, and all."""

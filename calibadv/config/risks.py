@@ -43,6 +43,13 @@ def risks(config: Config) -> Iterator[Risk]:
             f"learner.clip {learner.clip:g} is of a single token's: nothing will be clipped",
             "set learner.clip 3e-4 and learner.clip_high 4e-4, as in GSPO's paper, and watch learner/clipped_share",
         )
+    if learner.gpus_per_learner and learner.dtype == "float32":
+        yield Risk(
+            "dtype",
+            "learner.dtype 'float32' on a GPU takes no tensor cores, and attention with fewer key-value heads than "
+            "heads has no fused kernel there: its memory grows with the square of the longest rollout (docs/gpu.md)",
+            "set learner.dtype 'bfloat16'",
+        )
     search = config.search
     waiting, in_time = config.rollouts_per_step, search.timeout_s * search.replicas * CROSS_ENCODED_QUERIES
     if search.reranker == "cross" and not search.elsewhere and waiting > in_time:

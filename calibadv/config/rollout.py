@@ -118,6 +118,13 @@ class RolloutConfig(Section):
         """Whether training rollouts, and so the log-probs that train, are of another temperature than 1."""
         return self.temperature != 1
 
+    @property
+    def reads_learner_gpu(self) -> bool:
+        """Whether an engine reads new weights from the GPU that it shares with a learner. vLLM's core in a process of
+        its own is given them through main memory, wherever they come from."""
+        asked = self.weight_transfer
+        return not self.engine_process and (asked == "cuda_ipc" or (asked == "auto" and self.placement == "colocated"))
+
     @field_validator("vllm")
     @classmethod
     def _vllms_own(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -190,6 +197,11 @@ class RolloutConfig(Section):
             raise ValueError(
                 f"rollout.weight_transfer = 'cuda_ipc' is between an engine and a learner on one GPU, and "
                 f"rollout.placement = {self.placement!r} gives each its own: set it to 'auto'"
+            )
+        if self.weight_transfer == "cuda_ipc" and self.engine_process:
+            raise ValueError(
+                "rollout.weight_transfer = 'cuda_ipc' with rollout.engine_process = true, whose core is given weights "
+                "through main memory: set the one to 'auto' or the other to false"
             )
         if self.weight_transfer == "nixl" and self.placement == "colocated":
             raise ValueError(

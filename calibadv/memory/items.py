@@ -100,6 +100,15 @@ def activation_bytes(
     return tokens * (kept + BACKWARD * layer + 16 * shape.hidden)  # 16 H: the last hidden states, gathered, gradients
 
 
+def head_bytes(shape: ModelShape, chunk_tokens: int, *, autocast: bool, adapters: bool = False) -> int:
+    """Bytes that a chunk's log-probs and their gradient take beside the head's weight.
+
+    fp32 logits with two temporaries (one without a cap), the head cast to bf16, its fp32 gradient where it trains; of a
+    head in bf16 that sum, and in place of the cast the gradient in bf16.
+    """
+    return 12 * chunk_tokens * shape.vocabulary + (2 * autocast + 4 * (not adapters)) * shape.embedding
+
+
 def learner_items(
     shape: ModelShape,
     *,
@@ -136,9 +145,7 @@ def learner_items(
     activations = len(sizes) * activation_bytes(
         shape, tokens, autocast=autocast, checkpointing=checkpointing, adapters=adapters > 0
     )
-    # fp32 logits with two temporaries (one without a cap), the head cast to bf16, its fp32 gradient where it trains; of
-    # a head in bf16 that sum, and in place of the cast the gradient in bf16
-    head = 12 * CHUNK_TOKENS * shape.vocabulary + (2 * autocast + 4 * (not adapters)) * shape.embedding
+    head = head_bytes(shape, CHUNK_TOKENS, autocast=autocast, adapters=adapters > 0)
     gathered = (2 if half else 4) * (ZERO_LIVE + max(layer, shape.embedding)) if zero == 3 else 0
     items = (
         *state,

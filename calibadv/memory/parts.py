@@ -119,7 +119,7 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
     if config.rollout.weight_transfer == "nixl":
         items = (*items, Item("published weights, of two versions, for engines to read", 2 * published))
     if _colocated(config):
-        if config.rollout.weight_transfer != "object_store":
+        if config.rollout.reads_learner_gpu:
             items = (*items, Item("published weights, for the engine beside it", published))
         # vLLM's sleep mode leaves the engine its context and graphs; awake it has them in its own share
         asleep = Item("the engine beside it, asleep", CONTEXT + CUDA_GRAPHS, transient=True)

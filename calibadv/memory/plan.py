@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from calibadv.config import POCKET, Config
-from calibadv.losses import CHUNK_TOKENS
+from calibadv.losses import chunk_of
 from calibadv.memory.items import (
     activation_bytes,
+    head_bytes,
     kv_token_bytes,
     model_parameters,
     state_items,
@@ -40,7 +43,7 @@ class ModelSizes:
     reference_bytes: int  # of a frozen copy that each keeps for a KL term
     checkpoint_bytes: int  # weights and moments of what trains, fp32
     activations_bytes: float  # of a micro-batch; an estimate
-    logits_bytes: int  # of a chunk
+    head_bytes: int  # of a chunk's logits, and of the head's gradient
 
     @property
     def parameters(self) -> int:
@@ -54,7 +57,7 @@ class ModelSizes:
     @property
     def learner_bytes(self) -> float:
         """What a learner holds in an update."""
-        return self.held_bytes + self.reference_bytes + self.activations_bytes + self.logits_bytes
+        return self.held_bytes + self.reference_bytes + self.activations_bytes + self.head_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def shape_of(config: Config) -> ModelShape:
 def model_sizes(config: Config, shape: ModelShape) -> ModelSizes:
     """Bytes that follow from the shape. ValueError for adapters beside layers that it does not have."""
     learner, item = config.learner, weight_bytes(config)
+    device = torch.device("cuda" if learner.gpus_per_learner else "cpu")
     adapters = adapter_parameters(shape, learner.lora_rank, learner.lora_targets)
     critic = critic_kind(config)
     trained, frozen = trained_and_frozen(shape, critic=critic, adapters=adapters)
@@ -147,5 +151,7 @@ def model_sizes(config: Config, shape: ModelShape) -> ModelSizes:
         reference_bytes=4 * shape.parameters if has_reference(config) and not adapters else 0,
         checkpoint_bytes=12 * trained,
         activations_bytes=activations * len(model_parameters(shape, critic)),
-        logits_bytes=CHUNK_TOKENS * shape.vocabulary * 4,
+        head_bytes=head_bytes(
+            shape, chunk_of(device, shape.vocabulary), autocast=learner.dtype == "bfloat16", adapters=adapters > 0
+        ),
     )

@@ -78,7 +78,8 @@ def _parts(
     filled = 0
     for name, weight in weights:
         kept = dtype if weight.is_floating_point() else weight.dtype
-        tensor = weight.detach().to("cpu", kept, copy=True).contiguous()
+        cast = weight.detach().to(weight.device, kept)  # where it lies: a CPU's one thread would take all fp32 bytes
+        tensor = cast.to("cpu", copy=cast.device.type == "cpu").contiguous()
         if part and filled + tensor.nbytes > max_file_bytes:
             yield part
             part, filled = {}, 0

@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from calibadv.rllib.head import TOLERANCE
-from calibadv.rllib.probe import LogprobsOf, probe_logprobs
+from calibadv.rllib.probe import LogprobsOf, alike, probe_logprobs
 
 PACKED = "calibadv_packed"  # among transformers' attention implementations
 
@@ -68,7 +67,7 @@ def can_pack(model: PreTrainedModel) -> bool:
 def packs_alike(model: PreTrainedModel, logprobs_of: LogprobsOf, tolerance: float = TOLERANCE) -> bool:
     """Whether packed rows, two of which begin alike, have the log-probs that they have padded; `tolerance` in nats."""
     padded_N, packed_N = (probe_logprobs(model, logprobs_of, packed=packed) for packed in (False, True))
-    return bool(np.abs(padded_N - packed_N).max() <= tolerance)  # not where any is nan
+    return alike(padded_N, packed_N, tolerance)
 
 
 def packed_attention(

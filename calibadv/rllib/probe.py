@@ -31,6 +31,15 @@ def probe_logprobs(model: PreTrainedModel, logprobs_of: LogprobsOf, *, packed: b
     return np.concatenate([by_row[index] for index in range(len(rows))])
 
 
+def alike(first_N: FloatArray, second_N: FloatArray, tolerance: float) -> bool:
+    """Whether log-probs differ by rounding alone: by `tolerance` nats at most, in the mean by a tenth of that.
+
+    In bf16 the largest of some hundred differences says little: 0.22 nats through 28 layers, where the mean was 0.01.
+    """
+    difference_N = np.abs(first_N - second_N)
+    return bool(difference_N.max() <= tolerance and difference_N.mean() <= tolerance / 10)  # not where any is nan
+
+
 def _all_actions(ids_T: IntArray) -> Row:
     """A row in which all but the first token was sampled."""
     nothing: dict[str, Any] = dict.fromkeys(TOKEN_FIELDS, np.zeros(len(ids_T) - 1, np.float32))

@@ -44,9 +44,7 @@ def shares_memory(config: Config, device: torch.device) -> bool:
     By `rollout.weight_transfer`: "auto" shares memory where engine and learner are on one GPU. Elsewhere an engine does
     not see the learner's GPU at all, for Ray shows each process its own.
     """
-    asked = config.rollout.weight_transfer
-    shares = asked == "cuda_ipc" or (asked == "auto" and config.rollout.placement == "colocated")
-    return shares and device.type == "cuda"
+    return config.rollout.reads_learner_gpu and device.type == "cuda"
 
 
 def pack_on_ranks(

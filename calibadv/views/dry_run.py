@@ -72,7 +72,7 @@ def _sizes(config: Config, plan: Plan) -> Iterator[tuple[str, str]]:
         yield "state each learner holds", f"{sizes.held_bytes / GIB:.2f} GiB (ZeRO-{learner.zero})"
     how = f"{learner.dtype}, {'' if learner.gradient_checkpointing else 'no '}gradient checkpointing"
     yield "activations a micro-batch", f"about {sizes.activations_bytes / GIB:.2f} GiB ({how})"
-    yield "logits in a chunk", f"{sizes.logits_bytes / GIB:.2f} GiB (never those of a whole batch)"
+    yield "logits and the head", f"{sizes.head_bytes / GIB:.2f} GiB (a chunk's logits, never those of a whole batch)"
     yield "weights published a step", f"{weights} to each of {rollout.engines} engines"
     if every := config.checkpoint.every:
         most = config.checkpoint.keep_last + config.checkpoint.keep_best

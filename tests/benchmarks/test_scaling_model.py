@@ -182,7 +182,6 @@ def test_publication_by_hand() -> None:
             "packing": 4e-6,  # over PCIe, and into the store
             "sending to other nodes": 0,
             "loading": 4e-6,
-            "sleep and wake": 0,
         }
     )
     assert phase.bound == "copies into the object store"
@@ -196,9 +195,8 @@ def test_nodes_that_weights_are_sent_to(layout: Layout, nodes: int) -> None:
     assert SMALL.publish(layout).parts["sending to other nodes"] == pytest.approx(nodes * 2e-6)
 
 
-def test_an_engine_beside_a_learner_sleeps_wakes_and_copies_within_its_gpu() -> None:
+def test_an_engine_beside_a_learner_copies_within_its_gpu() -> None:
     phase = SMALL.publish(Layout(64, 64, colocated=True))
-    assert phase.parts["sleep and wake"] == pytest.approx(4e-6)
     assert phase.parts["loading"] == pytest.approx(2 * 2000 / 1e12)
     assert phase.parts["packing"] == pytest.approx(4e-6)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import time
 import weakref
 from typing import Any
@@ -11,11 +13,13 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.exceptions import OwnerDiedError, RayActorError, RayDirectTransportError
 
 from calibadv.cluster.coordinator import create_coordinator
-from calibadv.cluster.one_sided import OneSidedChunks
+from calibadv.cluster.one_sided import OneSidedChunks, pull
 from calibadv.cluster.packed import PackedWeights
 from calibadv.cluster.weights import chunk_state, fetch
+from calibadv.rollout.protocols import EngineDied
 from tests.cluster.test_weights import state
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -83,7 +87,7 @@ def test_an_engine_reads_what_the_learner_published() -> None:
 def test_an_engine_that_dies_half_way_breaks_nothing() -> None:
     learner, reader = learner_and_reader()
     packed = ray.get(learner.publish.remote(2.0))
-    with pytest.raises(ray.exceptions.RayActorError):
+    with pytest.raises(RayActorError):
         ray.get(reader.die_reading.remote(packed))
     successor = Reader.options(num_cpus=0).remote()
     assert ray.get(successor.read.remote(packed))["version"].tolist() == [2.0] * 64
@@ -109,5 +113,23 @@ def test_the_chunks_of_a_dead_learner_are_an_error_at_once() -> None:
     learner, reader = learner_and_reader()
     packed = ray.get(learner.publish.remote(1.0))
     ray.kill(learner)
-    with pytest.raises((ray.exceptions.OwnerDiedError, ray.exceptions.RayDirectTransportError)):  # Ray's or NIXL's word
+    with pytest.raises((OwnerDiedError, EngineDied)):  # Ray's word, or NIXL's
         ray.get(reader.read.remote(packed))
+
+
+def test_a_read_that_fails_is_the_engines_death_in_nixls_own_words() -> None:
+    def fails(_: ray.ObjectRef) -> torch.Tensor:
+        raise RayDirectTransportError("it failed:\n Traceback\n  File ...\n nixlBackendError: NIXL_ERR_BACKEND\n")
+
+    with pytest.raises(EngineDied, match=r"could not be read from the learner: nixlBackendError: NIXL_ERR_BACKEND$"):
+        pull(ray.put(0), fails)
+
+
+def test_an_agent_says_nothing() -> None:
+    script = (
+        "import calibadv.cluster.one_sided\n"
+        "from nixl._api import nixl_agent, nixl_agent_config\n"
+        "nixl_agent('quiet', nixl_agent_config(backends=['UCX']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -74,7 +74,7 @@ NOTHING = ModelSizes(
     reference_bytes=0,
     checkpoint_bytes=0,
     activations_bytes=0,
-    logits_bytes=0,
+    head_bytes=0,
 )
 
 

@@ -72,10 +72,14 @@ def test_sizes_of_a_qwen_7b_by_hand() -> None:
     assert qwen.kv_cache_bytes == 16_384 * 57_344  # a token's: 2 x 28 x 4 x 128 x 2
     assert qwen.state_bytes == qwen.held_bytes == 16 * 7_615_616_512
     assert qwen.activations_bytes == 16_384 * (28.5 * (32 * 3584 + 8 * 512 + 16 * 18_944) + 16 * 3584)
-    assert qwen.logits_bytes == 1024 * 152_064 * 4
+    assert qwen.head_bytes == 12 * 110 * 152_064 + 4 * 152_064 * 3584  # a CPU's chunk and temporaries; the gradient
+    assert (
+        sizes("--learner.gpus_per_learner=1", "--learner.learners=1").head_bytes - qwen.head_bytes
+        == 12 * (1024 - 110) * 152_064
+    )
     assert qwen.saved_bytes == (12 + 2) * 7_615_616_512
     assert "99.3 GiB, 3 are kept; every 10 steps training waits 106.6 s" in page(load_config(None, overrides_of(QWEN)))
-    assert qwen.learner_bytes == qwen.held_bytes + qwen.activations_bytes + qwen.logits_bytes
+    assert qwen.learner_bytes == qwen.held_bytes + qwen.activations_bytes + qwen.head_bytes
 
 
 def test_what_each_of_several_learners_holds_of_a_shared_state() -> None:

@@ -189,6 +189,34 @@ def test_a_second_pass_trains_every_rollout_again_on_the_credit_and_log_probs_of
     assert sum(twice["clipped"].values()) > 2 * sum(once["clipped"].values())
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("--learner.lora_rank=4",),
+        ("--learner.gradient_checkpointing=true",),
+        ("--method.name=ppo",),  # a critic that is a model
+        ("--method.name=criticsearch",),
+        ("--learner.kl_coef=0.1", "--learner.old_logprobs=recompute"),
+    ],
+    ids=lambda overrides: " ".join(overrides) or "plain",
+)
+def test_an_update_is_the_same_with_packed_and_with_padded_rows(model_folder: Path, overrides: tuple[str, ...]) -> None:
+    after = []
+    for pack in ("true", "false"):
+        given = (f"--learner.pack_rows={pack}", "--learner.lr=1e-3", "--learner.token_budget=200", *overrides)
+        learner = make_learner(model_folder, settings(*given))
+        assert learner.policy.packs_rows == (pack == "true")
+        before = {name: p.detach().clone() for name, p in learner.policy.named_parameters()}
+        train(learner, GROUPS)
+        after.append({name: p.detach() - before[name] for name, p in learner.policy.named_parameters()})
+    packed, padded = after
+    assert max(float(change.abs().max()) for change in padded.values()) > 5e-4
+    for name, change in packed.items():
+        if not name.endswith("k_proj.bias"):  # all scores alike: of rounding Adam makes steps of the rate
+            torch.testing.assert_close(change, padded[name], atol=2e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_log_probs_that_train_are_of_the_rollouts_temperature_and_the_comparison_s_of_1(model_folder: Path) -> None:
     options = ("--rollout.temperature=0.5", "--learner.kl_coef=0.1", "--learner.old_logprobs=recompute")
     learner = make_learner(model_folder, settings(*options, "--learner.minibatch_rollouts=6"))

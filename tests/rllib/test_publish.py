@@ -35,6 +35,7 @@ def config(*overrides: str) -> Config:
         (COLOCATED, True),
         ((*COLOCATED, "--rollout.weight_transfer=cuda_ipc"), True),
         ((*COLOCATED, "--rollout.weight_transfer=object_store"), False),
+        ((*COLOCATED, "--rollout.engine_process=true"), False),  # the core is given them through main memory
     ],
 )
 def test_memory_is_shared_where_engine_and_learner_are_on_one_gpu(overrides: tuple[str, ...], shares: bool) -> None:
@@ -46,6 +47,8 @@ def test_memory_is_shared_where_engine_and_learner_are_on_one_gpu(overrides: tup
 def test_ipc_between_two_gpus_is_refused() -> None:
     with pytest.raises(ConfigError, match="'cuda_ipc' is between an engine and a learner on one GPU"):
         config("--rollout.weight_transfer=cuda_ipc")
+    with pytest.raises(ConfigError, match=r"'cuda_ipc' with rollout\.engine_process = true, whose core"):
+        config(*COLOCATED, "--rollout.weight_transfer=cuda_ipc", "--rollout.engine_process=true")
 
 
 def test_weights_stay_with_the_learner_where_engines_are_to_read_them() -> None:
