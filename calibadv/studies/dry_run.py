@@ -11,7 +11,9 @@ from rich.text import Text
 
 from calibadv.cluster.prompts import with_date
 from calibadv.config import POCKET, Config
+from calibadv.model_source import cached_folder, has_weights, is_hub_name, offline
 from calibadv.studies.grid import Plan, PlannedRun
+from calibadv.tracking.registered import is_registered
 from calibadv.training.inputs import resolve_inputs
 
 _FILES = ("data.train", "data.test", "data.corpus", "model.path", "search.faiss_index")
@@ -47,10 +49,14 @@ def not_here(configs: Sequence[Config]) -> list[str]:
             value = str(getattr(getattr(config, section), name))
             if value in ("", POCKET) or Path(value).exists() or (config.search.elsewhere and section == "search"):
                 continue
-            hub = key == "model.path" and value.count("/") == 1 and not value.startswith((".", "/"))
-            words[f"not here: {key} = {value!r}" + (" (a hub's name: fetched when the study runs)" if hub else "")] = (
-                None
-            )
+            fetched = ""
+            if key == "model.path" and is_registered(value):
+                fetched = " (MLflow's registry: fetched when the study runs)"
+            elif key == "model.path" and is_hub_name(value):
+                if (cached := cached_folder(value)) is not None and has_weights(cached):
+                    continue
+                fetched = "" if offline() else " (a hub's name: fetched when the study runs)"
+            words[f"not here: {key} = {value!r}{fetched}"] = None
     return list(words)
 
 

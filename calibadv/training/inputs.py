@@ -88,16 +88,9 @@ def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
 
     ValueError for bad input.
     """
-    check_places(config, os.environ)
-    check_routes(config)
-    check_job(config)
-    _check_data_of_job(config)
-    check_models(config.search)
+    _check_settings(config)
     model = model_folder(config.model.path, config)
-    check_gpus(config, model, cards_here())
-    inputs = _read(config, _files(config, config.run.cache), model, readers)
-    _check_folder(config)
-    _say_risks(config)
+    inputs = _checked(config, config.run.cache, model, readers)
     of_files = {"corpus": corpus_digest(inputs.corpus), "model": model_digest(model)}
     return replace(inputs, digests={**inputs.digests, **of_files})
 
@@ -112,21 +105,30 @@ def check_inputs(config: Config, *, resume: bool = False) -> Inputs:
 
     ValueError for what a run would be refused for.
     """
+    _check_settings(config)
+    check_free(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=resume)
+    name = config.model.path
+    model = None if to_fetch(name) else model_folder(name, config)
+    with TemporaryDirectory() as cache:
+        inputs = _checked(config, Path(cache), model, Readers())
+    if model is None:
+        logger.info("the model %s is not in the hub's cache: a run fetches it first, and then sees its tokenizer", name)
+    return inputs
+
+
+def _check_settings(config: Config) -> None:
     check_places(config, os.environ)
     check_routes(config)
     check_job(config)
     _check_data_of_job(config)
     check_models(config.search)
-    check_free(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=resume)
-    name = config.model.path
-    model = None if to_fetch(name) else model_folder(name, config)
+
+
+def _checked(config: Config, cache: Path, model: Path | None, readers: Readers) -> Inputs:
     check_gpus(config, model, cards_here())
-    with TemporaryDirectory() as cache:
-        inputs = _read(config, _files(config, Path(cache)), model, Readers())
+    inputs = _read(config, _files(config, cache), model, readers)
     _check_folder(config)
     _say_risks(config)
-    if model is None:
-        logger.info("the model %s is not in the hub's cache: a run fetches it first, and then sees its tokenizer", name)
     return inputs
 
 

@@ -54,8 +54,12 @@ def test_a_machine_with_too_few_gpus_is_refused_where_a_run_would_wait_for_them(
     check_room(recipe("pocket"), 0)
     two = recipe("pocket", "--cluster.gpus_per_engine=0.5", "--learner.learners=1", "--learner.gpus_per_learner=1")
     check_room(two, 2)  # two engines of a half each
-    with pytest.raises(ValueError, match="engines ask for 1 GPUs and learners for 1, and this machine has 1: on"):
+    with pytest.raises(ValueError, match="engines, learners and search ask for 2 GPUs, and this machine has 1: on"):
         check_room(two, 1)
+    seven = recipe("qwen2.5-7b")  # 2 engines, 5 learners, and search's
+    check_room(seven, 8)
+    with pytest.raises(ValueError, match=r"search ask for 8 GPUs, and this machine has 7: .* search\.num_gpus to 0"):
+        check_room(seven, 7)
 
 
 def test_the_pocket_recipe_fits_a_small_card() -> None:

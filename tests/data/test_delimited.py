@@ -15,7 +15,7 @@ from calibadv.data.corpus import load_corpus
 from calibadv.data.delimited import delimited_rows
 from calibadv.data.errors import DataError
 from calibadv.data.questions import load_questions
-from calibadv.data.records import read_records
+from calibadv.data.records import iter_records
 from calibadv.data.tally import Tally
 
 
@@ -104,7 +104,7 @@ def test_quoted_cells_of_several_lines_are_read_as_ever(tmp_path: Path, text: st
     path.write_text(text, encoding="utf-8", newline="")
     with path.open(newline="", encoding="utf-8-sig") as file:
         expected = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    assert [dict(record.fields) for record in read_records(path)] == expected
+    assert [dict(record.fields) for record in iter_records(path)] == expected
     assert len(expected) == 2
 
 

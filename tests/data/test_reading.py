@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from calibadv.data.errors import DataError
 from calibadv.data.json_window import JsonWindow
-from calibadv.data.records import iter_records, read_records
+from calibadv.data.records import iter_records
 
 ROWS = [{"id": str(i), "text": f"Zürich {i}"} for i in range(5)]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
@@ -30,7 +30,7 @@ class Bad(list[str]):
 
 
 def fields(path: Path, bad: Bad | None = None) -> list[Any]:
-    return [dict(record.fields) for record in read_records(path, *([bad] if bad is not None else []))]
+    return [dict(record.fields) for record in iter_records(path, *([bad] if bad is not None else []))]
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.txt"])
@@ -60,10 +60,10 @@ def test_a_list_and_an_object_of_titles_are_read(tmp_path: Path, indent: int | N
 def test_places_count_lines_and_rows_from_one(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS, indent=1), encoding="utf-8")  # a row takes 4 lines, the bracket one
-    assert [record.place for record in read_records(path)][:2] == [f"{path}, line 2, row 1", f"{path}, line 6, row 2"]
+    assert [record.place for record in iter_records(path)][:2] == [f"{path}, line 2, row 1", f"{path}, line 6, row 2"]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n" + LINES, encoding="utf-8")
-    assert read_records(path)[0].place == f"{path}, line 2"
+    assert next(iter_records(path)).place == f"{path}, line 2"
 
 
 json_values = st.recursive(
@@ -121,7 +121,7 @@ def test_memory_does_not_grow_with_a_list(tmp_path: Path) -> None:
 def test_csv_and_tsv_have_typed_cells_and_the_line_of_each_row(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text('id,question,answer\n1,"Who, then?","[""A"", ""B""]"\n\n2,"Two\nlines?",\n', encoding="utf-8")
-    first, second = read_records(path)
+    first, second = list(iter_records(path))
     assert first.fields == {"id": "1", "question": "Who, then?", "answer": ["A", "B"]}
     assert second.fields == {"id": "2", "question": "Two\nlines?", "answer": None}
     assert (first.place, second.place) == (f"{path}, line 2", f"{path}, line 4")
@@ -133,7 +133,7 @@ def test_csv_and_tsv_have_typed_cells_and_the_line_of_each_row(tmp_path: Path) -
 def test_parquet_rows_are_counted_over_batches(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     parquet.write_table(pa.table({"n": list(range(3000))}), path)
-    records = read_records(path)
+    records = list(iter_records(path))
     assert [record.fields["n"] for record in records] == list(range(3000))
     assert records[2047].place == f"{path}, row 2048"
 
@@ -153,7 +153,7 @@ def broken(tmp_path: Path, name: str, content: bytes) -> tuple[str, list[Any], B
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_records(path)
+        list(iter_records(path))
     bad = Bad()
     kept = fields(path, bad)
     assert bad[0] == str(caught.value)
@@ -186,7 +186,7 @@ def test_utf_16_is_recognised(tmp_path: Path, name: str) -> None:
     path.write_bytes('{"a": 1}\n'.encode("utf-16"))
     for on_bad in ([], [Bad()]):  # nothing is left of it, so that skipping does not help
         with pytest.raises(DataError, match=r"line 1: byte 0xff at offset 0 .*iconv -f UTF-16"):
-            read_records(path, *on_bad)
+            list(iter_records(path, *on_bad))
 
 
 def test_what_follows_a_break_in_a_list_is_lost_and_said(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_archive_that_breaks_off_keeps_what_came_before(tmp_path: Path) -> No
     path = tmp_path / "corrupt.json.gz"
     path.write_bytes(corrupt)
     with pytest.raises(DataError, match=r"corrupt.json.gz, line 1: unreadable archive"):
-        read_records(path)
+        list(iter_records(path))
 
 
 def test_a_row_of_another_length_and_an_open_quote_are_named_and_skipped(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_file_without_any_record_is_refused_even_when_bad_rows_are_skipped(
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_records(path, Bad())
+        list(iter_records(path, Bad()))
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -254,4 +254,4 @@ def test_a_file_without_any_record_is_refused_even_when_bad_rows_are_skipped(
 @pytest.mark.parametrize("name", ["none.jsonl", "none.parquet", "none.csv.gz"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=rf"{name}: no such file"):
-        read_records(tmp_path / name)
+        list(iter_records(tmp_path / name))

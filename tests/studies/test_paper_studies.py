@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.config import load_config
+from calibadv.studies.dry_run import not_here
 from calibadv.studies.grid import Plan, plan_study
 from calibadv.studies.study import load_study
 from workflows.compare import main
@@ -37,6 +39,8 @@ def test_a_dry_run_passes_and_says_what_is_not_here(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
     assert main([str(FOLDER / f"{name}.toml"), "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert f"Study {name}" in out
@@ -90,3 +94,23 @@ def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path) -> None:
 def test_a_study_of_the_pocket_world_has_everything_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(FOLDER / "smoke.toml"), "--dry-run"]) == 0
     assert "Every file and model of the study is here." in capsys.readouterr().out
+
+
+def test_a_model_is_here_where_a_run_would_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+
+    def said(model: str) -> list[str]:
+        return not_here([load_config(None, {"model.path": model})])
+
+    fetched = "fetched when the study runs)"
+    assert said("Qwen/Some") == [f"not here: model.path = 'Qwen/Some' (a hub's name: {fetched}"]
+    assert said("models:/agent/1") == [f"not here: model.path = 'models:/agent/1' (MLflow's registry: {fetched}"]
+    snapshot = tmp_path / "models--Qwen--Some" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    assert len(said("Qwen/Some")) == 1  # nothing in it yet
+    (snapshot / "model.safetensors").write_bytes(b"")
+    assert said("Qwen/Some") == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert said("Qwen/Other") == ["not here: model.path = 'Qwen/Other'"]

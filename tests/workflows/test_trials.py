@@ -9,10 +9,12 @@ import pytest
 
 from calibadv.config import load_config
 from calibadv.studies.results import State, read_run
+from calibadv.training.parts import Parts
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
 from tests.build import overrides_of
 from tests.studies.plan import make_plan
+from workflows.one_run import PARTS
 from workflows.trials import shares_search, study_cpus, trial, trial_request
 
 
@@ -40,6 +42,21 @@ def test_a_run_that_crashed_keeps_its_traceback(tmp_path: Path) -> None:
     failure = fails(tmp_path, RuntimeError("it broke"))
     assert failure.startswith("Traceback")
     assert failure.endswith("RuntimeError: it broke")
+
+
+@pytest.mark.parametrize("top_k", [20, 5], ids=["the study's search", "its own"])
+def test_a_runs_page_is_held_against_its_recipe_whichever_search_it_has(tmp_path: Path, top_k: int) -> None:
+    plan = make_plan(tmp_path)
+    run, seen = plan.runs[0], []
+
+    def train(*_: Any, parts: Parts, **__: Any) -> None:
+        seen.append(parts)
+
+    shared = load_config(None, {"search.top_k": top_k}) if top_k == 5 else run.config
+    trial({"run": run.name}, plan, None, "app", shared, train=train)
+    (parts,) = seen
+    assert parts.report is PARTS.report
+    assert (parts.started is PARTS.started) == (top_k == 5)
 
 
 def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
