@@ -78,8 +78,13 @@ def to_fetch(name: str) -> bool:
     """Whether it is a hub model that is not whole in the cache, and the hub may be asked for it."""
     if Path(name).is_dir() or not is_hub_name(name) or offline():
         return False
+    return not in_cache(name)
+
+
+def in_cache(name: str) -> bool:
+    """Whether the hub model is whole in the cache."""
     cached = cached_folder(name)
-    return cached is None or not has_weights(cached)
+    return cached is not None and has_weights(cached)
 
 
 def _fetched(name: str, files: Sequence[str], cached: Path | None) -> ModelFolder:

@@ -28,9 +28,7 @@ DEFAULT_CHUNK_BYTES = 256 * 2**20
 class ChunkStore(Protocol):
     """Where the chunks of one version are put, one after the other."""
 
-    one_sided: (
-        bool  # the chunk is made of all parts when it is whole, and read where it lies; else parts are read at once
-    )
+    one_sided: bool  # chunks stay where the weights lie, and are made of their parts when they are whole
 
     def add(self, part: torch.Tensor) -> None:
         """The next bytes of the chunk."""

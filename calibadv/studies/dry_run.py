@@ -11,7 +11,7 @@ from rich.text import Text
 
 from calibadv.cluster.prompts import with_date
 from calibadv.config import POCKET, Config
-from calibadv.model_source import cached_folder, has_weights, is_hub_name, offline
+from calibadv.model_source import in_cache, to_fetch
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.tracking.registered import is_registered
 from calibadv.training.inputs import resolve_inputs
@@ -50,12 +50,13 @@ def not_here(configs: Sequence[Config]) -> list[str]:
             if value in ("", POCKET) or Path(value).exists() or (config.search.elsewhere and section == "search"):
                 continue
             fetched = ""
-            if key == "model.path" and is_registered(value):
-                fetched = " (MLflow's registry: fetched when the study runs)"
-            elif key == "model.path" and is_hub_name(value):
-                if (cached := cached_folder(value)) is not None and has_weights(cached):
+            if key == "model.path":
+                if in_cache(value):
                     continue
-                fetched = "" if offline() else " (a hub's name: fetched when the study runs)"
+                if is_registered(value):
+                    fetched = " (MLflow's registry: fetched when the study runs)"
+                elif to_fetch(value):
+                    fetched = " (a hub's name: fetched when the study runs)"
             words[f"not here: {key} = {value!r}{fetched}"] = None
     return list(words)
 
