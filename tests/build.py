@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,3 +76,12 @@ def overrides_of(*arguments: str) -> dict[str, Any]:
     own, values = split(arguments)
     assert own == []
     return values
+
+
+def peak_bytes() -> int:
+    """Bytes of the largest resident memory of this process so far, on Linux.
+
+    Not getrusage's `ru_maxrss`: that begins at the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import resource
 import shutil
 import time
 from collections import Counter
@@ -95,13 +94,7 @@ def warm_start_gold(request: GoldRequest) -> History:
         write_model(model, source, folder, dtype)
         record = _record(request, shown, counts, history, dtype, time.perf_counter() - started)
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    log.info(
-        "wrote %s after %.0f s; last loss %.4f nats, %.0f MiB at most",
-        request.out,
-        record["seconds"],
-        history.losses[-1],
-        record["peak_resident_mib"],
-    )
+    log.info("wrote %s after %.0f s; last loss %.4f nats", request.out, record["seconds"], history.losses[-1])
     return history
 
 
@@ -194,5 +187,4 @@ def _record(
         "action_tokens": history.action_tokens,
         "tokens_per_s": round(history.tokens / history.seconds, 1),
         "seconds": round(seconds, 1),
-        "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,  # Linux counts in KiB
     }

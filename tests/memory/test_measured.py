@@ -19,7 +19,7 @@ VOCABULARY, TOKENS = 151_936, 2048
 # Rollouts of random tokens, so that no beginning is shared: together they fill the token budget. The second update has
 # moments. Peaks are of a process by itself: a test before this one would have had its own.
 SCRIPT = """
-import json, resource, sys
+import json, sys
 import numpy as np, psutil
 from ray.rllib.core.learner.training_data import TrainingData
 from calibadv.batching import shard_groups
@@ -29,7 +29,7 @@ from calibadv.methods.method import StepFacts
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.learner import PolicyLearner
 from calibadv.types import Trajectory, Turn, TurnKind
-from tests.build import group
+from tests.build import group, peak_bytes
 
 overrides, vocabulary = json.loads(sys.argv[1]), int(sys.argv[2])
 config = load_config(None, overrides)
@@ -48,13 +48,12 @@ for _ in range(2):
     groups = [group(rollout(1.0), rollout(0.0)) for _ in range(2)]
     (shard,) = shard_groups(groups, num_minibatches=1, num_shards=1, seed=0)
     learner.update(TrainingData(episodes=shard), num_minibatches=1, facts=StepFacts(mean_searches=1.0))
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"measured": peak - before, "planned": plan_of(config).model.learner_bytes}))
+print(json.dumps({"measured": peak_bytes() - before, "planned": plan_of(config).model.learner_bytes}))
 """
 
 
 @pytest.mark.integration
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is in kilobytes on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process's peak in /proc")
 def test_a_cpu_learner_peaks_within_a_tenth_of_the_plan(tmp_path: Path) -> None:
     with torch.device("cpu"):
         shape = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4}

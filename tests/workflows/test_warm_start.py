@@ -350,7 +350,6 @@ def test_the_folder_opens_as_any_model_does(files: Path) -> None:
     assert record["search"]["top_k"] == 2
     assert record["recipe"]["epochs"] == 1
     assert record["seconds"] > 0
-    assert record["peak_resident_mib"] > 100
     assert not (files / "out.partial").exists()
 
 
