@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from calibadv.lab.settings import LabRun
 from calibadv.lab.survival import EVENTS, survival
 
 PANELS = {
@@ -15,26 +16,46 @@ PANELS = {
     "policy/tail_mass": ("mass on words nobody uses", "log"),
     "language/garbled": ("rollouts with such a word", "linear"),
 }
-SMOOTH = 10  # steps: one step's questions are easier than the next's
+SMOOTH = 600  # rollouts, 10 steps of the usual 60: one step's questions are easier than the next's
 MANY = 12  # cells whose curves nobody tells apart
 STYLES = ("-", "--", ":", "-.")  # lines are told apart without colour too
 
 
-def draw_curves(store: pd.DataFrame, path: Path) -> None:
-    """Writes a PNG: a column a measure, a line a cell, the median over its seeds with a band from least to most."""
+def draw_curves(store: pd.DataFrame, figures: pd.DataFrame, path: Path) -> None:
+    """Writes a PNG: a column a measure, a line a cell, the median over its seeds, half of the seeds within its band.
+
+    Over steps, or over rollouts where steps differ in size; a run that ended early keeps its last values. The last
+    column is the held-out F1 of every run.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(PANELS), 4.4), layout="constrained")
-    axes = figure.subplots(1, len(PANELS))
+    sizes = {cell: _rollouts(rows) for cell, rows in store.groupby("cell", sort=False)}
+    by_step = len(set(sizes.values())) == 1
+    figure = Figure(figsize=(3.8 * (len(PANELS) + 1), 4.4), layout="constrained")
+    *axes, last = figure.subplots(1, len(PANELS) + 1)
     for axis, (metric, (title, scale)) in zip(axes, PANELS.items(), strict=True):
         for index, (cell, rows) in enumerate(store.groupby("cell", sort=False)):
-            smooth = rows.pivot(index="step", columns="seed", values=metric).rolling(SMOOTH, min_periods=1).mean()
-            label = f"{cell} ({smooth.shape[1]})" if axis is axes[0] else None
-            _band(axis, smooth, STYLES[index % len(STYLES)], label)
-        axis.set(title=title, xlabel="step", yscale=scale)
+            curves = rows.pivot(index="step", columns="seed", values=metric)
+            curves = curves.ffill().rolling(max(SMOOTH // sizes[cell], 1), min_periods=1).mean()
+            curves.index = curves.index * (1 if by_step else sizes[cell])
+            label = f"{cell} ({curves.shape[1]})" if axis is axes[0] else None
+            _band(axis, curves, STYLES[index % len(STYLES)], label)
+        axis.set(title=title, xlabel="step" if by_step else "rollouts", yscale=scale)
         axis.grid(alpha=0.3)
+    for index, cell in enumerate(sizes):
+        held_out = figures["held_out_f1"][figures["cell"] == cell]
+        last.scatter([index] * len(held_out), held_out, s=18, color=f"C{index}", alpha=0.6)
+        last.scatter([index], [held_out.mean()], marker="_", s=320, color=f"C{index}")
+    last.set(title="held-out F1 x format, each run", xticks=[])
+    last.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def _rollouts(rows: pd.DataFrame) -> int:
+    """A step's, of the runs of a cell."""
+    run = LabRun.model_validate_json(rows["settings"].iloc[0])
+    return run.questions * run.samples
 
 
 def draw_survival(figures: pd.DataFrame, path: Path) -> None:
@@ -75,5 +96,5 @@ def draw_cells(figures: pd.DataFrame, path: Path) -> None:
 def _band(axis: Any, curves: pd.DataFrame, style: str, label: str | None) -> None:
     (line,) = axis.plot(curves.index, curves.median(axis=1), style, label=label)
     if curves.shape[1] > 1:
-        low, high = curves.min(axis=1), curves.max(axis=1)
+        low, high = curves.quantile(0.25, axis=1), curves.quantile(0.75, axis=1)
         axis.fill_between(curves.index, low, high, color=line.get_color(), alpha=0.12, linewidth=0)

@@ -53,7 +53,7 @@ def write_report(study: Study, folder: Path, results: Path) -> str:
     if figures["cell"].nunique() > MANY:
         draw_cells(figures, results / f"{study.name}.png")
     else:
-        draw_curves(made, results / f"{study.name}.png")
+        draw_curves(made, figures, results / f"{study.name}.png")
         if figures[list(EVENTS)].notna().any(axis=None):
             draw_survival(figures, results / f"{study.name}-survival.png")
     return text

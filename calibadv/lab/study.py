@@ -9,7 +9,7 @@
     name = "CalibAdv"
     method = "calibadv"
     [[cell]]
-    name = "negatives"             # with `vary` a cell becomes one for each combination
+    name = "negatives x {negative:g}, top_p {top_p:g}"     # with `vary` a cell becomes one for each combination
     method = "scaled"
     vary = { "params.negative" = [1.0, 2.0], top_p = [1.0, 0.95] }
 
@@ -110,11 +110,22 @@ def _cells(path: Path, file: StudyFile, given: dict[str, Any]) -> Iterator[list[
                 settings["params"][key.removeprefix("params.")] = value
             else:
                 settings[key] = value
-        told = " ".join([name or cell.get("method", "grpo"), *(f"{k.split('.')[-1]}={v}" for k, v in chosen.items())])
+        told = _told(path, name or cell.get("method", "grpo"), {k.split(".")[-1]: v for k, v in chosen.items()})
         try:
             yield [Planned(told, LabRun.model_validate({**settings, "seed": seed})) for seed in seeds]
         except ValidationError as error:
             raise ValueError(f"{path}: cell {told!r}: {_first(error)}") from None
+
+
+def _told(path: Path, name: str, chosen: dict[str, Any]) -> str:
+    """The cell's name: what it varies in the name's braces, or behind the name."""
+    if "{" not in name:
+        return " ".join([name, *(f"{key}={value}" for key, value in chosen.items())])
+    try:
+        return name.format(**chosen)
+    except (KeyError, IndexError, ValueError) as error:
+        keys = ", ".join(chosen) or "nothing, for it has no `vary`"
+        raise ValueError(f"{path}: cell {name!r}: {error}; expected braces of what it varies: {keys}") from None
 
 
 def _first(error: Exception) -> str:

@@ -132,7 +132,8 @@ def test_the_table_of_cells_counts_what_fell_and_is_markdown() -> None:
 
 
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
-    draw_curves(pd.concat([rows("a", 0, [0.6] * 30), rows("a", 1, [0.5] * 20)]), tmp_path / "x.png")
+    store = pd.concat([rows("a", 0, [0.6] * 30), rows("a", 1, [0.5] * 20)])
+    draw_curves(store, run_figures(store), tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
 
 

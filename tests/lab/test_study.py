@@ -35,6 +35,10 @@ def test_cells_vary_and_seeds_come_first(tmp_path: Path) -> None:
             method = "scaled"
             seeds = [1]
             vary = { "params.negative" = [0.5, 2.0], top_p = [0.9] }
+            [[cell]]
+            name = "rate {lr:g}, clip {clip}"
+            seeds = [1]
+            vary = { lr = [2e-4], clip = [0.2] }
             """,
         )
     )
@@ -43,6 +47,7 @@ def test_cells_vary_and_seeds_come_first(tmp_path: Path) -> None:
         ("GRPO", 1),
         ("neg negative=0.5 top_p=0.9", 1),
         ("neg negative=2.0 top_p=0.9", 1),
+        ("rate 0.0002, clip 0.2", 1),
     ]
     assert study.runs[3].run.params == {"negative": 2.0}
     assert study.runs[3].run.steps == 5
@@ -66,6 +71,7 @@ def test_a_task_brings_its_limits_unless_they_are_given() -> None:
         ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\ntask = 'longer'", "'plain' or 'long-failures'"),
         ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a'\n[[cell]]\nname = 'a'", "two runs are called 'a-s0'"),
         ("name = '../x'\nseeds = [0]\n[[cell]]\nname = 'a'", "name"),
+        ("name = 'x'\nseeds = [0]\n[[cell]]\nname = 'a {lr}'\nvary = {clip = [0.1]}", "braces of what it varies: clip"),
         ("name = ", "study.toml"),
     ],
 )
