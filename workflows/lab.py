@@ -19,13 +19,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibadv.lab.report import stored, write_drift, write_report, write_watched
+from calibadv.lab.report import stored, write_drift, write_report, write_signals, write_watched
 from calibadv.lab.results import is_stored
 from calibadv.lab.study import Study, load_study, run_study
 from calibadv.lab.tasks import TASKS
 from calibadv.lab.warm_start import make_start
 from workflows.command import run_command
 
+STORED = Path("docs/lab")  # a checkout's runs
 log = logging.getLogger("workflows.lab")  # also when this file is __main__
 
 
@@ -38,12 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each (default 2)")
     parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="where runs are made (default runs/lab)")
     parser.add_argument(
-        "--results", type=Path, default=Path("docs/lab"), help="where tables and figures are kept (default docs/lab)"
+        "--results",
+        type=Path,
+        default=STORED if STORED.is_dir() else Path("runs/lab-results"),
+        help=f"where tables and figures are kept (default: {STORED} in a checkout, elsewhere runs/lab-results)",
     )
     parser.add_argument("--report", action="store_true", help="make no run, only write table and figure")
     parser.add_argument("--make-start", type=Path, metavar="FILE", help="make the policy that runs start from, again")
     parser.add_argument("--task", choices=TASKS, default="plain", help="whose start --make-start makes (default plain)")
     parser.add_argument("--watched", action="store_true", help="what the sentinel would have said of all stored runs")
+    parser.add_argument("--signals", action="store_true", help="which metric tells of garbling or collapse beforehand")
     parser.add_argument("--drift", action="store_true", help="which way each credit pushes the start, without a run")
     given = parser.parse_args(arguments)
     if given.make_start:
@@ -53,12 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lambda update, loss: log.info("update %d: %.3f nats a token", update, loss),
         )
         return 0
-    if given.watched:
-        log.info("%s", write_watched(given.results))
-        return 0
-    if given.drift:
-        log.info("%s", write_drift(given.results))
-        return 0
+    for asked, write in ((given.watched, write_watched), (given.signals, write_signals), (given.drift, write_drift)):
+        if asked:
+            log.info("%s", write(given.results))
+            return 0
     if not given.study:
         parser.error("a study file is needed, e.g. workflows/studies/lab-mismatch.toml")
     failed = 0

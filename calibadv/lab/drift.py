@@ -1,11 +1,12 @@
-"""Which way does each credit push a frozen policy? One summed step of each, and what it does to fresh rollouts.
+"""Which way does each credit push a frozen policy? A step along its mean gradient, what that does to fresh rollouts,
+and how much of a mini-batch's gradient is signal.
 
 At first order, hence whatever the step's length; no training, hence no luck of a run. For samples of a distribution μ
 the expected gradient of a constant advantage A is A E_μ[∇ log π] = -A ∇ KL(μ || π): zero where μ = π, and towards or
 away from μ elsewhere, by its sign. A sampler that cuts the distribution off (top_p < 1) while the log-probs are of all
 of it is such a μ.
 
-M mini-batches of the summed step.
+M mini-batches, each a training mini-batch by size.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ from calibadv.rllib.objective import to_tensors
 from calibadv.types import Credit, Group
 
 ADAM_EPSILON = 1e-8
-MINIBATCHES = 16
+QUESTIONS = 4  # a mini-batch's, as a run's 12 a step in about four updates
 
 Step = list[Tensor]  # a change of every parameter
 T = TypeVar("T")
@@ -81,40 +81,64 @@ def drift(
 ) -> pd.DataFrame:
     """A row a credit and optimizer: N / P, the gradient's norm, and the change of every figure of `Fresh`.
 
-    "adam": the mini-batches' summed gradient over the root of their mean square, times `lr`. "sgd": the plain sum,
+    "adam": the mini-batches' mean gradient over the root of their mean square, times `lr`. "sgd": the plain mean,
     scaled to the length of the first credit's Adam step, so that directions are compared. A change is first-order: the
     figure's derivative along the step. `t of tail`: over the mini-batches, its mean over its standard error, the
-    optimizer's scale held fixed. `tail`: id of its first word.
+    optimizer's scale held fixed. `signal`: `signal_share` of a mini-batch. `tail`: id of its first word.
     """
     slope = slopes(policy, fresh, tail)
     rows, length = [], 0.0
     for name, method in credits.items():
         gradients = minibatch_gradients(policy, train, method)
-        total = [torch.stack(parts).sum(0) for parts in zip(*gradients, strict=True)]
+        mean = [torch.stack(parts).mean(0) for parts in zip(*gradients, strict=True)]
         adam_scale = [
             lr / (torch.stack(p).square().mean(0).sqrt() + ADAM_EPSILON) for p in zip(*gradients, strict=True)
         ]
-        length = length or norm(times(total, adam_scale))
-        sgd_scale = [torch.tensor(length / max(norm(total), ADAM_EPSILON))] * len(total)
+        length = length or norm(times(mean, adam_scale))
+        sgd_scale = [torch.tensor(length / max(norm(mean), ADAM_EPSILON))] * len(mean)
         positive, negative = masses([row_N for group in train for row_N in method.advantages(group)])
         ratio = negative / positive if positive else float("inf")
         for optimizer, scale in (("adam", adam_scale), ("sgd", sgd_scale)):
-            change = {name: -dot(slope_of, times(total, scale)) for name, slope_of in slope._asdict().items()}
+            change = {name: -dot(slope_of, times(mean, scale)) for name, slope_of in slope._asdict().items()}
             tail_M = np.array([-dot(slope.log_tail_mass, times(gradient, scale)) for gradient in gradients])
             t = tail_M.mean() / (tail_M.std(ddof=1) / np.sqrt(len(tail_M)))
-            told = {"credit": name, "optimizer": optimizer, "N/P": ratio, "gradient norm": norm(total)}
-            rows.append({**told, **change, "t of tail": float(t)})
+            share, error = signal_share(gradients, scale)
+            told: dict[str, object] = {
+                "credit": name,
+                "optimizer": optimizer,
+                "N/P": ratio,
+                "gradient norm": norm(mean),
+            }
+            rows.append(told | change | {"t of tail": float(t), "signal": share, "signal ±": error})
     return pd.DataFrame(rows)
 
 
+def signal_share(gradients: Sequence[Step], scale: Step) -> tuple[float, float]:
+    """The expected gradient's part of a mini-batch's squared length, |E g|² / E |g|², and its jackknife error.
+
+    |E g|² without bias: the mean product of two different mini-batches, below 0 by chance where there is none. What is
+    left is noise, which changes from mini-batch to mini-batch. n mini-batches together have n s / (1 + (n - 1) s). Of
+    three or more mini-batches.
+    """
+    flat_MP = torch.stack([torch.cat([part.flatten() for part in times(step, scale)]) for step in gradients]).double()
+    products_MM = (flat_MP @ flat_MP.T).numpy()
+
+    def share(of: np.ndarray) -> float:
+        count, squares = len(of), float(np.trace(of))
+        return float(of.sum() - squares) / (count - 1) / squares if squares else 0.0
+
+    count = len(products_MM)
+    without_M = np.array([share(np.delete(np.delete(products_MM, m, 0), m, 1)) for m in range(count)])
+    return share(products_MM), float(np.sqrt((count - 1) * without_M.var()))
+
+
 def minibatch_gradients(policy: Policy, groups: Sequence[Group], method: Method) -> list[Step]:
-    """Of each of the mini-batches: the gradient of - Σ A log π / tokens, groups dealt in order."""
-    bounds = np.linspace(0, len(groups), MINIBATCHES + 1).astype(int)
+    """Of each mini-batch of `QUESTIONS` groups: the gradient of - Σ A log π / tokens. A rest of groups has none."""
     gradients = []
-    for start, end in pairwise(bounds):
+    for start in range(0, len(groups) - QUESTIONS + 1, QUESTIONS):
         rows = [
             to_row(trajectory, advantages_N)
-            for group in groups[start:end]
+            for group in groups[start : start + QUESTIONS]
             for trajectory, advantages_N in zip(group.trajectories, method.advantages(group), strict=True)
         ]
         policy.zero_grad(set_to_none=True)

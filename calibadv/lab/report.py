@@ -24,6 +24,7 @@ from calibadv.lab.results import (
     write_store,
 )
 from calibadv.lab.settings import LabRun
+from calibadv.lab.signals import courses, signal_table
 from calibadv.lab.study import Study
 from calibadv.lab.survival import EVENTS
 from calibadv.lab.watched import stored_runs, watched_table
@@ -66,13 +67,22 @@ def write_watched(results: Path) -> str:
     return text
 
 
-def write_drift(results: Path, questions: int = 64, lr: float = 2e-4) -> str:
-    """The table of what one summed step of each credit does to the start, with and without a truncated sampler.
+def write_signals(results: Path, most: int = 12) -> str:
+    """For each event the signals of all stored runs that come before most of its runs. Writes signals.md."""
+    runs = courses(sorted(results.glob("*.parquet")))
+    parts = [f"Before {name}:\n\n{markdown(signal_table(runs, event).head(most))}" for event, name in EVENTS.items()]
+    text = "\n".join(parts)
+    write_text(results / "signals.md", text)
+    return text
+
+
+def write_drift(results: Path, questions: int = 256, lr: float = 2e-4) -> str:
+    """The table of what a step of each credit does to the start, with and without a truncated sampler.
 
     Writes drift.csv and drift.md.
     """
     tables = []
-    fresh = Laboratory(LabRun()).sample(questions // 2, "drift fresh")
+    fresh = Laboratory(LabRun()).sample(questions // 4, "drift fresh")
     for top_p in (1.0, 0.95):
         lab = Laboratory(LabRun(top_p=top_p))
         train = lab.sample(questions, "drift train")

@@ -7,7 +7,7 @@ training run, asked after every step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,26 +41,29 @@ class Watched:
 
 
 def stored_runs(tables: Iterable[Path]) -> list[Watched]:
-    """Every run of the tables once, whatever studies share it."""
-    seen, runs = set[str](), list[Watched]()
+    """Every run of the tables, as the sentinel sees it."""
+    runs = []
+    for rows, events in distinct_runs(tables):
+        steps = rows[["step", *LIMITS, REWARD]].to_dict("records")
+        history = [{str(name): float(value) for name, value in step.items() if not math.isnan(value)} for step in steps]
+        runs.append(Watched(history, min(events.values(), default=math.nan, key=lambda at: (math.isnan(at), at))))
+    return runs
+
+
+def distinct_runs(tables: Iterable[Path]) -> Iterator[tuple[pd.DataFrame, dict[str, float]]]:
+    """Every run of the tables once, whatever studies share it: its rows by step, and when each of `EVENTS` came.
+
+    Steps are counted from 1; nan: it did not come.
+    """
+    seen = set[str]()
     for table in tables:
         store = read_store(table)
-        figures = run_figures(store)
-        events = dict(
-            zip(figures[RUN].itertuples(index=False, name=None), figures[list(EVENTS)].min(axis=1), strict=True)
-        )
-        for key, rows in store.groupby(RUN):
+        figures = {(run["cell"], run["seed"]): run for run in run_figures(store).to_dict("records")}
+        for (cell, seed), rows in store.groupby(RUN):
             settings = str(rows["settings"].iloc[0])
-            if settings in seen:
-                continue
-            seen.add(settings)
-            rows = rows.sort_values("step")
-            steps = rows[["step", *LIMITS, REWARD]].to_dict("records")
-            history = [
-                {str(name): float(value) for name, value in step.items() if not math.isnan(value)} for step in steps
-            ]
-            runs.append(Watched(history, float(events[key])))
-    return runs
+            if settings not in seen:
+                seen.add(settings)
+                yield rows.sort_values("step"), {event: float(figures[cell, seed][event]) for event in EVENTS}
 
 
 def first_alarm(history: Sequence[dict[str, float]], limits: Limits) -> float:

@@ -1,4 +1,4 @@
-"""One summed step of a frozen policy: directions that can be told beforehand."""
+"""A step of a frozen policy: directions that can be told beforehand."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from calibadv.lab.drift import (
     minibatch_gradients,
     moved,
     norm,
+    signal_share,
     slopes,
     times,
 )
@@ -75,6 +76,25 @@ def test_slopes_are_what_a_small_step_either_way_shows(lab: Laboratory, groups: 
 
     told = [-0.02 * dot(slope_of, gradient) / norm(gradient) for slope_of in slope]
     assert (at(0.02) - at(-0.02)) / 2 == pytest.approx(told, rel=0.03)
+
+
+def test_the_share_of_signal_is_what_mini_batches_have_in_common() -> None:
+    one = [torch.tensor([1.0])]
+    # 2 in common, 1 of each one's own: products 4, squares 5. An optimizer that sees the first alone sees no noise.
+    steps = [[torch.cat([torch.tensor([2.0]), own])] for own in torch.eye(3)]
+    assert signal_share(steps, one) == pytest.approx((4 / 5, 0))
+    assert signal_share(steps, [torch.tensor([1.0, 0.0, 0.0, 0.0])]) == pytest.approx((1, 0))
+    # Products 1, 1 and 1 of 1, 1, -1 in pairs: 1 - 1 - 1 over three squares. Without one of them it is 1, -1 or -1.
+    three = [[torch.tensor([sign])] for sign in (1.0, 1.0, -1.0)]
+    assert signal_share(three, one) == pytest.approx((-1 / 3, (2 * 8 / 9) ** 0.5))
+    assert signal_share([[torch.zeros(2)]] * 3, one) == (0.0, 0.0)
+    # Products 0 of three: the share is 0 without any one of them too.
+    assert signal_share([[row] for row in torch.eye(3)], one) == (0.0, 0.0)
+    noise = torch.Generator().manual_seed(0)
+    many = [[torch.randn(400, generator=noise) + 0.1] for _ in range(200)]
+    share, error = signal_share(many, one)
+    assert share == pytest.approx(0.01 / 1.01, abs=3 * error)
+    assert 0 < error < 0.005
 
 
 def test_half_the_step_is_half_the_change(lab: Laboratory, groups: list[Group]) -> None:

@@ -33,11 +33,11 @@ def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains(method: str, tmp_path: Path) -> None:
-    run = LabRun(method=method, steps=STEPS, **TINY)
-    ended = run_in(tmp_path / "run", run)
+    steps = 10
+    ended = run_in(tmp_path / "run", LabRun(method=method, steps=steps, **TINY))
     rows = read_metrics(tmp_path / "run")
-    assert (ended.steps, ended.reason) == (STEPS, "complete")
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert (ended.steps, ended.reason) == (steps, "complete")
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
     assert any(row["reward/mean"] > 0 for row in rows)
     assert any(row["learner/grad_norm"] > 0 for row in rows if "learner/grad_norm" in row)
     assert {"eval/f1", "eval/format", "eval/searches"} <= rows[-1].keys()
