@@ -79,7 +79,7 @@ def new_policy(seed: int = 0) -> Policy:
 
 
 def make_start(path: Path, task: Task = PLAIN, tell: Callable[[int, float], None] = lambda *_: None) -> None:
-    """The whole recipe, five to eight CPU-minutes: writes the task's start, and its losses beside it, means of 25 updates."""
+    """The whole recipe, five to eight CPU-minutes: writes the task's start, and beside it means of 25 losses."""
     torch.set_num_threads(1)
     policy, losses = new_policy(), list[float]()
     for update, loss in enumerate(warm_start(policy, task=task), start=1):

@@ -1,4 +1,4 @@
-"""table.md and table.csv of a study: a row a cell, a table a group, every figure with its spread over seeds."""
+"""table.md, table.csv and steps.parquet of a study: a row a cell with its spread over seeds, a row a step."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ class Report:
 
 
 def write_report(plan: Plan, groups: Collection[GroupName] | None = None) -> Report:
-    """Write table.md, table.csv and plots/; figures of the named groups alone, for they take seconds."""
+    """Write tables, steps and plots/; figures of the named groups alone, for they take seconds."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     results = read_results(plan)
-    return Report(tuple(results), tuple(write_tables(plan, results)), tuple(write_figures(plan, results, groups)))
+    tables = [*write_tables(plan, results), write_steps(plan, results)]
+    return Report(tuple(results), tuple(tables), tuple(write_figures(plan, results, groups)))
 
 
 def write_tables(plan: Plan, results: Sequence[CellResult]) -> list[Path]:
@@ -75,6 +76,19 @@ def write_tables(plan: Plan, results: Sequence[CellResult]) -> list[Path]:
         write_text(plan.folder / "table.md", "\n\n".join(parts) + "\n"),
         write_text(plan.folder / "table.csv", whole[["group", *cells.columns]].to_csv(index=False)),
     ]
+
+
+def write_steps(plan: Plan, results: Sequence[CellResult]) -> Path:
+    """Write steps.parquet, for a notebook: cell, seed, step and all metrics, a row a step of each run that has begun."""
+    rows = [
+        {"cell": result.cell.name, "seed": run.run.config.run.seed, **step}
+        for result in results
+        for run in result.runs
+        for step in run.history
+    ]
+    path = plan.folder / "steps.parquet"
+    pd.DataFrame(rows, columns=None if rows else ["cell", "seed", "step"]).to_parquet(path, index=False)
+    return path
 
 
 def _figures(result: CellResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import ray
 from matplotlib.figure import Figure
@@ -97,6 +98,19 @@ def test_the_csv_has_the_same_figures_unscaled(tmp_path: Path) -> None:
     assert (float(rows[0]["f1_mean"]), float(rows[0]["f1_std"])) == pytest.approx((0.5, 0.02**0.5))
     assert 0.2 <= float(rows[0]["f1_low"]) < 0.5 < float(rows[0]["f1_high"]) <= 0.8
     assert rows[1]["f1_std"] == rows[1]["f1_low"] == ""
+
+
+def test_every_step_of_every_run_is_in_one_table(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    write_report(plan)
+    assert pd.read_parquet(plan.folder / "steps.parquet").columns.tolist() == ["cell", "seed", "step"]  # none has begun
+    write_run(plan.runs[0], history([0.25, 0.5]), f1=0.5)
+    write_run(plan.runs[1], history([0.75]), f1=0.5)
+    write_report(plan)
+    steps = pd.read_parquet(plan.folder / "steps.parquet")
+    told = steps[["cell", "seed", "step", "reward/f1"]].dropna().to_numpy().tolist()
+    name = plan.runs[0].cell.name
+    assert told == [[name, 0, 1, 0.25], [name, 0, 2, 0.5], [name, 1, 1, 0.75]]
 
 
 def test_f1_by_data_set_is_a_table_of_its_own_where_it_was_measured(tmp_path: Path) -> None:
