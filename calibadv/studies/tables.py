@@ -79,7 +79,7 @@ def write_tables(plan: Plan, results: Sequence[CellResult]) -> list[Path]:
 
 
 def write_steps(plan: Plan, results: Sequence[CellResult]) -> Path:
-    """Write steps.parquet, for a notebook: cell, seed, step and all metrics, a row a step of each run that has begun."""
+    """Write steps.parquet, for a notebook: cell, seed, step and all metrics, a row a step of every run that began."""
     rows = [
         {"cell": result.cell.name, "seed": run.run.config.run.seed, **step}
         for result in results
