@@ -25,6 +25,7 @@ from calibadv.methods.method import Critic, Method
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row, step_facts
 from calibadv.micro_batches import micro_batches
 from calibadv.rllib.objective import count, loss_terms, to_tensors, total
+from calibadv.rllib.signal import NO_SIGNAL, last_signal
 from calibadv.rllib.totals import UpdateTotals, step_metrics
 from calibadv.types import Credit, FloatArray, Group
 
@@ -114,7 +115,8 @@ class LabLearner:
         if made:
             for optimizer in self._optimizers.values():
                 optimizer.step()
-        totals.add_update(norms, self._settings.lr, skipped=not made)
+        signal = last_signal(self._optimizers["policy"]) if made else NO_SIGNAL
+        totals.add_update(norms, self._settings.lr, signal, skipped=not made)
 
     def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         hidden_NH = action_hidden(self.policy, batch)

@@ -168,7 +168,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         rates = {"policy": policy_rate(config, done), CRITIC: critic_rate(config, self._critic_lr, done)}
         lrs = {name: self._lr_scale * rate for name, rate in rates.items()}
         update = self._updater.step(lrs, finite=math.isfinite(loss))
-        totals.add_update(update.grad_norms, lrs["policy"], skipped=not update.made)
+        totals.add_update(update.grad_norms, lrs["policy"], update.signal, skipped=not update.made)
 
     def _trains(self, micro: MicroBatch) -> bool:
         """Whether its loss has a gradient: without credit the surrogate has none, and it may be the whole loss."""

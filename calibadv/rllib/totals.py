@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calibadv.rllib.signal import Signal
 from calibadv.types import Credit, FloatArray
 
 
@@ -60,12 +61,14 @@ class UpdateTotals:
         for name, value in terms.items():
             self.losses[name] += value
 
-    def add_update(self, grad_norms: Mapping[str, float], lr: float, *, skipped: bool) -> None:
+    def add_update(self, grad_norms: Mapping[str, float], lr: float, signal: Signal, *, skipped: bool) -> None:
         """Counts an update; one whose loss or gradient was not finite is `skipped`."""
         self.updates += 1
         self.skipped_updates += skipped
         for name, value in grad_norms.items():
             self.grad_norms[name] += 0.0 if skipped else value
+        for part, product in signal._asdict().items():
+            self.sums[f"signal_{part}"] += product
         self.lr = lr
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,6 +91,8 @@ def step_metrics(ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
     if made:
         norms = {name: norm / made for name, norm in shared["grad_norms"].items()}
         metrics |= {f"learner/{_prefix(name)}grad_norm": norm for name, norm in norms.items()}
+    if sums["signal_own"]:  # alike on all ranks, so that their number cancels out
+        metrics["learner/signal_share"] = sums["signal_common"] / sums["signal_own"]
     if shared["updates"]:
         metrics["learner/loss"] = sum(losses.values()) / shared["updates"]
         metrics |= {f"learner/{name}_loss": value / shared["updates"] for name, value in losses.items()}

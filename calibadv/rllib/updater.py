@@ -15,6 +15,7 @@ from calibadv.micro_batches import MicroBatch
 from calibadv.rllib.lora import merged
 from calibadv.rllib.module import CausalLMModule
 from calibadv.rllib.ranks import sum_gradients
+from calibadv.rllib.signal import NO_SIGNAL, Signal, last_signal
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
 
@@ -25,6 +26,7 @@ class Update:
 
     grad_norms: Mapping[str, float]  # by optimizer, before clipping
     made: bool  # False: its loss or a gradient was not finite, and nothing changed
+    signal: Signal = NO_SIGNAL  # of the policy's; nothing where its moments are shared out
 
 
 class Updater(Protocol):
@@ -88,7 +90,8 @@ class PlainUpdater:
                 group["lr"] = lrs[name]
             if made and lrs[name]:
                 optimizer.step()
-        return Update(norms, made)
+        signal = last_signal(self._optimizers["policy"]) if made and lrs["policy"] else NO_SIGNAL
+        return Update(norms, made, signal)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         return merged(dict(self._module.language_model.named_parameters()), self._module.lora_scale)
