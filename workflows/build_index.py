@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -67,19 +67,14 @@ def main(arguments: Sequence[str] | None = None, make_encoder: Callable[[SearchC
 
 def _embedded_on_ray(
     args: argparse.Namespace, make_encoder: Callable[[], TextEncoder], shards: Sequence[Shard], folder: Path
-) -> Iterable[int]:
-    import ray
-
+) -> Iterator[int]:
     from calibadv.cluster.embedding_pool import EmbeddingPool, embed_on_ray
-    from calibadv.cluster.local_ray import init_local_ray
+    from calibadv.cluster.ray_session import ray_at
 
-    if not ray.is_initialized():
-        if args.address == "local":
-            init_local_ray(log_to_driver=False)
-        else:
-            ray.init(address=args.address, log_to_driver=False)
     pool = EmbeddingPool(args.workers, args.cpus_per_worker, args.gpus_per_worker, flagged_search(args).threads)
-    return embed_on_ray(partial(load_corpus, Path(args.corpus).absolute()), make_encoder, shards, folder, pool)
+    opened = partial(load_corpus, Path(args.corpus).absolute())
+    with ray_at(args.address, setting="--address"):
+        yield from embed_on_ray(opened, make_encoder, shards, folder, pool)
 
 
 def _link(link: Path, folder: Path) -> None:

@@ -61,20 +61,11 @@ def means() -> Means:
 @contextmanager
 def joined(config: Config) -> Iterator[Cluster]:
     """What the run's cluster says; one that is started here ends with it."""
-    import ray
-
-    from calibadv.cluster.ending import end_ray
     from calibadv.cluster.nodes import about_cluster
-    from workflows.session import init_ray, wanted_cpus
+    from workflows.session import ray_of, wanted_cpus
 
-    started = not ray.is_initialized()
-    if started:
-        init_ray(config, wanted_cpus(config))
-    try:
+    with ray_of(config, wanted_cpus(config)):
         yield about_cluster(config)
-    finally:
-        if started:
-            end_ray()
 
 
 def parse(arguments: Sequence[str] | None = None) -> Subject:

@@ -44,29 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextmanager
 def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
     """A factory of search tools for the engines, over an app that answers. Inside a running Ray, that one is used."""
-    import ray  # with Serve and RLlib, seconds: only to ask
-
-    from calibadv.cluster.ending import end_ray
-    from serve.app import stop_search
-    from serve.search_client import search_factory, shared_name
+    from serve.search_client import search_factory, shared_name  # with Ray and RLlib, seconds: only to ask
     from serve.shared_search import take_counts
-    from workflows.session import init_ray, open_search, pool_cpus
+    from workflows.session import pool_cpus, ray_of, served_search
 
     log.info("Ray and the search app over %s", plan.corpus)
     config = plan.models[0].config
-    joined = ray.is_initialized()
-    with ExitStack() as stack:
-        if not joined:
-            init_ray(config, max(pool_cpus(model.config) for model in plan.models))
-            stack.callback(end_ray)
-        if joined or config.cluster.address != "local":  # a local cluster is stopped whole
-            stack.callback(stop_search, SEARCH_APP)
-        asking = open_search(config, plan.corpus, SEARCH_APP)
+    cpus = max(pool_cpus(model.config) for model in plan.models)
+    with ray_of(config, cpus) as ends, served_search(config, plan.corpus, SEARCH_APP, stop=not ends):
         yield search_factory(config.search, SEARCH_APP)
         if config.search.together:
             counts = take_counts(shared_name(SEARCH_APP)).items()
             log.info("searches: %s", ", ".join(f"{value:g} {name.removeprefix('search/')}" for name, value in counts))
-        del asking
 
 
 def evaluate(

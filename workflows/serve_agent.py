@@ -60,34 +60,25 @@ def serving(model: EvaluatedModel) -> Iterator[str]:
     RuntimeError where a part does not start.
     """
     with loading():
-        import ray
-
-        from calibadv.cluster.ending import end_ray
         from calibadv.training.inputs import corpus_file
         from serve.agent.application import APP, agent_application
         from serve.app import check_port_free, run_app, stop_search
         from serve.search_client import search_factory
-        from workflows.session import init_ray, open_search, serving_cpus
+        from workflows.session import ray_of, served_search, serving_cpus
     config = model.config
     application = agent_application(config, model.name, model.folder, search_factory(config.search, SEARCH_APP))
     corpus = corpus_file(config)
-    joined = ray.is_initialized()
     with ExitStack() as stack:
-        if not joined:
-            init_ray(config, serving_cpus(config))
-            stack.callback(end_ray)
+        ends = stack.enter_context(ray_of(config, serving_cpus(config)))
         check_port_free(config.serve.host, config.serve.port, "--serve.port")
-        if joined or config.cluster.address != "local":  # a local cluster is stopped whole
-            stack.callback(stop_search, SEARCH_APP)
-        if joined or config.cluster.address != "local" or config.serve.trace_share:  # it still writes traces at its end
-            stack.callback(stop_search, APP)
         log.info("the search app over %s", corpus)
-        asking = open_search(config, corpus, SEARCH_APP)
+        stack.enter_context(served_search(config, corpus, SEARCH_APP, stop=not ends))
+        if not ends or config.serve.trace_share:  # it still writes traces at its end
+            stack.callback(stop_search, APP)
         log.info("the engine of %s", model.folder)
         run_app(application, APP)
         host = f"[{config.serve.host}]" if ":" in config.serve.host else config.serve.host
         yield f"http://{host}:{config.serve.port}/"
-        del asking
 
 
 def cli() -> int:

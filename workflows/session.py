@@ -16,11 +16,10 @@ import ray
 import transformers
 
 from calibadv.cluster.coordinator import create_coordinator
-from calibadv.cluster.ending import end_ray
 from calibadv.cluster.gpus import check_room
 from calibadv.cluster.job import check_job
-from calibadv.cluster.local_ray import init_local_ray
 from calibadv.cluster.names import ray_name
+from calibadv.cluster.ray_session import ray_at
 from calibadv.cluster.servers import server_in_use
 from calibadv.config import Config, role
 from calibadv.data.digests import corpus_digest
@@ -50,17 +49,12 @@ def started(
 ) -> Iterator[CalibAdvAlgorithm]:
     """A ready algorithm on a running cluster. On the way out, also after Ctrl-C, what was started here is stopped.
 
-    Inside a running Ray (a Tune trial) that one is used and left running. `search_app` names an app that is up already,
-    for runs that share one.
+    `search_app` names a search app that is up already, for runs that share one.
     """
-    joined = ray.is_initialized()
-    local = config.cluster.address == "local" and not joined
     with ExitStack() as stack:
         view.stage("Ray", "the cluster's processes")
-        if not joined:
-            init_ray(config, wanted_cpus(config))
-            stack.callback(end_ray)
-        if local:
+        ends = stack.enter_context(ray_of(config, wanted_cpus(config)))
+        if ends:
             check_room(config, ray.cluster_resources().get("GPU", 0))
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
@@ -87,33 +81,62 @@ def started(
 
         where = f"{config.search.retriever} index of {inputs.corpus.name}, reranker {config.search.reranker}"
         view.stage("Search", server_in_use(config) or where)
-        asking = None
         if search_app is None:
-            if not local:  # a local cluster is stopped whole
-                stack.callback(stop_search, app)
             embedded = partial(embedding_progress, config.run.cache / "search")
             with algorithm.waiting("the search app's start", progress=embedded, patience=START):
-                asking = open_search(config, inputs.corpus, app)
+                stack.enter_context(served_search(config, inputs.corpus, app, stop=not ends))
         view.stage_done(f"top {config.search.top_k_retrieve}, reranked to {config.search.top_k}")
 
         algorithm.publish()
         yield algorithm
-        del coordinator, asking
+        del coordinator
 
 
-def open_search(config: Config, corpus: Path, name: str) -> object:
-    """Starts the search app `name` over the corpus and returns when it answers; none where another is asked.
+@contextmanager
+def served_search(config: Config, corpus: Path, name: str, *, stop: bool) -> Iterator[None]:
+    """The search app `name` over the corpus, which answers, and the process through which all engines ask it.
 
-    What is returned keeps the process alive through which all engines search, where the settings ask for one.
+    Neither where the settings do without. `stop` it afterwards, unless it ends with its Ray.
     """
     search = config.search
-    if not search.elsewhere:
-        on = role(config.cluster.search_on)
-        start_search(search, corpus, config.run.cache / "search", name, resources=on)
-    if not search.together:
-        return None
-    digest = corpus_digest(corpus) if search.ledger and not search.elsewhere else ""
-    return start_shared(search, engine_factory(search, name), engine_of(search, digest), shared_name(name))
+    with ExitStack() as stack:
+        if not search.elsewhere:
+            if stop:
+                stack.callback(stop_search, name)
+            on = role(config.cluster.search_on)
+            start_search(search, corpus, config.run.cache / "search", name, resources=on)
+        asking = None
+        if search.together:
+            digest = corpus_digest(corpus) if search.ledger and not search.elsewhere else ""
+            asking = start_shared(search, engine_factory(search, name), engine_of(search, digest), shared_name(name))
+        yield
+        del asking  # the process lived as long as its handle
+
+
+@contextmanager
+def ray_of(config: Config, wanted: float) -> Iterator[bool]:
+    """The Ray that `ray_at` finds for the configuration; a new one has at least `wanted` logical CPUs.
+
+    Yields whether it ends with the context. ValueError in a job that would start one of its own.
+    """
+    if not ray.is_initialized():
+        check_job(config)
+        _quieten()
+    cluster, on_sigterm = config.cluster, signal.getsignal(signal.SIGTERM)
+    cpus = cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted))
+    local = {"num_cpus": cpus, "logging_level": logging.ERROR}
+    with ray_at(cluster.address, setting="cluster.address", **local) as ends:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own, which ends the process with nothing saved
+        yield ends
+
+
+def _quieten() -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray.serve", "ray.data", "ray.rllib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
 
 
 def wanted_cpus(config: Config) -> float:
@@ -131,39 +154,6 @@ def serving_cpus(config: Config) -> float:
     """Logical CPUs of a served agent: engines, search replicas, and Serve's own processes."""
     engines = max(config.serve.replicas, config.serve.max_replicas)
     return engines * config.cluster.cpus_per_engine + config.search.replicas * config.search.num_cpus + 2
-
-
-def init_ray(config: Config, wanted: float) -> None:
-    """Joins the configured cluster, or starts a local one of at least `wanted` logical CPUs (ValueError in a job)."""
-    check_job(config)
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for name in ("ray.serve", "ray.data", "ray.rllib"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
-    cluster, on_sigterm = config.cluster, signal.getsignal(signal.SIGTERM)
-    if cluster.address != "local":
-        join_cluster(cluster.address)
-    else:
-        init_local_ray(
-            num_cpus=cluster.logical_cpus or max(os.cpu_count() or 1, math.ceil(wanted)),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own, which ends the process with nothing saved
-
-
-def join_cluster(address: str) -> None:
-    """Joins the cluster at `address`. ValueError where none answers."""
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        said = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"cluster.address = {address!r}: no cluster answers ({said}); start one (`ray start --head`, `ray up "
-            "cluster.yaml`), mend the address, or leave it out for a local one"
-        ) from error
 
 
 def _quietly(stop: Callable[[], None]) -> None:

@@ -8,17 +8,15 @@ import shutil
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from calibadv.cluster.ending import end_ray
 from calibadv.config import Config, role
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
@@ -27,9 +25,8 @@ from calibadv.training.inputs import corpus_file
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
 from calibadv.views.open import open_view
-from serve.app import stop_search
 from workflows.one_run import PARTS, train_run
-from workflows.session import init_ray, open_search, started, wanted_cpus
+from workflows.session import ray_of, served_search, started, wanted_cpus
 
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same in a trial as here
@@ -109,7 +106,7 @@ def shares_search(config: Config, shared: Config) -> bool:
 
 @contextmanager
 def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[None]:
-    """The trials' Ray and their search app. Inside a running Ray that one is used and left running."""
+    """The trials' Ray and their search app."""
     config, wanted = waiting[0].config, study_cpus([run.config for run in waiting], plan.study.concurrent)
     given = config.cluster.logical_cpus
     if config.cluster.address == "local" and given is not None and given < wanted:
@@ -117,16 +114,8 @@ def _cluster(plan: Plan, waiting: Sequence[PlannedRun], app: str) -> Iterator[No
             f"cluster.logical_cpus = {given} are too few for {plan.study.concurrent} runs at once, which take "
             f"{wanted:g}: leave it out, raise it, or lower `concurrent`"
         )
-    joined = ray.is_initialized()
-    with ExitStack() as stack:
-        if not joined:
-            init_ray(config, wanted)
-            stack.callback(end_ray)
-        asking = open_search(config, corpus_file(config), app)
+    with ray_of(config, wanted) as ends, served_search(config, corpus_file(config), app, stop=not ends):
         yield
-        del asking
-        if joined or config.cluster.address != "local":  # a local cluster is stopped whole
-            stop_search(app)
 
 
 def trial(

@@ -15,11 +15,10 @@ from calibadv.config import load_config
 from calibadv.methods import METHODS
 from calibadv.training.inputs import corpus_file
 from calibadv.views.open import open_view
-from serve.app import stop_search
 from tests.integration.commands import ROOT
 from tests.integration.runs import WITHOUT_PLOTS
 from workflows.one_run import train_run
-from workflows.session import open_search, started
+from workflows.session import served_search, started
 
 pytestmark = pytest.mark.integration
 
@@ -62,9 +61,8 @@ def run_of(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         return base / "runs" / name
 
     config = load_config(ROOT / "workflows" / "recipes" / "pocket.toml", {**SMALL, **places})
-    open_search(config, corpus_file(config), APP)
-    yield trained
-    stop_search(APP)
+    with served_search(config, corpus_file(config), APP, stop=True):
+        yield trained
 
 
 def steps_of(run: Path) -> list[Row]:
