@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 
 from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.evaluation.models import EvaluatedModel, find_models
+from calibadv.tracking.run_files import MODEL
 from workflows.command import run_command
 from workflows.runs import RUNS, found_run, newest_run
 from workflows.shipped import RECIPES, recipe_file
@@ -47,7 +48,7 @@ def parse_command(arguments: Sequence[str] | None = None) -> EvaluatedModel:
     parser.add_argument("model", nargs="?", metavar="RUN_OR_MODEL", help=f"default: the newest run in {RUNS}/")
     parser.add_argument("--config", type=recipe_file, help="a recipe; needed for a model that none of our runs made")
     known, overrides = parse(parser, arguments, intermixed=True)
-    given = known.model if known.model is not None else newest_run("model")
+    given = known.model if known.model is not None else newest_run(MODEL)
     named = found_run(given) or given
     (model,) = find_models([str(named)], known.config, overrides, RECIPES / "pocket.toml")
     return model

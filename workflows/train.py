@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibadv.config import Config, command_line, load_config
+from calibadv.tracking.run_files import CONFIG
 from workflows.command import run_command
 from workflows.runs import RUNS, resumed_run
 from workflows.shipped import RECIPES, recipe_file
@@ -64,7 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
         return Command(load_config(known.config or RECIPES / "pocket.toml", overrides), resume, known.dry_run)
     folder = resumed_run(known.resume)
     where = {"run.folder": folder.parent, "run.name": folder.name}
-    return Command(load_config(known.config or folder / "config.toml", overrides | where), resume, known.dry_run)
+    return Command(load_config(known.config or folder / CONFIG, overrides | where), resume, known.dry_run)
 
 
 def show(asked: Command) -> int:

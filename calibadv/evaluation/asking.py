@@ -17,8 +17,8 @@ from calibadv.config import Config, role
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan
 from calibadv.evaluation.prediction import Prediction, predict, prediction_writer, read_predictions
-from calibadv.evaluation.results import PREDICTIONS
 from calibadv.rollout.protocols import SearchFn
+from calibadv.tracking.run_files import PREDICTIONS
 from calibadv.types import Phase, Question
 
 if TYPE_CHECKING:  # Ray and torch: seconds that a wrong command, or one with nothing left to ask, need not wait

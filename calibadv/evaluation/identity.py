@@ -16,6 +16,7 @@ from calibadv.json_lines import json_value
 from calibadv.rollout.tools import KEY, ToolConfig
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides
+from calibadv.tracking.run_files import PREDICTIONS
 from calibadv.types import Question
 from calibadv.user_code import digest
 
@@ -86,7 +87,7 @@ def keep_identity(folder: Path, wanted: Identity, about: Mapping[str, str]) -> N
         if different:
             raise ValueError(f"{folder} holds another evaluation: {'; '.join(different)}. {_REMEDY.capitalize()}")
         return
-    if (folder / "predictions.jsonl").exists():
+    if (folder / PREDICTIONS).exists():
         raise ValueError(f"{folder} holds answers but no {MANIFEST} that says of what: {_REMEDY}")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({**wanted, "about": dict(about)}, indent=1, ensure_ascii=False) + "\n")

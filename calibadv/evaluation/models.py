@@ -12,12 +12,13 @@ from calibadv.config import POCKET, Config, load_config
 from calibadv.config.rollout import RolloutConfig
 from calibadv.section import Decides
 from calibadv.tracking.registered import is_registered
+from calibadv.tracking.run_files import CONFIG, METRICS, MODEL
 
 DIALOGUE = RolloutConfig.deciding(Decides.DIALOGUE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CONFIGURATION = "calibadv.toml"  # in a model's folder: the configuration of the run that made it, wherever it goes
 _STORE = ("tracking.mlflow_uri", "run.folder")  # where a registered model is looked for
-_RUN_MARKS = ("config.toml", "metrics.jsonl")  # of every run's folder
+_RUN_MARKS = (CONFIG, METRICS)  # of every run's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def _find(text: str, recipe: Path | None, overrides: Mapping[str, Any], pocket: 
     given = tail if named else text
     run = _run_of(Path(given))
     folder = _folder(given, run, recipe, overrides)
-    trained = run / "config.toml" if run is not None else folder / CONFIGURATION
+    trained = run / CONFIG if run is not None else folder / CONFIGURATION
     own = trained if trained.is_file() else None
     config = _config(own, pocket if own is None and given == POCKET and recipe is None else recipe, overrides, given)
     name = head if named else _name(given, folder, run)
@@ -89,11 +90,11 @@ def _folder(given: str, run: Path | None, recipe: Path | None, overrides: Mappin
         return model_folder(given, load_config(recipe, store))
     if run is None or Path(given).absolute() != run:
         return model_folder(given)
-    if not (run / "model").is_dir():
+    if not (run / MODEL).is_dir():
         raise ValueError(
             f"{run} is a run without a model/: it has not finished a step; give another run or a model folder"
         )
-    return model_folder(str(run / "model"))
+    return model_folder(str(run / MODEL))
 
 
 def _name(given: str, folder: Path, run: Path | None) -> str:
@@ -103,8 +104,8 @@ def _name(given: str, folder: Path, run: Path | None) -> str:
         return re.sub(r"[/@]", "-", given.removeprefix("models:/"))
     if run is None:
         hub = not Path(given).is_dir()  # a hub model's folder is named after a commit
-        return given.rpartition("/")[2] if hub else folder.parent.name if folder.name == "model" else folder.name
-    return run.name if folder == run / "model" else f"{run.name}-{folder.name}"
+        return given.rpartition("/")[2] if hub else folder.parent.name if folder.name == MODEL else folder.name
+    return run.name if folder == run / MODEL else f"{run.name}-{folder.name}"
 
 
 def _config(own: Path | None, recipe: Path | None, overrides: Mapping[str, Any], given: str) -> Config:

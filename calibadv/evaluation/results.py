@@ -10,9 +10,9 @@ from pathlib import Path
 from calibadv.evaluation.figures import Estimate, Figures, figures, mean_f1
 from calibadv.evaluation.prediction import Prediction, read_predictions, write_predictions
 from calibadv.files import write_text
+from calibadv.tracking.run_files import PREDICTIONS
 
 METRICS = "metrics.json"
-PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 from calibadv.evaluation.identity import search_identity
 from calibadv.evaluation.models import DIALOGUE, EvaluatedModel
 from calibadv.evaluation.plan import Plan
-from calibadv.evaluation.results import METRICS, PREDICTIONS, ModelResult
+from calibadv.evaluation.results import METRICS, ModelResult
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.provenance import method_color
+from calibadv.tracking.run_files import PREDICTIONS
 
 
 def open_run(plan: Plan, model: EvaluatedModel) -> MlflowRun:

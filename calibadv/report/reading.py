@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.config import Config, load_config
 from calibadv.evaluation.prediction import Prediction, read_predictions
 from calibadv.json_lines import read_json_lines
+from calibadv.tracking import run_files
 from calibadv.tracking.groups import StoredStep, read_groups, stored_steps
-from calibadv.tracking.run_folder import CHECKPOINTS, FIRST_PREDICTIONS, read_history
+from calibadv.tracking.run_folder import read_history
 from calibadv.tracking.series import History
 
 
@@ -51,22 +51,21 @@ class RunFiles:
 
 def read_run(folder: Path) -> RunFiles:
     """The run in `folder`, finished or not. ValueError where it holds none, or none that has made a step."""
-    if not (folder / "config.toml").is_file():
-        raise ValueError(f"{folder} is no run's folder: it has no config.toml; name a folder runs/<name>")
-    history = read_history(folder / "metrics.jsonl")
+    if not run_files.is_run(folder):
+        raise ValueError(f"{folder} is no run's folder: it has no {run_files.CONFIG}; name a folder runs/<name>")
+    history = read_history(folder / run_files.METRICS)
     if not history:
-        raise ValueError(f"{folder} has no metrics.jsonl with a step in it: there is nothing to report yet")
-    summary = folder / "summary.json"
+        raise ValueError(f"{folder} has no {run_files.METRICS} with a step in it: there is nothing to report yet")
     return RunFiles(
         folder.resolve().name,
-        load_config(folder / "config.toml"),
+        load_config(folder / run_files.CONFIG),
         history,
-        json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else None,
-        read_predictions(folder / FIRST_PREDICTIONS),
-        read_predictions(folder / "predictions.jsonl"),
-        read_json_lines(folder / "restarts.jsonl"),
-        _checkpoints(folder / CHECKPOINTS),
-        tuple(stored_steps(folder / "groups")),
+        run_files.read_summary(folder),
+        read_predictions(folder / run_files.FIRST_PREDICTIONS),
+        read_predictions(folder / run_files.PREDICTIONS),
+        read_json_lines(folder / run_files.RESTARTS),
+        _checkpoints(folder / run_files.CHECKPOINTS),
+        tuple(stored_steps(folder / run_files.GROUPS)),
         folder,
     )
 

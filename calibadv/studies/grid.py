@@ -14,6 +14,7 @@ from calibadv.config import NOTHING, Config, ConfigError, decides, load_config
 from calibadv.section import Decides
 from calibadv.studies.study import Cell, Study
 from calibadv.tracking.database import store_uri
+from calibadv.tracking.run_files import CONFIG, SUMMARY
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +102,12 @@ def _settings(config: Config, *what: Decides) -> dict[str, Any]:
 
 def check_finished(run: PlannedRun) -> bool:
     """Whether the run is finished and need not be run again; ValueError if it was run under another configuration."""
-    if not (run.folder / "summary.json").exists():
+    if not (run.folder / SUMMARY).exists():
         return False
-    there = load_config(run.folder / "config.toml")
+    there = load_config(run.folder / CONFIG)
     if not same_run(there, run.told(there.rollout.date).config):  # the day that it began on is no other configuration
         raise ValueError(
-            f"{run.folder} was run under another configuration than the study asks for now (its config.toml says "
+            f"{run.folder} was run under another configuration than the study asks for now (its {CONFIG} says "
             "which): delete the folder to run it again, or give the study or the cell another name"
         )
     return True
@@ -114,7 +115,7 @@ def check_finished(run: PlannedRun) -> bool:
 
 def day_of(finished: Iterable[PlannedRun]) -> str:
     """The day that prompts of these runs were told, for those to come; "" where their templates write none."""
-    kept = (load_config(run.folder / "config.toml").rollout.date for run in finished if not run.config.rollout.date)
+    kept = (load_config(run.folder / CONFIG).rollout.date for run in finished if not run.config.rollout.date)
     days = sorted({day for day in kept if day})
     if len(days) > 1:
         log.warning("finished runs were told different days (rollout.date): %s; those to come %s", days, days[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ from calibadv.json_lines import read_json_lines
 from calibadv.methods import all_params
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.study import Cell
+from calibadv.tracking.run_files import METRICS, PREDICTIONS, read_summary
 from calibadv.tracking.run_folder import read_history
 from calibadv.tracking.series import BENCHMARKS, History, collapse_point, series
 
@@ -123,13 +123,13 @@ def read_results(plan: Plan) -> list[CellResult]:
 
 def read_run(study_folder: Path, run: PlannedRun) -> RunResult:
     """One run, as its folder is now."""
-    summary = run.folder / "summary.json"
+    summary = read_summary(run.folder)
     failure = failure_file(study_folder, run)
-    history = read_history(run.folder / "metrics.jsonl")
-    if summary.exists():
-        answers = read_json_lines(run.folder / "predictions.jsonl")
+    history = read_history(run.folder / METRICS)
+    if summary is not None:
+        answers = read_json_lines(run.folder / PREDICTIONS)
         f1 = {str(line["id"]): float(line["f1"]) for line in answers if line["f1"] is not None}
-        return RunResult(run, State.DONE, history, json.loads(summary.read_text(encoding="utf-8")), f1)
+        return RunResult(run, State.DONE, history, summary, f1)
     if failure.exists():
         return RunResult(run, State.FAILED, history, {}, {}, failure.read_text(encoding="utf-8").strip())
     return RunResult(run, State.UNFINISHED if history else State.WAITING, history, {}, {})

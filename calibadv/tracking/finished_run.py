@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 
 from calibadv.config import Config, load_config
 from calibadv.json_lines import read_json_lines
+from calibadv.tracking import run_files
 from calibadv.tracking.run_folder import read_history
 
 
@@ -24,41 +24,39 @@ class Run:
     folder: Path
 
     def __post_init__(self) -> None:
-        if not (self.folder / "config.toml").is_file():
-            raise ValueError(f"{self.folder} is no run's folder: it has no config.toml")
+        if not run_files.is_run(self.folder):
+            raise ValueError(f"{self.folder} is no run's folder: it has no {run_files.CONFIG}")
 
     @property
     def config(self) -> Config:
         """All settings, defaults included."""
-        return load_config(self.folder / "config.toml")
+        return load_config(self.folder / run_files.CONFIG)
 
     @property
     def metrics(self) -> pd.DataFrame:
         """A row a step, by `step`; row 0 is the first evaluation. What was not measured in a step is NaN."""
-        return pd.DataFrame(read_history(self.folder / "metrics.jsonl")).set_index("step")
+        return pd.DataFrame(read_history(self.folder / run_files.METRICS)).set_index("step")
 
     @property
     def rollouts(self) -> pd.DataFrame:
         """A row a sampled rollout: step, question, answer, rewards, and `turns`, a list with a dict a turn."""
-        return pd.DataFrame(read_json_lines(self.folder / "rollouts.jsonl"))
+        return pd.DataFrame(read_json_lines(self.folder / run_files.ROLLOUTS))
 
     @property
     def predictions(self) -> pd.DataFrame:
         """A row a test question: the newest evaluation's greedy answers and their scores."""
-        return pd.DataFrame(read_json_lines(self.folder / "predictions.jsonl"))
+        return pd.DataFrame(read_json_lines(self.folder / run_files.PREDICTIONS))
 
     @property
     def summary(self) -> dict[str, Any]:
         """The figures of a finished run. ValueError for one that has not finished."""
-        path = self.folder / "summary.json"
-        if not path.is_file():
-            raise ValueError(f"{self.folder} has not finished: it has no summary.json")
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return values
+        if (summary := run_files.read_summary(self.folder)) is None:
+            raise ValueError(f"{self.folder} has not finished: it has no {run_files.SUMMARY}")
+        return summary
 
     @property
     def model(self) -> Path:
         """The trained policy's folder, which `from_pretrained`, vLLM and `model.path` open. ValueError if not there."""
-        if not (self.folder / "model").is_dir():
+        if not (self.folder / run_files.MODEL).is_dir():
             raise ValueError(f"{self.folder} holds no model yet")
-        return self.folder / "model"
+        return self.folder / run_files.MODEL

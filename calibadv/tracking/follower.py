@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from calibadv.json_lines import Tail
 from calibadv.tracking.keys import key
+from calibadv.tracking.run_files import METRICS, ROLLOUTS
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +154,8 @@ def _trace(line: Mapping[str, Any]) -> Operation:
 
 
 _SOURCES: dict[str, Callable[[Mapping[str, Any]], Operation]] = {
-    "metrics.jsonl": _metrics,
-    "rollouts.jsonl": _trace,
+    METRICS: _metrics,
+    ROLLOUTS: _trace,
     OPERATIONS: dict,  # last: a run ends when all else is there
 }
 """The files that are followed, and what a line of each asks for."""

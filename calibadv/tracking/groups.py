@@ -19,6 +19,7 @@ import numpy as np
 
 from calibadv.files import write_bytes
 from calibadv.json_lines import json_line, json_objects
+from calibadv.tracking.run_files import GROUPS
 from calibadv.types import CalledTool, Document, Group, Question, TokenUnit, Trajectory, Turn, TurnKind
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def read_groups(run_folder: Path, steps: Sequence[int] = ()) -> Iterator[StoredS
 
     `GroupsError` where the run has none, where it has not the one asked for, or where they are of another format.
     """
-    files = stored_steps(run_folder / "groups")
+    files = stored_steps(run_folder / GROUPS)
     if not files:
         raise GroupsError(
             f"{run_folder} has no stored groups: it is no run, or was made with tracking.store_groups = 'none', with "

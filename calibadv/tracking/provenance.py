@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from calibadv.tracking.run_files import CONFIG
+
 ROOT = Path(__file__).parents[2]  # of the repository, where this is one
 NOTE = "mlflow.note.content"  # the tag of an experiment's or a run's description, in Markdown
 EXPERIMENT_NOTE = """\
@@ -69,7 +71,7 @@ def command_line(folder: Path) -> str:
     script = _script()
     if script:
         return shlex.join([*(script.split() if " " in script else ("python", script)), *sys.argv[1:]])
-    return shlex.join(["python", "workflows/train.py", "--config", str(folder / "config.toml")])
+    return shlex.join(["python", "workflows/train.py", "--config", str(folder / CONFIG)])
 
 
 def note(title: str, before: Mapping[str, float], after: Mapping[str, float], command: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from calibadv.files import write_bytes, write_text
 from calibadv.json_lines import json_line, json_objects, read_json_lines
+from calibadv.tracking import run_files
 from calibadv.tracking.folder_lock import LOCK, OWNER, FolderLock, FolderLocked
 from calibadv.tracking.follower import OPERATIONS, WRITTEN_MS
 from calibadv.tracking.groups import forget_groups
@@ -22,12 +23,9 @@ from calibadv.tracking.target import STATE, Target
 
 log = logging.getLogger(__name__)
 
-FIRST_PREDICTIONS = "first_predictions.jsonl"  # of the evaluation before training
-CHECKPOINTS = "checkpoints"  # the folder in it, unless they have a place of their own
 ONE_WRITER = "two runs cannot share a folder, choose another with --run.name or end that process"
-OUTPUT = "output.log"
-_RUN_FILES = ("config.toml", "metrics.jsonl", "summary.json")
-_OF_A_START = (STATE, OPERATIONS, OUTPUT)  # with empty folders all that a start leaves which fails before them
+_RUN_FILES = (run_files.CONFIG, run_files.METRICS, run_files.SUMMARY)
+_OF_A_START = (STATE, OPERATIONS, run_files.OUTPUT)  # with empty folders all that is left by a start that fails early
 
 
 class RunFolderError(ValueError):
@@ -58,55 +56,28 @@ class RunFolder:
         self._metrics, self._rollouts = Journal(self.metrics), Journal(self.rollouts)
 
     @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.toml"
-
-    @property
     def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / run_files.METRICS
 
     @property
     def rollouts(self) -> Path:
-        return self.path / "rollouts.jsonl"
+        return self.path / run_files.ROLLOUTS
 
     @property
     def predictions(self) -> Path:
-        return self.path / "predictions.jsonl"
-
-    @property
-    def output(self) -> Path:
-        """What libraries wrote to the terminal while the live view had it."""
-        return self.path / OUTPUT
-
-    @property
-    def plots(self) -> Path:
-        return self.path / "plots"
+        return self.path / run_files.PREDICTIONS
 
     @property
     def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def groups(self) -> Path:
-        """Whole groups, a file a step (`tracking.groups`)."""
-        return self.path / "groups"
-
-    @property
-    def restarts(self) -> Path:
-        """A line for each time that the run started again by itself; no going back takes one away."""
-        return self.path / "restarts.jsonl"
+        return self.path / run_files.MODEL
 
     @property
     def summary(self) -> Path:
-        return self.path / "summary.json"
+        return self.path / run_files.SUMMARY
 
     def write_config(self, toml: str) -> None:
         """Keep the whole configuration, defaults included, as TOML text."""
-        self.config.write_text(toml, encoding="utf-8")
+        (self.path / run_files.CONFIG).write_text(toml, encoding="utf-8")
 
     def append_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line {"step": …, metric: value…}; what is not finite is left out. A full disk raises nothing."""
@@ -120,7 +91,7 @@ class RunFolder:
 
     def append_restart(self, why: str) -> None:
         """Append that the run starts again by itself."""
-        Journal(self.restarts).append([{"time": time.strftime("%Y-%m-%d %H:%M:%S"), "why": why}])
+        Journal(self.path / run_files.RESTARTS).append([{"time": time.strftime("%Y-%m-%d %H:%M:%S"), "why": why}])
 
     def write_predictions(self, predictions: Iterable[Mapping[str, Any]], *, first: bool = False) -> None:
         """The latest evaluation's answers, a JSON object a line; an earlier one's are replaced.
@@ -128,7 +99,7 @@ class RunFolder:
         `first`: those of the evaluation before training, which are kept beside for intervals of what changed.
         """
         lines = "".join(map(json_line, predictions))
-        for path in (self.predictions, *([self.path / FIRST_PREDICTIONS] if first else [])):
+        for path in (self.predictions, *([self.path / run_files.FIRST_PREDICTIONS] if first else [])):
             try:
                 write_text(path, lines)
             except OSError as error:
@@ -143,7 +114,7 @@ class RunFolder:
 
         `version`: steps that were made by then.
         """
-        forget_groups(self.groups, version)
+        forget_groups(self.path / run_files.GROUPS, version)
         self._metrics.forget()
         self._rollouts.forget()
         for name, content in files.items():
@@ -187,9 +158,9 @@ def check_free(path: Path, *, overwrite: bool = False, resume: bool = False) -> 
     if overwrite or resume:
         return
     remedy = "choose another with --run.name, or replace it with --run.overwrite true"
-    if (path / "summary.json").exists():
+    if (path / run_files.SUMMARY).exists():
         raise RunFolderError(f"{path.resolve()} holds a finished run: {remedy}")
-    if (path / "metrics.jsonl").exists():
+    if (path / run_files.METRICS).exists():
         raise RunFolderError(
             f"{path.resolve()} holds a run that has not finished: go on with it by the same command with --resume, "
             f"{remedy}"

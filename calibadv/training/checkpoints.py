@@ -20,7 +20,8 @@ from calibadv.checkpoints.storage import Kind, Storage, folder_name, superseded,
 from calibadv.config import CheckpointConfig
 from calibadv.rllib.algorithm import CalibAdvAlgorithm
 from calibadv.rllib.learner_state import MODEL, CheckpointFailed
-from calibadv.tracking.run_folder import FIRST_PREDICTIONS, RunFolder
+from calibadv.tracking.run_files import FIRST_PREDICTIONS, METRICS, PREDICTIONS, ROLLOUTS
+from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.target import STATE
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 RUN = "run"  # the driver's part of a checkpoint
 PROGRESS, IDENTITY = "progress.json", "identity.json"
 # The run folder's own record up to the checkpoint: lines behind it belong to steps that are made again.
-KEPT = ("metrics.jsonl", "rollouts.jsonl", "predictions.jsonl", FIRST_PREDICTIONS, STATE)
+KEPT = (METRICS, ROLLOUTS, PREDICTIONS, FIRST_PREDICTIONS, STATE)
 
 
 @dataclass

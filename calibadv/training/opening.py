@@ -14,6 +14,7 @@ from calibadv.config import Config, to_toml
 from calibadv.json_lines import read_json_lines
 from calibadv.rllib.lost import recoverable
 from calibadv.tracking.provenance import command_line, note
+from calibadv.tracking.run_files import OUTPUT, RESTARTS
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.training.checkpoints import Checkpoints, Snapshots
 from calibadv.training.parts import Parts
@@ -47,7 +48,7 @@ def opened_run(
     view.stage("Files", "model, questions and corpus are read")
     inputs = parts.inputs(config)
     with RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=goes_on) as folder:
-        view.keep_output(folder.output)
+        view.keep_output(folder.path / OUTPUT)
         storage = storage_of(config, folder.path)
         config = with_date(config, inputs.method, inputs.model, date_of_checkpoint(storage) if goes_on else "")
         identity = Identity(flat(config.model_dump(mode="json")), dict(inputs.digests))
@@ -77,7 +78,7 @@ def opened_run(
                 tracker.log_tags({"resumed_from_step": str(resumed.progress.version)})
                 tracker.log_version_tags(resumed.progress.version, {"final": "false"})  # of a finished run that goes on
             if restart.number:
-                tracker.log_tags({"restarts": str(len(read_json_lines(folder.restarts)))})
+                tracker.log_tags({"restarts": str(len(read_json_lines(folder.path / RESTARTS)))})
             yield TrainingRun(
                 config,
                 inputs,

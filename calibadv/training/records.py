@@ -22,6 +22,7 @@ from calibadv.tracking.clipped_table import write_clipped_table
 from calibadv.tracking.groups import StoredStep, write_groups
 from calibadv.tracking.provenance import command_line, note
 from calibadv.tracking.record import RolloutRecord
+from calibadv.tracking.run_files import CLIPPED_TOKENS, GROUPS, MODEL, PLOTS, RESTARTS
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.series import History
 from calibadv.tracking.tracker import Tracker
@@ -69,7 +70,7 @@ class Records:
             found = frozenset().union(*(group.doc_ids for group in groups))
             documents = {id_: document for id_, document in sample.documents.items() if id_ in found}
             stored = StoredStep(step, method.name, method.params, groups, trained, documents)
-            write_groups(self.folder.groups, stored, limit_mb=tracking.groups_mb)
+            write_groups(self.folder.path / GROUPS, stored, limit_mb=tracking.groups_mb)
 
     def answers(self, answers: Sequence[Prediction], version: int) -> None:
         """The newest evaluation's answers, in place of an earlier one's; those of version 0 are kept beside."""
@@ -78,7 +79,7 @@ class Records:
     def overview(self, version: int) -> None:
         """The figure of six panels as it is at `version`, on the run's page."""
         try:
-            plot = self.overview_of(self.folder.history(), self.folder.plots)
+            plot = self.overview_of(self.folder.history(), self.folder.path / PLOTS)
         except OSError as error:  # a full disk
             logger.warning("the overview of step %d could not be drawn: %s", version, error)
             return
@@ -100,10 +101,10 @@ class Records:
 
     def diagnostics(self, clipped: Mapping[int, int]) -> None:
         """All figures, and the table of the tokens that the clip acted on (token id -> how often)."""
-        for plot in self.plots(self.folder.history(), self.folder.plots):
-            self.tracker.log_artifact(plot, "plots")
+        for plot in self.plots(self.folder.history(), self.folder.path / PLOTS):
+            self.tracker.log_artifact(plot, PLOTS)
         tokenizer = make_dialogue(self.config, self.inputs.method, str(self.inputs.model)).tokenizer
-        file = self.folder.path / "clipped_tokens.csv"
+        file = self.folder.path / CLIPPED_TOKENS
         self.tracker.log_artifact(write_clipped_table(file, clipped, lambda token: str(tokenizer.decode([token]))))
 
     def finished(self, progress: Progress, wall_s: float) -> RunSummary:
@@ -114,13 +115,13 @@ class Records:
             progress.evaluations,
             wall_s=wall_s,
             mlflow_run=self.tracker.run_id,
-            restarts=len(read_json_lines(self.folder.restarts)),
+            restarts=len(read_json_lines(self.folder.path / RESTARTS)),
         )
         self.folder.write_summary(summary)
         self.tracker.log_metrics(self.config.run.steps, final_metrics(summary))
         example = None if progress.example is None else RolloutRecord.from_dict(progress.example)
         card = self._card(summary, example)
-        self.tracker.log_artifact(self.folder.model, "model")
+        self.tracker.log_artifact(self.folder.model, MODEL)
         files = [self.folder.model / CARD, self.folder.model / CONFIGURATION]
         self._version(progress, {"final": "true"}, files)
         if self.config.tracking.register_as:

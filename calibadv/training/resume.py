@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from calibadv.cluster.prompts import DATE
 from calibadv.config import Config, ConfigError
 from calibadv.rllib.schedule import evaluation_versions
 from calibadv.rllib.stream import Start
-from calibadv.tracking.run_folder import CHECKPOINTS, FIRST_PREDICTIONS, RunFolder
+from calibadv.tracking.run_files import CHECKPOINTS, FIRST_PREDICTIONS, read_summary
+from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.target import STATE
 from calibadv.training.checkpoints import IDENTITY, KEPT, PROGRESS, RUN, removing
 
@@ -63,8 +63,8 @@ def date_of_checkpoint(storage: Storage) -> str:
 
 def finished_steps(run_folder: Path) -> int | None:
     """How many steps the run in the folder has finished with; None if it has not finished, or is not there."""
-    summary = run_folder / "summary.json"
-    return int(json.loads(summary.read_text(encoding="utf-8"))["steps"]) if summary.exists() else None
+    summary = read_summary(run_folder)
+    return None if summary is None else int(summary["steps"])
 
 
 def begin_anew(storage: Storage, *, overwrite: bool) -> None:

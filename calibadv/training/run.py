@@ -14,6 +14,7 @@ from calibadv.rllib.env_runner import StepSample
 from calibadv.rllib.learner_state import CheckpointFailed
 from calibadv.rllib.lost import LearnersLost
 from calibadv.rllib.schedule import evaluation_versions
+from calibadv.tracking.run_files import CONFIG
 from calibadv.tracking.time_left import TimeLeft
 from calibadv.training.checkpoints import Checkpoints
 from calibadv.training.inputs import Inputs
@@ -228,7 +229,7 @@ class TrainingRun:
     def _remedy(self) -> str:
         folder = self.config.run.folder / self.config.run_name
         return teach(
-            ["--config", str(folder / "config.toml")],
+            ["--config", str(folder / CONFIG)],
             model=self.config.model.path,
             questions=self.inputs.train,
             corpus=self.inputs.corpus,

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from calibadv.config import Config
 from calibadv.json_lines import Tail
+from calibadv.tracking.run_files import METRICS
 from calibadv.tracking.starting import draws
 from calibadv.views.live import live_with_logging
 from calibadv.views.summary import clock
@@ -118,7 +119,7 @@ class LiveStudy:
     def __init__(self, runs: Sequence[Run], finished: set[str], console: Console) -> None:
         self._runs, self._console = runs, console
         self._states = {run.name: _State.DONE for run in runs if run.name in finished}
-        self._tails = {run.name: Newest(Tail(run.folder / "metrics.jsonl")) for run in runs}
+        self._tails = {run.name: Newest(Tail(run.folder / METRICS)) for run in runs}
         self._began: dict[str, float] = {}
         self._spent: dict[str, float] = {}
         self._stage = ""
@@ -130,7 +131,7 @@ class LiveStudy:
 
     def started(self, run: Run) -> None:
         self._stage = ""
-        self._tails[run.name] = Newest(Tail(run.folder / "metrics.jsonl"))
+        self._tails[run.name] = Newest(Tail(run.folder / METRICS))
         self._states[run.name], self._began[run.name] = _State.RUNNING, time.monotonic()
 
     def ended(self, run: Run, failure: str) -> None:
@@ -190,7 +191,7 @@ class PlainStudy:
 
     def started(self, run: Run) -> None:
         log.info("%s: begins", run.name)
-        self._running[run.name] = (run, Newest(Tail(run.folder / "metrics.jsonl")), time.monotonic())
+        self._running[run.name] = (run, Newest(Tail(run.folder / METRICS)), time.monotonic())
 
     def ended(self, run: Run, failure: str) -> None:
         self.say_steps()

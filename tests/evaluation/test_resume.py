@@ -19,8 +19,8 @@ from calibadv.evaluation.identity import MANIFEST, check_comparable, identity, k
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan, QuestionSet, make_plan
 from calibadv.evaluation.prediction import Prediction, predict, prediction_writer, read_predictions
-from calibadv.evaluation.results import PREDICTIONS
 from calibadv.pocket import policy_path
+from calibadv.tracking.run_files import PREDICTIONS
 from calibadv.types import Phase, Question
 from tests.build import overrides_of, trajectory
 from workflows.evaluation_options import parse_command

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from calibadv.evaluation.prediction import Prediction, predict, read_predictions, write_predictions
-from calibadv.evaluation.results import PREDICTIONS, finish_set, read_results
+from calibadv.evaluation.results import finish_set, read_results
 from calibadv.evaluation.tables import write_tables
+from calibadv.tracking.run_files import PREDICTIONS
 from calibadv.types import Question
 from tests.build import trajectory
 
