@@ -23,6 +23,7 @@ from calibadv.cluster.coordinator import find_coordinator
 from calibadv.cluster.ray_place import EnginesDidNotStart
 from calibadv.cluster.rollout_worker import RolloutWorker, WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
+from calibadv.config import Config, role
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,21 @@ class PoolSettings:
         for name in ("engines", "batch_rows", "rows_per_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @classmethod
+    def of(cls, config: Config, *, batch_rows: int, rows_per_step: int) -> PoolSettings:
+        """The configuration's engines, for rows that are dealt out so."""
+        cluster, rollout = config.cluster, config.rollout
+        return cls(
+            engines=rollout.engines,
+            batch_rows=batch_rows,
+            rows_per_step=rows_per_step,
+            num_cpus=cluster.cpus_per_engine,
+            num_gpus=cluster.gpus_per_engine * rollout.tensor_parallel,
+            resources=role(cluster.engines_on),
+            env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+            start_timeout_s=cluster.start_timeout_s,
+        )
 
     @property
     def tasks_per_engine(self) -> int:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from calibadv.cluster.rows import FinishedRow, RolloutRow
-from calibadv.config import Config, role
+from calibadv.config import Config
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan
 from calibadv.evaluation.prediction import Prediction, predict, prediction_writer, read_predictions
@@ -136,17 +136,10 @@ def _pool(config: Config, questions: int) -> PoolSettings:
     from calibadv.cluster.stream import PoolSettings
 
     engines = config.rollout.engines
-    return PoolSettings(
-        engines=engines,
-        batch_rows=max(1, min(_BATCH_ROWS, questions // (4 * engines))),
-        # Twice what the engines hold at a time: while some rollouts wait for documents, others fill their places.
-        rows_per_step=min(questions, 2 * engines * config.rollout.max_concurrent),
-        num_cpus=config.cluster.cpus_per_engine,
-        num_gpus=config.cluster.gpus_per_engine * config.rollout.tensor_parallel,
-        resources=role(config.cluster.engines_on),
-        env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        start_timeout_s=config.cluster.start_timeout_s,
-    )
+    batch_rows = max(1, min(_BATCH_ROWS, questions // (4 * engines)))
+    # Twice what the engines hold at a time: while some rollouts wait for documents, others fill their places.
+    rows_per_step = min(questions, 2 * engines * config.rollout.max_concurrent)
+    return PoolSettings.of(config, batch_rows=batch_rows, rows_per_step=rows_per_step)
 
 
 class _Progress:

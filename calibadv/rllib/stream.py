@@ -13,7 +13,7 @@ from calibadv.cluster.factories import make_engine, roll_group
 from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
-from calibadv.config import Config, role
+from calibadv.config import Config
 from calibadv.methods import Method
 from calibadv.rllib.checkpoint_names import placeholder_weights
 from calibadv.rllib.schedule import planned, schedule
@@ -72,14 +72,6 @@ class RolloutStream:
 def engine_pool(config: Config) -> PoolSettings:
     """The engines of a run, and how its rows are dealt out to them."""
     questions = config.data.questions_per_step
-    return PoolSettings(
-        engines=config.rollout.engines,
-        # Four tasks an engine and step: small enough to spread evenly, large enough to cost little.
-        batch_rows=max(1, questions // (4 * config.rollout.engines)),
-        rows_per_step=questions,
-        num_cpus=config.cluster.cpus_per_engine,
-        num_gpus=config.cluster.gpus_per_engine * config.rollout.tensor_parallel,
-        resources=role(config.cluster.engines_on),
-        env_vars={"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        start_timeout_s=config.cluster.start_timeout_s,
-    )
+    # Four tasks an engine and step: small enough to spread evenly, large enough to cost little.
+    batch_rows = max(1, questions // (4 * config.rollout.engines))
+    return PoolSettings.of(config, batch_rows=batch_rows, rows_per_step=questions)
