@@ -12,6 +12,7 @@ from calibadv.alarms import Limits
 from calibadv.data.errors import short_repr
 from calibadv.methods import Method, make_method
 from calibadv.methods.keep import with_keep
+from calibadv.pocket import POCKET
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.outcome import JUDGE, make_outcome
 from calibadv.rewards.overlong import Overlong
@@ -20,7 +21,6 @@ from calibadv.types import TokenUnit
 from calibadv.user_code import names_code
 
 LONGEST_NAME = 200  # bytes of a run's: file systems allow 255, and drafts of it have longer ones
-POCKET = "pocket"  # the embedded world and policy, as a data set and as a model
 
 
 class RunConfig(Section):

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from calibadv.cluster.model_folder import model_here
-from calibadv.config import POCKET, Config
+from calibadv.config import Config
 from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.memory.plan import ModelSizes, Plan, plan_of
 from calibadv.model_source import SMALL_FILES, ModelFolder
-from calibadv.pocket import PocketPaths, write_pocket_world
+from calibadv.pocket import data_file
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,9 @@ class Subject:
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """The data files by their keys in the recipe; those of the pocket world are written to the cache first."""
-        given = {name: getattr(self.config.data, name) for name in ("train", "test", "corpus")}
-        pocket = write_pocket_world(self.config.run.cache / "pocket") if POCKET in given.values() else None
-        return dict(_paths(given, pocket))
-
-
-def _paths(given: dict[str, str], pocket: PocketPaths | None) -> Iterator[tuple[str, Path]]:
-    for name, path in given.items():
-        yield name, getattr(pocket, name) if path == POCKET and pocket else Path(path).absolute()
+        """The data files by their keys in the recipe."""
+        data, cache = self.config.data, self.config.run.cache
+        return {name: data_file(getattr(data, name), name, cache) for name in ("train", "test", "corpus")}
 
 
 def model(subject: Subject) -> Iterator[Finding]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from calibadv.cluster.places import check_places
 from calibadv.cluster.servers import check_routes
-from calibadv.config import POCKET
 from calibadv.data.digests import corpus_digest, model_digest
 from calibadv.data.questions import load_questions
 from calibadv.data.row_report import say_rows
@@ -23,7 +22,7 @@ from calibadv.evaluation.identity import (
     search_identity,
 )
 from calibadv.evaluation.models import EvaluatedModel, find_models
-from calibadv.pocket import write_pocket_world
+from calibadv.pocket import data_file
 from calibadv.types import Question, TokenUnit
 
 
@@ -77,7 +76,7 @@ def make_plan(command: Command) -> Plan:
     tokens = _one_scoring(models)
     tallies = {name: Tally() for name, _ in command.sets}
     sets = tuple(_load_set(name, file, cache, command.questions, tokens, tallies[name]) for name, file in command.sets)
-    corpus = _pocket(cache, "corpus") if command.corpus == POCKET else Path(command.corpus).absolute()
+    corpus = data_file(command.corpus, "corpus", cache)
     out = (command.out or models[0].config.run.folder / "evaluation").absolute()
     plan = Plan(_dated(models, out), sets, corpus, out)
     _check_prompts(plan.models, sets)
@@ -120,15 +119,10 @@ def _keep_identities(plan: Plan) -> None:
 
 
 def _load_set(name: str, file: str, cache: Path, limit: int | None, tokens: TokenUnit, tally: Tally) -> QuestionSet:
-    path = _pocket(cache, "test") if file == POCKET else Path(file).absolute()
+    path = data_file(file, "test", cache)
     if not path.exists():
         raise FileNotFoundError(f"--set {name}: there is no file {path}")
     return QuestionSet(name, path, tuple(load_questions(path, tokens=tokens, tally=tally)[:limit]))
-
-
-def _pocket(cache: Path, part: str) -> Path:
-    path: Path = getattr(write_pocket_world(cache / "pocket"), part)
-    return path
 
 
 def _one_scoring(models: Sequence[EvaluatedModel]) -> TokenUnit:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from calibadv.pocket.files import PocketPaths, policy_path, write_pocket_world
+from calibadv.pocket.files import POCKET, PocketPaths, data_file, policy_path, write_pocket_world
 
-__all__ = ["PocketPaths", "policy_path", "write_pocket_world"]
+__all__ = ["POCKET", "PocketPaths", "data_file", "policy_path", "write_pocket_world"]

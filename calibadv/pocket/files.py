@@ -15,6 +15,7 @@ from calibadv.json_lines import json_line
 from calibadv.pocket.chains import Chain, ChainSampler
 from calibadv.pocket.world import Half, World, build_world
 
+POCKET = "pocket"  # what settings call this world and its policy, as a data set and as a model
 VERSION = 2
 NUM_QUESTIONS: Mapping[Half, int] = {Half.TRAIN: 4000, Half.TEST: 500}
 
@@ -26,6 +27,14 @@ class PocketPaths:
     train: Path
     test: Path
     corpus: Path
+
+
+def data_file(given: str, part: str, cache: Path) -> Path:
+    """The file that a setting names: of this world the train, test or corpus, written to the cache, else the path's."""
+    if given != POCKET:
+        return Path(given).absolute()
+    file: Path = getattr(write_pocket_world(cache / "pocket"), part)
+    return file
 
 
 def policy_path() -> Path:

@@ -28,7 +28,7 @@ from calibadv.data.row_report import say_rows
 from calibadv.data.tally import Tally
 from calibadv.methods import Method
 from calibadv.model_source import to_fetch
-from calibadv.pocket import write_pocket_world
+from calibadv.pocket import data_file
 from calibadv.rllib.checkpoint_names import check_cpu_engine, check_names
 from calibadv.rllib.head import check_architecture
 from calibadv.rollout.joined_cache import check_folder
@@ -97,7 +97,7 @@ def resolve_inputs(config: Config, readers: Readers = Readers()) -> Inputs:
 
 def corpus_file(config: Config) -> Path:
     """The run's corpus. Writes the pocket world to the cache."""
-    return _files(config, config.run.cache)["corpus"]
+    return data_file(config.data.corpus, "corpus", config.run.cache)
 
 
 def check_inputs(config: Config, *, resume: bool = False) -> Inputs:
@@ -126,21 +126,11 @@ def _check_settings(config: Config) -> None:
 
 def _checked(config: Config, cache: Path, model: Path | None, readers: Readers) -> Inputs:
     check_gpus(config, model, cards_here())
-    inputs = _read(config, _files(config, cache), model, readers)
+    files = {name: data_file(getattr(config.data, name), name, cache) for name in DATA}
+    inputs = _read(config, files, model, readers)
     _check_folder(config)
     _say_risks(config)
     return inputs
-
-
-def _files(config: Config, cache: Path) -> dict[str, Path]:
-    """Where training questions, test questions and corpus lie, by name."""
-    pocket = write_pocket_world(cache / "pocket") if POCKET in (getattr(config.data, name) for name in DATA) else None
-
-    def path(name: str) -> Path:
-        given: str = getattr(config.data, name)
-        return getattr(pocket, name) if given == POCKET and pocket else Path(given).absolute()
-
-    return {name: path(name) for name in DATA}
 
 
 def _read(config: Config, files: Mapping[str, Path], model: Path | None, readers: Readers) -> Inputs:
