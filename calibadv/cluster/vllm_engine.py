@@ -7,7 +7,6 @@ to find the stop strings.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import queue
 import threading
@@ -20,17 +19,9 @@ import numpy as np
 
 from calibadv.cluster.engine import NamedTensors
 from calibadv.cluster.shared_block import BlockWriter
+from calibadv.cluster.vllm_base import VllmBase, check_forgotten, check_idle, gone, half_loaded
 from calibadv.cluster.vllm_requests import batches, check_complete, check_request, generation_of, sampling_params
-from calibadv.cluster.vllm_settings import (
-    VllmSettings,
-    check_arguments,
-    check_model_folder,
-    cuda_available,
-    engine_arguments,
-    no_room_to_wake,
-    out_of_memory,
-    prepare_environment,
-)
+from calibadv.cluster.vllm_settings import VllmSettings, check_arguments
 from calibadv.rollout.protocols import EngineDied, Generation, Sampling
 from calibadv.types import IntArray
 
@@ -63,42 +54,28 @@ class _Call:
     answer: Future[Any]
 
 
-class VllmEngine:
+class VllmEngine(VllmBase):
     """vLLM's in-process LLMEngine with continuous batching over concurrent calls. Implements `Engine`.
 
     Everything that touches vLLM happens in one thread, which owns the engine from its start to its end.
     """
 
-    def __init__(self, settings: VllmSettings, version: int = 0) -> None:
-        folder = check_model_folder(settings.model)
-        self._settings = settings
-        self._arguments = engine_arguments(settings, folder, cuda_available())
-        self._sleep_mode = bool(self._arguments.get("enable_sleep_mode"))
-        if settings.sleep_mode and not self._sleep_mode:
-            logger.debug("vLLM has no sleep mode on a CPU: a sleeping engine keeps its memory")
-        self._version = version
-        self._ids = itertools.count()
+    def __init__(self, settings: VllmSettings) -> None:
+        super().__init__(settings)
         self._inbox: queue.SimpleQueue[_Submit | _Abort | _Call | None] = queue.SimpleQueue()
         self._door = threading.Lock()  # guards `_failure` against a request that arrives while the thread ends
         self._failure: BaseException | None = None
         self._waiting: dict[str, _Submit] = {}  # of the stepping thread
-        self._half_loaded = False
-        prepare_environment(settings, cuda_available())
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="vllm-step", daemon=True)
         self._thread.start()
         ready.result()
 
-    @property
-    def version(self) -> int:
-        """The policy version of the weights that it serves."""
-        return self._version
-
     async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
         """Sample one turn. Cancelling the awaiting task takes the request out of the engine."""
         check_request(prompt_ids, sampling, self._settings.max_model_len)
         if self._half_loaded:
-            raise EngineDied("the last load_weights failed half-way: load complete weights before generating")
+            raise half_loaded()
         request = _Submit(str(next(self._ids)), np.asarray(prompt_ids).tolist(), sampling, Future())
         self._send(request)
         try:
@@ -132,7 +109,7 @@ class VllmEngine:
     def _send(self, command: _Submit | _Call) -> None:
         with self._door:
             if self._failure is not None:
-                raise EngineDied(f"the vLLM engine is gone: {self._failure!r}") from self._failure
+                raise gone(repr(self._failure)) from self._failure
             self._inbox.put(command)
 
     def _call(self, function: Callable[[Any], Any]) -> Any:
@@ -183,7 +160,7 @@ class VllmEngine:
                         command.answer.set_result(command.function(engine))
                     except Exception as error:
                         if getattr(engine.model_executor, "is_failed", False):  # a tensor-parallel worker has died
-                            command.answer.set_exception(EngineDied(f"the vLLM engine is gone: {error!r}"))
+                            command.answer.set_exception(gone(repr(error)))
                             raise
                         command.answer.set_exception(error)
         return True
@@ -219,16 +196,12 @@ class VllmEngine:
                 pending.append(command)
         for command in pending:
             if command.answer.set_running_or_notify_cancel():
-                command.answer.set_exception(EngineDied(f"the vLLM engine is gone: {failure!r}"))
+                command.answer.set_exception(gone(repr(failure)))
         self._waiting.clear()
 
     def _reset(self, engine: Any) -> None:
-        if self._waiting:
-            raise RuntimeError(
-                f"{len(self._waiting)} requests are running: wait for them before changing weights or caches"
-            )
-        if not engine.reset_prefix_cache():
-            raise RuntimeError("vLLM did not reset its prefix cache: some of its blocks are still in use")
+        check_idle(len(self._waiting))
+        check_forgotten(engine.reset_prefix_cache())
 
     def _fall_asleep(self, engine: Any) -> None:
         self._reset(engine)
@@ -238,14 +211,9 @@ class VllmEngine:
     def _wake_up(self, engine: Any) -> None:
         if not self._sleep_mode:
             return
-        gpus = engine.collective_rpc("gpu_memory")
-        try:
+        with self._waking(engine.collective_rpc("gpu_memory")):
             for part in ("weights", "kv_cache"):
                 engine.wake_up(tags=[part])
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            raise RuntimeError(no_room_to_wake(gpus, self._settings.gpu_memory_utilization)) from error
 
     def _load(self, engine: Any, named_tensors: NamedTensors) -> None:
         self._reset(engine)

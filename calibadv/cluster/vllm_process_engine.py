@@ -7,8 +7,6 @@ thread speaks to the core; weights go there through memory that both have mapped
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import os
 import threading
 from collections.abc import Coroutine
@@ -20,42 +18,25 @@ import numpy as np
 
 from calibadv.cluster.engine import NamedTensors
 from calibadv.cluster.shared_block import BlockWriter
+from calibadv.cluster.vllm_base import VllmBase, check_forgotten, check_idle, gone, half_loaded
 from calibadv.cluster.vllm_requests import check_complete, check_request, generation_of, sampling_params
-from calibadv.cluster.vllm_settings import (
-    VllmSettings,
-    check_arguments,
-    check_model_folder,
-    cuda_available,
-    engine_arguments,
-    no_room_to_wake,
-    out_of_memory,
-    prepare_environment,
-)
-from calibadv.rollout.protocols import EngineDied, Generation, Sampling
+from calibadv.cluster.vllm_settings import VllmSettings, check_arguments
+from calibadv.rollout.protocols import Generation, Sampling
 from calibadv.types import IntArray
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CHECK_S = 1.0  # how often a call that waits asks whether the core is still there
 
 
-class VllmProcessEngine:
+class VllmProcessEngine(VllmBase):
     """vLLM's AsyncLLM with continuous batching over concurrent calls. Implements `LiveEngine`."""
 
-    def __init__(self, settings: VllmSettings, version: int = 0) -> None:
-        folder = check_model_folder(settings.model)
-        self._settings = settings
-        self._arguments = engine_arguments(settings, folder, cuda_available())
-        self._sleep_mode = bool(self._arguments.get("enable_sleep_mode"))
-        self._version = version
-        self._ids = itertools.count()
+    def __init__(self, settings: VllmSettings) -> None:
+        super().__init__(settings)
         self._running: set[asyncio.Task[Any]] = set()  # requests; of the engine's loop, as is what follows
         self._failure = ""
-        self._half_loaded = self._exchanging = False
-        self._closed = False
+        self._exchanging = self._closed = False
         self._weights = BlockWriter()
-        prepare_environment(settings, cuda_available())
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm-core", daemon=True)
         self._thread.start()
@@ -65,11 +46,6 @@ class VllmProcessEngine:
         except BaseException:
             self._stop_loop()
             raise
-
-    @property
-    def version(self) -> int:
-        """The policy version of the weights that it serves."""
-        return self._version
 
     async def __call__(self, prompt_ids: IntArray, sampling: Sampling) -> Generation:
         """Sample one turn. Cancelling the awaiting task takes the request out of the engine."""
@@ -111,7 +87,7 @@ class VllmProcessEngine:
     def _sent(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._closed:
             work.close()
-            raise EngineDied("the vLLM engine is gone: it was closed")
+            raise gone("it was closed")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -123,10 +99,10 @@ class VllmProcessEngine:
                 # vLLM leaves a call unanswered that was sent to a dead core before its death was noticed.
                 if self._engine is not None and self._engine.errored:
                     answer.cancel()
-                    raise EngineDied("the vLLM engine is gone: its core ended")
+                    raise gone("its core ended")
             return answer.result()
         except EngineDeadError as error:  # a core may die while nothing runs
-            raise EngineDied(f"the vLLM engine is gone: {error!r}") from error
+            raise gone(repr(error)) from error
 
     def _stop_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -157,7 +133,7 @@ class VllmProcessEngine:
 
         self._check_alive()
         if self._half_loaded and not self._exchanging:
-            raise EngineDied("the last load_weights failed half-way: load complete weights before generating")
+            raise half_loaded()
         request = asyncio.current_task()
         assert request is not None
         self._running.add(request)
@@ -179,20 +155,16 @@ class VllmProcessEngine:
                 raise
         finally:
             self._running.discard(request)
-        raise EngineDied(f"the vLLM engine is gone: {self._failure or 'a request ended without an answer'}")
+        raise gone(self._failure or "a request ended without an answer")
 
     def _check_alive(self) -> None:
         if self._failure:
-            raise EngineDied(f"the vLLM engine is gone: {self._failure}")
+            raise gone(self._failure)
 
     async def _reset(self) -> None:
         self._check_alive()
-        if self._running:
-            raise RuntimeError(
-                f"{len(self._running)} requests are running: wait for them before changing weights or caches"
-            )
-        if not await self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM did not reset its prefix cache: some of its blocks are still in use")
+        check_idle(len(self._running))
+        check_forgotten(await self._engine.reset_prefix_cache())
 
     async def _load(self, named_tensors: NamedTensors) -> None:
         await self._reset()
@@ -204,8 +176,7 @@ class VllmProcessEngine:
         await self._engine.pause_generation(mode="keep", clear_cache=False)
         try:
             await self._write(named_tensors)
-            if not await self._engine.reset_prefix_cache(reset_running_requests=True):
-                raise RuntimeError("vLLM did not reset its prefix cache: some of its blocks are still in use")
+            check_forgotten(await self._engine.reset_prefix_cache(reset_running_requests=True))
         except BaseException as error:
             await self._end(f"new weights came half-way: {error}")  # nobody can go on with them
             raise
@@ -231,11 +202,6 @@ class VllmProcessEngine:
     async def _wake_up(self) -> None:
         if not self._sleep_mode:
             return
-        gpus = await self._engine.collective_rpc("gpu_memory")
-        try:
+        with self._waking(await self._engine.collective_rpc("gpu_memory")):
             for part in ("weights", "kv_cache"):
                 await self._engine.wake_up(tags=[part])
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            raise RuntimeError(no_room_to_wake(gpus, self._settings.gpu_memory_utilization)) from error
