@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.data.errors import short_repr
 from calibadv.json_lines import json_value
+from calibadv.refusals import short_repr
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document
 

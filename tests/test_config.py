@@ -337,11 +337,11 @@ def test_method_switch_is_never_turned_on_by_a_word_that_is_not_true() -> None:
     # Any text but "" is true in Python: `--method.params.pre_think False` must not turn it on.
     choice = configured("--method.params.pre_think=False").method
     assert make_method(choice.name, choice.params).prefill == ""
-    assert "pre_think is 'maybe': Input should be a valid boolean" in refused("--method.params.pre_think=maybe")
+    assert "pre_think = 'maybe': Input should be a valid boolean" in refused("--method.params.pre_think=maybe")
 
 
 def test_method_parameter_of_the_wrong_type_is_refused_by_name() -> None:
-    assert "method 'calibadv': lam is 'much': Input should be a valid number" in refused("--method.params.lam", "much")
+    assert "method 'calibadv': lam = 'much': Input should be a valid number" in refused("--method.params.lam", "much")
 
 
 # ---- TOML --------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ tags measures micro_batches losses alarms
 batching collapse             which rollout trains in which update; when a run fell
 dealing                       which learner trains what
 types section files tables json_lines kept_answers http_client model_source unspaced user_code
+refusals                      what is refused, in words
 nearest                       the word that was meant
 retries threads sendable      a call made again where it raises; one in a thread; text that UTF-8 takes
 """

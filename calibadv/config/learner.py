@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from calibadv.data.errors import short_repr
 from calibadv.nearest import did_you_mean
+from calibadv.refusals import short_repr
 from calibadv.section import Beta, Coefficient, Decides, Means, Positive, Rollouts, Section, Share, Tokens
 from calibadv.user_code import names_code
 

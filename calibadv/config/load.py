@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from calibadv.config.names import suggestion
 from calibadv.config.tree import Config
-from calibadv.data.errors import short_repr
+from calibadv.refusals import Problem, in_lines
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -37,7 +37,7 @@ def load_config(recipe: Path | None = None, overrides: Mapping[str, Any] = NOTHI
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+        raise ConfigError("\n".join(in_lines(error, _unknown))) from None
 
 
 def to_toml(config: Config) -> str:
@@ -82,16 +82,11 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[leaf] = value
 
 
-def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = every_key()
-        misspelt = "." in where or difflib.get_close_matches(where, list(Config.model_fields), cutoff=0.8)
-        wrong = [where] if misspelt else _leaves(where, problem["input"])
-        return "\n".join(f"unknown key {key!r}{suggestion(key, known)}" for key in wrong)
-    message = problem["msg"].removeprefix("Value error, ")
-    # Our own validators name the key themselves.
-    return message if problem["type"] == "value_error" else f"{where} = {short_repr(problem['input'])}: {message}"
+def _unknown(problem: Problem) -> str:
+    known = every_key()
+    misspelt = "." in problem.where or difflib.get_close_matches(problem.where, list(Config.model_fields), cutoff=0.8)
+    wrong = [problem.where] if misspelt else _leaves(problem.where, problem.given)
+    return "\n".join(f"unknown key {key!r}{suggestion(key, known)}" for key in wrong)
 
 
 def _leaves(where: str, value: Any) -> list[str]:

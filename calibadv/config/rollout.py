@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from calibadv.data.errors import short_repr
+from calibadv.refusals import short_repr
 from calibadv.rollout.tools import ToolConfig
 from calibadv.section import Decides, Dialogue, Means, Processes, Rollouts, Seconds, Section, Tokens
 from calibadv.tags import PROMPT_TEMPLATE

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from calibadv.alarms import Limits
-from calibadv.data.errors import short_repr
 from calibadv.methods import Method, make_method
 from calibadv.methods.keep import with_keep
 from calibadv.pocket import POCKET
+from calibadv.refusals import short_repr
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.outcome import JUDGE, make_outcome
 from calibadv.rewards.overlong import Overlong

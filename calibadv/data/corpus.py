@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from calibadv.data.corpus_store import CorpusStore
-from calibadv.data.errors import DataError, OnBad, RepeatedId, refuse, short_repr
+from calibadv.data.errors import DataError, OnBad, RepeatedId, refuse
 from calibadv.data.passages import join_sentences, passage_id
 from calibadv.data.records import Record, counted_records
 from calibadv.data.tally import REPEATED, Tally
+from calibadv.refusals import short_repr
 from calibadv.types import Document
 
 __all__ = ["join_sentences", "load_corpus", "passage_id", "read_documents"]

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from calibadv.data.errors import DataError, OnBad, short_repr
+from calibadv.data.errors import DataError, OnBad
+from calibadv.refusals import short_repr
 
 Line = tuple[int, str]
 """A line's number from 1, and its text with its end."""

@@ -34,9 +34,3 @@ OnBad = Callable[[DataError], None]
 def refuse(error: DataError) -> None:
     """Raises `error`: the default everywhere, for a file with one bad row may be the wrong file."""
     raise error
-
-
-def short_repr(value: object, limit: int = 80) -> str:
-    """`value` as an error message quotes it: never more than `limit` characters."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.data.errors import DataError, short_repr
+from calibadv.data.errors import DataError
 from calibadv.data.nested import objects_of, parsed, rows_of
 from calibadv.data.passages import join_sentences, passage_id
 from calibadv.data.record import Record
+from calibadv.refusals import short_repr
 
 _EARLIER_HOP = re.compile(r"#(\d+)")
 

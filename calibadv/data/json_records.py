@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from calibadv.data.errors import DataError, OnBad, short_repr
+from calibadv.data.errors import DataError, OnBad
 from calibadv.data.json_window import JsonWindow
 from calibadv.data.reading import BROKEN_ARCHIVE, broken_archive, kind_of, not_utf8, numbered_lines, opened
 from calibadv.data.record import Record
 from calibadv.json_lines import json_value
+from calibadv.refusals import short_repr
 
 _TOLD_BY = 64  # entries of an object that are looked at to tell a corpus from a single record, which has fewer
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calibadv.data.errors import short_repr
 from calibadv.data.literals import looks_like_literal, parse_literal
+from calibadv.refusals import short_repr
 
 Names = Sequence[str]
 """What one column may be called; the first that is there counts."""

@@ -10,11 +10,12 @@ import hashlib
 import json
 from typing import Any
 
-from calibadv.data.errors import DataError, short_repr
+from calibadv.data.errors import DataError
 from calibadv.data.gold import gold_of, lacks_a_passage, truth
 from calibadv.data.gold_dialogues import HOP_ANSWERS
 from calibadv.data.record import Record
 from calibadv.data.schema import QuestionRow, is_prepared, prepared_metadata, prepared_row
+from calibadv.refusals import short_repr
 
 _ANSWER_KEYS = ("golden_answers", "answers", "answer")
 _READ = {"id", "_id", "question", "type", "hops", "data_source", "ability", "split", "prompt", *_ANSWER_KEYS}

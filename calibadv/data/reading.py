@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from calibadv.data.errors import DataError, OnBad, refuse, short_repr
+from calibadv.data.errors import DataError, OnBad, refuse
+from calibadv.refusals import short_repr
 
 GZIP = b"\x1f\x8b"
 BROKEN_ARCHIVE = (gzip.BadGzipFile, EOFError, zlib.error)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.data.errors import DataError, short_repr
+from calibadv.data.errors import DataError
 from calibadv.data.literals import begins_like_literal, looks_like_literal, parse_literal
+from calibadv.refusals import short_repr
 
 
 def as_whole(value: Any) -> Any:

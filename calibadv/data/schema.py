@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from calibadv.data.errors import DataError, short_repr
+from calibadv.data.errors import DataError
 from calibadv.data.record import Record
 from calibadv.files import whole_file
+from calibadv.refusals import short_repr
 from calibadv.types import Question, TokenUnit
 
 COLUMNS = (

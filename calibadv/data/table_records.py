@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.data.delimited import delimited_rows
-from calibadv.data.errors import DataError, OnBad, short_repr
+from calibadv.data.errors import DataError, OnBad
 from calibadv.data.reading import kind_of, numbered_lines
 from calibadv.data.record import Record
 from calibadv.json_lines import json_value
+from calibadv.refusals import short_repr
 
 _BATCH_ROWS = 1024
 _BOM = "\ufeff"  # of a CSV file that was read without taking it off, in its first column's name

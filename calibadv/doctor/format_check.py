@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
-from calibadv.data.errors import short_repr
 from calibadv.doctor.data import first_questions
 from calibadv.doctor.finding import Finding, passed, warned
 from calibadv.doctor.rollout import any_documents, why_not_tried
 from calibadv.doctor.subject import Subject
+from calibadv.refusals import short_repr
 from calibadv.rollout.group import RolledGroup
 from calibadv.training.readiness import teach
 from calibadv.training.readiness import well_formed as count

@@ -23,6 +23,7 @@ from calibadv.methods.stepsearch import stepsearch
 from calibadv.methods.tree_grpo import tree_grpo
 from calibadv.methods.w_reinforce import w_reinforce
 from calibadv.nearest import did_you_mean
+from calibadv.refusals import problems
 from calibadv.user_code import load, names_code
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -60,9 +61,7 @@ def make_method(name: str, params: dict[str, Any], methods: Mapping[str, Callabl
         # Checked and converted by their annotations: `--method.params.pre_think False` is the text "False", and true.
         method = validate_call(function)(**params)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"method {name!r}: {where} is {problem['input']!r}: {problem['msg']}") from None
+        raise ValueError(f"method {name!r}: {problems(error.errors())[0]}") from None
     if not isinstance(method, Method):
         raise ValueError(f"method {name!r} returned {type(method).__name__}, expected a calibadv.methods.Method")
     return method

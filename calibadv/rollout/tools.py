@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NotRequired, Protocol
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator, with_config
 from typing_extensions import TypedDict
 
+from calibadv.refusals import problems
 from calibadv.retries import in_words, retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
 from calibadv.section import Decides, Means, Seconds, Section, Tokens
@@ -115,7 +116,7 @@ class FunctionTool:
         try:
             given = _arguments(self.function).validate_python(dict(arguments))
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
+            wrong = "; ".join(f"{it.where or 'arguments'}: {it.said}" for it in problems(error.errors()))
             return Result(text=f"Error: {self.name}: {wrong}", max_tokens=self.config.max_tokens)
         return await tried(self.config, self.name, given, self._call)
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from calibadv.nearest import did_you_mean
+from calibadv.refusals import problems
 from calibadv.section import Decides, Section
 
 Json = Any
@@ -115,12 +116,11 @@ def api_from(kind: type[Api], given: Mapping[str, Any], place: str) -> Api:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        (problem, *_) = error.errors()
-        name = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            near = did_you_mean(name, kind.model_fields)
-            raise ValueError(f"there is no {place}.{name}{near}; there are {', '.join(kind.model_fields)}") from None
-        raise ValueError(f"{place}.{name} = {problem['input']!r}: {problem['msg']}") from None
+        problem = problems(error.errors())[0]
+        if not problem.unknown:
+            raise ValueError(f"{place}.{problem}") from None
+        near = f"{did_you_mean(problem.where, kind.model_fields)}; there are {', '.join(kind.model_fields)}"
+        raise ValueError(f"there is no {place}.{problem.where}{near}") from None
 
 
 def filled(template: Json, values: Mapping[str, Json]) -> Json:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from calibadv.data.errors import short_repr
 from calibadv.nearest import did_you_mean
+from calibadv.refusals import Problem, in_lines
 from calibadv.search.settings import SearchConfig
 
 Config = TypeVar("Config", bound=SearchConfig)
@@ -22,7 +23,7 @@ def read_search(kind: type[Config], values: Mapping[str, Any]) -> Config:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_explained(kind, problem) for problem in error.errors())) from None
+        raise ValueError("\n".join(in_lines(error, partial(_unknown, kind)))) from None
 
 
 def add_search_flags(parser: argparse.ArgumentParser, **defaults: object) -> None:
@@ -61,16 +62,8 @@ def flagged_search(args: argparse.Namespace) -> SearchConfig:
     )
 
 
-def _explained(kind: type[SearchConfig], problem: Any) -> str:
-    name = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {name!r}{did_you_mean(name, kind.model_fields, 0.4)}"
-    if problem["type"] == "value_error":  # our own validators name the key themselves
-        return str(problem["msg"]).removeprefix("Value error, ")
-    near = (
-        did_you_mean(str(problem["input"]), _words(kind.model_fields[name]), 0.4) if name in kind.model_fields else ""
-    )
-    return f"{name} = {short_repr(problem['input'])}: {problem['msg']}{near}"
+def _unknown(kind: type[SearchConfig], problem: Problem) -> str:
+    return f"unknown key {problem.where!r}{did_you_mean(problem.where, kind.model_fields, 0.4)}"
 
 
 def _words(field: FieldInfo) -> list[str]:

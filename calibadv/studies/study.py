@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from calibadv.config import ConfigError, read_toml
 from calibadv.nearest import did_you_mean
+from calibadv.refusals import Problem, in_lines
 from calibadv.section import Section
 
 GroupName = Literal["table", "ladder", "lambda", "stress"]
@@ -68,18 +69,14 @@ def load_study(path: Path) -> Study:
     try:
         study = Study.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from None
+        raise ConfigError("\n".join(f"{path}: {line}" for line in in_lines(error, _unknown))) from None
     return study.model_copy(update={"recipe": (path.parent / study.recipe).resolve()})
 
 
-def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        keys = Cell.model_fields if problem["loc"][0] == "cell" else Study.model_fields
-        near = did_you_mean(str(problem["loc"][-1]), keys, 0.5)
-        return f"unknown key {where!r}{near or '; keys: ' + ', '.join(keys)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return message if problem["type"] == "value_error" else f"{where} = {problem['input']!r}: {message}"
+def _unknown(problem: Problem) -> str:
+    place, _, name = problem.where.rpartition(".")
+    keys = Cell.model_fields if place.startswith("cell.") else Study.model_fields
+    return f"unknown key {problem.where!r}{did_you_mean(name, keys, 0.5) or '; keys: ' + ', '.join(keys)}"
 
 
 def _refuse_repeated(what: str, values: Iterable[object]) -> None:

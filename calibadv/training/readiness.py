@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 
 from calibadv.config import SentinelConfig
-from calibadv.data.errors import short_repr
 from calibadv.data.questions import read_question_rows
+from calibadv.refusals import short_repr
 from calibadv.types import Group
 
 log = logging.getLogger(__name__)

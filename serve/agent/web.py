@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from calibadv.refusals import problems
 from calibadv.sendable import sendable
 from serve.access import authorised
 from serve.agent.news import Busy, Interrupted
@@ -143,10 +144,9 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, raised: RequestValidationError) -> Response:
-        first: Any = raised.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        said = str(first["msg"]).removeprefix("Value error, ")
-        return error(400, f"{where}: {said}" if where else said, "invalid_request_error", where or None)
+        first = problems(raised.errors())[0]
+        where = first.where.removeprefix("body").removeprefix(".")
+        return error(400, f"{where}: {first.said}" if where else first.said, "invalid_request_error", where or None)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, raised: HTTPException) -> Response:

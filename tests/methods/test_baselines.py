@@ -119,5 +119,5 @@ def test_methods_that_compare_nothing_have_no_baseline(name: str) -> None:
 
 
 def test_an_unknown_baseline_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"baseline is 'median': Input should be 'grpo', 'dr_grpo', 'rloo'"):
+    with pytest.raises(ValueError, match=r"baseline = 'median': Input should be 'grpo', 'dr_grpo', 'rloo'"):
         make_method("grpo", {"baseline": "median"})

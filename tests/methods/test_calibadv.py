@@ -144,7 +144,7 @@ def test_each_switch_overrides_its_preset() -> None:
         ("calibadv", {"lamb": 1.0}, "did you mean 'lam'"),
         ("calibadv", {"lam": 0.0}, "lam is 0.0, expected a positive ratio"),
         ("calibadv", {"preset": "papr"}, "preset is 'papr'"),
-        ("calibadv", {"soft_pen": "half"}, "soft_pen is 'half'"),
+        ("calibadv", {"soft_pen": "half"}, "soft_pen = 'half'"),
         ("calibadv", {"soft_pen": "judge"}, "judge_url is '', expected the address of an OpenAI-compatible API"),
         ("calibadv", {**JUDGE, "judge_model": ""}, "judge_model is ''"),
         ("calibadv", {**JUDGE, "judge_retries": -1}, "judge_retries is -1"),

@@ -120,7 +120,7 @@ def test_the_gradient_raises_the_tokens_that_fell() -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "message"), [({"coef": -1}, "coef is -1"), ({"variant": "paper"}, "variant is 'paper'")]
+    ("params", "message"), [({"coef": -1}, "coef is -1"), ({"variant": "paper"}, "variant = 'paper'")]
 )
 def test_wrong_parameters_are_refused(params: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibadv.data.errors import DataError, short_repr
+from calibadv.data.errors import DataError
 from calibadv.data.overlap import normalised_question
 from calibadv.data.preparation.prepare import Prepared, without_overlap
 from calibadv.data.preparation.skipping import skip_list
@@ -20,6 +20,7 @@ from calibadv.data.record import Record
 from calibadv.data.records import counted_records
 from calibadv.data.schema import QuestionRow, write_questions
 from calibadv.data.tally import Tally
+from calibadv.refusals import short_repr
 from calibadv.rewards.answer import normalise
 
 RATED_AGAIN = "rated again later"
