@@ -14,6 +14,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from calibadv.nearest import did_you_mean
+from calibadv.retries import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def load(reference: str, key: str) -> Any:
     try:
         module = importlib.import_module(place) if file is None else _from_file(file)
     except Exception as error:
-        raise ValueError(f"{key} = {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{key} = {reference!r} cannot be imported: {in_words(error)}") from error
     if not hasattr(module, name):
         raise ValueError(f"{key} = {reference!r}: there is no {name!r} in {place}{did_you_mean(name, dir(module))}")
     return getattr(module, name)

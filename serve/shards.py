@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from calibadv.retries import in_words
 from calibadv.search.build import origin_of
 from calibadv.search.encoder import TextEncoder
 from calibadv.search.index import Nearest, merge_top_k
@@ -74,7 +75,7 @@ def nearest_of_shards(
         try:
             found = [answer.result(timeout_s=timeout_s) for answer in under_way]
         except Exception as error:  # time-out, a dead replica, a full queue: Serve has many kinds
-            raise ShardUnavailable(f"a shard of the index gave no answer: {type(error).__name__}: {error}") from error
+            raise ShardUnavailable(f"a shard of the index gave no answer: {in_words(error)}") from error
         timeout_s = ANSWER_TIMEOUT_S
         return merge_top_k([scores for scores, _ in found], [rows for _, rows in found], k)
 

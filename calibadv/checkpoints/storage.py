@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from calibadv.checkpoints.folders import DRAFT, Draft, Stored, open_root, remove_folder
 from calibadv.checkpoints.manifest import Damaged
+from calibadv.retries import in_words
 
 
 class Kind(StrEnum):
@@ -40,7 +41,7 @@ class Storage:
                     fs.rm(f"{path}/{name}", recursive=True)
         except Exception as error:  # each file system has errors of its own
             raise ValueError(
-                f"checkpoints cannot be written to {self.root} ({type(error).__name__}: {error}): set checkpoint.uri "
+                f"checkpoints cannot be written to {self.root} ({in_words(error)}): set checkpoint.uri "
                 "to a folder, or to an fsspec URI whose package and credentials are on every node"
             ) from error
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from calibadv.nearest import did_you_mean
-from calibadv.retries import PAUSE_S, retried
+from calibadv.retries import PAUSE_S, in_words, retried
 from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.judged_answer import JudgedAnswer
@@ -94,8 +94,7 @@ class Outcome:
         try:
             return await retried(attempt, self.retries, pause_s=self.pause_s)
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            raise RewardFailed(f"no reward for a rollout of question {question.id!r} ({said})") from error
+            raise RewardFailed(f"no reward for a rollout of question {question.id!r} ({in_words(error)})") from error
 
 
 async def called(function: Callable[..., Any], *given: Any) -> Any:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from calibadv.retries import PAUSE_S, retried
+from calibadv.retries import PAUSE_S, in_words, retried
 from calibadv.rewards.outcome import RewardFailed, called
 from calibadv.rewards.turns import TurnScorer, TurnScores
 from calibadv.types import Document, Group, Question, Trajectory
@@ -38,8 +38,7 @@ class OwnTurns:
         try:
             return TurnScores(await asyncio.gather(*map(row, group.trajectories)))
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            raise RewardFailed(f"no rewards of turns for question {group.question.id!r} ({said})") from error
+            raise RewardFailed(f"no rewards of turns for question {group.question.id!r} ({in_words(error)})") from error
 
 
 def own_turns(reference: str, retries: int = 2) -> Callable[[], OwnTurns]:

@@ -18,6 +18,7 @@ import torch
 from calibadv.checkpoints.folders import Draft, Stored
 from calibadv.checkpoints.manifest import FileEntry
 from calibadv.checkpoints.state_files import STATE, Tree, read_state, write_state
+from calibadv.retries import in_words
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 
 SHARED, MODEL = "shared", "model"
@@ -97,7 +98,7 @@ def _answered(learner: StatefulLearner, act: Callable[[], dict[str, FileEntry]])
     try:
         return _Answer(learner.rank, act())
     except Exception as error:
-        return _Answer(learner.rank, error=f"{type(error).__name__}: {error}")
+        return _Answer(learner.rank, error=in_words(error))
 
 
 def _save(learner: StatefulLearner, draft: Draft, model: bool) -> _Answer:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from calibadv.http_client import without_password
+from calibadv.retries import in_words
 from calibadv.search.client import Refused, RetryingSearch, RetryPolicy
 from calibadv.search.json_api import JsonApi
 from calibadv.search.remote import Vector, engine_documents, query_vector, token_of
@@ -62,7 +63,7 @@ def pgvector_search(
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
             raise Refused(f"{place}: {error}") from error
         except psycopg.Error as error:
-            raise RuntimeError(f"{place} did not answer ({type(error).__name__}: {error})") from error
+            raise RuntimeError(f"{place} did not answer ({in_words(error)})") from error
         return engine_documents({"rows": [row | {"id": _identity(row)} for row in rows]}, _READING)
 
     places = asyncio.Semaphore(CONNECTIONS)

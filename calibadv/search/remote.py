@@ -15,6 +15,7 @@ import httpx
 from calibadv.data.corpus import passage_id
 from calibadv.data.record import as_whole
 from calibadv.http_client import client_options, route_to
+from calibadv.retries import in_words
 from calibadv.search.client import Busy, Refused, RetryingSearch, RetryPolicy
 from calibadv.search.json_api import ABSENT, SHIPPED, JsonApi, api_of, at, filled, from_environment
 from calibadv.search.settings import SearchConfig
@@ -62,7 +63,7 @@ def http_search(
             async with client.stream(dialect.method, url, **request) as reply:
                 body = await _read(reply, url)
         except httpx.HTTPError as error:
-            raise RuntimeError(f"{asked} did not answer ({type(error).__name__} {error})") from error
+            raise RuntimeError(f"{asked} did not answer ({in_words(error)})") from error
         if reply.status_code != httpx.codes.OK:
             _fail(reply, f"{asked} answered {reply.status_code}: {body[:200].decode('utf-8', 'replace')}")
         return dialect.documents(json.loads(body))[: config.top_k]

@@ -16,6 +16,7 @@ from calibadv.cluster.factories import outcome_of
 from calibadv.config import Config
 from calibadv.methods.keep import kept_groups
 from calibadv.methods.method import Method
+from calibadv.retries import in_words
 from calibadv.rewards.judged_answer import JudgedAnswer, UnreadableVerdict
 from calibadv.rewards.outcome import RewardFailed
 from calibadv.rewards.own_turns import own_turns
@@ -128,7 +129,7 @@ def _tried_keep(config: Config, method: Method, question: Question) -> bool:
     try:
         return bool(kept_groups([Group(question, (right_answer(question),))], method))
     except Exception as error:
-        raise ValueError(f"method.keep = {config.method.keep!r}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"method.keep = {config.method.keep!r}: {in_words(error)}") from error
 
 
 def _tried_surrogate(config: Config, method: Method) -> str:
@@ -143,7 +144,7 @@ def _tried_surrogate(config: Config, method: Method) -> str:
     try:
         given = method.surrogate(tokens) if method.surrogate else None
     except Exception as error:
-        raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{key}: {in_words(error)}") from error
     if not isinstance(given, Surrogate) or given.objective_N.shape != (2,) or not given.objective_N.requires_grad:
         raise ValueError(
             f"{key}: it gave {given!r}, expected a calibadv.surrogates.Surrogate with an objective a token"
