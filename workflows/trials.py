@@ -85,7 +85,7 @@ def trial_request(config: Config) -> tune.PlacementGroupFactory:
     gpus = cluster.gpus_per_engine * rollout.tensor_parallel
     engine = {"CPU": cluster.cpus_per_engine, "GPU": gpus, **role(cluster.engines_on)}
     learners, engines = [Counter(apart)] * learner.learners, [Counter(engine)] * rollout.engines
-    if rollout.placement == "colocated":
+    if rollout.colocated:
         nothing: Counter[str] = Counter()
         pairs = [a + b for a, b in zip_longest(learners, engines, fillvalue=nothing)]
     else:

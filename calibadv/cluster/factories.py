@@ -54,7 +54,7 @@ def make_engine(config: Config, model_folder: str) -> Engine:
             tensor_parallel_size=rollout.tensor_parallel,
             seed=config.run.seed,
             tempered_logprobs=rollout.tempered,
-            sleep_mode=rollout.placement == "colocated",
+            sleep_mode=rollout.colocated,
             arguments=rollout.vllm,
         )
     )

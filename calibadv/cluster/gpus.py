@@ -28,7 +28,7 @@ def check_gpus(config: Config, model: Path | None, cards: Sequence[int]) -> None
             f"{rollout.gpu_memory_utilization:.0%} of the first; set it to 1 (the pocket world: --config pocket-gpu), "
             "or rollout.engine to 'torch' for a CPU"
         )
-    if rollout.placement != "colocated" or model is None:
+    if not rollout.colocated or model is None:
         return
     shape, card_gb = model_shape(str(model)), min(cards) / USABLE / GB  # of the driver's own bytes nothing is set aside
     engine = engine_part(config, shape)

@@ -119,11 +119,16 @@ class RolloutConfig(Section):
         return self.temperature != 1
 
     @property
+    def colocated(self) -> bool:
+        """Whether engines and learners share GPUs and take turns on them."""
+        return self.placement == "colocated"
+
+    @property
     def reads_learner_gpu(self) -> bool:
         """Whether an engine reads new weights from the GPU that it shares with a learner. vLLM's core in a process of
         its own is given them through main memory, wherever they come from."""
         asked = self.weight_transfer
-        return not self.engine_process and (asked == "cuda_ipc" or (asked == "auto" and self.placement == "colocated"))
+        return not self.engine_process and (asked == "cuda_ipc" or (asked == "auto" and self.colocated))
 
     @field_validator("vllm")
     @classmethod
@@ -193,7 +198,7 @@ class RolloutConfig(Section):
 
     @model_validator(mode="after")
     def _transfer_fits_the_placement(self) -> RolloutConfig:
-        if self.weight_transfer == "cuda_ipc" and self.placement != "colocated":
+        if self.weight_transfer == "cuda_ipc" and not self.colocated:
             raise ValueError(
                 f"rollout.weight_transfer = 'cuda_ipc' is between an engine and a learner on one GPU, and "
                 f"rollout.placement = {self.placement!r} gives each its own: set it to 'auto'"
@@ -203,7 +208,7 @@ class RolloutConfig(Section):
                 "rollout.weight_transfer = 'cuda_ipc' with rollout.engine_process = true, whose core is given weights "
                 "through main memory: set the one to 'auto' or the other to false"
             )
-        if self.weight_transfer == "nixl" and self.placement == "colocated":
+        if self.weight_transfer == "nixl" and self.colocated:
             raise ValueError(
                 "rollout.weight_transfer = 'nixl' is from one GPU to others, and with rollout.placement = 'colocated' "
                 "an engine has the learner's: set it to 'auto'"

@@ -125,7 +125,7 @@ class Config(Section):
     def _colocation(self) -> None:
         """Raises ValueError where engines and learners are to share GPUs and cannot."""
         rollout, learner, engine_gpus = self.rollout, self.learner, self.cluster.gpus_per_engine
-        if rollout.placement != "colocated":
+        if not rollout.colocated:
             return
         for key, wanted in (("max_staleness", 0), ("tensor_parallel", 1)):
             if (value := getattr(rollout, key)) != wanted:

@@ -130,7 +130,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """Announces the learner's weights as the current version; engines pull them before their next rollout."""
         dtype = getattr(torch, self.settings.model.dtype)
         with self.waiting(f"the publication of version {self.version}"):
-            if self.colocated:
+            if self.settings.rollout.colocated:
                 self.learner_group.call_all(free_cached_memory)
             publish_weights(self.learner_group, self.config.coordinator, self.version, dtype)
 
@@ -180,20 +180,15 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
         """Processes that hold a learner's state."""
         return self.learner_group.num_shards
 
-    @property
-    def colocated(self) -> bool:
-        """Whether engines and learners share GPUs and take turns on them."""
-        return self.settings.rollout.placement == "colocated"
-
     def sleep_engines(self) -> None:
         """Puts engines that share GPUs with the learners to sleep, until they are woken or given a version."""
-        if self.colocated:
+        if self.settings.rollout.colocated:
             with self.waiting("the engines to sleep", self.engines.words):
                 ray.get(self.engines.coordinator.sleep_all.remote())
 
     def wake_engines(self) -> None:
         """Lets engines that share GPUs with the learners wake for their next rollout."""
-        if self.colocated:
+        if self.settings.rollout.colocated:
             self.learner_group.call_all(free_cached_memory)
             ray.get(self.engines.coordinator.wake_all.remote())
 

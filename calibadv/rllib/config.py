@@ -28,7 +28,7 @@ def learners_together(config: Config) -> PlacementGroup | None:
     halves could be on one GPU; and in a Tune trial, which has the room. RLlib's group gives it back when it shuts down.
     """
     learner = config.learner
-    alone = learner.learners < 2 or config.rollout.placement == "colocated"
+    alone = learner.learners < 2 or config.rollout.colocated
     if alone or ray.util.get_current_placement_group() is not None:
         return None
     own = {"GPU": learner.gpus_per_learner} if learner.gpus_per_learner else {"CPU": 1.0}  # as RLlib asks for each

@@ -85,7 +85,7 @@ class RolloutEnvRunner(EnvRunner):  # type: ignore[misc]
         self._failure: BaseException | None = None
         self._reader = threading.Thread(target=self._drain, args=(self.config.stream,), daemon=True, name="rollouts")
         self._reader.start()
-        if self.config.calibadv.rollout.placement == "colocated":
+        if self.config.calibadv.rollout.colocated:
             self._await_engines()
 
     def _await_engines(self) -> None:

@@ -64,7 +64,7 @@ class RolloutStream:
             max_staleness=config.rollout.max_staleness,
             keep_rollouts=config.rollout.on_new_weights == "keep",
             engine_timeout_s=config.rollout.engine_timeout_s,
-            colocated=config.rollout.placement == "colocated",
+            colocated=config.rollout.colocated,
         )
         return expected, stream_rollouts(rows, worker, engine_pool(config))
 
