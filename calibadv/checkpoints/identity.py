@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from calibadv.config import decides
+from calibadv.refusals import short_repr
 from calibadv.section import Decides
 
 _MAY_CHANGE = (Decides.CONTENT, Decides.MEANS, Decides.PLACE)  # of content there are digests
@@ -38,7 +39,7 @@ def differences(then: Identity, now: Identity, defaults: Mapping[str, Any]) -> l
     cosine is stretched over all steps, so that with another number the steps already made would have been other ones).
     """
     settings = [
-        f"{key} was {_shown(old)}, now {_shown(new)}{_WHY.get(key, '')}"
+        changed(key, old, new) + _WHY.get(key, "")
         for key in dict.fromkeys([*then.settings, *now.settings])
         if decides(key) not in _MAY_CHANGE
         and (old := then.settings.get(key, defaults.get(key))) != (new := now.settings.get(key, defaults.get(key)))
@@ -69,6 +70,7 @@ def _constant_rate(identity: Identity) -> bool:
     return bool(identity.settings.get("learner.lr") == identity.settings.get("learner.lr_final"))
 
 
-def _shown(value: object) -> str:
-    text = "not set" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def changed(key: str, old: object, new: object) -> str:
+    """What a setting was and is, in words; None: it is not set."""
+    was, now = ("not set" if value is None else short_repr(value) for value in (old, new))
+    return f"{key} was {was}, now {now}"

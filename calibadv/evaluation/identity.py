@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibadv.checkpoints.identity import changed
 from calibadv.config import Config
 from calibadv.config.rollout import RolloutConfig
 from calibadv.data.digests import questions_digest
@@ -116,15 +117,10 @@ def _differences(there: Identity, wanted: Identity) -> list[str]:
     }
     asked = {f"{part}.{name}": value for part, values in wanted.items() for name, value in values.items()}
     return [
-        f"{name} was {_shown(known.get(name))}, now {_shown(asked.get(name))}"
+        changed(name, known.get(name), asked.get(name))
         for name in dict.fromkeys([*known, *asked])
         if known.get(name) != asked.get(name)
     ]
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…'"
 
 
 def _read(path: Path) -> Identity:
