@@ -13,6 +13,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+_SIGNAL_S = 60.0  # that a task on an engine's node may take
 _MOST_BETWEEN_S = 2.0  # heartbeats carry what is shown to people
 _BORN_TOGETHER_S = 5.0  # processes with one pid and birth times this close are the same one: clocks are adjusted
 
@@ -55,11 +56,11 @@ def signal_here(pid: int, born_s: float, number: int) -> bool:
     return True
 
 
-async def signal_engine(process: EngineProcess, number: int, timeout_s: float = 60.0) -> bool:
+async def signal_engine(process: EngineProcess, number: int) -> bool:
     """Like `signal_here`, on the engine's node, by a task that asks for no CPU. Raises if that node cannot run one."""
     there = NodeAffinitySchedulingStrategy(process.node, soft=False)
     task: Any = ray.remote(signal_here).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
-    return bool(await asyncio.wait_for(task.remote(process.pid, process.born_s, number), timeout_s))
+    return bool(await asyncio.wait_for(task.remote(process.pid, process.born_s, number), _SIGNAL_S))
 
 
 class Heartbeat:

@@ -123,6 +123,7 @@ def mean_f1(sets: Sequence[Sequence[Prediction]]) -> Estimate | None:
 
 
 # Not scipy.stats.bootstrap: it refuses a single question, and seeds several sets as one.
+_LEVEL = 0.95
 _DRAWN_TOGETHER = 2**16  # values: few questions need no loop over draws, and many fill no memory
 
 
@@ -141,9 +142,9 @@ def bootstrap_means(values_QM: Doubles, *, draws: int = 10_000, seed: int | Sequ
     return np.concatenate([values_QM[rng.integers(questions, size=(size, questions))].mean(axis=1) for size in sizes])
 
 
-def percentile_interval(means_D: Doubles, level: float = 0.95) -> tuple[float, float]:
-    """The interval that holds the middle `level` of the draws; a single value twice where they are all equal."""
-    low, high = np.quantile(means_D, [(1 - level) / 2, (1 + level) / 2])
+def percentile_interval(means_D: Doubles) -> tuple[float, float]:
+    """The interval that holds the middle 95 % of the draws; a single value twice where they are all equal."""
+    low, high = np.quantile(means_D, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -41,18 +41,16 @@ def judged_of(
     endpoint: Endpoint,
     *,
     each: int = EACH,
-    parts: int = PARTS,
-    seed: int = 0,
 ) -> list[Judged]:
-    """Asks about at most `each` searches of each part of the training, drawn by the seed. `documents`: by step and id.
+    """Asks about at most `each` searches of each part of the training, drawn by a seed. `documents`: by step and id.
 
     A part without a search of c > 0.5 is left out. The endpoint's failures are counted and never raised.
     """
     drawn = []
-    for first, last, of_part in parts_of_training(searches, parts):
+    for first, last, of_part in parts_of_training(searches, PARTS):
         likely = [search for search in of_part if search.c > LIKELY]
         if likely:
-            drawn.append((first, last, random.Random(f"{seed} {first}").sample(likely, min(each, len(likely)))))
+            drawn.append((first, last, random.Random(f"0 {first}").sample(likely, min(each, len(likely)))))
     prompts = {id(search): _prompt(search, documents[search.step]) for _, _, sample in drawn for search in sample}
     replies = asyncio.run(_asked(endpoint, list(prompts.values())))
     return [

@@ -15,6 +15,8 @@ from calibadv.evaluation.figures import bootstrap_means, percentile_interval
 from calibadv.explain.disagreement import Search
 from calibadv.measures import SCORE_BINS
 
+DRAWS = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -36,7 +38,7 @@ class Truth:
     calibration: tuple[tuple[float, float, int], ...]  # (c, mean share of gold documents, searches) by c's nearest bin
 
 
-def truth_of(searches: Sequence[Search], *, draws: int = 2000) -> Truth | None:
+def truth_of(searches: Sequence[Search]) -> Truth | None:
     """None where no search of a failed rollout has a question of known gold passages."""
     known = [s for s in searches if s.gold_share is not None and s.failed]
     if not known:
@@ -52,15 +54,15 @@ def truth_of(searches: Sequence[Search], *, draws: int = 2000) -> Truth | None:
         for b in SCORE_BINS
         if b in nearest
     )
-    return Truth(len(known), _rate(counts_Q3[:, [0, 1]], draws), _rate(counts_Q3[:, [0, 2]], draws), calibration)
+    return Truth(len(known), _rate(counts_Q3[:, [0, 1]]), _rate(counts_Q3[:, [0, 2]]), calibration)
 
 
-def truth_by_step(searches: Sequence[Search], *, windows: int = 5, draws: int = 2000) -> list[tuple[int, int, Truth]]:
+def truth_by_step(searches: Sequence[Search], *, windows: int = 5) -> list[tuple[int, int, Truth]]:
     """(first step, last step, truth) of up to `windows` parts of the training, each of about as many of its steps.
 
     CalibAdv sec. 4.5 asks at five checkpoints. A part of which no gold passage is known is left out.
     """
-    found = [(first, last, truth_of(of, draws=draws)) for first, last, of in parts_of_training(searches, windows)]
+    found = [(first, last, truth_of(of)) for first, last, of in parts_of_training(searches, windows)]
     return [(first, last, truth) for first, last, truth in found if truth is not None]
 
 
@@ -71,20 +73,20 @@ def parts_of_training(searches: Sequence[Search], windows: int) -> list[tuple[in
     return [(part[0], part[-1], [search for search in searches if search.step in part]) for part in parts]
 
 
-def rate_over_questions(hits: Sequence[tuple[str, bool]], *, draws: int = 2000) -> Rate | None:
+def rate_over_questions(hits: Sequence[tuple[str, bool]]) -> Rate | None:
     """The share of hits, each of a question by its id, with its interval over questions; None of nothing."""
     row_of = {question: q for q, question in enumerate(sorted({question for question, _ in hits}))}
     counts_Q2 = np.zeros((len(row_of), 2))
     for question, hit in hits:
         counts_Q2[row_of[question]] += (hit, 1)
-    return _rate(counts_Q2, draws) if hits else None
+    return _rate(counts_Q2) if hits else None
 
 
-def _rate(counts_Q2: np.ndarray[tuple[int, int], np.dtype[np.float64]], draws: int) -> Rate | None:
+def _rate(counts_Q2: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Rate | None:
     hits, of = counts_Q2.sum(axis=0)
     if not of:
         return None
-    means_D2 = bootstrap_means(counts_Q2, draws=draws)
+    means_D2 = bootstrap_means(counts_Q2, draws=DRAWS)
     means_D2 = means_D2[means_D2[:, 1] > 0]
     low, high = percentile_interval(means_D2[:, 0] / means_D2[:, 1])
     return Rate(hits / of, low, high, int(of))

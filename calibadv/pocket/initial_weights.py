@@ -15,24 +15,22 @@ from transformers import Qwen2ForCausalLM
 
 _PREVIOUS_HEADS = 3  # heads of the first layer that look back by 1, 2, 3 tokens
 _SHARPNESS = 60.0  # squared norm of their query bias: about 10 nats of logit at the right distance
+_COPIED = 0.5  # how much of a word a head writes
 
 
 @torch.no_grad()
-def start_with_copying_heads(model: Qwen2ForCausalLM, match: float = 1.0, copy: float = 0.5) -> None:
-    """Overwrites the attention weights of a new model in place.
-
-    `match` scales the logit of equal words (1: about 6 nats for heads of 32), `copy` how much of a word a head writes.
-    """
+def start_with_copying_heads(model: Qwen2ForCausalLM) -> None:
+    """Overwrites the attention weights of a new model in place."""
     head = int(model.config.head_dim)
     for index, layer in enumerate(model.model.layers):
         attention = layer.self_attn
         heads = attention.q_proj.out_features // head
         rows = torch.cat([_orthonormal_rows(head, model.config.hidden_size) for _ in range(heads)])
-        attention.q_proj.weight.copy_(rows * math.sqrt(match))
-        attention.k_proj.weight.copy_(rows * math.sqrt(match))
+        attention.q_proj.weight.copy_(rows)
+        attention.k_proj.weight.copy_(rows)
         values = _orthonormal_rows(heads * head, model.config.hidden_size)
         attention.v_proj.weight.copy_(values)
-        attention.o_proj.weight.copy_(values.T * copy)
+        attention.o_proj.weight.copy_(values.T * _COPIED)
         if index == 0:
             for number in range(_PREVIOUS_HEADS):
                 span = slice(number * head, (number + 1) * head)

@@ -96,13 +96,13 @@ class World:
         return [e for e in self.entities.values() if e.half is half and e.kind is kind]
 
 
-def build_world(seed: int, sizes: Mapping[Half, Mapping[Kind, int]] = SIZES) -> World:
-    """The world of a seed. Equal seeds and sizes give equal worlds."""
+def build_world(seed: int) -> World:
+    """The world of a seed. Equal seeds give equal worlds."""
     rng = random.Random(f"pocket world {seed}")
-    names = _draw_names(rng, {kind: sum(sizes[half][kind] for half in Half) for kind in Kind})
+    names = _draw_names(rng, {kind: sum(SIZES[half][kind] for half in Half) for kind in Kind})
     entities: list[Entity] = []
     for half in Half:
-        own = {kind: [names[kind].pop() for _ in range(sizes[half][kind])] for kind in Kind}
+        own = {kind: [names[kind].pop() for _ in range(SIZES[half][kind])] for kind in Kind}
         spouse_of = _couples(own[Kind.PERSON])
         for kind in Kind:
             for name in own[kind]:

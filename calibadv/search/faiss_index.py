@@ -60,7 +60,7 @@ def build_parameters(config: SearchConfig, documents: int, dim: int) -> dict[str
     return {"ivf_lists": min(lists, documents), "pq_bytes": pq_bytes}
 
 
-def trained_index(kind: str, vectors_ND: FloatArray, parameters: Mapping[str, int], seed: int = 0) -> Any:
+def trained_index(kind: str, vectors_ND: FloatArray, parameters: Mapping[str, int]) -> Any:
     """An empty FAISS inner-product index, trained on a sample of the vectors where its kind needs training."""
     import faiss
 
@@ -81,7 +81,7 @@ def trained_index(kind: str, vectors_ND: FloatArray, parameters: Mapping[str, in
     # FAISS warns on stderr below these; `build_parameters` has seen to what can be trained at all.
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     wanted = max(_SAMPLED_A_LIST * parameters["ivf_lists"], _SAMPLED_A_LIST * _CODES)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(vectors_ND))[:wanted])  # sorted: read along the disk
+    rows = np.sort(np.random.default_rng(0).permutation(len(vectors_ND))[:wanted])  # sorted: read along the disk
     index.train(np.ascontiguousarray(vectors_ND[rows], dtype=np.float32))
     return index
 

@@ -16,10 +16,9 @@ FUSED_DEPTH = 100  # of each ranking: a document that one retriever ranks first 
 class HybridRetriever:
     """The fusion of what its retrievers find, each asked for at least `depth` documents; `score` is the fused one."""
 
-    def __init__(self, retrievers: Sequence[Retriever], depth: int = FUSED_DEPTH, rrf_k: int = RRF_K) -> None:
+    def __init__(self, retrievers: Sequence[Retriever], depth: int = FUSED_DEPTH) -> None:
         self._retrievers = retrievers
         self._depth = depth
-        self._rrf_k = rrf_k
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Document]]:
         """At most `k` documents a query, best first. One that any retriever finds counts, also if others find none."""
@@ -30,21 +29,19 @@ class HybridRetriever:
 
     def _fuse(self, rankings: Sequence[Sequence[Document]]) -> list[Document]:
         documents = {document.id: document for ranking in rankings for document in ranking}
-        fused = reciprocal_rank_fusion([[document.id for document in ranking] for ranking in rankings], self._rrf_k)
+        fused = reciprocal_rank_fusion([[document.id for document in ranking] for ranking in rankings])
         return [replace(documents[doc_id], score=score) for doc_id, score in fused]
 
 
-def reciprocal_rank_fusion(rankings: Sequence[Sequence[str]], rrf_k: int = RRF_K) -> list[tuple[str, float]]:
-    """(id, score) of every ranked id, best first: the sum of 1 / (rrf_k + rank) over the rankings with it, from rank 1.
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
+    """(id, score) of every ranked id, best first: the sum of 1 / (60 + rank) over the rankings with it, from rank 1.
 
     Ties go to the id that an earlier ranking names first. No ranking, or only empty ones, give an empty list. Source:
-    Cormack, Clarke & Buettcher 2009, section 2. Raises `ValueError` for an `rrf_k` below 0.
+    Cormack, Clarke & Buettcher 2009, section 2.
     """
-    if rrf_k < 0:
-        raise ValueError(f"rrf_k = {rrf_k}; expected at least 0 (60 is the paper's)")
     shares: dict[str, list[float]] = {}
     for ranking in rankings:
         for rank, doc_id in enumerate(ranking, start=1):
-            shares.setdefault(doc_id, []).append(1.0 / (rrf_k + rank))
+            shares.setdefault(doc_id, []).append(1.0 / (RRF_K + rank))
     # Sorting is stable and a dict keeps the order of first mention; fsum does not depend on the order of rankings.
     return sorted(((doc_id, fsum(parts)) for doc_id, parts in shares.items()), key=lambda pair: -pair[1])

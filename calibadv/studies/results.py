@@ -140,10 +140,8 @@ def failure_file(study_folder: Path, run: PlannedRun) -> Path:
     return study_folder / FAILURES / f"{run.name}.txt"
 
 
-def bootstrap_f1(
-    f1_by_question: Iterable[Mapping[str, float]], *, draws: int = 10_000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float] | None:
-    """Percentile interval of the mean F1 over questions, in [0, 1]; one mapping a seed. None without values.
+def bootstrap_f1(f1_by_question: Iterable[Mapping[str, float]]) -> tuple[float, float] | None:
+    """95 % interval of the mean F1 over questions, in [0, 1]; one mapping a seed. None without values.
 
     Questions are drawn with replacement, each with the F1 of all seeds: two seeds' answers to one question are no two
     observations. So it tells what other questions would change, not what other seeds would (that is the ± over seeds).
@@ -155,4 +153,4 @@ def bootstrap_f1(
     if not pooled:
         return None
     means_Q = np.asarray([np.mean(pooled[question]) for question in sorted(pooled)])
-    return percentile_interval(bootstrap_means(means_Q, draws=draws, seed=seed), level)
+    return percentile_interval(bootstrap_means(means_Q))

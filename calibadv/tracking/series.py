@@ -40,9 +40,9 @@ def names(history: History, prefix: str) -> list[str]:
     return sorted({metric for row in history for metric in row if metric.startswith(prefix)})
 
 
-def running_mean(values: NDArray[np.float64], share: float = 0.1) -> NDArray[np.float64]:
-    """Centred mean over about `share` of the series (3 to 21 values), shorter at its ends; same length."""
-    half = int(np.clip(len(values) * share, 3, 21)) // 2
+def running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centred mean over about a tenth of the series (3 to 21 values), shorter at its ends; same length."""
+    half = int(np.clip(len(values) * 0.1, 3, 21)) // 2
     return np.asarray([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])
 
 
