@@ -35,7 +35,6 @@ class TorchEngine:
         max_batch: int = 64,
         compute_dtype: torch.dtype = torch.float64,
         tempered_logprobs: bool = False,
-        version: int = 0,
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}")
@@ -43,7 +42,7 @@ class TorchEngine:
         if "grouped" in str(getattr(model.config, "_experts_implementation", "")):
             model.set_experts_implementation("eager")  # the grouped product has no float64
         self._batch = RunningBatch(model, tokenizer, tempered=tempered_logprobs)  # the worker thread's
-        self._max_batch, self._version = max_batch, version
+        self._max_batch, self._version = max_batch, 0
         self._inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # held for a step, and while weights change
         self._door = threading.Lock()

@@ -103,14 +103,14 @@ async def _read(reply: httpx.Response, url: str) -> bytes:
 # ---- a search engine -------------------------------------------------------------------------------------------------
 
 
-def engine_dialect(config: SearchConfig, vector: Vector | None = None) -> Dialect:
+def engine_dialect(config: SearchConfig) -> Dialect:
     """That of the search engine's API that `url_shape` and `http` describe. ValueError for a variable that is not set.
 
-    `vector`: of a query; by default of `config.encoder`, which is loaded where the API asks for vectors.
+    Where the API asks for vectors, `config.encoder` is loaded.
     """
     api = api_of(config.url_shape, config.http)
     fixed, fixed_body = from_environment(api.parameters, "http.parameters"), from_environment(api.body, "http.body")
-    vector_of = (vector or query_vector(config)) if api.needs_vector else None
+    vector_of = query_vector(config) if api.needs_vector else None
 
     async def request(query: str) -> dict[str, Any]:
         values: dict[str, Any] = {"query": query, "k": config.top_k}
