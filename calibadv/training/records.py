@@ -130,8 +130,9 @@ class Records:
         self.tracker.log_artifact(self.folder.predictions)
         self.tracker.log_note(note(title(self.config), *before_and_after(summary), command_line(self.folder.path)))
         self._page()
-        hints = next_steps(self.folder.path.parent, self.tracker.uri, self.tracker.experiment_id, self.tracker.run_id)
-        return view_summary(summary, self.folder.path, example, hints)
+        runs, mlflow = self.folder.path.parent, self.tracker
+        what_next = next_steps(runs, mlflow.uri, mlflow.experiment_id, mlflow.run_id)
+        return view_summary(summary, self.folder.path, example, what_next)
 
     def _version(self, progress: Progress, tags: Mapping[str, str], files: Sequence[Path] = ()) -> None:
         figures = progress.evaluations[progress.version]

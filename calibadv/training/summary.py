@@ -16,7 +16,7 @@ from calibadv.tracking.pages import BASE, run_page
 from calibadv.tracking.provenance import ROOT
 from calibadv.tracking.record import RolloutRecord
 from calibadv.tracking.series import History, collapse_point
-from calibadv.views.summary import TIME_PARTS, RunSummary
+from calibadv.views.summary import TIME_PARTS, NextSteps, RunSummary
 
 LOGPROB_DIFFS = ("sync/logprob_diff_mean", "eval/logprob_diff_mean")
 _SHOWN = ("f1", "em", "format", "searches")  # of the first and the last evaluation
@@ -76,25 +76,20 @@ def before_and_after(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict
     return before, after
 
 
-def next_steps(runs: Path, uri: str, experiment_id: str | None, run_id: str | None) -> tuple[str, ...]:
-    """How to see the run in MLflow: the command that opens its pages, if it is not a server's, and the run's own page.
-
-    A command works as it is, given in the current folder.
-    """
+def next_steps(runs: Path, uri: str, experiment_id: str | None, run_id: str | None) -> NextSteps:
+    """How to see the run in MLflow. The command works as it is, given in the current folder."""
     server = uri.startswith(("http://", "https://"))
-    page = (
-        () if experiment_id is None or run_id is None else (run_page(uri if server else BASE, experiment_id, run_id),)
-    )
-    if server:
-        return page or (uri,)
+    page = "" if experiment_id is None or run_id is None else run_page(uri if server else BASE, experiment_id, run_id)
+    return NextSteps("", page or uri) if server else NextSteps(_opens_pages(runs, uri), page)
+
+
+def _opens_pages(runs: Path, uri: str) -> str:
     if uri != store_uri(runs):
-        return (f"mlflow ui --backend-store-uri {shlex.quote(uri)}", *page)
-    here = Path.cwd()
-    makefile = ROOT / "Makefile"
-    if not makefile.is_file():
-        return (shlex.join([sys.executable, "-m", "calibadv.tracking.pages", str(runs)]), *page)
-    make = ["make", *([] if here == ROOT else ["-C", str(ROOT)]), "mlflow"]
-    return (shlex.join([*make, *([] if runs == ROOT / "runs" else [f"RUNS={runs}"])]), *page)
+        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    if not (ROOT / "Makefile").is_file():
+        return shlex.join([sys.executable, "-m", "calibadv.tracking.pages", str(runs)])
+    make = ["make", *([] if Path.cwd() == ROOT else ["-C", str(ROOT)]), "mlflow"]
+    return shlex.join([*make, *([] if runs == ROOT / "runs" else [f"RUNS={runs}"])])
 
 
 def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -109,7 +104,7 @@ def final_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def view_summary(
-    summary: Mapping[str, Any], folder: Path, rollout: RolloutRecord | None, hints: tuple[str, ...]
+    summary: Mapping[str, Any], folder: Path, rollout: RolloutRecord | None, what_next: NextSteps
 ) -> RunSummary:
     """The same for the terminal."""
     before, after = before_and_after(summary)
@@ -120,5 +115,5 @@ def view_summary(
         seconds=summary["wall_s"],
         folder=folder,
         rollout=rollout,
-        hints=hints,
+        next=what_next,
     )

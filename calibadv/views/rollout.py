@@ -29,9 +29,9 @@ def summary_text(summary: RunSummary) -> RenderableType:
         parts += [rollout_panel(summary.rollout), Text(LEGEND, "dim"), Text()]
     # Folded anywhere, so that a path or a command that is longer than a line can be copied whole.
     parts += [Text.assemble(("results  ", "dim"), str(summary.folder), overflow="fold", no_wrap=False)]
-    for hint in summary.hints:
-        label = "page     " if hint.startswith("http") else "next     "
-        parts.append(Text.assemble((label, "dim"), (hint, "cyan"), overflow="fold"))
+    for label, hint in (("next", summary.next.command), ("page", summary.next.page)):
+        if hint:
+            parts.append(Text.assemble((f"{label:<9}", "dim"), (hint, "cyan"), overflow="fold"))
     return Group(*parts, Text(), comparison_table(summary))
 
 

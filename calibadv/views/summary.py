@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -24,6 +24,14 @@ NUMBERS = (
 
 
 @dataclass(frozen=True, slots=True)
+class NextSteps:
+    """How to look at a run that has ended."""
+
+    command: str = ""  # that opens its pages, where no server has them
+    page: str = ""  # its own in MLflow, or the server's where that is not known
+
+
+@dataclass(frozen=True, slots=True)
 class RunSummary:
     """What the view shows at the end. `before` and `after` are evaluation metrics: f1, em, format, searches."""
 
@@ -33,7 +41,7 @@ class RunSummary:
     seconds: float
     folder: Path
     rollout: RolloutRecord | None = None
-    hints: tuple[str, ...] = field(default=())  # commands to go on with, e.g. how to open MLflow
+    next: NextSteps = NextSteps()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_run import flatten
 from calibadv.tracking.provenance import ROOT
 from calibadv.training.summary import final_metrics, logged_params, next_steps
+from calibadv.views.summary import NextSteps
 
 PAGE = "http://127.0.0.1:5000/#/experiments/1/runs/ab"
 
@@ -36,19 +37,19 @@ def test_the_printed_command_fits_the_folder_that_it_is_given_in(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert next_steps(ROOT / "runs", store_uri(ROOT / "runs"), "1", "ab") == ("make mlflow", PAGE)
+    assert next_steps(ROOT / "runs", store_uri(ROOT / "runs"), "1", "ab") == NextSteps("make mlflow", PAGE)
     other = tmp_path / "my runs"
-    assert next_steps(other, store_uri(other), "1", "ab") == (f"make mlflow 'RUNS={other}'", PAGE)
+    assert next_steps(other, store_uri(other), "1", "ab") == NextSteps(f"make mlflow 'RUNS={other}'", PAGE)
     monkeypatch.chdir(tmp_path)
-    assert next_steps(other, store_uri(other), "1", "ab") == (f"make -C {ROOT} mlflow 'RUNS={other}'", PAGE)
+    assert next_steps(other, store_uri(other), "1", "ab") == NextSteps(f"make -C {ROOT} mlflow 'RUNS={other}'", PAGE)
     # MLflow did not answer: no page of the run is known
-    assert next_steps(other, store_uri(other), None, None) == (f"make -C {ROOT} mlflow 'RUNS={other}'",)
+    assert next_steps(other, store_uri(other), None, None) == NextSteps(f"make -C {ROOT} mlflow 'RUNS={other}'")
 
 
 def test_a_server_is_named_by_the_run_s_page(tmp_path: Path) -> None:
     there = "https://mlflow.example/#/experiments/1/runs/ab"
-    assert next_steps(tmp_path, "https://mlflow.example", "1", "ab") == (there,)
-    assert next_steps(tmp_path, "https://mlflow.example", None, None) == ("https://mlflow.example",)
+    assert next_steps(tmp_path, "https://mlflow.example", "1", "ab") == NextSteps(page=there)
+    assert next_steps(tmp_path, "https://mlflow.example", None, None) == NextSteps(page="https://mlflow.example")
 
 
 def test_make_passes_folder_and_port_on() -> None:

@@ -17,7 +17,7 @@ from calibadv.views.live import LiveView, sparkline
 from calibadv.views.open import open_view
 from calibadv.views.plain import PlainView
 from calibadv.views.rollout import comparison_table, summary_text
-from calibadv.views.summary import Activity, RunSummary, TerminalView, time_shares
+from calibadv.views.summary import Activity, NextSteps, RunSummary, TerminalView, time_shares
 from tests.tracking.fake_run import history, record
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
@@ -28,7 +28,7 @@ SUMMARY = RunSummary(
     seconds=125.0,
     folder=Path("runs/demo"),
     rollout=record(),
-    hints=("mlflow ui",),
+    next=NextSteps("mlflow ui"),
 )
 
 
@@ -209,7 +209,7 @@ def test_no_color_keeps_the_live_view_and_everything_that_colour_said(monkeypatc
 def test_the_end_keeps_commands_whole_the_legend_and_the_table_last(width: int) -> None:
     console = Console(file=io.StringIO(), width=width)
     link = "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef0123456789abcdef"
-    console.print(summary_text(replace(SUMMARY, hints=("make mlflow", link))))
+    console.print(summary_text(replace(SUMMARY, next=NextSteps("make mlflow", link))))
     text = written(console)
     assert link in text.replace("\n", "")
     assert "silver: a document that a correct rollout" in " ".join(text.split())
