@@ -57,24 +57,25 @@ def write_report(plan: Plan, groups: Collection[GroupName] | None = None) -> Rep
 
 def write_tables(plan: Plan, results: Sequence[CellResult]) -> list[Path]:
     """Write table.md, a table a group, and table.csv, all of them with a column that names the group."""
-    cells = pd.DataFrame([_figures(result) for result in results], dtype=object).set_index("cell", drop=False)
-    by_data_set = {result.cell.name: _by_data_set(result) for result in results}
-    parts, tables = [f"# {plan.study.name}", _LEGEND], []
+    parts, rows = [f"# {plan.study.name}", _LEGEND], []
     for group in plan.study.groups():
-        names = [cell.name for cell in plan.study.cell if group in cell.group]
-        tables.append(cells.loc[names].assign(group=group))
-        parts += [f"## {GROUP_TITLES[group]}", markdown(_shown(tables[-1], group), _WORDS)]
-        if any(by_data_set[name] for name in names):
-            rows = [{"cell": name, **{key: f1.text(100) for key, f1 in by_data_set[name].items()}} for name in names]
-            parts += ["F1 × 100 by data set:", markdown(pd.DataFrame(rows).fillna(NONE), _WORDS)]
+        of_group = [result for result in results if group in result.cell.group]
+        figures = [_figures(result) for result in of_group]
+        rows += [{"group": group, **row} for row in figures]
+        parts += [f"## {GROUP_TITLES[group]}", markdown(_shown(of_group, figures, group), _WORDS)]
+        if any(map(_by_data_set, of_group)):
+            by_data_set = [
+                {"cell": result.cell.name, **{name: f1.text(100) for name, f1 in _by_data_set(result).items()}}
+                for result in of_group
+            ]
+            parts += ["F1 × 100 by data set:", markdown(pd.DataFrame(by_data_set).fillna(NONE), _WORDS)]
     failures = [
         f"- {run.run.name}: `{_last_line(run.failure)}`" for result in results for run in result.runs if run.failure
     ]
     parts += ["## Failed\n\n" + "\n".join(failures)] if failures else []
-    whole = pd.concat(tables)
     return [
         write_text(plan.folder / "table.md", "\n\n".join(parts) + "\n"),
-        write_text(plan.folder / "table.csv", whole[["group", *cells.columns]].to_csv(index=False)),
+        write_text(plan.folder / "table.csv", pd.DataFrame(rows, dtype=object).to_csv(index=False)),
     ]
 
 
@@ -92,52 +93,58 @@ def write_steps(plan: Plan, results: Sequence[CellResult]) -> Path:
 
 
 def _figures(result: CellResult) -> dict[str, Any]:
-    """A cell's row of table.csv: F1, EM and format in [0, 1], time in seconds; None where nothing was measured."""
+    """A cell's row of table.csv: F1, EM and format in [0, 1], time in seconds; None where nothing was measured.
+
+    `collapsed`: runs whose training F1 fell for good; `collapse_step`: where, their mean.
+    """
     spreads = {name: Spread.of(result.finals(name)) for name in ("f1", "em", "format", "searches")}
     low, high = bootstrap_f1(run.f1_by_question for run in result.done) or (None, None)
     wall_s = [float(run.summary["wall_s"]) for run in result.done if "wall_s" in run.summary]
+    fell = [step for run in result.done if (step := run.collapse()) is not None]
     return {
         "cell": result.cell.name,
         "method": result.cell.method,
         "lam": result.lam,
-        "runs": _runs(result),
+        "runs": len(result.runs),
+        **{state.value: result.in_state(state) for state in State},
         **{f"{name}_{part}": getattr(spread, part) for name, spread in spreads.items() for part in ("mean", "std")},
         "f1_low": low,
         "f1_high": high,
-        "f1_by_data_set": ";".join(f"{name}={f1.mean}" for name, f1 in _by_data_set(result).items()),
-        "collapse": _collapse(result),
+        "collapsed": len(fell),
+        "collapse_step": Spread.of(fell).mean,
         "tokens_sampled": Spread.of(result.totals("rollout/tokens_sampled")).mean,
         "tokens_reused": Spread.of(result.totals("rollout/tokens_reused")).mean,
         "wall_s": Spread.of(wall_s).mean,
+        **{f"f1_mean/{name}": f1.mean for name, f1 in _by_data_set(result).items()},
     }
 
 
-def _shown(cells: pd.DataFrame, group: GroupName) -> pd.DataFrame:
+def _shown(results: Sequence[CellResult], figures: Sequence[Mapping[str, Any]], group: GroupName) -> pd.DataFrame:
     """The rows of a group's table in texts."""
-
-    def spreads(name: str, scale: float = 100, digits: int = 1) -> list[str]:
-        pairs = zip(cells[f"{name}_mean"], cells[f"{name}_std"], strict=True)
-        return [Spread(mean, std).text(scale, digits) for mean, std in pairs]
-
-    intervals = zip(cells["f1_low"], cells["f1_high"], strict=True)
-    table = pd.DataFrame(
-        {
-            "cell": cells["cell"],
-            "method": cells["method"],
-            "λ": [NONE if lam is None else f"{lam:g}" for lam in cells["lam"]],
-            "runs": cells["runs"],
-            "F1": spreads("f1"),
-            "95 %": [NONE if low is None else f"{100 * low:.1f} to {100 * high:.1f}" for low, high in intervals],
-            "EM": spreads("em"),
-            "format": spreads("format"),
-            "searches": spreads("searches", scale=1, digits=2),
-            "collapse": cells["collapse"],
-            "tokens sampled": cells["tokens_sampled"].map(_count),
-            "tokens reused": cells["tokens_reused"].map(_count),
-            "time": [NONE if wall_s is None else f"{wall_s / 60:.1f} min" for wall_s in cells["wall_s"]],
-        }
-    )
+    rows = [_texts(result, row) for result, row in zip(results, figures, strict=True)]
+    table = pd.DataFrame(rows)
     return table if group == "lambda" else table.drop(columns="λ")
+
+
+def _texts(result: CellResult, row: Mapping[str, Any]) -> dict[str, str]:
+    def spread(name: str, scale: float = 100, digits: int = 1) -> str:
+        return Spread(row[f"{name}_mean"], row[f"{name}_std"]).text(scale, digits)
+
+    return {
+        "cell": row["cell"],
+        "method": row["method"],
+        "λ": NONE if row["lam"] is None else f"{row['lam']:g}",
+        "runs": _runs(result),
+        "F1": spread("f1"),
+        "95 %": NONE if row["f1_low"] is None else f"{100 * row['f1_low']:.1f} to {100 * row['f1_high']:.1f}",
+        "EM": spread("em"),
+        "format": spread("format"),
+        "searches": spread("searches", scale=1, digits=2),
+        "collapse": _collapse(result),
+        "tokens sampled": _count(row["tokens_sampled"]),
+        "tokens reused": _count(row["tokens_reused"]),
+        "time": NONE if row["wall_s"] is None else f"{row['wall_s'] / 60:.1f} min",
+    }
 
 
 def _by_data_set(result: CellResult) -> dict[str, Spread]:

@@ -98,6 +98,9 @@ def test_the_csv_has_the_same_figures_unscaled(tmp_path: Path) -> None:
     assert (float(rows[0]["f1_mean"]), float(rows[0]["f1_std"])) == pytest.approx((0.5, 0.02**0.5))
     assert 0.2 <= float(rows[0]["f1_low"]) < 0.5 < float(rows[0]["f1_high"]) <= 0.8
     assert rows[1]["f1_std"] == rows[1]["f1_low"] == ""
+    counts = ("runs", "done", "failed", "waiting", "collapsed")
+    assert [[int(row[name]) for name in counts] for row in rows[:2]] == [[2, 2, 0, 0, 1], [2, 1, 1, 0, 0]]
+    assert (float(rows[0]["collapse_step"]), rows[1]["collapse_step"]) == (21, "")
 
 
 def test_every_step_of_every_run_is_in_one_table(tmp_path: Path) -> None:
@@ -119,6 +122,9 @@ def test_f1_by_data_set_is_a_table_of_its_own_where_it_was_measured(tmp_path: Pa
     for run, end in zip(plan.runs[:2], ends, strict=True):
         write_run(run, [*history([0.1]), {"step": 2.0, **end}], f1=0.5)
     write_report(plan)
+    with (plan.folder / "table.csv").open() as file:
+        found = [(row["f1_mean/nq"], row["f1_mean/mean"]) for row in csv.DictReader(file)]
+    assert found[:2] == [("0.6", "0.3"), ("", "")]
     lines = (plan.folder / "table.md").read_text().splitlines()
     start = lines.index("F1 × 100 by data set:")
     assert [cells_of(line) for line in (lines[start + 2], lines[start + 4], lines[start + 5])] == [
