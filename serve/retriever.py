@@ -108,7 +108,7 @@ class SearchService(Listener):
         if self._clock() - self._answered_s < PROOF_AGE_S:
             return
         self._probes += 1
-        probe = self._run([Query(f"health probe {self._probes}")])  # a new text each time: not from the cache
+        probe = self.search_batch([Query(f"health probe {self._probes}")])  # a new text each time: not from the cache
         await asyncio.wait_for(probe, PROBE_TIMEOUT_S)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,9 +148,10 @@ class SearchService(Listener):
 
     @serve.batch  # type: ignore[untyped-decorator]
     async def _together(self, queries: list[Query]) -> list[Ranked]:
-        return await self._run(queries)
+        return await self.search_batch(queries)
 
-    async def _run(self, queries: list[Query]) -> list[Ranked]:
+    async def search_batch(self, queries: list[Query]) -> list[Ranked]:
+        """Documents for each query as it asks, in the worker's thread; what fails ends readiness."""
         if not self._batches:
             self._moved_s = self._clock()
         self._batches += 1

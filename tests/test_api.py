@@ -45,9 +45,9 @@ def test_a_function_that_is_handed_in_is_found_by_its_reference() -> None:
 def test_sections_go_over_a_recipe_and_over_a_configuration(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text("[run]\nsteps = 7\nseed = 3\n")
-    config = api._config(recipe, {"run": {"steps": 2}})
+    config = api.config_of(recipe, {"run": {"steps": 2}})
     assert (config.run.steps, config.run.seed) == (2, 3)
-    again = api._config(config, {"run": {"seed": 4}, "reward.outcome": "em"})
+    again = api.config_of(config, {"run": {"seed": 4}, "reward.outcome": "em"})
     assert (again.run.steps, again.run.seed, again.reward.outcome) == (2, 4, "em")
 
 
@@ -55,8 +55,8 @@ def test_a_section_may_hold_a_function_as_well() -> None:
     def find(query: str, k: int) -> list[dict[str, str]]:
         return [{"id": query, "title": query, "text": query}][:k]
 
-    alone = api._settings({"search": find, "run": {"steps": 2}})
-    among = api._settings({"search": {"tool": find, "top_k": 5}})
+    alone = api.settings_of({"search": find, "run": {"steps": 2}})
+    among = api.settings_of({"search": {"tool": find, "top_k": 5}})
     assert alone == {"search.tool": "tests.test_api:find", "run.steps": 2}
     assert among == {"search.tool": "tests.test_api:find", "search.top_k": 5}
     assert load("tests.test_api:find", "search.tool") is find
@@ -67,11 +67,11 @@ def test_tools_are_functions_references_or_entries_and_need_a_dialogue_that_call
         """Adds."""
         return a + b
 
-    assert api._tool(add) == {"function": "tests.test_api:add"}
+    assert api.tool_of(add) == {"function": "tests.test_api:add"}
     assert load("tests.test_api:add", "rollout.tools") is add
-    assert api._tool("tools.py:add") == {"function": "tools.py:add"}
-    assert api._tool({"function": add, "name": "plus"}) == {"function": "tests.test_api:add", "name": "plus"}
-    config = api._config("pocket", {"rollout.tools": [api._tool(add)], "rollout.dialogue": "hermes"})
+    assert api.tool_of("tools.py:add") == {"function": "tools.py:add"}
+    assert api.tool_of({"function": add, "name": "plus"}) == {"function": "tests.test_api:add", "name": "plus"}
+    config = api.config_of("pocket", {"rollout.tools": [api.tool_of(add)], "rollout.dialogue": "hermes"})
     assert [tool.called for tool in config.rollout.tools] == ["add"]
     with pytest.raises(ValueError, match=r"rollout\.tools = add, and rollout\.dialogue = 'tags'"):
         calibadv.train("pocket", tools=[add])

@@ -258,7 +258,7 @@ class OnPaper:
 
     def train(self, recipe: str, **given: Any) -> Run:
         inspect.signature(api.train).bind(recipe, **given)
-        config = api._config(recipe, api._settings(given))
+        config = api.config_of(recipe, api.settings_of(given))
         assert (config.run_name, config.run.steps) == ("from-python", 2)
         self.called.append("train")
         return self.run
@@ -266,7 +266,7 @@ class OnPaper:
     def evaluate(self, *args: Any, **given: Any) -> pd.DataFrame:
         values = inspect.signature(api.evaluate).bind(*args, **given)
         values.apply_defaults()
-        plan = api._plan(**values.arguments)
+        plan = api.plan_of(**values.arguments)
         self.called.append("evaluate")
         return pd.DataFrame({"model": [model.name for model in plan.models]})
 

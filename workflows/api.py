@@ -45,10 +45,10 @@ def train(
     and whatever ends the run early. A local Ray is started and ended; inside one that is up that one is used.
     """
     given = {"reward": reward, "search": search, "method": method}
-    settings = _settings({**sections, **{name: value for name, value in given.items() if value}})
+    settings = settings_of({**sections, **{name: value for name, value in given.items() if value}})
     if tools:
-        settings["rollout.tools"] = [*settings.get("rollout.tools", ()), *map(_tool, tools)]
-    config = _config(recipe, settings)
+        settings["rollout.tools"] = [*settings.get("rollout.tools", ()), *map(tool_of, tools)]
+    config = config_of(recipe, settings)
     with open_view(config.run.steps) as view:
         train_run(config, view)
     return Run(config.run.folder / config.run_name)
@@ -69,7 +69,7 @@ def evaluate(
     `models`: runs, folders, hub names or "pocket". What was answered before into the same `out` is kept. Raises
     ValueError for what cannot be evaluated, and RuntimeError where the search failed for some questions.
     """
-    plan = _plan(models, sets, corpus, recipe, out, questions, sections)
+    plan = plan_of(models, sets, corpus, recipe, out, questions, sections)
     if evaluation.evaluate(plan, evaluation.searching, cluster_rollouts, open_run):
         raise RuntimeError(f"the search failed for some questions: call again to ask them anew ({plan.out})")
     rows = [
@@ -80,7 +80,7 @@ def evaluate(
     return pd.json_normalize(rows)
 
 
-def _plan(
+def plan_of(
     models: str | Path | Run | Sequence[str | Path | Run],
     sets: Mapping[str, str | Path],
     corpus: str | Path,
@@ -89,6 +89,7 @@ def _plan(
     questions: int | None,
     sections: Mapping[str, Mapping[str, Any]],
 ) -> Plan:
+    """What `evaluate` will do."""
     several = [models] if isinstance(models, str | Path | Run) else models
     return make_plan(
         Command(
@@ -107,7 +108,7 @@ def _plan(
 _NAMED_BY = {"reward": "outcome", "search": "tool", "method": "name"}  # the key that takes a function
 
 
-def _settings(sections: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(sections: Mapping[str, Any]) -> dict[str, Any]:
     """The sections with references in place of functions."""
     whole = {
         name: values if isinstance(values, Mapping) else {_NAMED_BY[name]: values} for name, values in sections.items()
@@ -119,13 +120,14 @@ def _settings(sections: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tool(given: str | Callable[..., Any] | Mapping[str, Any]) -> dict[str, Any]:
+def tool_of(given: str | Callable[..., Any] | Mapping[str, Any]) -> dict[str, Any]:
     """The entry of `rollout.tools`."""
     entry = dict(given) if isinstance(given, Mapping) else {"function": given}
     return {key: hand_in(value) if callable(value) else value for key, value in entry.items()}
 
 
-def _config(recipe: str | Path | Config, settings: Mapping[str, Any]) -> Config:
+def config_of(recipe: str | Path | Config, settings: Mapping[str, Any]) -> Config:
+    """The recipe with the settings, by their dotted names, over it."""
     if not isinstance(recipe, Config):
         return load_config(recipe_file(str(recipe)), settings)
     sections = recipe.model_dump()

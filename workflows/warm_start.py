@@ -30,7 +30,7 @@ from workflows.shipped import RECIPES, recipe_file
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: written. Raises ValueError for input that cannot be used, before anything is trained."""
-    parser = _parser()
+    parser = warm_start_parser()
     known, overrides = parse(parser, arguments)
     if known.command == "pocket":
         if overrides:
@@ -61,7 +61,8 @@ def _gold(known: argparse.Namespace, overrides: Mapping[str, Any]) -> None:
     warm_start_gold(GoldRequest(**same, config=config, recipe=recipe))
 
 
-def _parser() -> argparse.ArgumentParser:
+def warm_start_parser() -> argparse.ArgumentParser:
+    """The parser; `command` is which policy learns."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -69,11 +69,11 @@ def make_plan(command: Command) -> Plan:
     ValueError or FileNotFoundError for whatever cannot be evaluated, or not into this folder.
     """
     models = find_models(command.models, command.recipe, command.overrides, command.pocket)
-    _check_one_search(models)
+    check_one_search(models)
     check_places(models[0].config, os.environ)
     check_routes(models[0].config)
     cache = models[0].config.run.cache
-    tokens = _one_scoring(models)
+    tokens = one_scoring(models)
     tallies = {name: Tally() for name, _ in command.sets}
     sets = tuple(_load_set(name, file, cache, command.questions, tokens, tallies[name]) for name, file in command.sets)
     corpus = data_file(command.corpus, "corpus", cache)
@@ -125,7 +125,7 @@ def _load_set(name: str, file: str, cache: Path, limit: int | None, tokens: Toke
     return QuestionSet(name, path, tuple(load_questions(path, tokens=tokens, tally=tally)[:limit]))
 
 
-def _one_scoring(models: Sequence[EvaluatedModel]) -> TokenUnit:
+def one_scoring(models: Sequence[EvaluatedModel]) -> TokenUnit:
     """By what the answers of all models are scored; ValueError where their runs say different things."""
     first = models[0]
     for model in models[1:]:
@@ -137,7 +137,7 @@ def _one_scoring(models: Sequence[EvaluatedModel]) -> TokenUnit:
     return first.config.reward.tokens
 
 
-def _check_one_search(models: Sequence[EvaluatedModel]) -> None:
+def check_one_search(models: Sequence[EvaluatedModel]) -> None:
     """All models answer through one search app; what their runs say of it must be one thing."""
     first = search_identity(models[0].config)
     for model in models[1:]:

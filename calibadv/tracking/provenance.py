@@ -30,7 +30,7 @@ Search agents trained by calibadv. What is where:
 
 The truth is the folder of a run, `runs/NAME`: these pages mirror it.
 """
-_WHERE = (
+WHERE = (
     "**Model metrics**: curves and `overview`. **Traces**: sampled rollouts. **Artifacts**: `report.html`, the run on "
     "one page, `plots`, `model` with its card. **Models**: evaluated checkpoints. Made by:"
 )
@@ -84,7 +84,7 @@ def note(title: str, before: Mapping[str, float], after: Mapping[str, float], co
         lines += ["| held-out questions | before | after | change |", "|---|---:|---:|---:|"]
         lines += [_row(name, before, after) for name in before]
         lines.append("")
-    return "\n".join([*lines, _WHERE, "", "```", command, "```"])
+    return "\n".join([*lines, WHERE, "", "```", command, "```"])
 
 
 def _row(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:

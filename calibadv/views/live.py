@@ -98,7 +98,7 @@ class LiveView:
         self._console = self._given or Console(file=self._foreign.terminal if self._foreign else None)
         redirect = self._foreign is None
         self._live = Live(
-            get_renderable=self._draw,
+            get_renderable=self.draw,
             console=self._console,
             refresh_per_second=8,
             redirect_stdout=redirect,
@@ -128,7 +128,8 @@ class LiveView:
 
     # ---- what is drawn --------------------------------------------------------------------------------------------
 
-    def _draw(self) -> RenderableType:
+    def draw(self) -> RenderableType:
+        """What is seen at this moment."""
         training: list[RenderableType] = []
         room = _SHOWN_STAGES
         if self._latest:

@@ -13,7 +13,7 @@ from calibadv.config import Config, ConfigError, load_config
 from calibadv.data.digests import questions_digest
 from calibadv.evaluation.identity import search_identity
 from calibadv.evaluation.models import find_models
-from calibadv.evaluation.plan import _check_one_search, _one_scoring
+from calibadv.evaluation.plan import check_one_search, one_scoring
 from calibadv.evaluation.prediction import predict
 from calibadv.rewards.step_search import key_score, tfidf_cosines
 from calibadv.rewards.turn_success import answer_documents
@@ -89,13 +89,13 @@ def test_models_of_one_table_are_scored_and_search_alike(tmp_path: Path) -> None
     plain = write_run(tmp_path / "runs" / "en")
     models = find_models([str(chinese), str(plain)], None, {})
     with pytest.raises(ValueError, match=r"reward.tokens is 'unspaced' for zh and 'words' for en: .*--reward.tokens"):
-        _one_scoring(models)
+        one_scoring(models)
     with pytest.raises(ValueError, match=r"search.tokens is 'unspaced' for zh and 'words' for en: .*--search.tokens"):
-        _check_one_search(models)
+        check_one_search(models)
     unspaced = {"reward.tokens": "unspaced", "search.tokens": "unspaced"}
     both = find_models([str(chinese), str(plain)], None, unspaced)
-    assert _one_scoring(both) == TokenUnit.UNSPACED
-    _check_one_search(both)
+    assert one_scoring(both) == TokenUnit.UNSPACED
+    check_one_search(both)
 
 
 def test_with_a_recipe_a_model_is_still_scored_as_its_run_was(tmp_path: Path) -> None:

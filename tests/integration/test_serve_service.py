@@ -139,7 +139,7 @@ async def test_each_query_of_a_batch_is_searched_as_it_asks(tmp_path: Path) -> N
         Query(text, top_k=1),
         Query(text, top_k_retrieve=2, top_k=2),
     ]
-    found = await service._run(asked)
+    found = await service.search_batch(asked)
     # BM25: a word that one document has counts for more; the late reranker counts the query's words in a document.
     expected = [["d3", "d2", "d4"], ["d3", "d4", "d2"], ["d3"], ["d3", "d4"]]
     assert [[document.id for document in documents] for documents in found] == expected
@@ -150,7 +150,7 @@ async def test_a_failed_search_ends_readiness_at_once(tmp_path: Path) -> None:
     await one.service.check_health()
     one.pipeline.error = RuntimeError("out of memory")
     with pytest.raises(RuntimeError):
-        await one.service._run([Query("Oslo")])
+        await one.service.search_batch([Query("Oslo")])
     assert await status(one.service) == 503
 
 

@@ -66,7 +66,7 @@ def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(
     assert "0 of 64 rollouts are well-formed" in said
     _, option, module, *taught = shlex.split(said.partition("Teach it first: ")[2].partition("; then train")[0])
     assert (option, module) == ("-m", "workflows.warm_start")
-    known, overrides = parse(warm_start._parser(), taught)
+    known, overrides = parse(warm_start.warm_start_parser(), taught)
     assert (known.questions, known.corpus, overrides) == (Path("train.jsonl"), Path("corpus.jsonl"), {})
     assert (tmp_path / known.config).is_file()
     assert "Traceback" not in output

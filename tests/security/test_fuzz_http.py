@@ -49,7 +49,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchService:
     search = SearchService(lambda: CORPUS, config, str(tmp_path))
 
     async def alone(query: Any) -> Any:  # Serve's batching asks for the replica that it is in
-        return (await search._run([query]))[0]
+        return (await search.search_batch([query]))[0]
 
     monkeypatch.setattr(search, "_together", alone)
     return search

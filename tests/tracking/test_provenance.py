@@ -10,7 +10,7 @@ import pytest
 
 from calibadv.methods import METHODS
 from calibadv.tracking import provenance
-from calibadv.tracking.provenance import _WHERE, ROOT, command_line, method_color, note
+from calibadv.tracking.provenance import ROOT, WHERE, command_line, method_color, note
 
 
 def test_the_description_has_the_table_and_the_command() -> None:
@@ -23,13 +23,13 @@ def test_the_description_has_the_table_and_the_command() -> None:
         "| f1 | 0.250 | 0.750 | +0.500 |",
         "| em | 0.200 | 0.100 | -0.100 |",
         "",
-        _WHERE,
+        WHERE,
         "",
         "```",
         "python workflows/train.py --run.seed 1",
         "```",
     ]
-    assert all(name in _WHERE for name in ("Traces", "report.html", "model"))
+    assert all(name in WHERE for name in ("Traces", "report.html", "model"))
     assert "|" not in note("**grpo**, not finished", {}, {}, "python workflows/train.py")
 
 

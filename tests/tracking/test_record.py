@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from calibadv.tracking.record import CallRecord, RolloutRecord, record_rollout
-from calibadv.tracking.traces import _spans
+from calibadv.tracking.traces import turn_spans
 from calibadv.types import CalledTool
 from tests.build import group, trajectory
 from tests.tracking.fake_run import record
@@ -38,7 +38,7 @@ def test_what_tools_said_is_kept_and_a_search_s_documents_are_not_said_twice() -
     made = record_rollout(group(one), 0, step=1)
     assert [turn.calls for turn in made.turns] == [(CallRecord("add", "42"),), (), ()]
     assert RolloutRecord.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-    (called, *_) = _spans(replace(made, turns=(replace(made.turns[0], kind="call"),)), "t", 0)[1:]
+    (called,) = turn_spans("t", (replace(made.turns[0], kind="call"),), 0)
     assert json.loads(called["attributes"]["mlflow.spanOutputs"]) == [{"tool": "add", "text": "42"}]
     assert json.loads(called["attributes"]["mlflow.spanType"]) == "TOOL"
 

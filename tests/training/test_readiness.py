@@ -88,7 +88,7 @@ def test_the_command_is_one_that_the_warm_start_accepts_as_it_stands(
     python, *words = shlex.split(command)
     arguments = words[2:]
     assert (python, words[:2]) == (".venv/bin/python", ["-m", "workflows.warm_start"])
-    known, overrides = warm_start._parser().parse_known_args(arguments)
+    known, overrides = warm_start.warm_start_parser().parse_known_args(arguments)
     assert (known.questions, known.corpus, known.out) == (
         Path("my questions.jsonl"),
         Path("corpus"),

@@ -155,7 +155,7 @@ def test_the_plain_view_is_taken_off_a_terminal_and_where_nothing_can_be_drawn_o
 def screen(view: LiveView, console: Console) -> str:
     """What the view draws at this moment, without styles."""
     paper = Console(file=io.StringIO(), width=console.width)  # not the one that its timer draws on
-    paper.print(view._draw())
+    paper.print(view.draw())
     return written(paper)
 
 
