@@ -342,7 +342,7 @@ def slowest_share(learners: int, questions: int, samples: int, updates: int, spr
         tokens_RM = np.zeros((rollouts, updates))
         minibatch_R = random.permutation(rollouts) * updates // rollouts
         tokens_RM[np.arange(rollouts), minibatch_R] = random.lognormal(0, sigma, rollouts)
-        owner_R = deal_rollouts(tokens_RM, np.arange(rollouts) // samples, learners)
+        owner_R = deal_rollouts(tokens_RM, [np.zeros((samples, samples))] * questions, learners)
         shares.append(busiest(tokens_RM, owner_R, learners))
     return fmean(shares)
 

@@ -15,12 +15,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibadv.dealing import EVEN, deal_rollouts
+from calibadv.dealing import Tokens, deal_rollouts
 from calibadv.types import FloatArray, Group, IntArray, Trajectory
-
-# A learner may have so many times the mean before a group that was drawn whole is cut: computing once what its rollouts
-# begin with alike made an update 1.7 times faster (docs/performance.md).
-WORTH_A_GROUP = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +68,12 @@ def shard_groups(
     seed: int,
     passes: int = 1,
     whole_groups: bool = False,
+    packed: bool = True,
 ) -> list[list[GroupShard]]:
-    """Rollouts dealt to `num_shards` learners, so that each has as many tokens of every mini-batch (`deal_rollouts`).
+    """Rollouts dealt to `num_shards` learners, so that each computes as many tokens of every mini-batch.
 
-    A learner has the whole group of each of its rollouts: credit is assigned where they train.
+    `packed`: what rollouts of a group begin with alike is computed once (`deal_rollouts`). A learner has the whole
+    group of each of its rollouts: credit is assigned where they train.
 
     Each rollout's mini-batch is drawn before, from `seed` and the number of rollouts alone; mini-batches differ by one
     rollout at most. With `whole_groups` a group's rollouts are drawn together; one that lies across a boundary is cut.
@@ -98,12 +96,14 @@ def shard_groups(
     for group, start in zip(groups, starts[:-1], strict=True):
         first, *later = map(tuple, drawn[:, start : start + len(group.trajectories)].tolist())
         items.append(GroupShard(group, first, tuple(later)))
-    tokens_RM = np.zeros((total, num_minibatches * passes))
-    tokens_RM[np.arange(total), drawn] = [t.num_tokens for group in groups for t in group.trajectories]
-    group_R = np.repeat(np.arange(len(groups)), [len(group.trajectories) for group in groups])
-    owner_R = deal_rollouts(tokens_RM, group_R, num_shards, WORTH_A_GROUP if whole_groups else EVEN)
+    owner_R = np.zeros(total, dtype=np.int64)
+    if num_shards > 1:
+        rows = [[_sequence(trajectory)[0] for trajectory in group.trajectories] for group in groups]
+        tokens_RM = np.zeros((total, num_minibatches * passes))
+        tokens_RM[np.arange(total), drawn] = [len(ids_T) for of_group in rows for ids_T in of_group]
+        owner_R = deal_rollouts(tokens_RM, [_alike(of_group, packed) for of_group in rows], num_shards)
     shards: list[list[GroupShard]] = [[] for _ in range(num_shards)]
-    sizes_G = np.bincount(group_R, tokens_RM.sum(axis=1), len(groups))
+    sizes_G = np.array([sum(t.num_tokens for t in group.trajectories) for group in groups])
     for g in np.argsort(-sizes_G, kind="stable"):  # largest first
         item, owner_G = items[g], owner_R[starts[g] : starts[g + 1]]
         for learner in np.unique(owner_G):
@@ -119,18 +119,13 @@ def to_row(
 
     What follows the last action is dropped: nothing is learned from it.
     """
-    parts, actions = [trajectory.prompt_ids], [np.zeros(len(trajectory.prompt_ids), dtype=np.bool_)]
-    for turn in trajectory.turns:
-        parts += [turn.action_ids, turn.observation_ids]
-        actions += [np.ones(len(turn.action_ids), np.bool_), np.zeros(len(turn.observation_ids), np.bool_)]
-    ids_T, action_T = np.concatenate(parts), np.concatenate(actions)
-    end = int(action_T.nonzero()[0][-1]) + 1 if action_T.any() else len(ids_T)
+    ids_T, action_T = _sequence(trajectory)
     logprobs_N = np.concatenate([turn.logprobs for turn in trajectory.turns], dtype=np.float32)
     assert len(logprobs_N) == len(advantages_N) == int(action_T.sum()), "credit and actions out of step"
     ones_N, zeros_N = np.ones_like(logprobs_N), np.zeros_like(logprobs_N)
     return Row(
-        ids_T=ids_T[:end],
-        action_T=action_T[:end],
+        ids_T=ids_T,
+        action_T=action_T,
         minibatch=minibatch,
         turn_N=np.repeat(np.arange(len(trajectory.turns)), [len(turn.action_ids) for turn in trajectory.turns]),
         sampler_logprobs_N=logprobs_N,
@@ -142,3 +137,31 @@ def to_row(
         values_N=zeros_N,
         returns_N=zeros_N,
     )
+
+
+def common_beginning(left_T: IntArray, right_T: IntArray) -> int:
+    """How many tokens they have in common from the first on."""
+    length = min(len(left_T), len(right_T))
+    differ = (left_T[:length] != right_T[:length]).nonzero()[0]
+    return int(differ[0]) if len(differ) else length
+
+
+def _sequence(trajectory: Trajectory) -> tuple[IntArray, NDArray[np.bool_]]:
+    """The trajectory's tokens up to its last action, and which of them are actions."""
+    parts, actions = [trajectory.prompt_ids], [np.zeros(len(trajectory.prompt_ids), dtype=np.bool_)]
+    for turn in trajectory.turns:
+        parts += [turn.action_ids, turn.observation_ids]
+        actions += [np.ones(len(turn.action_ids), np.bool_), np.zeros(len(turn.observation_ids), np.bool_)]
+    ids_T, action_T = np.concatenate(parts), np.concatenate(actions)
+    end = int(action_T.nonzero()[0][-1]) + 1 if action_T.any() else len(ids_T)
+    return ids_T[:end], action_T[:end]
+
+
+def _alike(rows: Sequence[IntArray], packed: bool) -> Tokens:
+    """How many tokens two rows of a group begin with alike [G, G]; none where they are padded."""
+    alike_GG = np.zeros((len(rows), len(rows)))
+    if packed:
+        for later in range(len(rows)):
+            for earlier in range(later):
+                alike_GG[later, earlier] = alike_GG[earlier, later] = common_beginning(rows[later], rows[earlier])
+    return alike_GG

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibadv.batching import TOKEN_FIELDS, Row
+from calibadv.batching import TOKEN_FIELDS, Row, common_beginning
 from calibadv.types import IntArray
 
 PAD_ID = 0  # masked everywhere; any id of the vocabulary will do
@@ -67,7 +67,7 @@ def micro_batches(rows: Sequence[Row], token_budget: int, *, packed: bool = Fals
         order = sorted(range(len(rows)), key=lambda index: ids[index].astype(">i8").tobytes())
         spent = token_budget
         for before, index in zip([None, *order], order, strict=False):
-            common = 0 if before is None else _common(ids[before], ids[index])
+            common = 0 if before is None else common_beginning(ids[before], ids[index])
             new = len(ids[index]) - max(0, common - LEAST_SHARED + 1)  # at most: see `_branch`
             if spent + new > token_budget:
                 batches.append([])
@@ -112,7 +112,7 @@ def _packed(rows: Sequence[Row], chosen: Sequence[int]) -> MicroBatch:
     total = 0
     for index in chosen:
         before_T, ids_T = ids_T, _inputs(rows[index])
-        shared, path = _branch(starts, reads, path, _common(before_T, ids_T))
+        shared, path = _branch(starts, reads, path, common_beginning(before_T, ids_T))
         new = np.arange(total, total + len(ids_T) - shared)
         place_T = np.concatenate([place_T[:shared], new])
         if len(new):
@@ -185,10 +185,3 @@ def _inputs(row: Row) -> IntArray:
 def _predicts(row: Row) -> IntArray:
     """The place in its row before each action token."""
     return row.action_T.nonzero()[0] - 1
-
-
-def _common(left_T: IntArray, right_T: IntArray) -> int:
-    """How many tokens they have in common from the first on."""
-    length = min(len(left_T), len(right_T))
-    differ = (left_T[:length] != right_T[:length]).nonzero()[0]
-    return int(differ[0]) if len(differ) else length

@@ -9,8 +9,10 @@ one runs. `--shape tiny --device cpu` runs all but what only a GPU has, in secon
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -26,6 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from calibadv.batching import Row
+from calibadv.cluster.chunks import StoredChunks, chunk_state
+from calibadv.cluster.device_copy import DeviceCopy
 from calibadv.config import LearnerConfig
 from calibadv.losses import token_stats
 from calibadv.memory.items import CONTEXT, learner_items, sum_bytes
@@ -315,6 +319,57 @@ def learner(at: Machine) -> dict[str, Any]:
     return found | {"passes": ratio is None or 0.85 <= ratio <= 1.0}
 
 
+READER = """
+import json, sys, time
+from hashlib import sha256
+from calibadv.cluster.device_copy import read, within_reach
+from calibadv.cluster.packed import SharedCopy
+place, device, serial, *handles = json.loads(sys.stdin.read())
+shared = within_reach([SharedCopy(place, device, serial, tuple(map(bytes.fromhex, handles)))])
+taken_s, digests = 0.0, []
+for number in range(len(shared.handles)):
+    begun = time.perf_counter()
+    chunk = read(shared, number)
+    taken_s += time.perf_counter() - begun
+    digests.append(sha256(chunk.cpu().numpy()).hexdigest())
+sys.stdout.write(json.dumps([taken_s, digests]))
+"""
+
+
+def publish(at: Machine) -> dict[str, Any]:
+    """The whole shape's weights in bf16: packed into main memory as for the object store (whose own copy needs Ray),
+    kept on the device, and read there by a process of its own, as an engine on the learner's GPU does (CUDA IPC)."""
+    if not at.cuda:  # by name, not by a file descriptor that only a child would be given
+        torch.multiprocessing.set_sharing_strategy("file_system")
+    model, copy, digests = at.model(), DeviceCopy(at.device), []
+
+    def packed(put: Callable[[torch.Tensor], Any] | None, copy: DeviceCopy | None = None) -> Any:
+        def filled(chunk: torch.Tensor, _: torch.device) -> Any:
+            at.wait()  # until what was copied into pinned memory is there
+            return put(chunk) if put else None
+
+        store = (lambda size: StoredChunks(size, filled)) if put else None
+        return chunk_state(model.named_parameters(), dtype=torch.bfloat16, copy=copy, store=store)
+
+    packed_s, kept_s = at.seconds(lambda: packed(len)), at.seconds(lambda: packed(None, copy))
+    stored = packed(lambda chunk: digests.append(hashlib.sha256(chunk.numpy()).hexdigest()), copy)
+    if not stored.copies:
+        raise RuntimeError("no copy was kept on the device: standard error says why")
+    shared = stored.copies[0]
+    told = json.dumps([shared.place, shared.device, shared.serial, *(handle.hex() for handle in shared.handles)])
+    done = subprocess.run([sys.executable, "-c", READER], input=told, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+    read_s, theirs = json.loads(done.stdout)
+    return {
+        "bytes": sum(spec.nbytes for spec in stored.manifest),
+        "packed_s": packed_s,
+        "kept_s": kept_s,
+        "read_s": read_s,
+        "passes": theirs == digests,
+    }
+
+
 def _shape(model: Any) -> ModelShape:
     config = model.config
     return ModelShape(
@@ -329,7 +384,16 @@ def _shape(model: Any) -> ModelShape:
     )
 
 
-PHASES: tuple[Callable[[Machine], dict[str, Any]], ...] = (machine, head, agreement, attention, packing, fused, learner)
+PHASES: tuple[Callable[[Machine], dict[str, Any]], ...] = (
+    machine,
+    head,
+    agreement,
+    attention,
+    packing,
+    fused,
+    learner,
+    publish,
+)
 
 
 def measured(at: Machine, only: set[str], budget_s: float) -> Iterator[dict[str, Any]]:

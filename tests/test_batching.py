@@ -82,6 +82,13 @@ def test_shards_are_balanced_by_tokens() -> None:
     assert abs(loads[0] - loads[1]) <= 10
 
 
+def test_what_a_group_begins_with_alike_counts_once_unless_rows_are_padded() -> None:
+    gs = [group(*(trajectory(1.0, [20]) for _ in range(4))), group(trajectory(1.0, [21]))]
+    for packed, whole in ((True, True), (False, False)):
+        shards = shard_groups(gs, num_minibatches=1, num_shards=2, seed=0, packed=packed)
+        assert any(item.group is gs[0] and len(item.trained) == 4 for shard in shards for item in shard) == whole
+
+
 def test_each_pass_draws_mini_batches_of_its_own_and_the_first_draw_stays() -> None:
     gs = [group(*(trajectory(1.0, [1, 1]) for _ in range(5))) for _ in range(8)]
 

@@ -27,11 +27,12 @@ def check(folder: Path, *arguments: str) -> list[dict[str, object]]:
 
 def test_every_phase_passes_on_a_cpu_and_the_heads_products_are_all_bf16(tmp_path: Path) -> None:
     found = {str(phase["phase"]): phase for phase in check(tmp_path)}
-    assert list(found) == ["machine", "head", "agreement", "attention", "packing", "fused", "learner"]
+    assert list(found) == ["machine", "head", "agreement", "attention", "packing", "fused", "learner", "publish"]
     assert [phase for phase in found.values() if not phase["passes"]] == []
     assert found["head"]["operands"] == {"torch.bfloat16": 4}
     assert found["packing"]["packed_tokens"] < found["packing"]["padded_tokens"]
     assert found["learner"]["packed_peak_bytes"] is None  # a GPU's alone is known
+    assert found["publish"]["bytes"] == 2 * 131_648  # bf16
 
 
 def test_phases_after_the_budget_say_that_they_were_not_begun(tmp_path: Path) -> None:

@@ -138,6 +138,15 @@ def test_the_pocket_world_learns_the_same_on_a_gpu() -> None:
     assert learned("pocket-gpu") == learned("pocket")
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_vllms_core_has_a_process_of_its_own_where_new_weights_come_through_main_memory_anyway(path: Path) -> None:
+    config = load_config(path)
+    rollout = config.rollout
+    on_its_own_gpus = config.cluster.gpus_per_engine > 0 and rollout.placement == "separate"
+    assert rollout.engine_process == on_its_own_gpus
+    assert config.cluster.cpus_per_engine == 1 + rollout.engine_process
+
+
 def test_more_gpus_are_told_in_nodes() -> None:
     assert "15 of 2 nodes of 8" in printed(recipe("qwen2.5-3b", "--rollout.engines=9"))
 

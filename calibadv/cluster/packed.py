@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import ray
+if TYPE_CHECKING:
+    import ray
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,10 +138,10 @@ def learner_items(
     one_layer = zero == 3 or (adapters > 0 and checkpointing)
     layers = layer if one_layer else sum(sizes) - (len(sizes) + (not shape.tied)) * shape.embedding
     casts = 2 * layers if autocast and not half else 0
-    # Shared: AdamW's square roots of all second moments and DeepSpeed's row of the gradients, in stage 3 of a part at
-    # once. Alone it steps a parameter at a time (CPU) or in place (fused, CUDA).
+    # Shared: DeepSpeed's row of the gradients, in stage 3 of a part at once. AdamW itself steps in place (fused), a
+    # CPU's that is alone a parameter at a time.
     stepped = (adapters or max(sizes)) / learners if zero else 0
-    step = 8 * (min(stepped, 2 * ZERO_BUCKET) if zero == 3 else stepped)
+    step = 4 * (min(stepped, 2 * ZERO_BUCKET) if zero == 3 else stepped)
     activations = len(sizes) * activation_bytes(
         shape, tokens, autocast=autocast, checkpointing=checkpointing, adapters=adapters > 0
     )

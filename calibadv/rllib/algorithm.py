@@ -124,6 +124,7 @@ class CalibAdvAlgorithm(Algorithm):  # type: ignore[misc]
             seed=sampling_seed(self.settings.run.seed, self.version, "minibatches", 0),
             passes=self.settings.learner.passes,
             whole_groups=self.settings.learner.minibatch_draw == "groups",
+            packed=self.settings.learner.pack_rows,
         )
 
     def publish(self) -> None:

@@ -7,6 +7,8 @@ expert.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -68,6 +70,13 @@ def check_cpu_engine(path: str) -> None:
 
 
 def _without_weights(path: str) -> PreTrainedModel:
+    file = Path(path, "config.json")
+    return _built(path, file.read_text(encoding="utf-8") if file.is_file() else "")
+
+
+@lru_cache(maxsize=1)
+def _built(path: str, _config: str) -> PreTrainedModel:
+    """The model in `path`, as its `config.json` now is; nobody changes it."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             AutoConfig.from_pretrained(path, trust_remote_code=False)

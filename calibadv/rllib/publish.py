@@ -9,11 +9,11 @@ import ray
 import torch
 from torch import Tensor
 
+from calibadv.cluster.chunks import ChunkStore, StoredChunks, chunk_state
 from calibadv.cluster.coordinator import find_coordinator
 from calibadv.cluster.device_copy import DeviceCopy
 from calibadv.cluster.one_sided import TRANSPORT, OneSidedChunks
 from calibadv.cluster.packed import PackedWeights
-from calibadv.cluster.weights import ChunkStore, StoredChunks, chunk_state
 from calibadv.config import Config
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 

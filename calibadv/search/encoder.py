@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from calibadv.search.models import model_fingerprint, resolve_model
 from calibadv.search.settings import SearchConfig
 from calibadv.types import Document, FloatArray, IntArray
 
+PREPARED = 32  # batches whose texts are tokenised together, and sorted by their tokens
 _E5 = re.compile(r"(^|-)e5-(small|base|large)")
 
 
@@ -117,25 +118,39 @@ class Encoder:
         vectors_BD = np.zeros((len(texts), self.dim), dtype=np.float32)
         token_rows: list[FloatArray] = [np.zeros((0, self.dim), dtype=np.float32)] * (len(texts) if tokens else 0)
         token_ids: list[IntArray] = [np.zeros(0, dtype=np.int64)] * len(token_rows)
-        # Texts of one length share a batch: padding is computed like any other token.
         by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        for start in range(0, len(texts), self._batch_size):
-            rows = by_length[start : start + self._batch_size]
-            with torch.inference_mode():
-                features = {
-                    key: value.to(model.device) if isinstance(value, torch.Tensor) else value
-                    for key, value in model.preprocess([texts[row] for row in rows]).items()
-                }
-                ids_BT = features["input_ids"].cpu().numpy()
-                out = model(features)
-                vectors_BD[rows] = normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
-                if tokens:
-                    tokens_BTD = normalize(out["token_embeddings"].float(), dim=-1).cpu().numpy()
-                    mask_BT = out["attention_mask"].bool().cpu().numpy()
-                    for position, row in enumerate(rows):
-                        token_rows[row] = np.delete(tokens_BTD[position][mask_BT[position]], prefix_rows, axis=0)
-                        token_ids[row] = np.delete(ids_BT[position][mask_BT[position]], prefix_rows).astype(np.int64)
+        for start in range(0, len(texts), PREPARED * self._batch_size):
+            prepared = by_length[start : start + PREPARED * self._batch_size]
+            features = model.preprocess([texts[row] for row in prepared])
+            for batch, columns_T in _batches(features["attention_mask"], self._batch_size):
+                rows = [prepared[place] for place in batch]
+                with torch.inference_mode():
+                    given = {
+                        key: value[batch][:, columns_T].to(model.device) if isinstance(value, torch.Tensor) else value
+                        for key, value in features.items()
+                    }
+                    ids_BT = given["input_ids"].cpu().numpy()
+                    out = model(given)
+                    vectors_BD[rows] = normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
+                    if tokens:
+                        tokens_BTD = normalize(out["token_embeddings"].float(), dim=-1).cpu().numpy()
+                        mask_BT = out["attention_mask"].bool().cpu().numpy()
+                        for position, row in enumerate(rows):
+                            mask_T = mask_BT[position]
+                            token_rows[row] = np.delete(tokens_BTD[position][mask_T], prefix_rows, axis=0)
+                            token_ids[row] = np.delete(ids_BT[position][mask_T], prefix_rows).astype(np.int64)
         return Encoded(vectors=vectors_BD, tokens=tuple(token_rows), token_ids=tuple(token_ids))
+
+
+def _batches(mask_BT: Any, size: int) -> Iterator[tuple[list[int], Any]]:
+    """Texts of as many tokens as each other share a batch, for padding is computed like any other token.
+
+    Yields which texts, and the columns where any of them has a token.
+    """
+    order = mask_BT.sum(dim=1).argsort(stable=True).tolist()
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        yield batch, mask_BT[batch].bool().any(dim=0)
 
 
 def _prefix_rows(tokenizer: Any, prefix: str) -> slice:

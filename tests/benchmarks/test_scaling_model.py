@@ -160,7 +160,7 @@ def test_the_slowest_learners_share_is_that_of_the_real_dealing() -> None:
     even = work.rollouts / (8 * work.updates)
     largest = []
     for seed in range(20):
-        shards = shard_groups(groups, num_minibatches=work.updates, num_shards=8, seed=seed)
+        shards = shard_groups(groups, num_minibatches=work.updates, num_shards=8, seed=seed, packed=False)
         counts = [Counter(item.minibatch_G[i] for item in shard for i in item.trained) for shard in shards]
         largest += [max(count[update] for count in counts) / even for update in range(work.updates)]
     assert slowest_share(8, 64, 5, work.updates, 0.0) == pytest.approx(fmean(largest), rel=0.04)

@@ -10,8 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from calibadv.cluster.chunks import StoredChunks, chunk_state
 from calibadv.cluster.one_sided import OneSidedChunks
-from calibadv.cluster.weights import StoredChunks, chunk_state
 
 
 class Casts(TorchDispatchMode):

@@ -15,9 +15,10 @@ import pytest
 import ray
 import torch
 
+from calibadv.cluster.chunks import chunk_state
 from calibadv.cluster.device_copy import DeviceCopy, place, read, within_reach
 from calibadv.cluster.packed import PackedWeights, SharedCopy
-from calibadv.cluster.weights import chunk_state, fetch
+from calibadv.cluster.weights import fetch
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,11 @@ import ray
 import torch
 from ray.exceptions import OwnerDiedError, RayActorError, RayDirectTransportError
 
+from calibadv.cluster.chunks import chunk_state
 from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.one_sided import OneSidedChunks, pull
 from calibadv.cluster.packed import PackedWeights
-from calibadv.cluster.weights import chunk_state, fetch
+from calibadv.cluster.weights import fetch
 from calibadv.rollout.protocols import EngineDied
 from tests.cluster.test_weights import state
 

@@ -14,12 +14,12 @@ import pytest
 import ray
 import torch
 
+from calibadv.cluster.chunks import chunk_state
 from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.ray_place import EnginesDidNotStart
 from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.stream import PoolSettings, step_blocks, stream_rollouts
-from calibadv.cluster.weights import chunk_state
 from tests.cluster.fake_engine import FakeEngine, rollouts, row
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]

@@ -9,9 +9,10 @@ import pytest
 import ray
 import torch
 
+from calibadv.cluster.chunks import chunk_state
 from calibadv.cluster.coordinator import create_coordinator, find_coordinator
 from calibadv.cluster.processes import EngineProcess
-from calibadv.cluster.weights import chunk_state, fetch
+from calibadv.cluster.weights import fetch
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 

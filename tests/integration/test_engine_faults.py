@@ -22,11 +22,11 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
+from calibadv.cluster.chunks import chunk_state
 from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.rollout_worker import RollGroupFn, WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
-from calibadv.cluster.weights import chunk_state
 from calibadv.rollout.protocols import GenerateFn, Sampling
 from calibadv.rollout.torch_engine import TorchEngine
 from tests.cluster.fake_engine import row, until_there

@@ -12,13 +12,13 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
+from calibadv.cluster.chunks import chunk_state
 from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.rollout_worker import RollGroupFn, WorkerSettings
 from calibadv.cluster.rows import RolloutRow
 from calibadv.cluster.stream import PoolSettings, stream_rollouts
 from calibadv.cluster.vllm_engine import VllmEngine
 from calibadv.cluster.vllm_settings import VllmSettings
-from calibadv.cluster.weights import chunk_state
 from calibadv.rollout.protocols import GenerateFn, Sampling
 from tests.cluster.fake_engine import row
 from tests.rollout.engine_suite import perturbed, prompt, reference_logprobs, save_tiny_model

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 from calibadv.checkpoints.folders import Stored
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage
-from calibadv.cluster.weights import chunk_state, fetch
+from calibadv.cluster.chunks import chunk_state
+from calibadv.cluster.weights import fetch
 from calibadv.rllib.learner_group import PolicyLearnerGroup
 from calibadv.rllib.learner_state import load_learners, roll_back_learners, save_learners
 from calibadv.rllib.ranks import on_rank_zero, rank

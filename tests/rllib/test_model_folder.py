@@ -67,6 +67,27 @@ def test_a_learners_folder_has_the_names_and_values_of_its_checkpoint(
         assert oct(path.stat().st_mode & 0o777) == "0o640", path.name
 
 
+def test_a_folders_model_is_built_once_for_all_that_is_asked_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, built = str(save_tiny_model(tmp_path)), []
+    build = AutoModelForCausalLM.from_config
+
+    def counted(config: Any) -> Any:
+        built.append(config.vocab_size)
+        return build(config)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", counted)
+    check_names(folder)
+    check_cpu_engine(folder)
+    given = dict(placeholder_weights(folder, "bfloat16", in_checkpoint=True))
+    assert (built, given["model.embed_tokens.weight"].shape[0]) == ([300], 300)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"vocab_size": 300', '"vocab_size": 301'))
+    given = dict(placeholder_weights(folder, "bfloat16", in_checkpoint=True))
+    assert given["model.embed_tokens.weight"].shape[0] == 301
+
+
 @pytest.mark.parametrize("engine", ["vllm", "torch"])
 def test_what_is_published_has_the_names_and_shapes_that_engines_were_given_at_their_start(
     experts: Path, engine: str

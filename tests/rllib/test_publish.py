@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from calibadv.cluster.chunks import StoredChunks
 from calibadv.cluster.device_copy import DeviceCopy
 from calibadv.cluster.one_sided import OneSidedChunks
 from calibadv.cluster.packed import PackedWeights, SharedCopy, TensorSpec
-from calibadv.cluster.weights import StoredChunks
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, shares_memory, store_of_learner, with_copies
 from tests.build import overrides_of

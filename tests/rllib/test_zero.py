@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from calibadv.memory.items import ZERO_BUCKET, ZERO_LIVE
 from calibadv.rllib.ranks import on_rank_zero
 from calibadv.rllib.zero import check_layout, deepspeed_config, layer_groups, layout
+from calibadv.rllib.zero_updater import taken_up
 
 NAMES = st.sampled_from(["embed.weight", "norm.weight", *(f"layers.{i}.{part}" for i in (1, 2, 12) for part in "abc")])
 
@@ -64,6 +67,22 @@ def test_a_state_is_taken_up_by_as_many_learners_of_the_same_stage() -> None:
         check_layout(layout(2, 4), layout(3, 4))
     with pytest.raises(ValueError, match=r"hold all of it each, and this run's share it: set learner.zero to 0"):
         check_layout(None, layout(3, 4))
+
+
+def test_moments_are_taken_up_where_a_fused_adamw_of_a_gpu_has_its_own() -> None:
+    """Fake tensors of a GPU, where the count of steps lies too."""
+    with FakeTensorMode():
+        weight = torch.empty(4, device="cuda", requires_grad=True)
+        weight.grad = torch.empty(4, device="cuda")
+        adamw = torch.optim.AdamW([weight], fused=True)
+        adamw.step()
+        own = adamw.state[weight]
+        stored = {name: tensor.to("cpu") for name, tensor in own.items()}
+        taken = taken_up(stored, weight.device)
+        assert {name: (tensor.device, tensor.dtype) for name, tensor in taken.items()} == {
+            name: (tensor.device, tensor.dtype) for name, tensor in own.items()
+        }
+        assert own["step"].device.type == "cuda"
 
 
 # ---- what only rank 0 makes --------------------------------------------------------------------------------------

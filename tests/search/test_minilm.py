@@ -41,6 +41,20 @@ def test_a_text_does_not_depend_on_its_batch(minilm: Encoder) -> None:
     assert minilm.encode_queries([]).vectors.shape == (0, 384)
 
 
+def test_texts_of_as_many_tokens_share_a_batch_however_long_they_are_written(minilm: Encoder) -> None:
+    few, many = "everything something nothing anything a", "a b c d e f g h i j k l m n o p q r s t"
+    shapes: list[tuple[int, ...]] = []
+    hook = minilm._model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0]["input_ids"].shape)))
+    try:
+        encoded = minilm.encode_passages([few, many] * 32)
+    finally:
+        hook.remove()
+    assert sorted(shapes) == [(32, 7), (32, 22)]  # no padding
+    for row, text in ((0, few), (33, many), (62, few)):
+        np.testing.assert_allclose(encoded.vectors[row], minilm.encode_passages([text]).vectors[0], atol=1e-5)
+    assert [len(tokens_TD) for tokens_TD in encoded.tokens[:4]] == [7, 22, 7, 22]
+
+
 def test_its_vectors_are_those_of_sentence_transformers(minilm: Encoder) -> None:
     texts = ["capital of France", "a film director"]
     expected = minilm._model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
