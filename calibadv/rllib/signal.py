@@ -1,8 +1,10 @@
-"""How much of an update is signal, and how much changes from mini-batch to mini-batch: from AdamW's own moments, free.
+"""How much of a mini-batch's gradient is signal, and how much changes with the mini-batch: from AdamW's own moments.
 
-The gradient's product with the mean of those before it is |E g|² without bias, as long as the policy hardly moves
-meanwhile and no rollout trains twice; its product with itself is E |g|². Both under the scale that AdamW gives the
-update, for that is what moves the weights. The idea of a noise scale: McCandlish et al. 2018.
+The gradient's product with the mean of those before it has |E g|² as its expectation if the policy hardly moves
+meanwhile and mini-batches are independent; its product with itself has E |g|². Both under the scale that AdamW gives
+the step, of gradients as they were clipped. What is not so: a group's rollouts in several mini-batches make it too
+small, since their advantages sum to 0; a second pass over the same rollouts too large; steps that overshoot negative.
+The idea of a noise scale: McCandlish et al. 2018.
 """
 
 from __future__ import annotations

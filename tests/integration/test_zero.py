@@ -76,6 +76,7 @@ def check_training(shared: PolicyLearnerGroup, plain: PolicyLearnerGroup) -> Non
     for groups in [GROUPS] * STEPS + [poisoned()]:
         totals = train(shared, groups)
         ours, expected = step_metrics(totals), step_metrics(train(plain, groups))
+        del expected["learner/signal_share"]  # of moments that are shared out it is not measured
         assert ours == pytest.approx(expected, rel=1e-3, abs=1e-5)
         assert {rank["skipped_updates"] for rank in totals} == {expected["learner/skipped_updates"]}
     assert expected["learner/skipped_updates"] == 1
