@@ -32,6 +32,8 @@ from calibadv.lab.watched import stored_runs, watched_table
 
 log = logging.getLogger(__name__)
 
+AGAIN = "signal.parquet"  # runs of other tables once more, most of them their first steps alone
+
 
 def stored(study: Study, results: Path) -> pd.DataFrame:
     """The study's table, with those of its runs that other studies have made."""
@@ -63,18 +65,18 @@ def write_report(study: Study, folder: Path, results: Path) -> str:
 
 def write_watched(results: Path) -> str:
     """What the sentinel would have said of all stored runs, for several limits. Writes watched.md."""
-    text = markdown(watched_table(stored_runs(sorted(results.glob("*.parquet")))))
+    text = markdown(watched_table(stored_runs(_tables(results))))
     write_text(results / "watched.md", text)
     return text
 
 
 def write_signals(results: Path, most: int = 12) -> str:
     """For each event the signals of all stored runs that come before most of its runs. Writes signals.md."""
-    runs = courses(sorted(results.glob("*.parquet")))
+    runs = courses(_tables(results))
     parts = [f"Before {name}:\n\n{markdown(signal_table(runs, event).head(most))}" for event, name in EVENTS.items()]
     text = "\n".join(parts)
-    if (short := results / "signal.parquet").exists():
-        told = markdown(by_cell(early_shares(short, sorted(results.glob("*.parquet")))))
+    if (again := results / AGAIN).exists():
+        told = markdown(by_cell(early_shares(again, _tables(results))))
         text += f"\nThe share of signal in the first 25 steps, and how many came to what in the end:\n\n{told}"
     write_text(results / "signals.md", text)
     return text
@@ -99,3 +101,8 @@ def write_drift(results: Path, questions: int = 256, lr: float = 2e-4) -> str:
     text = markdown(table)
     write_text(results / "drift.md", text)
     return text
+
+
+def _tables(results: Path) -> list[Path]:
+    """Every table of runs but those made again."""
+    return sorted(set(results.glob("*.parquet")) - {results / AGAIN})
