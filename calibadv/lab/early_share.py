@@ -20,6 +20,7 @@ from calibadv.lab.survival import EVENTS
 
 SHARE = "learner/signal_share"
 STEPS = 25
+GRPO_ON_POLICY = ("GRPO at 0.001", "GRPO at 0.0007", "GRPO at 0.0005", "negatives x 1, top_p 1")  # question 6's cells
 LENGTH = {"steps": 1, "evaluate_every": 1, "evaluation_questions": 1}  # how long a run is, and when it is asked
 
 
@@ -54,6 +55,13 @@ def by_cell(runs: pd.DataFrame) -> pd.DataFrame:
     for event, name in EVENTS.items():
         table[name] = cells[event].count()
     return table.sort_values("share")
+
+
+def area_for_collapse(runs: pd.DataFrame) -> float:
+    """How well t tells GRPO's runs on policy that collapse from the others; seeds 1 on, as question 6 counts them."""
+    counted = runs[runs["cell"].isin(GRPO_ON_POLICY) & (runs["seed"] > 0)]
+    collapsed = counted["collapsed_at"].notna()
+    return area(counted["t"][collapsed].tolist(), counted["t"][~collapsed].tolist())
 
 
 def area(low: Sequence[float], high: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 from calibadv.files import write_text
 from calibadv.lab.contrasts import against
 from calibadv.lab.drift import drift, frozen_credits
-from calibadv.lab.early_share import by_cell, early_shares
+from calibadv.lab.early_share import area_for_collapse, by_cell, early_shares
 from calibadv.lab.figures import MANY, draw_cells, draw_curves, draw_survival
 from calibadv.lab.laboratory import Laboratory
 from calibadv.lab.language import language
@@ -76,8 +76,10 @@ def write_signals(results: Path, most: int = 12) -> str:
     parts = [f"Before {name}:\n\n{markdown(signal_table(runs, event).head(most))}" for event, name in EVENTS.items()]
     text = "\n".join(parts)
     if (again := results / AGAIN).exists():
-        told = markdown(by_cell(early_shares(again, _tables(results))))
+        shares = early_shares(again, _tables(results))
+        told = markdown(by_cell(shares))
         text += f"\nThe share of signal in the first 25 steps, and how many came to what in the end:\n\n{told}"
+        text += f"\nt tells GRPO's runs on policy that collapse from the others: area {area_for_collapse(shares):.2f}\n"
     write_text(results / "signals.md", text)
     return text
 

@@ -46,7 +46,7 @@ def stored_runs(tables: Iterable[Path]) -> list[Watched]:
     for rows, events in distinct_runs(tables):
         steps = rows[["step", *LIMITS, REWARD]].to_dict("records")
         history = [{str(name): float(value) for name, value in step.items() if not math.isnan(value)} for step in steps]
-        runs.append(Watched(history, min(events.values(), default=math.nan, key=lambda at: (math.isnan(at), at))))
+        runs.append(Watched(history, float(pd.Series(events).min())))
     return runs
 
 

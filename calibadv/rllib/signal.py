@@ -40,10 +40,11 @@ def last_signal(optimizer: torch.optim.Optimizer) -> Signal:
                 tensor.reshape(-1).split(CHUNK) for tensor in (parameter.grad, state["exp_avg"], state["exp_avg_sq"])
             )
             for gradient, first, second in zip(*parts, strict=True):
-                before = (first - (1 - beta1) * gradient) / (beta1 * (1 - beta1 ** (steps - 1)))
-                scale = (second / (1 - beta2**steps)).sqrt_().add_(group["eps"])
-                scaled = gradient / scale
-                products.append(torch.stack([scaled @ before.div_(scale), scaled @ scaled]))
+                scaled = gradient / (second / (1 - beta2**steps)).sqrt_().add_(group["eps"]).square_()
+                own = scaled @ gradient
+                # `first` has this gradient in it as well.
+                before = (scaled @ first - (1 - beta1) * own) / (beta1 * (1 - beta1 ** (steps - 1)))
+                products.append(torch.stack([before, own]))
     if not products:
         return NO_SIGNAL
     common, own = torch.stack(products).double().sum(0).tolist()

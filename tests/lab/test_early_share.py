@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from calibadv.lab.early_share import SHARE, area, by_cell, early_shares
+from calibadv.lab.early_share import GRPO_ON_POLICY, SHARE, area, area_for_collapse, by_cell, early_shares
 from calibadv.lab.results import write_store
 from calibadv.lab.settings import LabRun
 
@@ -45,3 +45,10 @@ def test_the_area_counts_pairs() -> None:
     assert area([1, 4], [2, 3]) == 0.5
     assert area([1], [1]) == 0.5
     assert math.isnan(area([], [1]))
+
+
+def test_the_area_is_of_grpo_on_policy_and_without_the_seed_that_had_been_looked_at() -> None:
+    cell, nan = GRPO_ON_POLICY[0], math.nan
+    rows = [(cell, 1, -2.0, 30.0), (cell, 2, 1.0, nan), (cell, 3, -3.0, nan)]
+    rows += [(cell, 0, 5.0, 30.0), ("negatives x 2, top_p 0.95", 1, 9.0, 30.0)]  # neither counts
+    assert area_for_collapse(pd.DataFrame(rows, columns=["cell", "seed", "t", "collapsed_at"])) == 0.5
