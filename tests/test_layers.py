@@ -50,6 +50,7 @@ types section files tables json_lines kept_answers http_client model_source unsp
 refusals                      what is refused, in words
 nearest                       the word that was meant
 retries threads sendable      a call made again where it raises; one in a thread; text that UTF-8 takes
+garbage                       what is loaded and never thrown away
 """
 LEVEL = {
     unit if unit in PACKAGES else f"calibadv.{unit}": level

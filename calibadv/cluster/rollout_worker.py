@@ -31,6 +31,7 @@ from calibadv.cluster.processes import EngineProcess, Heartbeat, this_process
 from calibadv.cluster.read_write_lock import ReadWriteLock
 from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.cluster.weights import fetch
+from calibadv.garbage import uncollected
 from calibadv.rollout.group import RolledGroup
 from calibadv.rollout.protocols import EngineDied, GenerateFn
 from calibadv.rollout.tally import Tally
@@ -97,7 +98,8 @@ class RolloutWorker:
             raise RuntimeError(f"{deaths} engines died in this run, and no version was published in between")
         if settings.colocated:  # one that replaces another starts while learners may have the memory
             context.get(self._coordinator.wake.remote(self._name))
-        self._engine = settings.engine_factory()
+        with uncollected():
+            self._engine = settings.engine_factory()
         if settings.placeholder_weights is not None:
             self._engine.load_weights(settings.placeholder_weights(), self._engine.version)
         self._asleep = settings.colocated

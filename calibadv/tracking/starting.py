@@ -1,11 +1,10 @@
-"""A command's first sign of life, seen before what takes seconds to import: needs the standard library alone.
+"""A command's first sign of life, before what takes seconds to import: needs hardly more than the standard library.
 
 On a terminal a line with a spinner and the seconds, which goes away; elsewhere, once, a log line.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -14,6 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
+
+from calibadv.garbage import uncollected
 
 _FRAMES, _ASCII_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "-\\|/"
 _EVERY_S = 0.1
@@ -73,20 +74,13 @@ def _show(command: str) -> bool:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Says on a terminal that a command which has begun loads more: what it needs once its arguments are known.
-
-    No garbage is looked for in what is loaded, now or later: that is a fifth of the time.
-    """
+    """Says on a terminal that a command which has begun loads more: what it needs once its arguments are known."""
     if _began:
         _show(_began[0])
-    looking = gc.isenabled()
-    gc.disable()
     try:
-        yield
+        with uncollected():
+            yield
     finally:
-        gc.freeze()
-        if looking:
-            gc.enable()
         said_starting()
 
 

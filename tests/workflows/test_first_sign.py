@@ -21,7 +21,7 @@ COMMANDS = sorted(
     for p in (ROOT / folder).glob("*.py")
     if "import run_command" in p.read_text()
 )
-OURS = {"benchmarks", "calibadv", "calibadv.tracking", "calibadv.tracking.starting"}
+OURS = {"benchmarks", "calibadv", "calibadv.garbage", "calibadv.tracking", "calibadv.tracking.starting"}
 
 
 def environment(**more: str) -> dict[str, str]:
