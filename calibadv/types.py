@@ -60,7 +60,9 @@ class Question:
 
 
 class TurnKind(StrEnum):
-    """What the policy did in a turn. CALL: it called tools, none of them the search. VOID: nothing that is complete."""
+    """What the policy did in a turn. CALL: it called tools, or more than it may, and nothing was searched for. VOID:
+    nothing that is complete.
+    """
 
     SEARCH = "search"
     CALL = "call"

@@ -70,4 +70,4 @@ def area(low: Sequence[float], high: Sequence[float]) -> float:
 
 
 def _settings(settings: str) -> str:
-    return LabRun.model_validate_json(settings).model_copy(update=LENGTH).model_dump_json()
+    return LabRun.stored(settings).model_copy(update=LENGTH).model_dump_json()

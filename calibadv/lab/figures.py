@@ -54,7 +54,7 @@ def draw_curves(store: pd.DataFrame, figures: pd.DataFrame, path: Path) -> None:
 
 def _rollouts(rows: pd.DataFrame) -> int:
     """A step's, of the runs of a cell."""
-    run = LabRun.model_validate_json(rows["settings"].iloc[0])
+    run = LabRun.stored(rows["settings"].iloc[0])
     return run.questions * run.samples
 
 

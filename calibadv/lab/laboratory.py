@@ -40,7 +40,9 @@ class Laboratory:
         self._run, self._lang, self._world = run, language(), World(run.world, task.hops)
         self._method = run.make_method()
         policy = start or load_start(task.start)
-        self._learner = LabLearner(policy, self._method, run.learner(), logprobs_at=run.logprobs_at)
+        self._learner = LabLearner(
+            policy, self._method, run.learner(), logprobs_at=run.logprobs_at, idle_updates=run.idle_updates
+        )
         self._sampling = Policy()  # what the engine holds: weights that may be older, or rounded
         self._versions: deque[dict[str, torch.Tensor]] = deque(maxlen=run.staleness + 1)
         rows = max(run.questions * max(run.samples, 6), run.evaluation_questions)

@@ -25,6 +25,7 @@ from calibadv.methods.method import Critic, Method
 from calibadv.methods.rows import credit_rows, critic_rewards, critic_row, step_facts
 from calibadv.micro_batches import micro_batches
 from calibadv.rllib.objective import count, loss_terms, to_tensors, total
+from calibadv.rllib.ranks import sum_gradients
 from calibadv.rllib.signal import NO_SIGNAL, last_signal
 from calibadv.rllib.totals import UpdateTotals, step_metrics
 from calibadv.types import Credit, FloatArray, Group
@@ -44,9 +45,18 @@ class Updated:
 class LabLearner:
     """Holds the policy, a critic where the method has one, the reference where KL is on, and their AdamW moments."""
 
-    def __init__(self, policy: Policy, method: Method, settings: LearnerConfig, *, logprobs_at: float = 1.0) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        method: Method,
+        settings: LearnerConfig,
+        *,
+        logprobs_at: float = 1.0,
+        idle_updates: bool = True,
+    ) -> None:
         self.policy, self._method, self._settings = policy, method, settings
         self._logprobs_at = logprobs_at  # temperature
+        self._idle_updates = idle_updates  # whether a mini-batch without any credit is an update
         self._value: _ValueModel | None = None
         self._reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef else None
         self._optimizers = {"policy": _adamw(policy, settings.lr, settings)}
@@ -92,7 +102,7 @@ class LabLearner:
         # Rows without credit have no gradient; they count in the divisor, and need no pass.
         trained = [row for row in rows if self._every_row_trains or row.advantages_N.any()]
         divisors = count(micro_batches(rows, TOKEN_BUDGET), CPU, self._settings)
-        if not trained:
+        if not rows or not (trained or self._idle_updates):
             return
         for optimizer in self._optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -106,6 +116,8 @@ class LabLearner:
             loss += float(part.detach())
             totals.add_tokens(batch, out, fresh=fresh)
             totals.add_losses({name: float(term.detach()) for name, term in terms.items()})
+        for optimizer in self._optimizers.values():
+            sum_gradients(optimizer.param_groups[0]["params"])  # without any credit 0
         norms = {
             name: float(nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self._settings.grad_clip))
             for name, optimizer in self._optimizers.items()

@@ -65,14 +65,14 @@ def with_shared(store: pd.DataFrame, study: Study, others: Iterable[Path]) -> pd
 
 
 def _whole(settings: str) -> str:
-    """Settings as they are written now: with the default of every key that came later."""
-    return LabRun.model_validate_json(settings).model_dump_json()
+    """Settings as they are written now: with a value of every key that came later."""
+    return LabRun.stored(settings).model_dump_json()
 
 
 def is_stored(store: pd.DataFrame, planned: Planned) -> bool:
     """Whether the table has this very run."""
     rows = store[(store["cell"] == planned.cell) & (store["seed"] == planned.run.seed)]
-    return bool(len(rows)) and LabRun.model_validate_json(rows["settings"].iloc[0]) == planned.run
+    return bool(len(rows)) and LabRun.stored(rows["settings"].iloc[0]) == planned.run
 
 
 def of_study(store: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def run_figures(store: pd.DataFrame) -> pd.DataFrame:
 
 def _figures(rows: pd.DataFrame) -> dict[str, float]:
     rows = rows.sort_values("step")
-    run = LabRun.model_validate_json(rows["settings"].iloc[0])
+    run = LabRun.stored(rows["settings"].iloc[0])
     last = rows.tail(max(round(LAST / (run.questions * run.samples)), 1))
 
     def mean(of: pd.DataFrame, metric: str) -> float:

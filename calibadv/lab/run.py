@@ -52,7 +52,7 @@ def run_in(
 def _made(folder: Path, run: LabRun, tell: Callable[[Metrics], None], checkpoint_every: int) -> Ended:
     settings = run.model_dump_json(indent=1)
     written = folder / SETTINGS
-    if written.exists() and LabRun.model_validate_json(written.read_text("utf-8")) != run:
+    if written.exists() and LabRun.stored(written.read_text("utf-8")) != run:
         raise ValueError(f"{folder} holds a run of other settings: name the cell or the study anew, or remove it")
     write_text(written, settings)
     if (folder / DONE).exists():

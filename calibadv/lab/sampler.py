@@ -105,7 +105,7 @@ class Sampler:
             for place in ended:
                 cached = self._live[place].ids[: self._live[place].fed]
                 if row.ids[: len(cached)] == cached:
-                    row.fed = len(cached)
+                    row.fed = min(len(cached), len(row.ids) - 1)  # its last is fed again: what follows is drawn from it
                     self._live[place] = row
                     ended.remove(place)
                     break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +12,9 @@ from calibadv.lab.controls import lab_method
 from calibadv.lab.tasks import PLAIN, TASKS, TaskName
 from calibadv.methods.keep import with_keep
 from calibadv.methods.method import Method
+
+BEFORE = {"idle_updates": False}
+"""What runs did that were stored before there was a key for it, where its default is another."""
 
 
 class LabRun(BaseModel):
@@ -29,6 +33,7 @@ class LabRun(BaseModel):
     samples: int = Field(5, ge=1)  # rollouts a question
     updates: int = Field(4, ge=1)  # a pass over the step's rollouts
     passes: int = Field(1, ge=1)
+    idle_updates: bool = True  # of mini-batches in which nothing has credit: as in training, momentum goes on
     lr: float = Field(5e-4, gt=0, allow_inf_nan=False)  # constant
     clip: float = Field(0.2, gt=0)
     kl_coef: float = Field(0.0, ge=0)
@@ -47,6 +52,11 @@ class LabRun(BaseModel):
     evaluate_every: int = Field(100, ge=1)  # steps; the last one is evaluated too
     evaluation_questions: int = Field(300, ge=1)  # held out, the same for all runs of a world
     stop_after_zeros: int = Field(15, ge=1)  # steps without any reward: nothing is left to learn from
+
+    @classmethod
+    def stored(cls, settings: str) -> Self:
+        """The run that a table or a folder has in JSON, which may be older than some keys."""
+        return cls.model_validate(BEFORE | json.loads(settings))
 
     @model_validator(mode="before")
     @classmethod

@@ -23,7 +23,8 @@ def step_facts(groups: Sequence[Group]) -> StepFacts:
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     searches = sum(turn.kind is TurnKind.SEARCH for trajectory in trajectories for turn in trajectory.turns)
     rewards = [np.array([t.reward for t in group.trajectories], dtype=np.float64) for group in groups]
-    squares = sum(float(((rewards_G - rewards_G.mean()) ** 2).sum()) for rewards_G in rewards)
+    means = [rewards_G.mean() if len(rewards_G) > 1 else 0.0 for rewards_G in rewards]  # of one: as `group_advantages`
+    squares = sum(float(((rewards_G - mean) ** 2).sum()) for rewards_G, mean in zip(rewards, means, strict=True))
     deviation = float(np.sqrt(squares / max(len(trajectories) - 1, 1)))
     return StepFacts(mean_searches=searches / max(len(trajectories), 1), deviation=deviation)
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from calibadv.rllib.signal import Signal
 from calibadv.types import Credit, FloatArray
 
+ROUNDING = 1e-6  # of a mean of squares of float32 values: a variance below it is none
+
 
 @dataclass(slots=True)
 class UpdateTotals:
@@ -106,7 +108,7 @@ def step_metrics(ranks: Sequence[dict[str, Any]]) -> dict[str, float]:
         metrics["sync/logprob_diff_max"] = _largest([totals["max_logprob_diff"] for totals in ranks])
     if "returns" in sums and sums["fresh_tokens"]:
         metrics["critic/return_mean"] = sums["returns"] / sums["fresh_tokens"]
-        if (spread := _variance(sums, "returns")) > 0:
+        if (spread := _variance(sums, "returns")) > ROUNDING * sums["returns_squared"] / sums["fresh_tokens"]:
             metrics["critic/explained_variance"] = 1 - _variance(sums, "misses") / spread
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 

@@ -138,12 +138,14 @@ class Agent:
         if turn.kind in (TurnKind.SEARCH, TurnKind.CALL):
             begun_s = time.perf_counter()
             carried_out, too_many = calls[:calls_left], calls[calls_left:]
+            searched = any(call.tool == SEARCH and query_of(call) for call in carried_out)
             answered = await self._results(carried_out)
             given = [result for result, _ in answered] + [Result(text=NO_CALL_LEFT)] * len(too_many)
             results = [replace(result, tool=self._name(call)) for call, result in zip(calls, given, strict=True)]
             tell(Answered(index, tuple(calls), tuple(results)))
             turn = replace(
                 turn,
+                kind=TurnKind.SEARCH if searched else TurnKind.CALL,
                 search_s=time.perf_counter() - begun_s,
                 called=tuple(
                     self._called(call, result, seconds)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from calibadv.measures import token_budget
 from calibadv.rewards.judged_answer import UnreadableVerdict
 from calibadv.rewards.outcome import Outcome, RewardFailed
 from calibadv.rewards.turns import TurnScorer, with_turn_rewards
@@ -97,11 +98,10 @@ class GroupRoller:
                 break
         chosen = rolled[-1] if trains else rolled[0]
         others = [each.group for each in rolled if each is not chosen and each.group is not None]
-        turns = {id(turn): turn for group in others for trajectory in group.trajectories for turn in trajectory.turns}
         counts = Counter(
             {
                 "rollout/spare_groups": float(len(rolled) - 1),
-                "rollout/spare_tokens": float(sum(len(turn.action_ids) for turn in turns.values())),
+                "rollout/spare_tokens": float(token_budget(others)[0]),
             }
         )
         for each in rolled:

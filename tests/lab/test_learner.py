@@ -79,6 +79,18 @@ def test_groups_without_credit_change_nothing() -> None:
     assert not any(row_N.any() for row_N in updated.credit[0])
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_mini_batch_without_credit_is_an_update_as_in_training_where_it_is_not_left_out(idle: bool) -> None:
+    policy = small_policy()
+    learner = LabLearner(policy, make_method("grpo", {}), SETTINGS, idle_updates=idle)
+    learner.update([pair(policy)], updates=1, seed=0)
+    before = copy.deepcopy(policy.state_dict())
+    equal = group(sampled_by(policy, trajectory(1.0, (2, 2))), sampled_by(policy, trajectory(1.0, (2, 2))))
+    metrics = learner.update([equal], updates=1, seed=0).metrics
+    moved = any(not torch.equal(before[name], value) for name, value in policy.state_dict().items())
+    assert (metrics["learner/updates"], moved) == (idle, idle)  # by what momentum is left
+
+
 def test_a_rollout_without_credit_counts_in_the_divisor() -> None:
     policy = small_policy()
     two = pair(policy)

@@ -191,7 +191,7 @@ def test_a_recorded_run_begins_as_it_did() -> None:
     """The plain world, start, sampler and learner are those of the runs in docs/lab: nothing of them may change."""
     table = pd.read_parquet(ROOT / "docs" / "lab" / "mismatch.parquet")
     rows = table[(table["cell"] == "negatives x 1, top_p 0.95") & (table["seed"] == 0) & (table["step"] <= 2)]
-    lab = Laboratory(LabRun.model_validate_json(rows["settings"].iloc[0]))
+    lab = Laboratory(LabRun.stored(rows["settings"].iloc[0]))
     for recorded in rows.sort_values("step").to_dict("records"):
         row = lab.step(int(recorded["step"]))
         # Another processor may round one token in ten thousand to its neighbour.

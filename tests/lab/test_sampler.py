@@ -172,3 +172,9 @@ def test_a_nucleus_of_more_words_than_are_sorted_first_is_whole() -> None:
     p_BV = torch.full((1, 1000), 1e-3)
     picked = {int(drawn(p_BV, torch.tensor([u / 500]), 0.9)) for u in range(500)}
     assert len(picked) > 400
+
+
+async def test_a_turn_that_waits_may_begin_where_one_of_a_single_token_did(policy: Policy) -> None:
+    sampler, prompt = Sampler(policy, language(), rows=1), np.array([1, 2, 3])
+    made = await asyncio.gather(*(sampler(prompt, Sampling(1, seed=seed)) for seed in (1, 2)))
+    assert [len(turn.ids) for turn in made] == [1, 1]

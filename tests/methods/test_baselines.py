@@ -121,3 +121,11 @@ def test_methods_that_compare_nothing_have_no_baseline(name: str) -> None:
 def test_an_unknown_baseline_is_refused() -> None:
     with pytest.raises(ValueError, match=r"baseline = 'median': Input should be 'grpo', 'dr_grpo', 'rloo'"):
         make_method("grpo", {"baseline": "median"})
+
+
+def test_one_rollout_a_question_has_a_mean_of_zero_under_reinforce_plus_plus() -> None:
+    groups = [group(trajectory(reward, [1])) for reward in (1.0, 0.0, 0.5)]
+    method, facts = make_method("grpo", {"baseline": "reinforce++"}), step_facts(groups)
+    credit = [float(step_credit(of, method, facts)[0][0]) for of in groups]
+    assert facts.deviation == pytest.approx((1.25 / 2) ** 0.5)
+    assert credit == pytest.approx([1 / facts.deviation, 0, 0.5 / facts.deviation], rel=1e-4)

@@ -158,6 +158,8 @@ async def test_calls_beyond_the_bound_are_not_carried_out_and_it_is_said() -> No
     rolled, policy = await roll([several, several, ANSWER], search=library, limits=Limits(max_turns=3))
     assert library.queries == ["Ada", "Bo", "Ada"]
     assert "Error: no call is left. Give the answer." in policy.dialogue.text(rolled.turns[1].observation_ids)
+    refused, _ = await roll([several, several, ANSWER], limits=Limits(max_turns=2))
+    assert [turn.kind for turn in refused.turns] == [TurnKind.SEARCH, TurnKind.CALL, TurnKind.ANSWER]
     last = await roll([SEARCH, SEARCH], limits=Limits(max_turns=1))
     assert last[0].forced_final
 

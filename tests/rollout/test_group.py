@@ -12,10 +12,11 @@ from calibadv.rewards.own_turns import OwnTurns
 from calibadv.rollout.dialogues.hermes import HermesDialogue
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.group import GroupRoller, RolledGroup, without_documents
-from calibadv.rollout.plans import chains
+from calibadv.rollout.plans import chains, number_nodes
 from calibadv.rollout.protocols import Result, ToolFailed
 from calibadv.rollout.seeds import sampling_seed
-from calibadv.types import Document, Group, Question, Trajectory
+from calibadv.types import Document, Group, Question, Trajectory, TurnKind
+from tests.build import trajectory, turn
 from tests.rollout.chat_templates import QWEN3, with_template
 from tests.rollout.scripted import ADA, TOKENIZER, Library, Script, spelled
 from tests.rollout.test_chat_dialogue import Policy
@@ -162,6 +163,20 @@ async def test_what_the_environment_failed_is_not_replaced_and_a_failed_spare_is
     assert later.group is not None
     assert later.group.question.id == "test/2"
     assert (later.infra_failed, later.counts["rollout/spare_groups"]) == (1, 2)
+
+
+async def test_a_turn_that_leaves_of_a_spare_tree_share_is_counted_once() -> None:
+    shared = turn(10)
+    leaves = [replace(trajectory(0.0, [1]), turns=(shared, turn(2, kind=TurnKind.ANSWER))) for _ in range(2)]
+
+    class Trees(GroupRoller):
+        async def train(self, question: Question, *_: Any, **__: Any) -> RolledGroup:
+            return RolledGroup(Group(question, number_nodes(leaves)))
+
+    roller = Trees(TagsDialogue(TOKENIZER, "", "Q {question}\n"), Library(), chains(2), run_seed=8)
+    asked = [replace(QUESTION, id=f"test/{i}") for i in range(2)]
+    rolled = await roller.train_one_of(asked, varied, Script([]), step=6, version=5)
+    assert rolled.counts["rollout/spare_tokens"] == 10 + 2 * 2
 
 
 async def test_what_each_group_counts_is_counted_whichever_is_chosen() -> None:
