@@ -56,6 +56,7 @@ def test_a_module_is_imported_by_its_name() -> None:
         ("", "gone.py:reward", r"reward\.outcome = 'gone\.py:reward': there is no file /.*/gone\.py"),
         ("def rewards(): ...", "mine.py:reward", r"there is no 'reward' in mine\.py \(did you mean 'rewards'\?\)"),
         ("import nowhere", "mine.py:reward", r"cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ("import sys; sys.exit(3)", "mine.py:reward", r"cannot be imported: SystemExit: 3"),
         ("", "mine.py:", r"expected package\.module:name or path/file\.py:name, e\.g\. reward\.py:reward"),
         ("", "no_such_package:reward", r"cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from pydantic import model_validator
@@ -27,7 +28,7 @@ from calibadv.methods import Method
 from calibadv.rewards.own_turns import own_turns, unscored
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides, Section
-from calibadv.user_code import load, names_code
+from calibadv.user_code import called_here, load, names_code
 
 
 class Config(Section):
@@ -174,7 +175,7 @@ class Config(Section):
         if names_code(surrogate):
             if not callable(function := load(surrogate, "learner.surrogate")):
                 raise ValueError(f"learner.surrogate = {surrogate!r} is no function: it is {function!r}")
-            method = replace(method, surrogate=function)
+            method = replace(method, surrogate=partial(called_here, function))
         return self._with_turn_rewards(method)
 
     def _with_turn_rewards(self, method: Method) -> Method:

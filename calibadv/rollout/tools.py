@@ -23,8 +23,7 @@ from calibadv.refusals import problems
 from calibadv.retries import in_words, retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
 from calibadv.section import Decides, Means, Seconds, Section, Tokens
-from calibadv.threads import in_thread
-from calibadv.user_code import load
+from calibadv.user_code import called, load
 
 logger = logging.getLogger(__name__)
 
@@ -121,10 +120,7 @@ class FunctionTool:
         return await tried(self.config, self.name, given, self._call)
 
     async def _call(self, given: Mapping[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(self.function):
-            return await self.function(**given)
-        result = await in_thread(lambda: self.function(**given))
-        return await result if isinstance(result, Awaitable) else result
+        return await called(self.function, **given)
 
 
 async def tried(
