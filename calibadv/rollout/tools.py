@@ -23,6 +23,7 @@ from calibadv.refusals import problems
 from calibadv.retries import in_words, retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
 from calibadv.section import Decides, Means, Seconds, Section, Tokens
+from calibadv.sendable import sendable
 from calibadv.user_code import called, load
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ async def tried(
 
     async def attempt() -> Result:
         async with asyncio.timeout(config.timeout_s):
-            return Result(text=_as_text(await call(given)), max_tokens=config.max_tokens)
+            return Result(text=sendable(_as_text(await call(given))), max_tokens=config.max_tokens)
 
     try:
         return await retried(attempt, config.retries)

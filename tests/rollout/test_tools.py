@@ -111,6 +111,14 @@ async def test_what_a_function_raises_is_tried_again_and_then_the_environments_f
     assert "the rollout is given up" in caplog.text
 
 
+async def test_half_a_character_in_a_result_is_a_question_mark() -> None:
+    def half(x: str) -> list[str]:
+        """Gives half a pair."""
+        return [x, "\ud83d"]
+
+    assert (await tool(half)({"x": "é"})).text == '["é", "?"]'
+
+
 async def test_a_function_that_exits_ends_its_rollout_alone() -> None:
     def leaves(x: int) -> int:
         """Ends."""
