@@ -154,8 +154,9 @@ class Config(Section):
         if keys := secret_keys(self.model_dump()):
             raise ValueError(
                 f"{', '.join(keys)} holds a password or a token, and the configuration is written to runs/ and to "
-                "MLflow: take it out. search.token_env is the name of an environment variable, MLflow reads "
-                "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                "MLflow: take it out. search.token_env and the env of an MCP server are names of environment "
+                "variables, search.http takes $NAME of one, MLflow reads MLFLOW_TRACKING_TOKEN, or "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         return self
 
