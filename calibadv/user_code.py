@@ -124,7 +124,7 @@ def install(files: tuple[Source, ...]) -> None:
 def _from_file(file: Path) -> ModuleType:
     known = _files.get(str(file))
     if known is None:
-        source = Source(f"_calibadv_user_{file.stem}_{len(_files)}", str(file), file.read_text(encoding="utf-8"))
+        source = Source(f"_calibadv_user_{file.stem}_{len(_files)}", str(file), file.read_text(encoding="utf-8-sig"))
         _run(source)
         _files[str(file)] = known = source
     return sys.modules[known.module]

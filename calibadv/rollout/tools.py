@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from calibadv.refusals import problems
 from calibadv.retries import in_words, retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
-from calibadv.section import Decides, Means, Seconds, Section, Tokens
+from calibadv.section import Decides, Local, Means, Seconds, Section, Tokens
 from calibadv.sendable import sendable
 from calibadv.user_code import called, load
 
@@ -38,7 +38,7 @@ class ToolConfig(Section):
 
     decides: ClassVar[Decides] = Decides.DIALOGUE
 
-    function: str = ""
+    function: Local[str] = ""
     """A function of your own, as file.py:name or package.module:name."""
     command: tuple[str, ...] = ()
     """What starts an MCP server that is spoken to through its standard input; each engine starts its own."""
