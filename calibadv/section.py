@@ -5,10 +5,12 @@ A room may define its own section beside what it configures; `calibadv.config` p
 
 from __future__ import annotations
 
+import os
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 # Bounds above which a number is a slip (a unit, an exponent, a digit too many), however large the machine.
@@ -35,6 +37,15 @@ class Decides(Enum):
 
 
 T = TypeVar("T")
+
+
+def _at_home(value: Any) -> Any:
+    at_home = isinstance(value, str | Path) and (str(value) == "~" or str(value).startswith("~/"))
+    return os.path.expanduser(value) if at_home else value
+
+
+Local = Annotated[T, BeforeValidator(_at_home)]
+"""A path, or a text that may be one: ~/ at its beginning is the home folder, in a TOML file too."""
 Result = Annotated[T, Decides.RESULT]
 Dialogue = Annotated[T, Decides.DIALOGUE]
 Task = Annotated[T, Decides.TASK]
@@ -73,6 +84,13 @@ class Section(BaseModel):
             raise PydanticCustomError("number_wanted", "Input should be a number")
         unset = isinstance(value, str) and value.lower() in ("none", "null") and type(None) in kinds
         return None if unset else value
+
+
+def somewhere(value: T, expected: str) -> T:
+    """The value. Refused where it is empty, which a path would take for the current folder."""
+    if not str(value).strip():
+        raise PydanticCustomError("somewhere_wanted", "expected {expected}", {"expected": expected})
+    return value
 
 
 def kinds_of(annotation: Any) -> set[Any]:

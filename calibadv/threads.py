@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -25,7 +25,10 @@ os.register_at_fork(after_in_child=_idle.clear)  # threads do not survive it
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """What the function returns, called in a thread; cancelled, it runs on there, and nobody hears of it."""
+    """What the function returns, called in a thread; cancelled, it runs on there, and nobody hears of it.
+
+    What would end more than the call, such as SystemExit, and what no future can hold come as a RuntimeError.
+    """
     answer: Future[T] = Future()
     answer.set_running_or_notify_cancel()  # from here on it always takes a result
     try:
@@ -48,5 +51,16 @@ def _work(waiting: SimpleQueue[Work]) -> None:
 def _done(call: Callable[[], Any], answer: Future[Any]) -> Callable[[], None]:
     try:
         return partial(answer.set_result, call())
-    except BaseException as error:
+    except (StopIteration, CancelledError) as error:  # asyncio's futures refuse the one, and take the other for theirs
+        return partial(answer.set_exception, contained(error))
+    except Exception as error:
         return partial(answer.set_exception, error)
+    except BaseException as error:
+        return partial(answer.set_exception, contained(error))
+
+
+def contained(error: BaseException) -> RuntimeError:
+    """An error that says what was raised, and means nothing to an event loop."""
+    told = RuntimeError(f"it raised {error!r}")
+    told.__cause__ = error
+    return told

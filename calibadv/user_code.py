@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.abc import InspectLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -15,6 +18,7 @@ from typing import Any
 
 from calibadv.nearest import did_you_mean
 from calibadv.retries import in_words
+from calibadv.threads import contained, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,38 @@ def load(reference: str, key: str) -> Any:
         raise ValueError(f"{key} = {reference!r}: there is no file {file}")
     try:
         module = importlib.import_module(place) if file is None else _from_file(file)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{key} = {reference!r} cannot be imported: {in_words(error)}") from error
     if not hasattr(module, name):
         raise ValueError(f"{key} = {reference!r}: there is no {name!r} in {place}{did_you_mean(name, dir(module))}")
     return getattr(module, name)
+
+
+async def called(function: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
+    """What the user's function returns; one that is not `async` runs in a thread: it may wait for a server.
+
+    SystemExit, and a cancellation that nobody asked for, are errors of the function: RuntimeError.
+    """
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function(*given, **named)
+        result = await in_thread(partial(function, *given, **named))
+        return await result if isinstance(result, Awaitable) else result
+    except SystemExit as error:
+        raise contained(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise contained(error) from error
+
+
+def called_here(function: Callable[..., Any], /, *given: Any) -> Any:
+    """What the user's function returns, in this thread. RuntimeError for SystemExit."""
+    try:
+        return function(*given)
+    except SystemExit as error:
+        raise contained(error) from error
 
 
 def hand_in(thing: Any) -> str:
@@ -93,7 +124,7 @@ def install(files: tuple[Source, ...]) -> None:
 def _from_file(file: Path) -> ModuleType:
     known = _files.get(str(file))
     if known is None:
-        source = Source(f"_calibadv_user_{file.stem}_{len(_files)}", str(file), file.read_text(encoding="utf-8"))
+        source = Source(f"_calibadv_user_{file.stem}_{len(_files)}", str(file), file.read_text(encoding="utf-8-sig"))
         _run(source)
         _files[str(file)] = known = source
     return sys.modules[known.module]

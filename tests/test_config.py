@@ -320,6 +320,53 @@ def test_wrong_recipe_says_where(tmp_path: Path, text: str, message: str) -> Non
     assert re.search(message, refused(recipe=written(tmp_path, text)))
 
 
+def test_a_byte_order_mark_before_a_recipe_is_none_of_its_keys(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(b"\xef\xbb\xbf[run]\nseed = 3\n")
+    assert load_config(tmp_path / "recipe.toml").run.seed == 3
+
+
+PLACES = (
+    *("run.folder", "run.cache", "data.train", "data.test", "data.corpus", "model.path", "checkpoint.uri"),
+    *("tracking.mlflow_uri", "serve.feedback", "search.encoder", "search.cross_encoder", "search.faiss_index"),
+    "search.ledger",
+)
+
+
+def test_a_tilde_at_the_beginning_of_a_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    lines = "".join(f'{key} = "~/of/ada"\n' for key in PLACES)
+    by_flags = configured(*(word for key in PLACES for word in (f"--{key}", "~/of/ada")))
+    for config in (load_config(written(tmp_path, lines)), by_flags):
+        values = {key: getattr(getattr(config, key.partition(".")[0]), key.partition(".")[2]) for key in PLACES}
+        assert {key: str(value) for key, value in values.items()} == dict.fromkeys(PLACES, "/home/ada/of/ada")
+    (tmp_path / "mine.py").write_text("def reward(question, trajectory): return 1.0\n", "utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert configured("--reward.outcome", "~/mine.py:reward").reward.outcome == f"{tmp_path}/mine.py:reward"
+
+
+@pytest.mark.parametrize("value", ["data/~ada/x", "s3://bucket/~ada", "./~", "~a\0"])
+def test_a_tilde_elsewhere_is_a_letter_like_any(value: str) -> None:
+    assert configured("--data.train", value).data.train == value
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("data.train", "a file, or 'pocket'"),
+        ("data.test", "a file, or 'pocket'"),
+        ("data.corpus", "a file, or 'pocket'"),
+        ("model.path", "a folder, a hub name, or 'pocket'"),
+        ("run.folder", "a folder, e.g. '.' for the current one"),
+        ("run.cache", "a folder, e.g. '.' for the current one"),
+        ("search.encoder", "a model folder or a hub name"),
+        ("search.cross_encoder", "a model folder or a hub name"),
+    ],
+)
+def test_nothing_is_no_place(key: str, expected: str) -> None:
+    assert refused(f"--{key}", "") == f"{key} = '': expected {expected}"
+    assert refused(f"--{key}=  ") == f"{key} = '  ': expected {expected}"
+
+
 def test_section_given_as_a_value_cannot_be_overridden(tmp_path: Path) -> None:
     assert "run.seed: run is a value, not a section" in refused(
         "--run.seed", "1", recipe=written(tmp_path, "run = 3\n")
@@ -351,7 +398,9 @@ changes = st.fixed_dictionaries(
     {},
     optional={
         "run": st.fixed_dictionaries({"seed": st.integers(0, 2**32 - 1), "overwrite": st.booleans()}),
-        "data": st.fixed_dictionaries({"train": text, "test_questions": st.none() | st.integers(1, 10**6)}),
+        "data": st.fixed_dictionaries(
+            {"train": text.filter(str.strip), "test_questions": st.none() | st.integers(1, 10**6)}
+        ),
         "learner": st.fixed_dictionaries(
             {
                 "lr": st.floats(min_value=0, max_value=1, exclude_min=True),

@@ -38,6 +38,11 @@ def test_the_digest_is_that_of_the_text_as_it_was_imported(tmp_path: Path) -> No
     assert len(digest("calibadv.rewards.answer:exact_match", "reward.outcome")) == len(before) == 32
 
 
+def test_a_byte_order_mark_before_a_file_is_no_code(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_bytes(b"\xef\xbb\xbfdef reward(question, trajectory):\n    return 1.0\n")
+    assert load(f"{tmp_path / 'mine.py'}:reward", "reward.outcome")(None, None) == 1.0
+
+
 def test_a_traceback_names_the_users_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def reward(q, t):\n    raise KeyError('served')\n")
     with pytest.raises(KeyError, match="served") as raised:
@@ -56,6 +61,7 @@ def test_a_module_is_imported_by_its_name() -> None:
         ("", "gone.py:reward", r"reward\.outcome = 'gone\.py:reward': there is no file /.*/gone\.py"),
         ("def rewards(): ...", "mine.py:reward", r"there is no 'reward' in mine\.py \(did you mean 'rewards'\?\)"),
         ("import nowhere", "mine.py:reward", r"cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ("import sys; sys.exit(3)", "mine.py:reward", r"cannot be imported: SystemExit: 3"),
         ("", "mine.py:", r"expected package\.module:name or path/file\.py:name, e\.g\. reward\.py:reward"),
         ("", "no_such_package:reward", r"cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
     ],

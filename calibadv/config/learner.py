@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from calibadv.nearest import did_you_mean
 from calibadv.refusals import short_repr
-from calibadv.section import Beta, Coefficient, Decides, Means, Positive, Rollouts, Section, Share, Tokens
+from calibadv.section import Beta, Coefficient, Decides, Local, Means, Positive, Rollouts, Section, Share, Tokens
 from calibadv.user_code import names_code
 
 SURROGATES: dict[str, tuple[str, ...]] = {  # by name: which of clip_high and dual_clip it reads
@@ -68,7 +68,7 @@ class LearnerConfig(Section):
     pack_rows: Means[bool] = True
     """Whether rollouts stand in a micro-batch one after the other, without padding and with common beginnings computed
     once, where the model's attention allows it."""
-    surrogate: str = "ppo"
+    surrogate: Local[str] = "ppo"
     """What an update climbs: ppo, gspo (one ratio a rollout), gspo_turn (one a turn), cispo, sapo, or a function of
     your own as file.py:name or package.module:name (docs/method.md)."""
     clip: float = Field(0.2, gt=0, le=10**6)

@@ -54,7 +54,7 @@ def _plain(value: Any) -> Any:
 def read_toml(path: Path, what: str, example: str) -> dict[str, Any]:
     """The tables of a TOML file; `ConfigError` if it cannot be read, in words for `what` it is, e.g. a recipe."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"no {what} at {path}: give a TOML file, e.g. {example}") from None
     except OSError as error:

@@ -16,7 +16,21 @@ from calibadv.refusals import short_repr
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.outcome import JUDGE, make_outcome
 from calibadv.rewards.overlong import Overlong
-from calibadv.section import Content, Decides, Means, Result, Rollouts, Seconds, Section, Share, Steps, Task, Tokens
+from calibadv.section import (
+    Content,
+    Decides,
+    Local,
+    Means,
+    Result,
+    Rollouts,
+    Seconds,
+    Section,
+    Share,
+    Steps,
+    Task,
+    Tokens,
+    somewhere,
+)
 from calibadv.types import TokenUnit
 from calibadv.user_code import names_code
 
@@ -30,9 +44,9 @@ class RunConfig(Section):
 
     name: str = ""
     """Of the run and its folder; "" = <method>-seed<seed>."""
-    folder: Path = Path("runs")
+    folder: Local[Path] = Path("runs")
     """Holds the run folders, one a run."""
-    cache: Path = Path(".cache")
+    cache: Local[Path] = Path(".cache")
     """Of the pocket world and of embeddings; on a cluster, a path that every node has."""
     seed: Result[int] = Field(0, ge=0, lt=2**32)
     """Of the order of questions, the sampling and the mini-batches. What numpy takes: below 2^32."""
@@ -41,6 +55,11 @@ class RunConfig(Section):
     2Wiki; Qwen2.5-3B has two."""
     overwrite: bool = False
     """Whether a folder of the same name is written anew; otherwise a run that is there is refused."""
+
+    @field_validator("folder", "cache", mode="before")
+    @classmethod
+    def _somewhere(cls, folder: Any) -> Any:
+        return somewhere(folder, "a folder, e.g. '.' for the current one")
 
     @field_validator("name")
     @classmethod
@@ -60,16 +79,21 @@ class DataConfig(Section):
 
     decides: ClassVar[Decides] = Decides.TASK
 
-    train: Content[str] = POCKET
+    train: Content[Local[str]] = POCKET
     """Training questions: a file, or "pocket"."""
-    test: Content[str] = POCKET
+    test: Content[Local[str]] = POCKET
     """Questions of evaluations: a file, or "pocket"."""
-    corpus: Content[str] = POCKET
+    corpus: Content[Local[str]] = POCKET
     """Documents to search: a file, a store of workflows/prepare_data.py, or "pocket"."""
     questions_per_step: Rollouts = 512
     """Questions of a training step; the paper's batch size (appendix G)."""
     test_questions: Rollouts | None = None
     """The first so many test questions; none = all."""
+
+    @field_validator("train", "test", "corpus")
+    @classmethod
+    def _somewhere(cls, file: str) -> str:
+        return somewhere(file, f"a file, or {POCKET!r}")
 
 
 class ModelConfig(Section):
@@ -77,12 +101,17 @@ class ModelConfig(Section):
 
     decides: ClassVar[Decides] = Decides.RESULT
 
-    path: Content[str] = POCKET
+    path: Content[Local[str]] = POCKET
     """A folder, a hub name, or "pocket"."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the engines' weights; the learner keeps float32 master weights."""
     trust_remote_code: Literal[False] = False
     """A model's own code is never run."""
+
+    @field_validator("path")
+    @classmethod
+    def _somewhere(cls, path: str) -> str:
+        return somewhere(path, f"a folder, a hub name, or {POCKET!r}")
 
 
 class RewardConfig(Section):
@@ -92,10 +121,10 @@ class RewardConfig(Section):
 
     tokens: TokenUnit = TokenUnit.WORDS
     """Of answers; "unspaced" for Chinese, Japanese, Thai, … (docs/evaluation.md)."""
-    outcome: str = "f1"
+    outcome: Local[str] = "f1"
     """Of a whole rollout: f1 (gated by format), f1_ungated, em, cover_em, format_bonus, judge (a model says whether the
     answer is right), or a function of your own as file.py:name or package.module:name (docs/extend.md)."""
-    turns: Result[str] = ""
+    turns: Result[Local[str]] = ""
     """Of each turn, for methods that read such rewards: a function of your own as file.py:name or package.module:name;
     "" = the method's own (docs/extend.md)."""
     overlong: Result[tuple[Tokens, Tokens] | None] = None
@@ -142,12 +171,12 @@ class MethodConfig(Section):
 
     decides: ClassVar[Decides] = Decides.RESULT
 
-    name: str = "calibadv"
+    name: Local[str] = "calibadv"
     """A method of the README's index, e.g. calibadv or grpo, or a function of your own as file.py:name or
     package.module:name, which returns a `Method` (docs/extend.md)."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The method's own parameters, e.g. --method.params.lam 2.0; the README lists those of each."""
-    keep: str = "all"
+    keep: Local[str] = "all"
     """Groups that train: all; credited (those with any advantage: no group of equal rewards); or those for which a
     function of your own says so, file.py:name or package.module:name of a group."""
     spare_questions: int = Field(0, ge=0, le=1000)
@@ -215,7 +244,7 @@ class CheckpointConfig(Section):
     """How many checkpoints are kept."""
     keep_best: bool = True
     """Whether a version whose eval/f1 beats all before it is kept as well."""
-    uri: str = ""
+    uri: Local[str] = ""
     """A folder or fsspec URI (s3://…), below which the run's name is added; "" = in the run folder."""
     max_restarts: int = Field(3, ge=0, le=10**6)
     """How often one command starts again by itself after a lost learner or node (docs/reliability.md); 0 = never."""
@@ -234,7 +263,7 @@ class TrackingConfig(Section):
 
     decides: ClassVar[Decides] = Decides.PLACE
 
-    mlflow_uri: str = ""
+    mlflow_uri: Local[str] = ""
     """MLflow's tracking server; "" = SQLite beside the runs."""
     experiment: str = "calibadv"
     """Of MLflow."""

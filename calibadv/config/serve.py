@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from calibadv.http_client import is_loopback
-from calibadv.section import Decides, Processes, Rollouts, Seconds, Section
+from calibadv.section import Decides, Local, Processes, Rollouts, Seconds, Section
 
 
 class ServeConfig(Section):
@@ -36,7 +36,7 @@ class ServeConfig(Section):
     conversation: Literal["refuse", "context"] = "refuse"
     """Earlier turns of a conversation: refused, for the agent was trained on single questions, or written before the
     question."""
-    feedback: str = ""
+    feedback: Local[str] = ""
     """File that thumbs and comments are added to; "" = feedback.jsonl beside the runs."""
     trace_share: float = Field(0.0, ge=0, le=1)
     """Share of answers that become traces in MLflow, under their model: times, tokens, ids of documents; 0 = none."""

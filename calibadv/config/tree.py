@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from pydantic import model_validator
@@ -27,7 +28,7 @@ from calibadv.methods import Method
 from calibadv.rewards.own_turns import own_turns, unscored
 from calibadv.search.settings import SearchConfig
 from calibadv.section import Decides, Section
-from calibadv.user_code import load, names_code
+from calibadv.user_code import called_here, load, names_code
 
 
 class Config(Section):
@@ -153,8 +154,9 @@ class Config(Section):
         if keys := secret_keys(self.model_dump()):
             raise ValueError(
                 f"{', '.join(keys)} holds a password or a token, and the configuration is written to runs/ and to "
-                "MLflow: take it out. search.token_env is the name of an environment variable, MLflow reads "
-                "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                "MLflow: take it out. search.token_env and the env of an MCP server are names of environment "
+                "variables, search.http takes $NAME of one, MLflow reads MLFLOW_TRACKING_TOKEN, or "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         return self
 
@@ -174,7 +176,7 @@ class Config(Section):
         if names_code(surrogate):
             if not callable(function := load(surrogate, "learner.surrogate")):
                 raise ValueError(f"learner.surrogate = {surrogate!r} is no function: it is {function!r}")
-            method = replace(method, surrogate=function)
+            method = replace(method, surrogate=partial(called_here, function))
         return self._with_turn_rewards(method)
 
     def _with_turn_rewards(self, method: Method) -> Method:

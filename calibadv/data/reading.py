@@ -86,7 +86,7 @@ def broken_archive(place: str, error: Exception) -> DataError:
 
 def not_utf8(place: str, raw: bytes, start: int) -> DataError:
     """The error for byte `start` of `raw`, which is no UTF-8."""
-    encoding = "UTF-16" if raw.startswith(_UTF_16) else "LATIN1"
+    encoding = "UTF-16" if raw.startswith(_UTF_16) else "CP1252"  # Windows': LATIN1 would make its quotes controls
     return DataError(
         place,
         f"byte {raw[start]:#04x} at offset {start} is not UTF-8",

@@ -22,7 +22,6 @@ import itertools
 import multiprocessing
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from calibadv.config import read_toml
 from calibadv.lab.settings import LabRun
 
 
@@ -82,8 +82,8 @@ class Made:
 def load_study(path: Path) -> Study:
     """ValueError, naming file and cell, for what is no study, and for two runs that would share a folder."""
     try:
-        file = StudyFile.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        file = StudyFile.model_validate(read_toml(path, "study", "workflows/studies/lab-mismatch.toml"))
+    except ValidationError as error:
         raise ValueError(f"{path}: {_first(error)}") from None
     cells = [cell for given in file.cell for cell in _cells(path, file, given)]
     # Stable: within a seed the cells keep the file's order, and what a stopped study has is balanced.

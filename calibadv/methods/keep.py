@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from calibadv.methods.method import Method
 from calibadv.nearest import did_you_mean
 from calibadv.types import Credit, Group
-from calibadv.user_code import load, names_code
+from calibadv.user_code import called_here, load, names_code
 
 KEEPS = ("all", "credited")
 
@@ -30,7 +31,7 @@ def with_keep(method: Method, keep: str) -> Method:
     if names_code(keep):
         if not callable(function := load(keep, "method.keep")):
             raise ValueError(f"method.keep = {keep!r} is no function: it is {function!r}")
-        return replace(method, keep=function)
+        return replace(method, keep=partial(called_here, function))
     if keep not in KEEPS:
         raise ValueError(
             f"method.keep = {keep!r} is not known{did_you_mean(keep, KEEPS)}; expected one of {', '.join(KEEPS)}, or a "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,9 +13,8 @@ from calibadv.rewards.answer import best_over_golden, cover_em, exact_match
 from calibadv.rewards.judge import Endpoint
 from calibadv.rewards.judged_answer import JudgedAnswer
 from calibadv.rewards.overlong import Overlong
-from calibadv.threads import in_thread
 from calibadv.types import Question, Trajectory
-from calibadv.user_code import load, names_code
+from calibadv.user_code import called, load, names_code
 
 Reward = float | Mapping[str, float]
 """A number, or named parts whose sum it is; the mean of each part is a metric, `reward/part_<name>`."""
@@ -85,28 +83,17 @@ class Outcome:
         """The trajectory with its reward and the parts of it. Raises `RewardFailed`."""
 
         async def attempt() -> Trajectory:
-            if self.function in OUTCOMES.values():
-                given = await _result(self.function(question, trajectory))
-            else:
-                given = await called(self.function, question, trajectory)
+            given: Any = (
+                self.function(question, trajectory)
+                if self.function in OUTCOMES.values()
+                else await called(self.function, question, trajectory)
+            )
             return _with_reward(trajectory, given, self.overlong)
 
         try:
             return await retried(attempt, self.retries, pause_s=self.pause_s)
         except Exception as error:
             raise RewardFailed(f"no reward for a rollout of question {question.id!r} ({in_words(error)})") from error
-
-
-async def called(function: Callable[..., Any], *given: Any) -> Any:
-    """What the user's function returns; one that is not `async` runs in a thread."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*given)
-    # It may wait for a server: other rollouts go on meanwhile.
-    return await _result(await in_thread(function, *given))
-
-
-async def _result(given: Any) -> Any:
-    return await given if isinstance(given, Awaitable) else given
 
 
 def make_outcome(

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from calibadv.retries import PAUSE_S, in_words, retried
-from calibadv.rewards.outcome import RewardFailed, called
+from calibadv.rewards.outcome import RewardFailed
 from calibadv.rewards.turns import TurnScorer, TurnScores
 from calibadv.types import Document, Group, Question, Trajectory
-from calibadv.user_code import load
+from calibadv.user_code import called, load
 
 Row = Sequence[float]
 TurnsFn = Callable[[Question, Trajectory, Mapping[str, Document]], Row | Awaitable[Row]]

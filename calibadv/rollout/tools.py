@@ -22,9 +22,9 @@ from typing_extensions import TypedDict
 from calibadv.refusals import problems
 from calibadv.retries import in_words, retried
 from calibadv.rollout.protocols import SEARCH, Result, ToolFailed
-from calibadv.section import Decides, Means, Seconds, Section, Tokens
-from calibadv.threads import in_thread
-from calibadv.user_code import load
+from calibadv.section import Decides, Local, Means, Seconds, Section, Tokens
+from calibadv.sendable import sendable
+from calibadv.user_code import called, load
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class ToolConfig(Section):
 
     decides: ClassVar[Decides] = Decides.DIALOGUE
 
-    function: str = ""
+    function: Local[str] = ""
     """A function of your own, as file.py:name or package.module:name."""
     command: tuple[str, ...] = ()
     """What starts an MCP server that is spoken to through its standard input; each engine starts its own."""
@@ -121,10 +121,7 @@ class FunctionTool:
         return await tried(self.config, self.name, given, self._call)
 
     async def _call(self, given: Mapping[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(self.function):
-            return await self.function(**given)
-        result = await in_thread(lambda: self.function(**given))
-        return await result if isinstance(result, Awaitable) else result
+        return await called(self.function, **given)
 
 
 async def tried(
@@ -134,7 +131,7 @@ async def tried(
 
     async def attempt() -> Result:
         async with asyncio.timeout(config.timeout_s):
-            return Result(text=_as_text(await call(given)), max_tokens=config.max_tokens)
+            return Result(text=sendable(_as_text(await call(given))), max_tokens=config.max_tokens)
 
     try:
         return await retried(attempt, config.retries)

@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 
 from calibadv.retries import in_words
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.sendable import sendable
 from calibadv.types import Document
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class RetryingSearch:
         return narrowed
 
     async def __call__(self, query: str) -> tuple[Document, ...]:
-        """Ranked documents, best first. Raises `SearchFailed`."""
+        """Ranked documents, best first, of text that UTF-8 has. Raises `SearchFailed`."""
         query = self._normal(query)
         started_s = self._clock()  # without the time for places
 
@@ -139,7 +140,7 @@ class RetryingSearch:
                 f"{in_words(last.exception())}. Is the search app up (serve status), and has it enough replicas?"
             ) from last.exception()
         self._note_answer()
-        return documents
+        return sendable(documents)
 
     def _delay_s(self, state: RetryCallState) -> float:
         delay_s: float = wait_exponential(multiplier=self._policy.base_delay_s, max=self._policy.max_delay_s)(state)

@@ -21,7 +21,12 @@ from calibadv.section import Decides, Section
 
 Json = Any
 Api = TypeVar("Api", bound=Section)
-_SECRET = re.compile(r"auth(?!or(?!i))|key(?!word)|token(?!s|iz)|secret|password|cookie", re.I)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET = re.compile(
+    "(access|api|auth|bearer|client|private|refresh|secret|session)*"
+    "(auth|authorization|cookie|credentials?|jwt|key|passphrase|passwd|password|pwd|secret|sig|signature|token)"
+)
+_ABOUT = {"count", "env", "field", "file", "format", "id", "length", "limit", "name", "path", "size", "type"}
 _VARIABLE = re.compile(r"\$(\$|[A-Za-z_][A-Za-z0-9_]*)")
 _FROM_VARIABLE = re.compile(r"([A-Za-z]+ )?\$[A-Za-z_][A-Za-z0-9_]*")
 ABSENT = object()
@@ -140,11 +145,17 @@ def filled(template: Json, values: Mapping[str, Json]) -> Json:
 def check_no_secret(template: Mapping[str, Json], place: str) -> None:
     """ValueError for a text that may be a key by the name under which it stands, at whatever depth."""
     for path, name, text in _texts(template, place):
-        if _SECRET.search(name) and not _FROM_VARIABLE.fullmatch(text) and "{query}" not in text:
+        if names_secret(name) and not _FROM_VARIABLE.fullmatch(text) and "{query}" not in text:
             raise ValueError(
                 f"{path} may be a secret, which a recipe must not hold: name a variable of the environment, "
                 f'e.g. {name} = "$MY_KEY" or "Bearer $MY_KEY"'
             )
+
+
+def names_secret(name: str) -> bool:
+    """Whether what has this name may be a secret: api_key, authToken, X-Signature; not monkey, tokens, token_limit."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    return any(map(_SECRET.fullmatch, words)) and words[-1] not in _ABOUT
 
 
 def _texts(template: Json, path: str, name: str = "") -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from calibadv.kept_answers import Engine, KeptAnswers, Mode
+from calibadv.sendable import sendable
 from calibadv.types import Document
 
 
@@ -17,8 +18,8 @@ class Ledger(KeptAnswers[tuple[Document, ...]]):
 
 
 def _written(documents: tuple[Document, ...]) -> str:
-    return json.dumps([[d.id, d.title, d.text, d.score] for d in documents])  # ASCII: also a lone surrogate comes back
+    return json.dumps([[d.id, d.title, d.text, d.score] for d in documents])
 
 
 def _read(text: str) -> tuple[Document, ...]:
-    return tuple(Document(*fields) for fields in json.loads(text))
+    return tuple(Document(*fields) for fields in sendable(json.loads(text)))

@@ -19,6 +19,7 @@ from calibadv.retries import in_words
 from calibadv.search.client import Busy, Refused, RetryingSearch, RetryPolicy
 from calibadv.search.json_api import ABSENT, SHIPPED, JsonApi, api_of, at, filled, from_environment
 from calibadv.search.settings import SearchConfig
+from calibadv.sendable import sendable
 from calibadv.types import Document
 
 MAX_REPLY_BYTES = 8 * 2**20  # to one query: a hundred passages of 80 KB
@@ -164,7 +165,7 @@ def _text(value: Any) -> str:
         return ""
     if not isinstance(value, str | int | float):
         raise ValueError(f"expected a text, the search engine gave {value!r:.200}")
-    return str(value)
+    return sendable(str(value))  # here: its digest may become an identity
 
 
 def query_vector(config: SearchConfig) -> Vector:
@@ -217,7 +218,7 @@ def parse_result(body: Any) -> list[tuple[Document, ...]]:
 
 
 def _document(entry: dict[str, Any]) -> Document:
-    fields = entry.get("document", entry)
+    fields = sendable(entry.get("document", entry))
     if "contents" in fields and not fields.get("text"):
         head, _, text = fields["contents"].partition("\n")
         title = head.strip().removeprefix('"').removesuffix('"')

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from calibadv.search.json_api import SHIPPED, api_of
 from calibadv.search.mcp_api import mcp_api_of
-from calibadv.section import Decides, Means, Processes, Rollouts, Seconds, Section, Tokens
+from calibadv.section import Decides, Local, Means, Processes, Rollouts, Seconds, Section, Tokens, somewhere
 from calibadv.sendable import sendable
 from calibadv.types import TokenUnit
 
@@ -42,7 +42,7 @@ class SearchConfig(Section):
     # ---- what a query finds ----
     retriever: RetrieverName = "dense"
     """Dense vectors, BM25's words, or "hybrid": both rankings fused by reciprocal ranks."""
-    encoder: str = "minilm"
+    encoder: Local[str] = "minilm"
     """Of dense retrieval: "minilm" (all-MiniLM-L6-v2, installed with this project), a model folder, or a hub name
     owner/model; the paper's is intfloat/e5-base-v2."""
     query_prefix: str = ""
@@ -60,7 +60,7 @@ class SearchConfig(Section):
     """Second look at what was retrieved: late interaction, a cross-encoder (the paper's; from a hub), or none."""
     late_scores: Literal["weighted", "colbert"] = "weighted"
     """Score of late interaction: query tokens weighted by rarity, mixed with the cosine, or ColBERT's MaxSim alone."""
-    cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L12-v2"
+    cross_encoder: Local[str] = "cross-encoder/ms-marco-MiniLM-L12-v2"
     """Model of the reranker "cross": a folder or a hub name."""
     top_k_retrieve: TopK = 20
     """Passages that are retrieved for the reranker."""
@@ -70,7 +70,7 @@ class SearchConfig(Section):
     # ---- the index of dense retrieval ----
     index: IndexKind = "flat"
     """Kind of index that is built and cached: exact, half precision, HNSW graph, IVF-PQ (docs/retrieval.md)."""
-    faiss_index: str = ""
+    faiss_index: Local[str] = ""
     """A ready index instead: a folder of workflows/build_index.py, or a FAISS file whose row i is passage i."""
     hnsw_links: int = Field(32, ge=2, le=10**4)
     """Links of a vector in an HNSW graph, built in."""
@@ -150,7 +150,7 @@ class SearchConfig(Section):
     mcp: dict[str, Any] = Field(default_factory=dict)
     """A tool of an MCP server instead: command or url, env, tool, arguments, results, id, title, text, score
     (docs/extend.md)."""
-    tool: str = ""
+    tool: Local[str] = ""
     """A search function of your own instead, as file.py:name or package.module:name: given a query and `top_k` it
     returns documents with id, title and text, best first (docs/extend.md)."""
     token_env: Means[str] = ""
@@ -162,7 +162,7 @@ class SearchConfig(Section):
     """Seconds that a rollout's query is tried again for; then the rollout is given up (infra_failed)."""
 
     # ---- what is remembered of it, and how often it is asked ----
-    ledger: Means[str] = ""
+    ledger: Means[Local[str]] = ""
     """A file, on the driver's node, of everything that the engine has answered: no run asks it for that again."""
     ledger_mode: Means[Literal["record", "replay"]] = "record"
     """record: the engine is asked for what the ledger lacks. replay: it is never asked, and what is lacking is a failed
@@ -176,6 +176,11 @@ class SearchConfig(Section):
     """Calls of the engine that begin in a second, over all engines and hosts of the run; none = no limit."""
     concurrency: Means[Rollouts | None] = None
     """Calls of the engine in flight at a time, over all engines and hosts of the run; none = no limit."""
+
+    @field_validator("encoder", "cross_encoder")
+    @classmethod
+    def _somewhere(cls, model: str) -> str:
+        return somewhere(model, "a model folder or a hub name")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from calibadv.search.client import RetryingSearch, RetryPolicy
 from calibadv.search.settings import SearchConfig
-from calibadv.threads import in_thread
 from calibadv.types import Document
-from calibadv.user_code import load
+from calibadv.user_code import called, load
 
 ToolFn = Callable[[str, int], Any]
 """(query, k) -> documents, best first, each a `Document` or a mapping with id, title and text; it may be async."""
@@ -31,12 +29,7 @@ def tool_search(config: SearchConfig, function: ToolFn) -> RetryingSearch:
     """
 
     async def call(query: str) -> tuple[Document, ...]:
-        if inspect.iscoroutinefunction(function):
-            found = await function(query, config.top_k)
-        else:
-            found = await in_thread(function, query, config.top_k)
-            found = await found if isinstance(found, Awaitable) else found
-        return documents_of(found, config)[: config.top_k]
+        return documents_of(await called(function, query, config.top_k), config)[: config.top_k]
 
     return RetryingSearch(call, RetryPolicy(config.timeout_s, config.patience_s), normal=config.cut)
 

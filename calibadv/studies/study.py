@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from calibadv.config import ConfigError, read_toml
 from calibadv.nearest import did_you_mean
 from calibadv.refusals import Problem, in_lines
-from calibadv.section import Section
+from calibadv.section import Local, Section
 
 GroupName = Literal["table", "ladder", "lambda", "stress"]
 """table: methods side by side; ladder: an ablation; lambda: a sweep of `lam`; stress: a recipe made to collapse."""
@@ -41,7 +41,7 @@ class Study(Section):
     """Every cell over every seed. `recipe` is relative to the study's file until `load_study` has read it."""
 
     name: Name
-    recipe: Path
+    recipe: Local[Path]
     seeds: Seeds = (0,)
     concurrent: int = Field(1, ge=1)  # trials at once
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)  # of every cell: [settings.run] steps = 16

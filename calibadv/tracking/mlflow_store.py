@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calibadv.http_client import route_to
+from calibadv.sendable import sendable
 from calibadv.tracking.already_stored import AlreadyStored
 from calibadv.tracking.charts import VIEW, first_charts
 from calibadv.tracking.data_sets import log_inputs
@@ -76,6 +77,7 @@ class MlflowStore:
 
     def deliver(self, operation: Operation) -> None:
         """Carry out one operation unless it was done before. Raises `Rejected` for what would fail for ever."""
+        operation = sendable(operation)
         with _plain_errors(self.uri):
             client, run_id = self._connect()
             try:
@@ -211,7 +213,7 @@ def _plain_errors(uri: str) -> Iterator[None]:
         if error.error_code == "INVALID_PARAMETER_VALUE":
             raise Rejected(str(error)) from error
         raise RuntimeError(f"MLflow at {uri}{_route(uri)} does not answer: {_first_line(error)}") from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, UnicodeError) as error:
         raise Rejected(str(error)) from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibadv.config import Config
+from calibadv.sendable import sendable
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.mlflow_store import experiment_id
 from calibadv.tracking.record import TurnRecord
@@ -77,6 +78,7 @@ class ServedStore:
         from mlflow.entities import Span, TraceInfo, TraceLocation, TraceState
         from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
+        record = sendable(record)
         home, own_id = self.home(), served_trace_id(record.id)
         begun_ns, took_ns = 1_000_000 * record.begun_ms, 1_000_000 * max(1, record.took_ms)
         tokens = token_usage(record.read_tokens, record.written_tokens)

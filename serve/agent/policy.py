@@ -25,6 +25,7 @@ from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.rollout.protocols import EngineDied, GenerateFn, Generation, Sampling, SearchFn
 from calibadv.rollout.seeds import sampling_seed
 from calibadv.rollout.tools import Tool
+from calibadv.sendable import sendable
 from calibadv.types import Document, IntArray, Question
 from serve.agent.news import Accepted, Asked, News, Refused, Written
 from serve.agent.writing import Heard, joined, told_as_written
@@ -115,8 +116,8 @@ class Policy:
             rollout.cancel()
 
     async def search(self, query: str) -> tuple[Document, ...]:
-        """What the agent's search finds."""
-        return await self._search(query)
+        """What the agent's search finds, in text that can be answered with."""
+        return sendable(await self._search(query))
 
     async def ready(self) -> None:
         """Raises where the engine cannot sample a token, or the search finds nothing to say."""
@@ -143,7 +144,7 @@ class Policy:
         agent = Agent(
             parts.dialogue,
             generate,
-            self._search,
+            self.search,
             parts.limits,
             parts.require_search,
             parts.on_void_turn,

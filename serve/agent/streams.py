@@ -12,6 +12,7 @@ from typing import Any
 from sse_starlette import ServerSentEvent
 
 from calibadv.rollout import protocols
+from calibadv.sendable import sendable
 from calibadv.types import TokenUnit, Trajectory
 from serve.agent import chat, responses
 from serve.agent.citations import Searches, citations
@@ -103,15 +104,29 @@ async def kept(
 
 
 async def sse(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
-    """A piece of the stream a step."""
-    async with aclosing(events) as stream:
-        async for together in stream:
-            yield b"".join(encoded(json_text(event), event["type"]) for event in together)
+    """A piece of the stream a step; the last says how the response ended, also where an event cannot be sent."""
+
+    def piece(together: list[Event]) -> bytes:
+        return b"".join(encoded(json_text(event), event["type"]) for event in together)
+
+    begun: Mapping[str, Any] | None = None
+    sent = 0
+    try:
+        async with aclosing(events) as stream:
+            async for together in stream:
+                begun = begun or together[0]["response"]
+                yield piece(together)
+                sent += len(together)
+    except Exception:
+        if begun is None:
+            raise
+        logger.exception("an answer could not be sent")
+        yield piece(responses.failed(responses.Progress(begun, sent), WRONG)[1])
 
 
 def json_text(value: Mapping[str, Any]) -> str:
     """JSON in one line, as short as it goes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return sendable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def encoded(data: str, kind: str | None = None) -> bytes:

@@ -19,6 +19,11 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+def test_a_byte_order_mark_before_a_study_is_none_of_its_keys(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, '\ufeffname = "x"\nseeds = [0]\n[[cell]]\nname = "GRPO"\n'))
+    assert [planned.cell for planned in study.runs] == ["GRPO"]
+
+
 def test_cells_vary_and_seeds_come_first(tmp_path: Path) -> None:
     study = load_study(
         written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_a_function_of_one_s_own_says_which() -> None:
 
     config = load_config(None, {"method.keep": hand_in(short)})
     assert kept_groups([EQUAL, VARIED], config.run_method()) == [VARIED]
+
+
+def test_a_choice_that_exits_is_an_error_and_ends_no_engine() -> None:
+    with pytest.raises(RuntimeError, match=r"it raised SystemExit\(3\)"):
+        kept_groups([EQUAL], load_config(None, {"method.keep": hand_in(leaves)}).run_method())
+
+
+def leaves(_: Group) -> bool:
+    sys.exit(3)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -73,6 +75,60 @@ def test_one_that_fails_now_and_then_is_tried_again() -> None:
         RewardFailed, match=r"no reward for a rollout of question 'q' \(TimeoutError: the judge is away"
     ):
         scored(flaky, retries=1)
+
+
+def none_left(_: Question, __: Trajectory) -> float:
+    return next(score for score in (1.0,) if score > 1)
+
+
+def cancelled(_: Question, __: Trajectory) -> float:
+    judge: Future[float] = Future()
+    judge.cancel()
+    return judge.result()
+
+
+def leaves(_: Question, __: Trajectory) -> float:
+    sys.exit("no key")
+
+
+async def none_left_later(question: Question, rollout: Trajectory) -> float:
+    return none_left(question, rollout)
+
+
+async def cancelled_later(_: Question, __: Trajectory) -> float:
+    raise asyncio.CancelledError
+
+
+async def leaves_later(question: Question, rollout: Trajectory) -> float:
+    return leaves(question, rollout)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (none_left, "it raised StopIteration"),
+        (none_left_later, "raised StopIteration"),
+        (cancelled, "it raised CancelledError"),
+        (cancelled_later, "it raised CancelledError"),
+        (leaves, r"it raised SystemExit\('no key'\)"),
+        (leaves_later, r"it raised SystemExit\('no key'\)"),
+    ],
+)
+async def test_what_an_event_loop_takes_for_its_own_is_a_failure_like_any(function: OutcomeFn, said: str) -> None:
+    with pytest.raises(RewardFailed, match=said):
+        await asyncio.wait_for(Outcome(function, retries=0)(QUESTION, RIGHT), 5)
+
+
+async def test_a_reward_that_nobody_waits_for_any_more_is_cancelled() -> None:
+    async def slow(_: Question, __: Trajectory) -> float:
+        await asyncio.sleep(3600)
+        return 1.0
+
+    scoring = asyncio.ensure_future(Outcome(slow)(QUESTION, RIGHT))
+    await asyncio.sleep(0)
+    scoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await scoring
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), None, "good", {}, {"answer": float("nan")}])

@@ -35,6 +35,12 @@ def test_complete_calls_are_read_in_order(text: str, calls: list[Call]) -> None:
     assert [written.call for written in HERMES.read(text)] == calls
 
 
+def test_half_a_character_in_a_call_is_a_question_mark() -> None:
+    text = r'<tool_call>{"name": "search", "arguments": {"query": "a \ud83d", "in": ["\ud83d"]}}</tool_call>'
+    (written,) = HERMES.read(text)
+    assert written.call == Call("search", {"query": "a ?", "in": ["?"]})
+
+
 def test_a_call_without_an_opener_is_the_whole_turn() -> None:
     text = OBJECT.replace("arguments", "parameters")
     assert [written.call for written in LLAMA.read(f" {text}{text}")] == [CALL]

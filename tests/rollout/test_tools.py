@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import threading
 from typing import Annotated, Any, Literal
 
@@ -108,6 +109,23 @@ async def test_what_a_function_raises_is_tried_again_and_then_the_environments_f
     with pytest.raises(ToolFailed, match="tool flaky: ConnectionError: gone"):
         await tool(flaky, retries=1)({"x": 5})
     assert "the rollout is given up" in caplog.text
+
+
+async def test_half_a_character_in_a_result_is_a_question_mark() -> None:
+    def half(x: str) -> list[str]:
+        """Gives half a pair."""
+        return [x, "\ud83d"]
+
+    assert (await tool(half)({"x": "é"})).text == '["é", "?"]'
+
+
+async def test_a_function_that_exits_ends_its_rollout_alone() -> None:
+    def leaves(x: int) -> int:
+        """Ends."""
+        sys.exit(x)
+
+    with pytest.raises(ToolFailed, match=r"it raised SystemExit\(5\)"):
+        await asyncio.wait_for(tool(leaves, retries=0)({"x": 5}), 5)
 
 
 async def test_a_function_that_hangs_is_given_up() -> None:

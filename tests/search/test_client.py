@@ -68,6 +68,11 @@ async def test_a_query_is_asked_until_its_patience_ends_and_once_more_then() -> 
     assert caught.value.__cause__ is last
 
 
+async def test_half_a_character_is_in_no_document() -> None:
+    search, _ = client(scripted((Document("1\ud83d", "a \ud83d", "b \ud83d 💡", 0.5),)), RetryPolicy())
+    assert await search("q") == (Document("1?", "a ?", "b ? 💡", 0.5),)
+
+
 async def test_no_patience_is_one_attempt() -> None:
     search, waits = client(scripted(RuntimeError("a"), FOUND), RetryPolicy(patience_s=0.0))
     with pytest.raises(SearchFailed, match="1 attempts"):

@@ -16,7 +16,7 @@ from calibadv.search.ledger import Ledger
 from calibadv.types import Document
 
 ENGINE = {"url": "http://127.0.0.1:9/find", "top_k": 3}
-OSLO = (Document("1", "Oslo", "Oslo is in Norway.", 0.1 + 0.2), Document("2", "", "\ud800 and é"))
+OSLO = (Document("1", "Oslo", "Oslo is in Norway.", 0.1 + 0.2), Document("2", "", "💡 and é"))
 
 
 def test_an_answer_comes_back_as_it_was_also_an_empty_one(tmp_path: Path) -> None:
@@ -29,6 +29,12 @@ def test_an_answer_comes_back_as_it_was_also_an_empty_one(tmp_path: Path) -> Non
     assert again.find("oslo") == OSLO
     assert again.find("nothing") == ()
     assert again.count() == 2
+
+
+def test_half_a_character_of_an_earlier_release_comes_back_as_a_question_mark(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l.sqlite", ENGINE)
+    ledger.keep("half", (Document("1", "a \ud800", "\udc00 and é", 0.5),))
+    assert ledger.find("half") == (Document("1", "a ?", "? and é", 0.5),)
 
 
 def test_the_first_answer_stays_and_is_what_a_later_one_is_told(tmp_path: Path) -> None:

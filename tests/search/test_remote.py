@@ -19,6 +19,7 @@ from serve.wire import RetrieveRequest, parse_retrieve, retrieve_response
 
 OSLO = Document("d4", "Oslo", "Oslo is a harbour town.", 0.5)
 ONCE = RetryPolicy(patience_s=0.0)
+MAPPING = {"body": {"q": "{query}"}, "results": "found", "title": "title", "text": "text"}
 
 
 def answering(status: int, body: Any, seen: list[httpx.Request]) -> httpx.MockTransport:
@@ -73,6 +74,21 @@ async def test_what_is_no_answer_is_search_failed(status: int, body: Any, said: 
     search = http_search(SearchConfig(url="http://h/retrieve"), ONCE, answering(status, body, []))
     with pytest.raises(SearchFailed, match=said):
         await search("who?")
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        ({}, rb'{"result": [[{"title": "T", "text": "good \ud83d"}]]}'),
+        ({"url_shape": "json", "http": MAPPING}, rb'{"found": [{"title": "T", "text": ["good", "\ud83d"]}]}'),
+    ],
+)
+async def test_half_a_character_in_an_answer_without_identities_is_a_question_mark(
+    shape: dict[str, Any], body: bytes
+) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
+    found = await http_search(SearchConfig(url="http://h/find", **shape), ONCE, transport)("who?")
+    assert found == (Document(passage_id("T", "good ?"), "T", "good ?"),)
 
 
 async def test_the_token_is_sent_and_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -60,6 +61,11 @@ async def test_a_function_that_raises_is_tried_again() -> None:
 
     assert len(await tool_search(CONFIG.but(patience_s=30.0), flaky)("ada")) == 1
     assert calls == ["ada", "ada"]
+
+
+async def test_one_that_finds_no_match_and_says_so_by_stop_iteration_is_a_failed_search() -> None:
+    with pytest.raises(SearchFailed, match="it raised StopIteration"):
+        await asyncio.wait_for(tool_search(CONFIG, lambda *_: [next(iter(()))])("ada"), 5)
 
 
 def test_a_search_asks_one_thing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -96,6 +97,12 @@ async def test_a_server_cannot_send_the_token_on_to_another() -> None:
         ("search.url", f"http://ada:{SECRET}@search.example/retrieve"),
         ("search.url", f"https://search.example/retrieve?api_key={SECRET}"),
         ("search.url", f"https://search.example/retrieve?top=3&access_token={SECRET}"),
+        ("search.url", f"https://search.example/retrieve?authToken={SECRET}"),
+        ("search.url", f"https://search.example/retrieve?sessionToken={SECRET}"),
+        ("search.url", f"https://search.example/retrieve?apikey={SECRET}"),
+        ("search.url", f"https://search.example/retrieve?code={SECRET}"),
+        ("search.url", f"https://{SECRET}@search.example/retrieve"),
+        ("tracking.mlflow_uri", f"https://{SECRET}@mlflow.example"),
         ("search.token_env", SECRET),
         ("data.train", f"s3://key:{SECRET}@bucket/questions.jsonl"),
     ],
@@ -108,11 +115,53 @@ def test_a_secret_in_the_configuration_is_refused_without_being_shown(key: str, 
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        {"command": ["srv", "--api-key", SECRET]},
+        {"command": ["srv", f"--api-key={SECRET}"]},
+        {"command": ["srv", "-token", SECRET]},
+        {"command": ["env", f"API_KEY={SECRET}", "srv"]},
+        {"command": ["npx", "mcp-remote", f"https://h/mcp?apiKey={SECRET}"]},
+        {"command": ["srv", f"--url=https://h/mcp?apiKey={SECRET}"]},
+        {"command": ["npx", "mcp-remote", "https://h/mcp", "--header", f"Authorization: Bearer {SECRET}"]},
+        {"command": ["sh", "-c", f"srv --password '{SECRET}'"]},
+        {"command": ["srv"], "env": [f"API_KEY={SECRET}"]},
+        {"url": f"https://{SECRET}@h/mcp"},
+    ],
+)
+def test_a_secret_of_an_mcp_server_is_refused_without_being_shown(given: dict[str, Any]) -> None:
+    key = "env" if "env" in given else next(iter(given))
+    tools = {"rollout.dialogue": "hermes", "rollout.tools": [given]}
+    for place, settings in (("search.mcp", {"search.mcp": given}), ("rollout.tools.0", tools)):
+        with pytest.raises(ConfigError, match=rf"{place}\.{key}\b.* the env of an MCP server") as caught:
+            load_config(None, settings)
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"command": ["srv", "--api-key-env", "MY_KEY", "--max-tokens", "5", "--token-limit=7", "--auth", "none"]},
+        {"command": ["npx", "mcp-remote", "https://h/mcp?q=token", "--header", "Authorization: Bearer ${MY_KEY}"]},
+        {"command": ["python", "-m", "auth.token", "key", "C:\\keys\\a", "--api-key", "--verbose"]},
+        {"command": ["srv", "--key-file", "/run/secrets/key"], "env": ["API_KEY"]},
+        {"url": "https://h/token/mcp?language_code=en&tokens=3"},
+    ],
+)
+def test_an_mcp_server_without_a_secret_is_taken(given: dict[str, Any]) -> None:
+    assert load_config(None, {"search.mcp": given}).search.mcp == given
+    tools = {"rollout.dialogue": "hermes", "rollout.tools": [given]}
+    assert len(load_config(None, tools).rollout.tools) == 1
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("tracking.mlflow_uri", "postgresql://ada@db.example/mlflow"),  # the password is in ~/.pgpass
         ("tracking.mlflow_uri", "sqlite:////data/mlflow.db"),
         ("search.url", "https://search.example/retrieve?monkey=1&tokens=3"),
+        ("search.url", "https://search.example/tokens/key=1/retrieve?q=token&language_code=en&token_limit=3"),
+        ("search.url", "https://search.example/retrieve?code=en-GB&author=ada&keywords=x&code=200"),
         ("search.token_env", "SEARCH_TOKEN_2"),
         ("data.train", "s3://bucket/questions.jsonl"),
         ("rollout.template", "Ask http://a.example?key=1 or ftp://a:b@c. {question}"),  # prose, no address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from calibadv.config.serve import ServeConfig
 from calibadv.rollout.agent import Limits
 from calibadv.rollout.protocols import Generation, Sampling
-from calibadv.types import IntArray
+from calibadv.types import Document, IntArray
 from serve.agent.app import Served, make_app
 from serve.agent.news import Interrupted
 from tests.rollout.scripted import TOKENIZER, Library
@@ -351,6 +352,34 @@ async def test_a_mistake_of_the_server_ends_either_stream_in_words_that_tell_not
     with pytest.raises(openai.APIError, match="Something went wrong on the server"):
         async for _ in await agent.chat.completions.create(model="tiny", messages=messages, stream=True):
             pass
+
+
+async def test_a_mistake_while_a_response_is_kept_ends_its_stream_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.agent.app._to_rate", lambda *_: 1 / 0)
+    agent = client(InProcess(parts(Endless())), tmp_path)
+    events = [event async for event in await agent.responses.create(model="tiny", input=QUESTION, stream=True)]
+    assert (events[-1].type, events[-1].sequence_number) == ("response.failed", len(events) - 1)
+    assert events[-1].response.error.message == "Something went wrong on the server. Ask again."
+
+
+HALF = Document("ada \ud83d", "Ada \ud83d", "Ada was born in Oslo \ud83d", 0.5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_cites_half_a_character_is_answered(tmp_path: Path, stream: bool) -> None:
+    web = http(InProcess(parts(Endless(), Library((HALF,)))), tmp_path)
+    response = await web.post("/v1/responses", json={**BODY, "stream": stream})
+    assert response.status_code == 200
+    if stream:
+        assert re.findall(r"^event: (\S+)", response.text, re.MULTILINE)[-1] == "response.completed"
+    else:
+        (note,) = response.json()["output"][-1]["content"][0]["annotations"]
+        assert (note["file_id"], note["title"], note["passage"]) == ("ada ?", "Ada ?", "Ada was born in Oslo ?")
+    messages = [{"role": "user", "content": QUESTION}]
+    chat = await web.post("/v1/chat/completions", json={"model": "tiny", "messages": messages, "stream": stream})
+    assert (chat.status_code, "Ada was born in Oslo ?" in chat.text, "error" in chat.text) == (200, True, False)
 
 
 async def test_a_mistake_before_anything_is_said_is_an_error_of_the_same_shape(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from calibadv.config.serve import ServeConfig
 from calibadv.types import Document
 from serve.agent.app import Served, make_app
+from tests.rollout.scripted import Library
 from tests.serve.world import Endless, InProcess, parts
 
 HEADERS = {"Accept": "application/json, text/event-stream", "Authorization": "Bearer t"}
@@ -47,6 +48,20 @@ async def test_its_tools_ask_and_search_behind_the_same_token(tmp_path: Path) ->
             long = await call(web, "tools/call", name=tool, arguments={argument: "x" * 5000})
             assert long["result"]["isError"]
             assert "at most 4000 are read" in long["result"]["content"][0]["text"]
+
+
+async def test_half_a_character_of_a_document_is_answered_with(tmp_path: Path) -> None:
+    pytest.importorskip("mcp")
+    library = Library((Document("ada", "Ada", "Ada was born in Oslo \ud83d", 0.5),))
+    app = make_app(Served("tiny", ServeConfig(), tmp_path / "feedback.jsonl"), InProcess(parts(Endless(), library)))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as web,
+    ):
+        for tool, argument in (("ask", "question"), ("search", "query")):
+            reply = await call(web, "tools/call", name=tool, arguments={argument: "Where was Ada born?"})
+            assert not reply["result"].get("isError")
+            assert "Ada was born in Oslo ?" in reply["result"]["content"][0]["text"]
 
 
 async def test_a_search_takes_a_place_and_no_longer_than_an_answer(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,28 @@ def test_a_rollout_is_a_trace_linked_to_its_run(runs: Path) -> None:
     assert (search.attributes["generate_s"], search.attributes["search_s"]) == (1.5, 0.25)
     assert answer.outputs["answer"] == "Ada"
     assert "silver_score" not in answer.attributes
+
+
+@pytest.mark.parametrize("half", [{"query": "what \ud83d"}, {"documents": ()}, {"think": "\ud83d", "text": "\ud83d"}])
+def test_half_a_character_in_a_rollout_ends_no_tracking(runs: Path, half: dict[str, Any]) -> None:
+    one, name = record(step=3), f"half {next(iter(half))}"
+    turn = one.turns[0]
+    if "documents" in half:
+        half = {"documents": (replace(turn.documents[0], title="\ud83d", text="a \ud83d"),)}
+    with RunFolder(runs / name) as folder, MlflowRun(folder.path, experiment=name, first_pause_s=0.1) as run:
+        whole = replace(one, question="who \ud83d?", turns=(replace(turn, **half), *one.turns[1:]))
+        folder.append_rollouts([whole, record(step=4)])
+        folder.append_metrics(1, {"reward/mean": 0.5})
+        run.log_tags({"half \ud83d": "\ud83d"})
+        run.log_params({"half": "\ud83d"})
+        assert run.close(timeout_s=60.0) == 0
+    stored = client(runs).get_run(str(run.run_id))
+    assert (stored.info.status, stored.data.metrics["reward/mean"]) == ("FINISHED", 0.5)
+    traces = client(runs).search_traces(locations=[stored.info.experiment_id])
+    assert sorted(trace.info.request_preview for trace in traces) == [
+        "step 3 · who ??",
+        "step 4 · Where was the director born?",
+    ]
 
 
 def test_a_run_says_who_made_it_and_shows_its_figures_and_its_machine(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibadv.rollout.protocols import Call
+from calibadv.sendable import sendable
 
 _NAME = re.compile(r"[\w.-]+")
 _DECODER = json.JSONDecoder(strict=False)  # models write line breaks into strings
@@ -108,9 +109,9 @@ def decoded_at(text: str, place: int) -> tuple[dict[str, Any], int] | None:
         return None
     try:
         value, end = _DECODER.raw_decode(text, place)
+        return sendable(value), end
     except (ValueError, RecursionError):
         return None
-    return value, end
 
 
 def _objects(text: str, begins: int) -> Iterator[tuple[int, dict[str, Any], int]]:
