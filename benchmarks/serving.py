@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import logging
+import re
 import sys
 import time
 from collections import Counter
@@ -39,7 +40,7 @@ from calibadv.training.inputs import corpus_file
 from calibadv.types import Question
 from serve.search_client import search_factory
 from workflows.command import run_command
-from workflows.serve_agent import SEARCH_APP, parse_command, serving
+from workflows.serve_agent import app_names, parse_command, serving
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +108,8 @@ async def load(
     return answers, time.perf_counter() - begun_s
 
 
-PARTS = {
-    "ServeReplica:agent:policy": "engine",
-    "ServeReplica:agent:front": "front",
-    "ServeReplica:search": "search",
-}
+REPLICA = re.compile(r"ServeReplica:[^:]+:(\w+)")  # of an app's deployment
+PARTS = {"policy": "engine", "front": "front", "search": "search"}
 
 
 def cpu_s() -> Counter[str]:
@@ -121,7 +119,8 @@ def cpu_s() -> Counter[str]:
     for process in [me, *me.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             line, times = " ".join(process.cmdline()), process.cpu_times()
-            part = next((part for name, part in PARTS.items() if name in line), "ray")
+            replica = REPLICA.search(line)
+            part = PARTS.get(replica[1], "ray") if replica else "ray"
             spent["askers" if process.pid == me.pid else part] += times.user + times.system
     return spent
 
@@ -140,7 +139,8 @@ def evaluation_rate(model: EvaluatedModel, questions: Sequence[Question]) -> tup
     """(answers a second, CPU ms an answer) of the evaluation's rollouts, from the first that came to the last: engines
     start before."""
     asks = [Ask("served", question) for question in questions]
-    search = search_factory(model.config.search, SEARCH_APP)
+    _, app = app_names(model.config.serve.port)
+    search = search_factory(model.config.search, app)
     times_s, spent = [], []
     for _ in ask_model(asks, model, search, cluster_rollouts):
         times_s.append(time.perf_counter())

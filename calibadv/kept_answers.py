@@ -80,9 +80,13 @@ class KeptAnswers(Generic[Answer]):
             self._file = _open(path, mode, on_network(path) if alone is None else alone, self._called)
             self._engine = self._number(mode)
         except sqlite3.Error as error:
-            taken = "locked" in str(error) or "busy" in str(error)
-            why = "another process has it, and it lies on a network file system" if taken else str(error)
-            remedy = "give each run a file of its own there, or one on a local disk" if taken else "name another file"
+            why, remedy = str(error), "name another file"
+            if "locked" in why or "busy" in why:
+                why = "another process has it, and it lies on a network file system"
+                remedy = "give each run a file of its own there, or one on a local disk"
+            elif "unable to open" in why and _has_log(path):
+                why = f"{_log(path).name} beside it, of a killed process, cannot be read where nothing is written"
+                remedy = "copy both to a folder that can be written to"
             raise ValueError(f"{self._called} cannot be opened: {why}; {remedy}") from error
 
     def find(self, query: str) -> Answer | None:
@@ -159,10 +163,19 @@ def on_network(path: Path, mounts: Mapping[Path, str] | None = None) -> bool:
     return kind.removeprefix("fuse.").startswith(_NETWORK)
 
 
+def _log(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _has_log(path: Path) -> bool:
+    return _log(path).is_file() and _log(path).stat().st_size > 0
+
+
 def _open(path: Path, mode: Mode, alone: bool, called: str) -> sqlite3.Connection:
     parameters = "rwc"
     if mode == "replay":
-        parameters = "ro" if os.access(path.parent, os.W_OK) else "ro&immutable=1"
+        # What is immutable is read without its log, in which a killed process left its last answers.
+        parameters = "ro" if os.access(path.parent, os.W_OK) or _has_log(path) else "ro&immutable=1"
     uri = f"{path.absolute().as_uri()}?mode={parameters}"
     busy_s = 0.5 if alone else BUSY_S
     file = sqlite3.connect(uri, uri=True, timeout=busy_s, check_same_thread=False)

@@ -73,6 +73,16 @@ def run_app(target: Application, name: str) -> None:
         raise RuntimeError(f"the app {name!r} did not start: {why}") from error
 
 
+def check_not_running(name: str, what: str, setting: str) -> None:
+    """ValueError where an app of that name runs on the Ray cluster, whoever started it: it would be replaced."""
+    if name in serve.status().applications:
+        end = f"import ray; from ray import serve; ray.init('auto'); serve.delete('{name}')"
+        raise ValueError(
+            f"{what} already, by the app {name!r}: choose another {setting}, or end that one; if its process was "
+            f'killed, by python -c "{end}"'
+        )
+
+
 def check_port_free(host: str, port: int, setting: str, instead: str = "") -> None:
     """RuntimeError, with the setting that chooses another one, where somebody listens on the port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -17,8 +17,10 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
+from calibadv.cluster.names import app_name
 from calibadv.evaluation.asking import Rollouts, ask_all, cluster_rollouts, waiting_questions
 from calibadv.evaluation.models import EvaluatedModel
 from calibadv.evaluation.plan import Plan, make_plan
@@ -31,8 +33,6 @@ from workflows.command import run_command
 from workflows.evaluation_options import parse_command
 
 log = logging.getLogger("workflows.evaluate")  # also when this file is __main__
-
-SEARCH_APP = "search-evaluation"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +49,18 @@ def searching(plan: Plan) -> Iterator[Callable[[], SearchFn]]:
     from workflows.session import pool_cpus, ray_of, served_search
 
     log.info("Ray and the search app over %s", plan.corpus)
-    config = plan.models[0].config
+    config, app = plan.models[0].config, search_app(plan)
     cpus = max(pool_cpus(model.config) for model in plan.models)
-    with ray_of(config, cpus) as ends, served_search(config, plan.corpus, SEARCH_APP, stop=not ends):
-        yield search_factory(config.search, SEARCH_APP)
+    with ray_of(config, cpus) as ends, served_search(config, plan.corpus, app, stop=not ends):
+        yield search_factory(config.search, app)
         if config.search.together:
-            counts = take_counts(shared_name(SEARCH_APP)).items()
+            counts = take_counts(shared_name(app)).items()
             log.info("searches: %s", ", ".join(f"{value:g} {name.removeprefix('search/')}" for name, value in counts))
+
+
+def search_app(plan: Plan) -> str:
+    """The search app's name: of what is locked while it is written, for one `out` may be filled by several at once."""
+    return app_name("search-evaluation", *(plan.folder(model, asked) for model in plan.models for asked in plan.sets))
 
 
 def evaluate(
@@ -67,14 +72,13 @@ def evaluate(
     """Asks what is still to be asked, model after model, and writes the tables after each."""
     failed = 0
     with ExitStack() as stack:
-        search_factory: Callable[[], SearchFn] | None = None
+        search = cache(lambda: stack.enter_context(searching(plan)))
         runs: list[MlflowRun] = []  # they end together, when the tables are whole
         for model in plan.models:
             runs.append(stack.enter_context(open_run(plan, model)))
             if asks := waiting_questions(plan, model):
-                search_factory = search_factory or stack.enter_context(searching(plan))
                 log.info("%s: %d questions; its engines start", model.name, len(asks))
-                failed += ask_all(plan, model, asks, search_factory, roll)
+                failed += ask_all(plan, model, asks, search, roll)
             results, tables = _finish(plan, model)
             log_result(runs[-1], plan, model, next(r for r in results if r.name == model.name))
         for run in runs:

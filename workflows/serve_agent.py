@@ -28,8 +28,6 @@ from workflows.shipped import RECIPES, recipe_file
 
 log = logging.getLogger("workflows.serve_agent")  # also when this file is __main__
 
-SEARCH_APP = "search"
-
 
 def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | None = None) -> int:
     """0: served until `wait` returned. 130: without it, until Ctrl-C. 2: refused, nothing started."""
@@ -58,28 +56,35 @@ def parse_command(arguments: Sequence[str] | None = None) -> EvaluatedModel:
 def serving(model: EvaluatedModel) -> Iterator[str]:
     """The address of the agent, which answers. Inside a running Ray that one is used; what was started here is stopped.
 
-    RuntimeError where a part does not start.
+    ValueError where the cluster serves an agent at that port, RuntimeError where a part does not start.
     """
     with loading():
         from calibadv.training.inputs import corpus_file
-        from serve.agent.application import APP, agent_application
-        from serve.app import check_port_free, run_app, stop_search
+        from serve.agent.application import agent_application
+        from serve.app import check_not_running, check_port_free, run_app, stop_search
         from serve.search_client import search_factory
         from workflows.session import ray_of, served_search, serving_cpus
-    config = model.config
-    application = agent_application(config, model.name, model.folder, search_factory(config.search, SEARCH_APP))
+    config, port = model.config, model.config.serve.port
+    app, search_app = app_names(port)
+    application = agent_application(config, model.name, model.folder, search_factory(config.search, search_app))
     corpus = corpus_file(config)
     with ExitStack() as stack:
         ends = stack.enter_context(ray_of(config, serving_cpus(config)))
-        check_port_free(config.serve.host, config.serve.port, "--serve.port")
+        check_not_running(app, f"an agent is served at port {port} of this Ray cluster", "--serve.port")
+        check_port_free(config.serve.host, port, "--serve.port")
         log.info("the search app over %s", corpus)
-        stack.enter_context(served_search(config, corpus, SEARCH_APP, stop=not ends))
+        stack.enter_context(served_search(config, corpus, search_app, stop=not ends))
         if not ends or config.serve.trace_share:  # it still writes traces at its end
-            stack.callback(stop_search, APP)
+            stack.callback(stop_search, app)
         log.info("the engine of %s", model.folder)
-        run_app(application, APP)
+        run_app(application, app)
         host = f"[{config.serve.host}]" if ":" in config.serve.host else config.serve.host
-        yield f"http://{host}:{config.serve.port}/"
+        yield f"http://{host}:{port}/"
+
+
+def app_names(port: int) -> tuple[str, str]:
+    """The apps of agent and search. A cluster's agents listen on its head, where one alone has the port."""
+    return f"agent-{port}", f"search-agent-{port}"
 
 
 def cli() -> int:

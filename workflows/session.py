@@ -18,7 +18,7 @@ import transformers
 from calibadv.cluster.coordinator import create_coordinator
 from calibadv.cluster.gpus import check_room
 from calibadv.cluster.job import check_job
-from calibadv.cluster.names import ray_name
+from calibadv.cluster.names import app_name
 from calibadv.cluster.ray_session import ray_at
 from calibadv.cluster.servers import server_in_use
 from calibadv.config import Config, role
@@ -59,7 +59,8 @@ def started(
         view.stage_done(f"{ray.cluster_resources().get('CPU', 0):.0f} logical CPUs")
 
         view.stage("Learner", f"the model {inputs.model.name}; {config.rollout.engines} engines start beside it")
-        app, name = search_app or ray_name(f"search-{config.run_name}"), f"coordinator-{config.run_name}"
+        app = search_app or app_name("search", config.run.folder / config.run_name)
+        name = f"coordinator-{config.run_name}"  # of this driver alone: actors have namespaces, apps have none
         coordinator = create_coordinator(name)  # lives as long as this handle
         search = search_factory(config.search, app)
         stream = RolloutStream(

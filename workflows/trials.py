@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from calibadv.cluster.names import app_name
 from calibadv.config import Config, role
 from calibadv.studies.grid import Plan, PlannedRun
 from calibadv.studies.results import failure_file
@@ -51,7 +52,7 @@ def run_trials(plan: Plan, waiting: Sequence[PlannedRun], parent_id: str | None,
     shutil.rmtree(results, ignore_errors=True)
     # Seed by seed, so that an early look at a long study has every cell.
     runs = {run.name: run for run in sorted(waiting, key=lambda run: run.seed)}
-    app = f"search-{plan.study.name}"
+    app = app_name("search", plan.folder)
     with _cluster(plan, waiting, app):
         trainable = tune.with_parameters(trial, plan=plan, parent_id=parent_id, app=app, shared=waiting[0].config)
         tune.Tuner(

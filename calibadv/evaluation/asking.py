@@ -78,15 +78,20 @@ def ask_in_rounds(asks: Sequence[Ask], ask_once: AskOnce, keep: Callable[[Ask, P
 
 
 def ask_all(
-    plan: Plan, model: EvaluatedModel, asks: Sequence[Ask], search_factory: Callable[[], SearchFn], roll: Rollouts
+    plan: Plan, model: EvaluatedModel, asks: Sequence[Ask], search: Callable[[], Callable[[], SearchFn]], roll: Rollouts
 ) -> int:
-    """How many questions the environment failed for good; every answer is on disk as soon as it is there."""
+    """How many questions the environment failed for good; every answer is on disk as soon as it is there.
+
+    `search` starts the search and gives what makes its tools: not before the folders are locked, for the same command
+    elsewhere would else lose its search to this one.
+    """
     with ExitStack() as stack:
         writers = {
             questions.name: stack.enter_context(prediction_writer(plan.folder(model, questions) / PREDICTIONS))
             for questions in plan.sets
             if any(ask.set_name == questions.name for ask in asks)
         }
+        search_factory = search()
         progress = _Progress(model.name, Counter(ask.set_name for ask in asks))
 
         def keep(ask: Ask, prediction: Prediction) -> None:

@@ -49,17 +49,21 @@ class Journal:
             log.error("%s lacks its last %d lines: the disk did not take them", self.path, self._waiting.count(b"\n"))
 
     def _write(self) -> None:
-        if not self._waiting:
-            return
-        with self.path.open("a+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":  # a killed process tore its last line
-                self._waiting = b"\n" + self._waiting
-            try:
-                written = file.write(self._waiting)
-                if written != len(self._waiting):  # a disk that is full takes a part first
-                    raise OSError(f"only {written} of {len(self._waiting)} bytes")
-            except OSError:
-                file.truncate(size)
-                raise
-        self._waiting = b""
+        if self._waiting:
+            append_lines(self.path, self._waiting)
+            self._waiting = b""
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Appends all of the lines or, with OSError, nothing. A last line that a killed process tore is ended first."""
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            lines = b"\n" + lines
+        try:
+            written = file.write(lines)
+            if written != len(lines):  # a disk that is full takes a part first
+                raise OSError(f"only {written} of {len(lines)} bytes")
+        except OSError:
+            file.truncate(size)
+            raise

@@ -44,7 +44,7 @@ def opened_run(
     beside its own. ValueError, with nothing started, for bad input, for a folder that another run has or writes, and
     for a run that cannot be resumed.
     """
-    begun_s, goes_on = time.time(), resume or restart.number > 0
+    begun_s, goes_on = time.monotonic(), resume or restart.number > 0
     view.stage("Files", "model, questions and corpus are read")
     inputs = parts.inputs(config)
     with RunFolder(config.run.folder / config.run_name, overwrite=config.run.overwrite, resume=goes_on) as folder:

@@ -50,7 +50,7 @@ class TrainingRun:
     started: Started
     interruption: Interruption = field(default_factory=Interruption)
     resumed: Progress | None = None  # how far the run was that goes on
-    begun_s: float = field(default_factory=time.time)
+    begun_s: float = field(default_factory=time.monotonic)
     starts_again: Callable[[BaseException], bool] = lambda _: False  # whether that error is followed by a restart
 
     def __post_init__(self) -> None:
@@ -238,4 +238,4 @@ class TrainingRun:
 
     def _wall_s(self) -> float:
         earlier_s = self.resumed.wall_s if self.resumed else 0.0
-        return earlier_s + time.time() - self.begun_s
+        return earlier_s + time.monotonic() - self.begun_s

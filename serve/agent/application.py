@@ -37,7 +37,6 @@ from serve.agent.policy import PROOF_AGE_S, Policy, make_parts
 from serve.agent.traces import Traces
 from serve.listening import DRAIN_S, Bounded, Listener, listen
 
-APP = "agent"
 # Seconds before each attempt at a question whose engine is lost before it has said anything. Serve replaces an engine
 # that is lost in a living process after three failed health checks: until then a question may meet it again.
 PAUSES_S = (0.0, 0.0, 2.0, 4.0, 8.0, 16.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.json_lines import json_line
+from calibadv.tracking.journal import append_lines
 
 REMEMBERED = 1000  # answers that can still be rated
 
@@ -35,6 +36,5 @@ class Feedback:
         line = {"time": self._clock(), "id": response_id, "rating": rating, "comment": comment, **answer}
         with self._lock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json_line(line))
+            append_lines(self._path, json_line(line).encode())
         return True

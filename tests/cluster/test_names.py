@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.cluster.names import ray_name
+from calibadv.cluster.names import app_name, ray_name
 from calibadv.search.settings import SearchConfig
 from serve.app import start_search
 
@@ -37,6 +37,18 @@ def test_every_name_gets_a_plain_one_of_its_own() -> None:
     made = [ray_name(name) for name in [*TRICKY, *map(ray_name, TRICKY)]]
     assert len(set(made)) == len(made)  # not even a run that is called like another's made name
     assert ray_name("search-versuch-größe").startswith("search-versuch-groe-")
+
+
+def test_a_folder_has_its_own_name_of_an_app_and_has_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, yours = tmp_path / "me" / "größe", tmp_path / "you" / "größe"
+    name = app_name("search", mine)
+    assert re.fullmatch(r"search-groe-[0-9a-f]{12}", name)
+    mine.mkdir(parents=True)
+    monkeypatch.chdir(mine.parent)
+    assert app_name("search", Path("größe")) == name == app_name("search", mine.parent / "." / "größe")
+    others = [app_name("search", yours), app_name("agent", mine), app_name("search", mine, yours)]
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    assert len({name, *others, app_name("search", mine)}) == 5
 
 
 def test_a_search_app_that_serve_would_wait_for_is_refused(tmp_path: Path) -> None:

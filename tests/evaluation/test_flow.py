@@ -17,10 +17,11 @@ import pytest
 from calibadv.cluster.rollout_worker import WorkerSettings
 from calibadv.cluster.rows import FinishedRow, RolloutRow
 from calibadv.evaluation.models import EvaluatedModel
-from calibadv.evaluation.plan import make_plan
+from calibadv.evaluation.plan import Plan, make_plan
 from calibadv.rollout.protocols import SearchFailed
+from calibadv.tracking.folder_lock import FolderLock, FolderLocked
 from calibadv.types import Document
-from workflows.evaluate import evaluate
+from workflows.evaluate import evaluate, search_app
 from workflows.evaluation_options import parse_command
 
 QUESTIONS = 6
@@ -53,6 +54,7 @@ class Machinery:
 
     def __init__(self) -> None:
         self.streams: list[int] = []  # rows of each stream
+        self.apps: list[str] = []  # of each search that was started
         self.interrupt_after: int | None = None
         self.failing_searches = 0
         self.settings: WorkerSettings | None = None
@@ -67,7 +69,8 @@ class Machinery:
         return self.runs.setdefault(model.name, PlayedRun())
 
     @contextmanager
-    def searching(self, _: object) -> Iterator[Any]:
+    def searching(self, plan: Plan) -> Iterator[Any]:
+        self.apps.append(search_app(plan))
         yield lambda: self.search
 
     async def search(self, _: str) -> tuple[Document, ...]:
@@ -145,6 +148,29 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_files(
     assert machinery.evaluate(again) == 0
     assert machinery.streams == [6, 6, 3]  # nothing was left to ask, so nothing was started
     assert written(tmp_path / "cut") == whole
+
+
+def test_what_another_process_answers_loses_its_search_to_no_second_command(
+    machinery: Machinery, arguments: list[str], tmp_path: Path
+) -> None:
+    first = ["pocket", *arguments, "--out", str(tmp_path / "out")]
+    (folder := tmp_path / "out" / "pocket" / "one").mkdir(parents=True)
+    lock = FolderLock(folder, "")
+    with pytest.raises(FolderLocked, match="is being written by process"):
+        machinery.evaluate(first)
+    assert machinery.apps == []
+    lock.close()
+    for command in (
+        first,
+        ["again=pocket", *arguments, "--out", str(tmp_path / "out")],
+        [*first, "--out", str(tmp_path / "other")],
+    ):
+        machinery.evaluate(command)
+    assert len(set(machinery.apps)) == 3  # side by side none has another's app
+    for path in tmp_path.glob("out/pocket/*/predictions.jsonl"):
+        path.unlink()
+    machinery.evaluate(first)
+    assert machinery.apps[3] == machinery.apps[0]  # its own, which it replaces
 
 
 def test_every_question_is_asked_by_the_engines_own_weights_and_tracked(

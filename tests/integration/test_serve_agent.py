@@ -18,13 +18,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from openai import OpenAI
 from playwright.sync_api import Browser, Page, expect
+from ray import serve
 
 from calibadv.cluster.local_ray import free_ports
 from calibadv.data.questions import load_questions
+from calibadv.evaluation.models import EvaluatedModel
 from calibadv.types import Question
-from serve.agent.application import APP
 from tests.integration.browser import a_browser
-from workflows.serve_agent import parse_command, serving
+from workflows.serve_agent import app_names, parse_command, serving
 
 pytestmark = pytest.mark.integration
 
@@ -35,6 +36,7 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images" / "serving"
 class Agent:
     """A served agent."""
 
+    asked: EvaluatedModel
     url: str
     openai: OpenAI
     questions: list[Question]
@@ -57,7 +59,9 @@ def agent(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     model = parse_command(["pocket", *(word for key, value in given.items() for word in (f"--{key}", str(value)))])
     with serving(model) as url:
         client = OpenAI(base_url=f"{url}v1", api_key="none", max_retries=0, timeout=120)
-        yield Agent(url, client, load_questions(base / "cache" / "pocket" / "test.jsonl"), base / "feedback.jsonl")
+        yield Agent(
+            model, url, client, load_questions(base / "cache" / "pocket" / "test.jsonl"), base / "feedback.jsonl"
+        )
 
 
 def test_the_official_client_streams_an_answer_with_a_citation(agent: Agent) -> None:
@@ -79,8 +83,19 @@ def test_the_official_client_streams_an_answer_with_a_citation(agent: Agent) -> 
     assert httpx.get(f"{agent.url}readyz").text == "ok\n"
 
 
+def test_an_agent_at_the_same_port_of_the_cluster_is_refused_and_the_first_one_stays(agent: Agent) -> None:
+    port, before = agent.asked.config.serve.port, serve.status().applications.keys()
+    with (
+        pytest.raises(ValueError, match=rf"at port {port} of this Ray cluster already.* choose another --serve\.port"),
+        serving(agent.asked),
+    ):
+        pass
+    assert serve.status().applications.keys() == before == set(app_names(port))
+    assert httpx.get(f"{agent.url}readyz").text == "ok\n"
+
+
 def test_an_engine_that_is_killed_under_load_loses_no_question(agent: Agent) -> None:
-    (replica,) = _replicas("policy")
+    (replica,) = _engines(agent)
     with ThreadPoolExecutor(8) as pool:
         asked = [
             pool.submit(agent.openai.responses.create, model="pocket", input=question.text)
@@ -175,7 +190,8 @@ def _image(name: str) -> str:
     return str(folder / name)
 
 
-def _replicas(deployment: str) -> list[int]:
-    """Processes of a deployment of the agent, on the Ray that this process has started."""
-    name = f"ServeReplica:{APP}:{deployment}"
+def _engines(agent: Agent) -> list[int]:
+    """Processes of the agent's engines, on the Ray that this process has started."""
+    app, _ = app_names(agent.asked.config.serve.port)
+    name = f"ServeReplica:{app}:policy"
     return [child.pid for child in psutil.Process().children(recursive=True) if name in " ".join(child.cmdline())]

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import pytest
 import ray
 
 from calibadv.cluster.local_ray import free_ports
+from calibadv.cluster.names import app_name
+from calibadv.config import load_config
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.build import build_pipeline, origin_of
 from calibadv.search.client import RetryPolicy
@@ -28,6 +31,7 @@ from calibadv.search.stored_index import load_or_build
 from calibadv.types import Document
 from serve.app import start_search, stop_search
 from serve.search_client import serve_search
+from workflows.session import served_search
 
 pytestmark = pytest.mark.integration
 
@@ -208,6 +212,29 @@ def test_why_a_replica_cannot_start_is_named(cluster: Path) -> None:
     config = SearchConfig(retriever="bm25", reranker="none", num_cpus=0.1)
     with pytest.raises(RuntimeError, match=r"(?s)'empty' did not start: .*the corpus has 0 documents"):
         start_search(config, list, cluster / "cache", "empty")
+
+
+@contextmanager
+def search_of_a_run(folder: Path, town: str) -> Iterator[str]:
+    """The app of the run `calibadv-seed0` in a folder of its own, whose corpus knows one town."""
+    folder.mkdir()
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text(json.dumps({"id": town, "title": "Anna Berg", "text": f"She was born in {town}."}) + "\n")
+    search = {"search.retriever": "bm25", "search.reranker": "none", "search.num_cpus": 0.1}
+    config = load_config(None, {"run.folder": folder, "run.cache": folder, **search})
+    app = app_name("search", config.run.folder / config.run_name)
+    with served_search(config, corpus, app, stop=True):
+        yield app
+
+
+async def test_two_runs_of_one_name_have_each_an_app_and_the_first_to_end_takes_its_own(cluster: Path) -> None:
+    async def found(app: str) -> list[str]:
+        return [document.id for document in await serve_search(app, RetryPolicy(patience_s=10.0))(QUERY)]
+
+    with search_of_a_run(cluster / "me", "Oslo") as mine:
+        with search_of_a_run(cluster / "you", "Bergen") as yours:
+            assert (await found(mine), await found(yours)) == (["Oslo"], ["Bergen"])
+        assert await found(mine) == ["Oslo"]
 
 
 async def test_an_overloaded_app_is_retried_until_all_are_answered(

@@ -74,11 +74,31 @@ def test_processes_that_write_one_new_file_at_once_agree_on_every_answer(tmp_pat
     assert len(said[0].split(",")) == 100
 
 
-def test_what_a_killed_process_had_recorded_is_there(tmp_path: Path) -> None:
+def killed_recorder(folder: Path) -> Path:
+    """A file with 101 answers, whose process was killed and left its log."""
     killed = "import os; ledger.keep('last', ()); os.kill(os.getpid(), 9)"
-    done = subprocess.run([sys.executable, "-c", f"{PROCESS}\n{killed}", str(tmp_path / "l.sqlite"), "a"], check=False)
+    done = subprocess.run([sys.executable, "-c", f"{PROCESS}\n{killed}", str(folder / "l.sqlite"), "a"], check=False)
     assert done.returncode == -9
-    assert Ledger(tmp_path / "l.sqlite", {"name": "e"}).count() == 101
+    return folder / "l.sqlite"
+
+
+def test_what_a_killed_process_had_recorded_is_there(tmp_path: Path) -> None:
+    assert Ledger(killed_recorder(tmp_path), {"name": "e"}).count() == 101
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["whole", "without the log's index"])
+def test_what_a_killed_process_had_recorded_is_replayed_where_nothing_can_be_written_or_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: bool
+) -> None:
+    path = killed_recorder(tmp_path)
+    monkeypatch.setattr("calibadv.kept_answers.os.access", lambda *_: False)
+    if index:
+        assert Ledger(path, {"name": "e"}, "replay").count() == 101
+        return
+    (shm := path.with_name("l.sqlite-shm")).unlink()
+    shm.symlink_to(tmp_path / "none" / "shm")  # which root too cannot make anew
+    with pytest.raises(ValueError, match=r"l\.sqlite-wal beside it, .*, cannot be read .*; copy both to a folder"):
+        Ledger(path, {"name": "e"}, "replay")
 
 
 def test_replay_needs_a_file_with_answers_of_this_engine_and_writes_nothing(tmp_path: Path) -> None:

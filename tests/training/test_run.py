@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -226,16 +228,25 @@ def test_the_time_that_is_left_counts_steps_without_their_evaluations(
         now_s += 100.0
         algorithm.seconds["eval"] = 100.0
 
-    clock = SimpleNamespace(monotonic=lambda: now_s, time=time.time)
+    clock = SimpleNamespace(monotonic=lambda: now_s)
     monkeypatch.setattr("calibadv.training.run.time", clock)
     with caplog.at_level(logging.INFO):
         attempt("a", {**{("learn", v): learn for v in range(STEPS)}, **{("evaluate", v): evaluate for v in (2, 4, 5)}})
     assert re.findall(r"(\S+) left", caplog.text) == ["0:40", "0:30", "0:20", "0:10", "0:00"]
 
 
+def test_a_clock_that_is_set_back_takes_no_time_from_a_run(
+    attempt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=partial(next, count(60.0)), time=lambda: -3600.0)
+    monkeypatch.setattr("calibadv.training.run.time", clock)
+    attempt("a", begun_s=10.0)
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["wall_s"] >= 50
+
+
 def test_the_time_of_earlier_attempts_and_what_they_clipped_count_too(attempt: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        attempt("a", {("rollout", 3): send(signal.SIGTERM)}, begun_s=time.time() - 1000)
+        attempt("a", {("rollout", 3): send(signal.SIGTERM)}, begun_s=time.monotonic() - 1000)
     attempt("a", resume=True)
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["wall_s"] >= 1000
     with (tmp_path / "a" / "clipped_tokens.csv").open(encoding="utf-8") as table:

@@ -15,7 +15,7 @@ from calibadv.training.sentinel import Collapsed
 from tests.build import overrides_of
 from tests.studies.plan import make_plan
 from workflows.one_run import PARTS
-from workflows.trials import shares_search, study_cpus, trial, trial_request
+from workflows.trials import run_trials, shares_search, study_cpus, trial, trial_request
 
 
 def fails(folder: Path, error: Exception) -> str:
@@ -57,6 +57,27 @@ def test_a_runs_page_is_held_against_its_recipe_whichever_search_it_has(tmp_path
     (parts,) = seen
     assert parts.report is PARTS.report
     assert (parts.started is PARTS.started) == (top_k == 5)
+
+
+def test_studies_of_one_name_in_two_folders_have_two_search_apps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Exception):
+        """Ends the study where its search app would be started."""
+
+    def cluster(_plan: object, _waiting: object, app: str) -> None:
+        raise Asked(app)
+
+    monkeypatch.setattr("workflows.trials._cluster", cluster)
+    monkeypatch.setattr("workflows.trials._ENVIRONMENT", {})
+
+    def app(folder: Path) -> str:
+        plan = make_plan(folder)
+        with pytest.raises(Asked) as asked:
+            run_trials(plan, plan.runs, None, lambda _: None, lambda *_: None)
+        return str(asked.value)
+
+    assert app(tmp_path / "me") == app(tmp_path / "me") != app(tmp_path / "you")
 
 
 def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
