@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve import Application
 
 from calibadv.cluster.ending import end_ray
@@ -62,15 +63,22 @@ def run_app(target: Application, name: str) -> None:
     Without Serve's proxy: whatever speaks HTTP listens itself. RuntimeError, with a replica's own error, where one
     cannot start; the app is removed then.
     """
-    serve.start(proxy_location="Disabled")
     try:
-        serve.run(target, name=name, route_prefix=None)
+        try:
+            _run(target, name)
+        except RayActorError:  # Serve's controller: another driver, whose app was the last one, has just ended it
+            _run(target, name)
     except RuntimeError as error:
         # Serve's own error says only that there was one.
         app = serve.status().applications.get(name)
         serve.delete(name)
         why = " ".join(one.message for one in app.deployments.values()) if app else "no status is known"
         raise RuntimeError(f"the app {name!r} did not start: {why}") from error
+
+
+def _run(target: Application, name: str) -> None:
+    serve.start(proxy_location="Disabled")
+    serve.run(target, name=name, route_prefix=None)
 
 
 def check_not_running(name: str, what: str, setting: str) -> None:
