@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.injection import Kill, Run, kill_all, plan_kills
-from calibadv.checkpoints.identity import Identity, differences, flat
+from calibadv.checkpoints.identity import Identity, differences
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.config.command_line import KEYS_TOO, flags, parse
 from calibadv.json_lines import read_json_lines
@@ -150,10 +150,8 @@ def _check(recipe: Path, given: Mapping[str, Any]) -> None:
 
 
 def _check_same(hurt: Path, straight: Path) -> None:
-    one, other = (
-        Identity(flat(load_config(run / "config.toml").model_dump(mode="json")), {}) for run in (hurt, straight)
-    )
-    if different := differences(other, one, flat(Config().model_dump(mode="json"))):
+    one, other = (Identity(load_config(run / "config.toml").flat(), {}) for run in (hurt, straight))
+    if different := differences(other, one, Config().flat()):
         raise ConfigError(f"{straight} is not the run that {hurt} would be unhurt: {'; '.join(different)}")
 
 

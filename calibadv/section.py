@@ -6,6 +6,7 @@ A room may define its own section beside what it configures; `calibadv.config` p
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
@@ -97,3 +98,14 @@ def kinds_of(annotation: Any) -> set[Any]:
     """The types and literal values that an annotation is made of, itself among them."""
     parts = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
     return {annotation, *(kind for part in parts for kind in kinds_of(part))}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping under dotted keys; an empty mapping leaves nothing."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
+    return values

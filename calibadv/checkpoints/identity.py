@@ -55,17 +55,6 @@ def differences(then: Identity, now: Identity, defaults: Mapping[str, Any]) -> l
     return settings + files
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping under dotted keys; an empty mapping leaves nothing."""
-    values: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            values |= flat(value, f"{prefix}{name}.")
-        else:
-            values[f"{prefix}{name}"] = value
-    return values
-
-
 def _constant_rate(identity: Identity) -> bool:
     return bool(identity.settings.get("learner.lr") == identity.settings.get("learner.lr_final"))
 

@@ -21,7 +21,7 @@ import tomli_w
 from calibadv.config.load import ConfigError, every_key
 from calibadv.config.names import suggestion
 from calibadv.config.tree import Config
-from calibadv.section import Section
+from calibadv.section import Section, flat
 
 KEYS_TOO = "--section.key VALUE: any configuration key, which `workflows/train.py --help` lists"
 _NAMES = {
@@ -79,11 +79,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 def flags(values: Mapping[str, Any]) -> list[str]:
     """The arguments from which `split` reads these values: for a command that is shown or started."""
     arguments: list[str] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            arguments += flags({f"{key}.{name}": inner for name, inner in value.items()})
-        else:
-            arguments += [f"--{key}", _literal(value, _type_of(key))]
+    for key, value in flat(values).items():
+        arguments += [f"--{key}", _literal(value, _type_of(key))]
     return arguments
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from calibadv.config.names import suggestion
 from calibadv.config.tree import Config
 from calibadv.refusals import Problem, in_lines
+from calibadv.section import flat
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -85,15 +86,8 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 def _unknown(problem: Problem) -> str:
     known = every_key()
     misspelt = "." in problem.where or difflib.get_close_matches(problem.where, list(Config.model_fields), cutoff=0.8)
-    wrong = [problem.where] if misspelt else _leaves(problem.where, problem.given)
-    return "\n".join(f"unknown key {key!r}{suggestion(key, known)}" for key in wrong)
-
-
-def _leaves(where: str, value: Any) -> list[str]:
-    """The dotted names below an unknown section, such as another trainer's; itself where it holds none."""
-    if not isinstance(value, dict) or not value:
-        return [where]
-    return [leaf for key, below in value.items() for leaf in _leaves(f"{where}.{key}", below)]
+    wrong = [] if misspelt else list(flat({problem.where: problem.given}))  # such as another trainer's section
+    return "\n".join(f"unknown key {key!r}{suggestion(key, known)}" for key in wrong or [problem.where])
 
 
 def every_key() -> list[str]:

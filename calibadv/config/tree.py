@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from pydantic import model_validator
 
@@ -27,7 +27,7 @@ from calibadv.config.serve import ServeConfig
 from calibadv.methods import Method
 from calibadv.rewards.own_turns import own_turns, unscored
 from calibadv.search.settings import SearchConfig
-from calibadv.section import Decides, Section
+from calibadv.section import Decides, Section, flat
 from calibadv.user_code import called_here, load, names_code
 
 
@@ -195,6 +195,10 @@ class Config(Section):
                 "mt_grpo, stepsearch, criticsearch, or calibadv with method.params.soft_pen 'turns'"
             )
         return replace(method, score_turns=own_turns(turns, self.rollout.infra_retries), gold=None)
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its dotted key, as JSON has it."""
+        return flat(self.model_dump(mode="json"))
 
     @property
     def run_name(self) -> str:

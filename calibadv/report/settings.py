@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from calibadv.checkpoints.identity import flat
 from calibadv.config import Config
 from calibadv.config.tree import decides
 from calibadv.section import Decides
@@ -47,7 +46,7 @@ def settings_of(config: Config, recipes: Mapping[str, Config]) -> Settings:
 
 
 def _texts(config: Config) -> dict[str, str]:
-    return {key: _text(value) for key, value in flat(config.model_dump(mode="json")).items()}
+    return {key: _text(value) for key, value in config.flat().items()}
 
 
 def _different(values: Mapping[str, str], base: Mapping[str, str]) -> list[str]:

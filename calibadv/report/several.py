@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from calibadv.checkpoints.identity import flat
 from calibadv.config import decides
 from calibadv.methods import all_params
 from calibadv.report.reading import RunFiles
@@ -87,7 +86,7 @@ def _cell_name(run: RunFiles, runs: Sequence[RunFiles]) -> str:
 
 def _settings(run: RunFiles) -> dict[str, Any]:
     """What a run's result depends on beside its seed and its method's name, whose parameters have their own names."""
-    values = flat(run.config.model_dump(mode="json"))
+    values = run.config.flat()
     kept = {
         key: value
         for key, value in values.items()

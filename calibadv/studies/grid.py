@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calibadv.checkpoints.identity import flat
 from calibadv.config import NOTHING, Config, ConfigError, decides, load_config
-from calibadv.section import Decides
+from calibadv.section import Decides, flat
 from calibadv.studies.study import Cell, Study
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.run_files import CONFIG, SUMMARY
@@ -97,7 +96,7 @@ def same_run(one: Config, other: Config) -> bool:
 
 def _settings(config: Config, *what: Decides) -> dict[str, Any]:
     """The settings that decide this, by their dotted names."""
-    return {key: value for key, value in flat(config.model_dump(mode="json")).items() if decides(key) in what}
+    return {key: value for key, value in config.flat().items() if decides(key) in what}
 
 
 def check_finished(run: PlannedRun) -> bool:

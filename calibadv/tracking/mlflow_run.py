@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from calibadv.section import flat
 from calibadv.tracking.data_sets import DataSet
 from calibadv.tracking.follower import OPERATIONS, Follower
 from calibadv.tracking.journal import Journal
@@ -83,7 +84,7 @@ class MlflowRun(Tracker):
         return self._store.connected.wait(timeout_s)
 
     def log_params(self, config: Mapping[str, Any]) -> None:
-        self._put("params", values={key(k): v[:_MAX_PARAM] for k, v in flatten(config).items()})
+        self._put("params", values={key(k): str(v)[:_MAX_PARAM] for k, v in flat(config).items()})
 
     def log_system_metrics(self, every_s: float = EVERY_S) -> None:
         def put(values: Mapping[str, float]) -> None:
@@ -178,17 +179,6 @@ class MlflowRun(Tracker):
         """The path as seen from the run folder, so that it outlives a move of that folder."""
         path = path.resolve()
         return str(path.relative_to(self._store.folder) if path.is_relative_to(self._store.folder) else path)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested mapping as dotted names and text; an empty mapping stays visible as '{}'."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = str(value)
-    return flat
 
 
 def _earlier_target(folder: Path, target: Target) -> Target:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from calibadv.checkpoints.identity import Identity, flat
+from calibadv.checkpoints.identity import Identity
 from calibadv.checkpoints.storage import Kind
 from calibadv.cluster.prompts import with_date
 from calibadv.config import Config, to_toml
@@ -51,7 +51,7 @@ def opened_run(
         view.keep_output(folder.path / OUTPUT)
         storage = storage_of(config, folder.path)
         config = with_date(config, inputs.method, inputs.model, date_of_checkpoint(storage) if goes_on else "")
-        identity = Identity(flat(config.model_dump(mode="json")), dict(inputs.digests))
+        identity = Identity(config.flat(), dict(inputs.digests))
         checkpoints = Checkpoints(config.checkpoint, identity, folder, Snapshots(storage))
         resumed = None
         if restart.number:

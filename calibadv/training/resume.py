@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibadv.checkpoints.folders import Stored
-from calibadv.checkpoints.identity import Identity, differences, flat
+from calibadv.checkpoints.identity import Identity, differences
 from calibadv.checkpoints.manifest import Damaged
 from calibadv.checkpoints.progress import Progress
 from calibadv.checkpoints.storage import Kind, Storage
@@ -121,7 +121,7 @@ def _newest(storage: Storage) -> Stored | None:
 def _resumed(config: Config, identity: Identity, checkpoint: Stored, storage: Storage, folder: RunFolder) -> Resumed:
     then = Identity.from_dict(checkpoint.json(f"{RUN}/{IDENTITY}"))
     progress = Progress.from_json(checkpoint.json(f"{RUN}/{PROGRESS}"))
-    different = differences(then, identity, flat(Config().model_dump(mode="json")))
+    different = differences(then, identity, Config().flat())
     if different:
         raise ConfigError(
             f"{folder.path} cannot go on from step {progress.version}: {'; '.join(different)}. "

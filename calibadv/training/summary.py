@@ -11,6 +11,7 @@ from typing import Any
 
 from calibadv.config import Config
 from calibadv.methods import all_params
+from calibadv.section import flat
 from calibadv.tracking.database import store_uri
 from calibadv.tracking.pages import BASE, run_page
 from calibadv.tracking.provenance import ROOT
@@ -59,9 +60,8 @@ def run_summary(
 
 def logged_params(config: Config) -> dict[str, Any]:
     """The configuration as MLflow's parameters, every parameter of the method among them."""
-    tree = config.model_dump(mode="json")
-    method: dict[str, Any] = tree["method"]
-    return tree | {"method": {**method, "params": all_params(method["name"], method["params"])}}
+    params = all_params(config.method.name, config.method.params)
+    return config.flat() | flat(params, "method.params.")
 
 
 def title(config: Config) -> str:

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from calibadv.checkpoints.identity import Identity, differences, flat
+from calibadv.checkpoints.identity import Identity, differences
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.config import Config, load_config
+from calibadv.section import flat
 from tests.build import overrides_of
 
-DEFAULTS = flat(Config().model_dump(mode="json"))
+DEFAULTS = Config().flat()
 DIGESTS = {"train": "aa", "test": "bb", "corpus": "cc", "model": "dd"}
 
 
 def identity(*overrides: str, **digests: str) -> Identity:
-    return Identity(flat(load_config(None, overrides_of(*overrides)).model_dump(mode="json")), {**DIGESTS, **digests})
+    return Identity(load_config(None, overrides_of(*overrides)).flat(), {**DIGESTS, **digests})
 
 
 def changed(then: list[str], now: list[str], **digests: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from calibadv.checkpoints.identity import Identity, differences, flat
+from calibadv.checkpoints.identity import Identity, differences
 from calibadv.checkpoints.manifest import Manifest
 from calibadv.checkpoints.storage import Kind, Storage
 from calibadv.cluster.factories import make_dialogue
@@ -58,7 +58,7 @@ def test_a_template_without_a_date_changes_no_configuration() -> None:
 def test_a_checkpoint_gives_its_day_to_whoever_goes_on_and_refuses_another(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "checkpoints"))
     assert date_of_checkpoint(storage) == ""
-    kept = Identity(flat(load_config(None, {"rollout.date": DAY}).model_dump(mode="json")), {})
+    kept = Identity(load_config(None, {"rollout.date": DAY}).flat(), {})
 
     def write(folder: Path) -> None:
         (folder / "identity.json").write_text(json.dumps(kept.to_dict()))
@@ -67,11 +67,9 @@ def test_a_checkpoint_gives_its_day_to_whoever_goes_on_and_refuses_another(tmp_p
     draft.commit(Manifest(3, 1, draft.add(RUN, write), ()))
     assert date_of_checkpoint(storage) == DAY
     model = dated_model(tmp_path / "model")
-    now = Identity(
-        flat(with_date(load_config(None), METHOD, model, date_of_checkpoint(storage)).model_dump(mode="json")), {}
-    )
+    now = Identity(with_date(load_config(None), METHOD, model, date_of_checkpoint(storage)).flat(), {})
     assert differences(kept, now, {}) == []
-    tomorrow = Identity(flat(with_date(load_config(None), METHOD, model).model_dump(mode="json")), {})
+    tomorrow = Identity(with_date(load_config(None), METHOD, model).flat(), {})
     assert "rollout.date was '2025-03-09'" in "".join(differences(kept, tomorrow, {}))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibadv.checkpoints.identity import Identity, differences, flat
+from calibadv.checkpoints.identity import Identity, differences
 from calibadv.config import Config, ConfigError, load_config
 from calibadv.data.digests import questions_digest
 from calibadv.evaluation.identity import search_identity
@@ -77,7 +77,7 @@ def test_a_search_function_is_part_of_an_evaluation_only_where_there_is_one() ->
 
 
 def test_a_run_does_not_go_on_with_another_way_of_scoring() -> None:
-    defaults = flat(Config().model_dump(mode="json"))
+    defaults = Config().flat()
     other = Identity({**defaults, "reward.tokens": "unspaced"}, {})
     older = Identity({key: value for key, value in defaults.items() if key != "reward.tokens"}, {})
     assert differences(older, Identity(defaults, {}), defaults) == []

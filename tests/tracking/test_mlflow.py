@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from calibadv.plots.run import write_overview
 from calibadv.tracking.catch_up import catch_up
-from calibadv.tracking.mlflow_run import MlflowRun, RunStatus, flatten
+from calibadv.tracking.mlflow_run import MlflowRun, RunStatus
 from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.provenance import provenance
 from calibadv.tracking.run_folder import RunFolder
@@ -329,7 +329,3 @@ def test_a_store_that_goes_away_in_the_middle_has_every_step_once_when_it_is_bac
 def test_catching_up_with_a_folder_that_was_never_tracked_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mlflow.json is missing"):
         catch_up(tmp_path)
-
-
-def test_flatten_keeps_empty_mappings_visible() -> None:
-    assert flatten({"a": {"b": {"c": 1}, "d": {}}, "e": [1, 2]}) == {"a.b.c": "1", "a.d": "{}", "e": "[1, 2]"}

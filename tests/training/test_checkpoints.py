@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from calibadv.checkpoints.folders import open_root
-from calibadv.checkpoints.identity import Identity, flat
+from calibadv.checkpoints.identity import Identity
 from calibadv.checkpoints.manifest import FileEntry
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, Storage
@@ -33,7 +33,7 @@ def config(*more: str) -> Config:
 
 
 def identity(settings: Config, **digests: str) -> Identity:
-    return Identity(flat(settings.model_dump(mode="json")), {**DIGESTS, **digests})
+    return Identity(settings.flat(), {**DIGESTS, **digests})
 
 
 def checkpoints(folder: RunFolder, storage: Storage | None = None, **section: Any) -> Checkpoints:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from calibadv.checkpoints.identity import Identity, flat
+from calibadv.checkpoints.identity import Identity
 from calibadv.checkpoints.storage import Kind
 from calibadv.config import Config, load_config
 from calibadv.methods import make_method
@@ -130,7 +130,7 @@ def attempt(tmp_path: Path) -> Callable[..., FakeAlgorithm]:
         **more_of_run: Any,
     ) -> FakeAlgorithm:
         config = settings(*more)
-        identity = Identity(flat(config.model_dump(mode="json")), {})
+        identity = Identity(config.flat(), {})
         inputs = Inputs(questions_file(tmp_path), Path(), Path("corpus.jsonl"), policy_path(), METHOD, (), (), {}, {})
         with RunFolder(tmp_path / name, resume=resume) as folder, Interruption().installed() as interruption:
             storage = storage_of(config, folder.path)

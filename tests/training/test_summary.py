@@ -9,7 +9,6 @@ import pytest
 
 from calibadv.config import load_config
 from calibadv.tracking.database import store_uri
-from calibadv.tracking.mlflow_run import flatten
 from calibadv.tracking.provenance import ROOT
 from calibadv.training.summary import final_metrics, logged_params, next_steps
 from calibadv.views.summary import NextSteps
@@ -18,11 +17,11 @@ PAGE = "http://127.0.0.1:5000/#/experiments/1/runs/ab"
 
 
 def test_every_parameter_of_the_method_is_one_of_the_run_s() -> None:
-    params = flatten(logged_params(load_config(None, {"method.params.lam": 0.5})))
+    params = logged_params(load_config(None, {"method.params.lam": 0.5}))
     assert params["method.name"] == "calibadv"
-    assert params["method.params.lam"] == "0.5"
-    assert params["method.params.pre_think"] == "True"
-    assert params["method.params.correct_threshold"] == "0.7"
+    assert params["method.params.lam"] == 0.5
+    assert params["method.params.pre_think"] is True
+    assert params["method.params.correct_threshold"] == 0.7
     assert "method.params" not in params
 
 
