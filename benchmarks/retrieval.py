@@ -51,16 +51,12 @@ def _quality(args: argparse.Namespace, config: SearchConfig, questions: list[Que
 
 def _load(args: argparse.Namespace, config: SearchConfig, questions: list[Question], cache_dir: Path) -> str:
     from benchmarks.retrieval_load import HEAD, load_rows
-    from calibadv.cluster.ending import end_ray
-    from calibadv.cluster.local_ray import init_local_ray
+    from calibadv.cluster.ray_session import ray_at
 
     # What an agent sends: sub-queries where the data set has them.
     queries = [text for question in questions for text in question.sub_queries or (question.text,)]
-    init_local_ray(log_to_driver=False)
-    try:
+    with ray_at():
         rows = load_rows(queries, Path(args.corpus), config, args.callers, args.by, args.seconds, cache_dir)
-    finally:
-        end_ray()
     return markdown_rows(HEAD, rows)
 
 

@@ -27,8 +27,8 @@ import psutil
 from benchmarks.lines import Line, at_least, at_most, run, tree_cpu_s
 from benchmarks.retrieval_load import APP
 from benchmarks.retrieval_load import measure as load_of
-from calibadv.cluster.ending import end_ray
-from calibadv.cluster.local_ray import free_ports, init_local_ray
+from calibadv.cluster.local_ray import free_ports
+from calibadv.cluster.ray_session import ray_at
 from calibadv.data.questions import load_questions
 from calibadv.json_lines import json_line
 from calibadv.pocket import write_pocket_world
@@ -63,12 +63,9 @@ class Server:
 
 def measure() -> list[Line]:
     """Two lines a side of ours and size of the corpus."""
-    init_local_ray(log_to_driver=False)  # of the side that is asked by handle; another needs a second process
-    ray = psutil.Process().children()
-    try:
+    with ray_at():  # of the side that is asked by handle; another needs a second process
+        ray = psutil.Process().children()
         return [line for passages in PASSAGES for line in _lines(passages, ray)]
-    finally:
-        end_ray()
 
 
 def _lines(passages: int, ray: Sequence[psutil.Process]) -> list[Line]:

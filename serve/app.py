@@ -14,8 +14,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve import Application
 
-from calibadv.cluster.ending import end_ray
-from calibadv.cluster.local_ray import init_local_ray
+from calibadv.cluster.ray_session import ray_at
 from calibadv.http_client import is_loopback
 from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import SearchConfig
@@ -118,16 +117,15 @@ def main() -> None:
     """Serve one corpus over HTTP until interrupted."""
     config, corpus, cache_dir = asked()
     logging.basicConfig(level=logging.INFO)
-    init_local_ray()
-    interrupted = threading.Event()
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, lambda *_: interrupted.set())
-    try:
-        start_search(config, corpus, cache_dir)
-        interrupted.wait()
-    finally:
-        stop_search()
-        end_ray()
+    with ray_at(log_to_driver=True):
+        interrupted = threading.Event()
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, lambda *_: interrupted.set())
+        try:
+            start_search(config, corpus, cache_dir)
+            interrupted.wait()
+        finally:
+            stop_search()
 
 
 if __name__ == "__main__":

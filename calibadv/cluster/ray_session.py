@@ -14,7 +14,7 @@ from calibadv.cluster.local_ray import init_local_ray
 
 
 @contextmanager
-def ray_at(address: str, *, setting: str, **local: Any) -> Iterator[bool]:
+def ray_at(address: str = "local", *, setting: str = "address", **local: Any) -> Iterator[bool]:
     """Joins the cluster at `address`, or starts one ("local", with `ray.init`'s options `local`), and leaves it again.
 
     Inside a running Ray (a Tune trial, a test) that one is used and left running. Yields whether the Ray ends with the
@@ -24,7 +24,7 @@ def ray_at(address: str, *, setting: str, **local: Any) -> Iterator[bool]:
         yield False
         return
     if address == "local":
-        init_local_ray(log_to_driver=False, **local)
+        init_local_ray(**{"log_to_driver": False} | local)
     else:
         _join(address, setting)
     try:
