@@ -13,7 +13,7 @@ from calibadv.tracking.database import store_uri
 def check_places(config: Config, environment: Environment) -> None:
     """ValueError for a folder of the run that cannot be written to, or whose name MLflow cannot use, where a local Ray
     could not start, and for a way of weights whose package is not installed."""
-    if config.rollout.weight_transfer == "nixl" and find_spec("nixl") is None:
+    if config.rollout.reads_learner_memory and find_spec("nixl") is None:
         raise ValueError(
             "rollout.weight_transfer = 'nixl', and the package nixl is not installed: pip install 'calibadv[nixl]' on "
             "every node, or set it to 'auto'"

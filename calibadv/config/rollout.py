@@ -124,6 +124,11 @@ class RolloutConfig(Section):
         return self.placement == "colocated"
 
     @property
+    def reads_learner_memory(self) -> bool:
+        """Whether engines read new weights where a learner on another GPU has them."""
+        return self.weight_transfer == "nixl"
+
+    @property
     def reads_learner_gpu(self) -> bool:
         """Whether an engine reads new weights from the GPU that it shares with a learner. vLLM's core in a process of
         its own is given them through main memory, wherever they come from."""
@@ -208,7 +213,7 @@ class RolloutConfig(Section):
                 "rollout.weight_transfer = 'cuda_ipc' with rollout.engine_process = true, whose core is given weights "
                 "through main memory: set the one to 'auto' or the other to false"
             )
-        if self.weight_transfer == "nixl" and self.colocated:
+        if self.reads_learner_memory and self.colocated:
             raise ValueError(
                 "rollout.weight_transfer = 'nixl' is from one GPU to others, and with rollout.placement = 'colocated' "
                 "an engine has the learner's: set it to 'auto'"

@@ -16,7 +16,7 @@ from calibadv.doctor.finding import Finding, failed, passed, warned
 from calibadv.doctor.subject import Subject
 from calibadv.memory.advice import remedy
 from calibadv.memory.items import GB, GIB, gib, model_parameters
-from calibadv.memory.parts import Part, critic_kind, gpus_wanted, index_ram_bytes
+from calibadv.memory.parts import Part, gpus_wanted, index_ram_bytes
 from calibadv.memory.plan import ModelSizes
 
 PROCESS_BYTES = 1 * GIB  # of an engine, a retriever or a learner besides what it holds: torch alone is most of it
@@ -131,7 +131,7 @@ def ram_bytes(config: Config, sizes: ModelSizes) -> float:
     """
     cache = config.rollout.kv_cache_gb * GIB
     engine = PROCESS_BYTES + (0 if config.cluster.gpus_per_engine else sizes.weights_bytes + cache)
-    loaded = 4 * sum(model_parameters(sizes.shape, critic_kind(config))) + sizes.reference_bytes
+    loaded = 4 * sum(model_parameters(sizes.shape, config.method.made.critic_kind)) + sizes.reference_bytes
     learner = PROCESS_BYTES + max(loaded, 0 if config.learner.gpus_per_learner else sizes.learner_bytes)
     retrievers = 0 if config.search.elsewhere else config.search.replicas * PROCESS_BYTES + index_ram_bytes(config)
     published = 2 * sizes.weights_bytes  # the version that is read and the one that is written

@@ -58,16 +58,13 @@ class LabLearner:
         self._logprobs_at = logprobs_at  # temperature
         self._idle_updates = idle_updates  # whether a mini-batch without any credit is an update
         self._value: _ValueModel | None = None
-        self._reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef else None
+        compares = method.needs_reference(settings.kl_coef)
+        self._reference = copy.deepcopy(policy).requires_grad_(False) if compares else None
         self._optimizers = {"policy": _adamw(policy, settings.lr, settings)}
         if (critic := method.critic) is not None:
-            if critic.kl_reward and self._reference is None:
-                self._reference = copy.deepcopy(policy).requires_grad_(False)
             self._value = _ValueModel(policy, critic)
             self._optimizers["critic"] = _adamw(self._value, critic.lr or settings.lr, settings)
-        terms = settings.kl_coef > 0 or settings.entropy_coef > 0
-        own = method.extra_loss is not None or method.surrogate is not None
-        self._every_row_trains = terms or own or critic is not None
+        self._every_row_trains = method.trains_every_row(settings.kl_coef, settings.entropy_coef)
 
     def update(self, groups: Sequence[Group], *, updates: int, seed: int, passes: int = 1) -> Updated:
         """`passes` over the groups, each in `updates` mini-batches of its own draw by `seed`."""

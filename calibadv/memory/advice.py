@@ -34,7 +34,7 @@ def remedy(part: Part, config: Config, shape: ModelShape, card_gb: float) -> str
         settings = " and ".join(f"{key} = {_toml(value)}" for key, value in changes.items())
         return f"build and serve the index as {settings}" if "search.index" in changes else f"set {settings}"
     if part.name == "engine":
-        if config.rollout.placement == "colocated":
+        if config.rollout.colocated:
             return "set rollout.placement = 'separate', or share the learners' state with learner.zero = 3"
         return "lower rollout.max_tokens, or raise rollout.gpu_memory_utilization"
     if part.name == "learner":
@@ -61,7 +61,7 @@ def _tried(name: str, config: Config) -> Iterator[Changes]:
 
 
 def _of_engine(config: Config) -> Iterator[Changes]:
-    if config.rollout.placement == "colocated":
+    if config.rollout.colocated:
         yield from ({"rollout.gpu_memory_utilization": percent / 100} for percent in range(90, 10, -5))
     else:
         yield from ({"rollout.tensor_parallel": n} for n in (2, 4, 8) if n > config.rollout.tensor_parallel)
@@ -82,7 +82,7 @@ def _of_learner(config: Config) -> Iterator[Changes]:
         return  # a critic's state is not shared
     if learner.zero < 3:
         savings = savings | {"learner.zero": 3}
-    most = config.rollout.engines if config.rollout.placement == "colocated" else _MOST_LEARNERS
+    most = config.rollout.engines if config.rollout.colocated else _MOST_LEARNERS
     for learners in range(max(2, learner.learners), most + 1):
         yield savings | {"learner.learners": learners}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from calibadv.config import Config
 from calibadv.data.store_layout import read_manifest
@@ -108,15 +107,15 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
         tokens=micro_batch_tokens(config),
         autocast=learner.dtype == "bfloat16",
         checkpointing=learner.gradient_checkpointing,
-        reference=has_reference(config),
-        critic=critic_kind(config),
+        reference=config.method.made.needs_reference(learner.kl_coef),
+        critic=config.method.made.critic_kind,
         zero=learner.zero,
         learners=max(learner.learners, 1),
         adapters=adapter_parameters(shape, learner.lora_rank, learner.lora_targets),
         half=learner.weights == "bfloat16",
     )
     published = weight_bytes(config) * shape.parameters
-    if config.rollout.weight_transfer == "nixl":
+    if config.rollout.reads_learner_memory:
         items = (*items, Item("published weights, of two versions, for engines to read", 2 * published))
     if _colocated(config):
         if config.rollout.reads_learner_gpu:
@@ -131,18 +130,6 @@ def learner_part(config: Config, shape: ModelShape) -> Part:
 def micro_batch_tokens(config: Config) -> int:
     """Tokens of the largest micro-batch: a longer rollout is one by itself."""
     return max(config.learner.token_budget, config.rollout.max_tokens)
-
-
-def critic_kind(config: Config) -> Literal["model", "head"] | None:
-    """The method's critic: a model of its own, a head on the policy's features, or none."""
-    critic = config.method.made.critic
-    return critic.kind if critic is not None else None
-
-
-def has_reference(config: Config) -> bool:
-    """Whether a KL term compares the policy with the one that the run began with."""
-    critic = config.method.made.critic
-    return config.learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0)
 
 
 def weight_bytes(config: Config) -> int:
@@ -219,7 +206,7 @@ def _index_items(config: Config, width: int) -> tuple[Item, ...]:
 
 
 def _colocated(config: Config) -> bool:
-    return config.rollout.placement == "colocated" and config.cluster.gpus_per_engine > 0
+    return config.rollout.colocated and config.cluster.gpus_per_engine > 0
 
 
 def _search_gpus(config: Config) -> float:

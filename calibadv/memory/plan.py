@@ -19,9 +19,7 @@ from calibadv.memory.items import (
 )
 from calibadv.memory.parts import (
     Part,
-    critic_kind,
     gpus_wanted,
-    has_reference,
     micro_batch_tokens,
     parts_of,
     weight_bytes,
@@ -125,8 +123,8 @@ def model_sizes(config: Config, shape: ModelShape) -> ModelSizes:
     learner, item = config.learner, weight_bytes(config)
     device = torch.device("cuda" if learner.gpus_per_learner else "cpu")
     adapters = adapter_parameters(shape, learner.lora_rank, learner.lora_targets)
-    critic = critic_kind(config)
-    trained, frozen = trained_and_frozen(shape, critic=critic, adapters=adapters)
+    method = config.method.made
+    trained, frozen = trained_and_frozen(shape, critic=method.critic_kind, adapters=adapters)
     held = state_items(
         trained,
         frozen=frozen,
@@ -148,9 +146,9 @@ def model_sizes(config: Config, shape: ModelShape) -> ModelSizes:
         kv_cache_bytes=kv_token_bytes(shape, item) * config.rollout.max_tokens,
         state_bytes=sum_bytes(state_items(trained, frozen=frozen)),
         held_bytes=sum_bytes(held),
-        reference_bytes=4 * shape.parameters if has_reference(config) and not adapters else 0,
+        reference_bytes=4 * shape.parameters if method.needs_reference(learner.kl_coef) and not adapters else 0,
         checkpoint_bytes=12 * trained,
-        activations_bytes=activations * len(model_parameters(shape, critic)),
+        activations_bytes=activations * len(model_parameters(shape, method.critic_kind)),
         head_bytes=head_bytes(
             shape, chunk_of(device, shape.vocabulary), autocast=learner.dtype == "bfloat16", adapters=adapters > 0
         ),

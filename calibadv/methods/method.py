@@ -97,3 +97,17 @@ class Method:
     explain: Callable[[Group], Explanation] | None = (
         None  # reasons that multiply out to `advantages`; None: it has none
     )
+
+    @property
+    def critic_kind(self) -> Literal["model", "head"] | None:
+        """None where it has no critic."""
+        return self.critic.kind if self.critic is not None else None
+
+    def needs_reference(self, kl_coef: float) -> bool:
+        """Whether a KL term compares the policy with the one that the run began with."""
+        return kl_coef > 0 or (self.critic is not None and self.critic.kl_reward > 0)
+
+    def trains_every_row(self, kl_coef: float, entropy_coef: float) -> bool:
+        """Whether a row without advantages has a gradient too."""
+        own = self.extra_loss is not None or self.surrogate is not None or self.critic is not None
+        return own or kl_coef > 0 or entropy_coef > 0

@@ -102,7 +102,7 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The causal language model of the run."""
         assert self.method is not None, "of_learners comes first"
-        learner, critic = self.calibadv.learner, self.method.value.critic
+        learner, method = self.calibadv.learner, self.method.value
         return RLModuleSpec(
             module_class=CausalLMModule,
             observation_space=NO_SPACE,
@@ -113,8 +113,8 @@ class CalibAdvConfig(AlgorithmConfig):  # type: ignore[misc]
                 "temperature": self.calibadv.rollout.temperature,
                 "gradient_checkpointing": learner.gradient_checkpointing,
                 "pack_rows": learner.pack_rows,
-                "keep_reference": learner.kl_coef > 0 or (critic is not None and critic.kl_reward > 0),
-                "critic": critic.kind if critic is not None else None,
+                "keep_reference": method.needs_reference(learner.kl_coef),
+                "critic": method.critic_kind,
             },
         )
 

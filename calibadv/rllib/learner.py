@@ -54,9 +54,7 @@ class PolicyLearner(TorchLearner):  # type: ignore[misc]
         self._critic_lr = (critic.lr if critic else None) or self._settings.lr
         # What the loss is of. A reference in the policy's own micro-batch: until an update they are equal to the bit.
         self._wanted = {"logprobs_N", "values_N"} | ({"reference_logprobs_N"} if self._settings.kl_coef else set())
-        terms = self._settings.kl_coef > 0 or self._settings.entropy_coef > 0
-        own = self._method.extra_loss is not None or self._method.surrogate is not None
-        self._every_row_trains = terms or own or critic is not None
+        self._every_row_trains = self._method.trains_every_row(self._settings.kl_coef, self._settings.entropy_coef)
         torch.set_num_threads(self._settings.threads)
         self._shares = self._settings.zero > 0 and several_ranks()  # one process has no one to share with
         super().build()

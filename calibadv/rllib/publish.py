@@ -12,7 +12,7 @@ from torch import Tensor
 from calibadv.cluster.chunks import ChunkStore, StoredChunks, chunk_state
 from calibadv.cluster.coordinator import find_coordinator
 from calibadv.cluster.device_copy import DeviceCopy
-from calibadv.cluster.one_sided import TRANSPORT, OneSidedChunks
+from calibadv.cluster.one_sided import OneSidedChunks
 from calibadv.cluster.packed import PackedWeights
 from calibadv.config import Config
 from calibadv.rllib.learner_group import PolicyLearnerGroup
@@ -35,7 +35,7 @@ def copy_of_learner(config: Config, device: torch.device) -> DeviceCopy | None:
 
 def store_of_learner(config: Config) -> Callable[[int], ChunkStore]:
     """What takes the chunks of published weights: the object store, or by `rollout.weight_transfer` the learner."""
-    return (lambda _: OneSidedChunks()) if config.rollout.weight_transfer == TRANSPORT else StoredChunks
+    return (lambda _: OneSidedChunks()) if config.rollout.reads_learner_memory else StoredChunks
 
 
 def shares_memory(config: Config, device: torch.device) -> bool:
