@@ -48,7 +48,7 @@ def index_rows(
     return rows
 
 
-def enlarged(vectors_ND: FloatArray, size: int, noise: float, seed: int = 0) -> FloatArray:
+def enlarged(vectors_ND: FloatArray, size: int, noise: float) -> FloatArray:
     """`size` unit vectors [size, D]: the real ones, then copies of them in turn, each moved and made of length 1 again.
 
     A copy is moved by Gaussian noise of length about `noise`: its cosine with the real one is about
@@ -57,7 +57,7 @@ def enlarged(vectors_ND: FloatArray, size: int, noise: float, seed: int = 0) -> 
     """
     if size < 1 or noise < 0:
         raise ValueError(f"size = {size}, noise = {noise}; expected at least 1 and 0")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     real, dim = vectors_ND.shape
     result_ND = np.empty((size, dim), dtype=np.float32)
     result_ND[:real] = vectors_ND[:size]

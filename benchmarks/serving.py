@@ -15,7 +15,6 @@ if __name__ == "__main__":
 
 import argparse
 import asyncio
-import logging
 import re
 import sys
 import time
@@ -41,8 +40,6 @@ from calibadv.types import Question
 from serve.search_client import search_factory
 from workflows.command import run_command
 from workflows.serve_agent import app_names, parse_command, serving
-
-log = logging.getLogger(__name__)
 
 HEAD = ("askers", "answers", "failed", "answers/s", "first event p50 ms", "p95 ms", "end p50 ms", "p95 ms")
 SPENT = ("engine", "front", "search", "ray", "askers")

@@ -15,6 +15,7 @@ from calibadv.types import FloatArray, Group, IntArray, Trajectory
 HIGH_PPL = 50.0  # an output of higher perplexity counts as degenerate (CalibAdv sec. 4.3)
 SCORE_BINS = (0.0, 1 / 3, 2 / 3, 1.0)  # what c can be with three documents a query
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a hash is lost by multiplying
+_GRAM = 4
 _MAX_NLL = 700.0  # exp of more overflows float64
 
 
@@ -34,9 +35,9 @@ def perplexity(logprobs_N: FloatArray) -> float | None:
     return float(np.exp(min(-float(logprobs_N.mean(dtype=np.float64)), _MAX_NLL)))
 
 
-def high_ppl_ratio(perplexities: Iterable[float | None], threshold: float = HIGH_PPL) -> float | None:
-    """Share of outputs whose perplexity is above `threshold`; None without outputs."""
-    return mean(float(ppl > threshold) for ppl in perplexities if ppl is not None)
+def high_ppl_ratio(perplexities: Iterable[float | None]) -> float | None:
+    """Share of outputs whose perplexity is above `HIGH_PPL`; None without outputs."""
+    return mean(float(ppl > HIGH_PPL) for ppl in perplexities if ppl is not None)
 
 
 def token_probability(logprobs_N: FloatArray) -> float | None:
@@ -44,16 +45,16 @@ def token_probability(logprobs_N: FloatArray) -> float | None:
     return float(np.exp(logprobs_N.astype(np.float64)).mean()) if logprobs_N.size else None
 
 
-def repetition(ids_N: IntArray, n: int = 4) -> float:
-    """1 - distinct n-grams / all n-grams: 0 repeats nothing, near 1 is a loop; 0 for fewer than n tokens.
+def repetition(ids_N: IntArray) -> float:
+    """1 - distinct 4-grams / all 4-grams: 0 repeats nothing, near 1 is a loop; 0 for fewer than 4 tokens.
 
-    N-grams are compared by a 64-bit hash: a step has millions of them.
+    4-grams are compared by a 64-bit hash: a step has millions of them.
     """
-    grams = len(ids_N) - n + 1
+    grams = len(ids_N) - _GRAM + 1
     if grams < 1:
         return 0.0
     hashes = np.zeros(grams, dtype=np.uint64)
-    for offset in range(n):
+    for offset in range(_GRAM):
         hashes = hashes * _HASH_FACTOR + ids_N[offset : offset + grams].astype(np.uint64) + np.uint64(1)
     return 1.0 - len(np.unique(hashes)) / grams
 

@@ -80,10 +80,10 @@ def soften_negative(credit: Credit, group: Group, scores: StepScores) -> Credit:
     return softened
 
 
-def uniform_scores(group: Group, score: float = 0.5) -> StepScores:
-    """The paper's control: every intermediate step gets the same c. 0 for a step that called other tools alone."""
+def uniform_scores(group: Group) -> StepScores:
+    """The paper's control: every intermediate step gets c 0.5; 0 for a step that called other tools alone."""
     return [
-        np.array([0.0 if turn.kind is TurnKind.CALL else score for turn in t.turns[:-1]], dtype=np.float32)
+        np.array([0.0 if turn.kind is TurnKind.CALL else 0.5 for turn in t.turns[:-1]], dtype=np.float32)
         for t in group.trajectories
     ]
 

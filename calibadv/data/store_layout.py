@@ -83,10 +83,6 @@ class StoredTexts:
             self._bytes[text : text + text_bytes].decode(),
         )
 
-    def raw(self, start: int) -> bytes:
-        """The document as it lies there, lengths and all."""
-        return self._bytes[start : start + _LENGTHS.size + sum(_LENGTHS.unpack_from(self._bytes, start))]
-
 
 def packed(document: Document) -> tuple[bytes, bytes]:
     """(the document as it lies in texts.bin, its id). `score` is not kept: it belongs to a search."""

@@ -34,7 +34,7 @@ class Contrast:
         return f"{self.mean:+.3g} [{self.low:+.3g}, {self.high:+.3g}], p {self.p:.2g}"
 
 
-def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, draws: int = 10_000) -> Contrast:
+def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float]) -> Contrast:
     """The weighted sum of cells' values, seed by seed: {"a": 1, "b": -1} is a paired difference.
 
     Over the seeds that all of the cells have; ValueError without one. The interval is a percentile bootstrap over them,
@@ -53,7 +53,7 @@ def contrast(figures: pd.DataFrame, measure: str, weights: dict[str, float], *, 
         return Contrast(mean, math.nan, math.nan, math.nan, 1)
     if np.allclose(values_Q, mean, rtol=0, atol=1e-12):  # no deviation to test against
         return Contrast(mean, mean, mean, math.nan, len(values_Q))
-    low, high = percentile_interval(bootstrap_means(values_Q, draws=draws))
+    low, high = percentile_interval(bootstrap_means(values_Q))
     return Contrast(mean, low, high, float(stats.ttest_1samp(values_Q, 0.0).pvalue), len(values_Q))
 
 

@@ -11,7 +11,6 @@ M mini-batches, each a training mini-batch by size.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
@@ -152,34 +151,18 @@ def minibatch_gradients(policy: Policy, groups: Sequence[Group], method: Method)
     return gradients
 
 
-def moved(policy: Policy, step: Step) -> Policy:
-    """A copy of the policy, one step down the gradient."""
-    copied = copy.deepcopy(policy)
-    with torch.no_grad():
-        for parameter, change in zip(copied.parameters(), step, strict=True):
-            parameter.sub_(change)
-    return copied
-
-
-@torch.no_grad()
-def measured(policy: Policy, groups: Sequence[Group], tail: int) -> Fresh[float]:
-    """The figures of the policy over the groups' action tokens."""
-    parts = [[float(figure) for figure in figures] for figures in _figures(policy, groups, tail)]
-    return Fresh(*(sum(figure) for figure in zip(*parts, strict=True)))
-
-
 def slopes(policy: Policy, groups: Sequence[Group], tail: int) -> Fresh[Step]:
     """Gradients of the figures: what a small step changes in each is the product with it."""
     parameters = list(policy.parameters())
     slope = Fresh(*([torch.zeros_like(p) for p in parameters] for _ in Fresh._fields))
-    for figures in _figures(policy, groups, tail):
-        for so_far, figure in zip(slope, figures, strict=True):
+    for parts in figures(policy, groups, tail):
+        for so_far, figure in zip(slope, parts, strict=True):
             for total, part in zip(so_far, torch.autograd.grad(figure, parameters, retain_graph=True), strict=True):
                 total += part
     return slope
 
 
-def _figures(policy: Policy, groups: Sequence[Group], tail: int) -> Iterator[Fresh[Tensor]]:
+def figures(policy: Policy, groups: Sequence[Group], tail: int) -> Iterator[Fresh[Tensor]]:
     """The figures in parts, one a micro-batch, that sum to them."""
     rows = [
         to_row(t, np.full(t.num_actions, float(t.reward >= RIGHT), np.float32)) for g in groups for t in g.trajectories

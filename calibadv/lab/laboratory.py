@@ -33,13 +33,13 @@ Metrics = dict[str, float]
 class Laboratory:
     """World, policy, sampler and learner of one run; `step` makes one after the other."""
 
-    def __init__(self, run: LabRun, start: Policy | None = None) -> None:
+    def __init__(self, run: LabRun) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(run.seed)
         task = TASKS[run.task]
         self._run, self._lang, self._world = run, language(), World(run.world, task.hops)
         self._method = run.make_method()
-        policy = start or load_start(task.start)
+        policy = load_start(task.start)
         self._learner = LabLearner(
             policy, self._method, run.learner(), logprobs_at=run.logprobs_at, idle_updates=run.idle_updates
         )

@@ -68,9 +68,9 @@ class Language:
 ZIPF = tuple(1 / (rank + 1) for rank in range(SUCCESSORS))  # weights of a filler's successors: 1.5 nats a word
 
 
-def language(size: int = VOCABULARY, seed: int = 0) -> Language:
+def language(size: int = VOCABULARY) -> Language:
     """The language of `size` words; the same for every world. ValueError where no tail would be left."""
-    rng = random.Random(f"language {seed}")
+    rng = random.Random("language 0")
     words = [*CONTROL, *TAGS]
     words += [f"na{i}" for i in range(FIRST_NAMES)] + [f"nb{i}" for i in range(LAST_NAMES)]
     words += [f"ask{r}" for r in range(RELATIONS)] + [f"rel{r}" for r in range(RELATIONS)]

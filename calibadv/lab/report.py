@@ -32,6 +32,8 @@ from calibadv.lab.watched import stored_runs, watched_table
 
 log = logging.getLogger(__name__)
 
+SIGNALS = 12  # the rows of a table of signals
+DRIFT_QUESTIONS, DRIFT_LR = 256, 2e-4
 AGAIN = "signal.parquet"  # runs of other tables once more, most of them their first steps alone
 
 
@@ -70,10 +72,10 @@ def write_watched(results: Path) -> str:
     return text
 
 
-def write_signals(results: Path, most: int = 12) -> str:
+def write_signals(results: Path) -> str:
     """For each event the signals of all stored runs that come before most of its runs. Writes signals.md."""
     runs = courses(_tables(results))
-    parts = [f"Before {name}:\n\n{markdown(signal_table(runs, event).head(most))}" for event, name in EVENTS.items()]
+    parts = [f"Before {name}:\n\n{markdown(signal_table(runs, event).head(SIGNALS))}" for event, name in EVENTS.items()]
     text = "\n".join(parts)
     if (again := results / AGAIN).exists():
         shares = early_shares(again, _tables(results))
@@ -84,17 +86,17 @@ def write_signals(results: Path, most: int = 12) -> str:
     return text
 
 
-def write_drift(results: Path, questions: int = 256, lr: float = 2e-4) -> str:
+def write_drift(results: Path) -> str:
     """The table of what a step of each credit does to the start, with and without a truncated sampler.
 
     Writes drift.csv and drift.md.
     """
     tables = []
-    fresh = Laboratory(LabRun()).sample(questions // 4, "drift fresh")
+    fresh = Laboratory(LabRun()).sample(DRIFT_QUESTIONS // 4, "drift fresh")
     for top_p in (1.0, 0.95):
         lab = Laboratory(LabRun(top_p=top_p))
-        train = lab.sample(questions, "drift train")
-        table = drift(lab.policy, train, fresh, frozen_credits(), lr, language().first_tail)
+        train = lab.sample(DRIFT_QUESTIONS, "drift train")
+        table = drift(lab.policy, train, fresh, frozen_credits(), DRIFT_LR, language().first_tail)
         tables.append(table.assign(top_p=top_p))
         log.info("top_p %g: %d rollouts", top_p, sum(len(group.trajectories) for group in train))
     table = pd.concat(tables).set_index("credit")

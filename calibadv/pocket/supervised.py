@@ -7,7 +7,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,7 +158,6 @@ def train(
     dialogue: TagsDialogue,
     recipe: WarmStart,
     steps: int | None = None,
-    each_step: Callable[[int, Qwen2ForCausalLM], None] | None = None,
 ) -> list[float]:
     """The loss of each step; trains `model` in place, for the first `steps` steps of the recipe if given."""
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -185,6 +184,4 @@ def train(
         losses.append(loss.item())
         if step % 25 == 24:
             log.info("step %d of %d: loss %.4f nats", step + 1, recipe.steps, sum(losses[-25:]) / 25)
-        if each_step is not None:
-            each_step(step, model)
     raise AssertionError("batches are endless")

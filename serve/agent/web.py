@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +17,6 @@ from calibadv.sendable import sendable
 from serve.access import authorised
 from serve.agent.news import Busy, Interrupted
 from serve.agent.requests import BadRequest
-
-logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
 WRONG = "Something went wrong on the server. Ask again."
