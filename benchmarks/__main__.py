@@ -60,9 +60,5 @@ def in_a_process(name: str) -> list[Line]:
     return [Line(**line) for line in json.loads(last)]
 
 
-def _cli() -> int:
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(run_command(main))

@@ -198,9 +198,5 @@ def _runs_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _cli() -> int:
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(run_command(main))

@@ -188,10 +188,5 @@ def table(cases: Sequence[Case], real: int) -> list[list[str]]:
     return rows
 
 
-def cli() -> int:
-    """The command as it is called."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

@@ -62,9 +62,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _cli() -> int:
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(_cli())
+    sys.exit(run_command(main))

@@ -13,7 +13,7 @@ from calibadv.tracking.starting import say_starting
 
 
 class Command(NamedTuple):
-    """A file of this folder, which has a `cli()`, and what it does."""
+    """A file of this folder, which has a `main`, and what it does."""
 
     module: str
     does: str
@@ -42,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in COMMANDS:
         sys.argv = [f"calibadv {name}", *rest]  # what the command's parser reads, and calls itself
         say_starting(name)  # before what takes seconds to import
-        code: int = import_module(f"workflows.{COMMANDS[name].module}").cli()
-        return code
+        from workflows import command
+
+        return command.run_command(import_module(f"workflows.{COMMANDS[name].module}").main)
     if name in ("-V", "--version"):
         print(f"calibadv {version('calibadv')}")  # noqa: T201
         return 0

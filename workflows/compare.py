@@ -48,10 +48,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return one_study.report(plan) if known.report else one_study.compare(plan, known.study)
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

@@ -82,10 +82,5 @@ def parse(arguments: Sequence[str] | None = None) -> Subject:
     return Subject(load_config(known.config, overrides), known.deep, given)
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

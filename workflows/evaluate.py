@@ -95,10 +95,5 @@ def _finish(plan: Plan, model: EvaluatedModel) -> tuple[list[ModelResult], list[
     return results, write_tables(results, plan.out, [questions.name for questions in plan.sets])
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

@@ -89,10 +89,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

@@ -50,10 +50,5 @@ def write_project(folder: Path) -> None:
             shutil.copyfile(source, folder / f"{name}.jsonl")
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

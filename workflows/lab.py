@@ -88,10 +88,5 @@ def make(study: Study, folder: Path, results: Path, jobs: int) -> int:
     return failed
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

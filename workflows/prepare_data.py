@@ -88,10 +88,5 @@ def _corpus(known: argparse.Namespace) -> None:
     log.info("%s: %d passages in %.0f s, fingerprint %s", known.out, len(store), seconds, store.fingerprint)
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

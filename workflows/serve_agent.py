@@ -87,10 +87,5 @@ def app_names(port: int) -> tuple[str, str]:
     return f"agent-{port}", f"search-agent-{port}"
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

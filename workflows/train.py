@@ -24,16 +24,14 @@ from workflows.runs import RUNS, resumed_run
 from workflows.shipped import RECIPES, recipe_file
 
 
-def main(
-    arguments: Sequence[str] | None = None, *, starts_again: bool = False, train: Callable[..., Any] | None = None
-) -> int:
+def main(arguments: Sequence[str] | None = None, *, train: Callable[..., Any] | None = None) -> int:
     """0: trained, or there was nothing left to train. 1: trained, but the last checkpoint could not be written.
 
     2: the input was wrong (of a dry run too), or what was to be resumed is another run, and nothing was started. 3: the
     sentinel stopped it. 4: a learner or a node was lost once more than `checkpoint.max_restarts`. 5: ended at its
     start, for its policy cannot learn. 6: Ray did not start. 75: SIGTERM. 130: Ctrl-C. Of 3, 4, 75 and 130 what was
-    learned is saved, and the same command with --resume goes on (docs/resume.md). `starts_again`: whether this process
-    may become the command anew where a process that the run needs is lost. `train`: in place of `one_run.train`.
+    learned is saved, and the same command with --resume goes on (docs/resume.md). Where a process that the run needs is
+    lost, this one becomes the command anew, unless it was given `arguments`. `train`: in place of `one_run.train`.
     """
     asked = parse(arguments)
     if asked.dry_run:
@@ -41,7 +39,9 @@ def main(
     with loading():
         from calibadv.training.restart import start_again, started_again
         from workflows import one_run
-    end = (train or one_run.train)(asked.config, resume=asked.resume, restart=started_again(), restarts=starts_again)
+    end = (train or one_run.train)(
+        asked.config, resume=asked.resume, restart=started_again(), restarts=arguments is None
+    )
     return end if isinstance(end, int) else start_again(end)
 
 
@@ -109,10 +109,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def cli() -> int:
-    """The command as it is called: `main`, with what every command does around it."""
-    return run_command(lambda: main(starts_again=True))
-
-
 if __name__ == "__main__":
-    sys.exit(cli())
+    sys.exit(run_command(main))

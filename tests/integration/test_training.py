@@ -43,7 +43,8 @@ import os, signal, sys, time
 from pathlib import Path
 import calibadv.rllib.config
 from calibadv.rllib.learner import PolicyLearner
-from workflows.train import cli
+from workflows.command import run_command
+from workflows.train import main
 
 FOLDER = Path(sys.argv.pop(1))
 
@@ -59,7 +60,7 @@ class Dies(PolicyLearner):
         super()._update_minibatch(*arguments, **options)
 
 calibadv.rllib.config.PolicyLearner = Dies
-sys.exit(cli())
+sys.exit(run_command(main))
 """
 
 
