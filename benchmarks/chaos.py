@@ -82,15 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual_s = median(line["time/step_s"] for line in read_history(straight / "metrics.jsonl") if "time/step_s" in line)
     hurt = _Hurt(known.seed, planned, usual_s)
     code, wall_s = _train(folder, "hurt", known.config, given, hurt)
-    _check_same(folder / "hurt", straight)
+    check_same(folder / "hurt", straight)
     result = {
         "command": [*sys.argv[:1], *(arguments if arguments is not None else sys.argv[1:])],
         "seed": known.seed,
         "usual_step_s": usual_s,
-        "kills": [{**asdict(kill), "slowest_step_s": _slowest(folder / "hurt", kill)} for kill in hurt.made],
+        "kills": [{**asdict(kill), "slowest_step_s": slowest(folder / "hurt", kill)} for kill in hurt.made],
         "planned": len(planned),
-        "hurt": {**_counts(folder / "hurt"), "exit_code": code, "wall_s": wall_s},
-        "unhurt": _counts(straight),
+        "hurt": {**counts(folder / "hurt"), "exit_code": code, "wall_s": wall_s},
+        "unhurt": counts(straight),
     }
     (folder / "chaos.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     Console().print(_kills_table(result), _runs_table(result))
@@ -149,13 +149,13 @@ def _check(recipe: Path, given: Mapping[str, Any]) -> None:
         )
 
 
-def _check_same(hurt: Path, straight: Path) -> None:
+def check_same(hurt: Path, straight: Path) -> None:
     one, other = (Identity(load_config(run / "config.toml").flat(), {}) for run in (hurt, straight))
     if different := differences(other, one, Config().flat()):
         raise ConfigError(f"{straight} is not the run that {hurt} would be unhurt: {'; '.join(different)}")
 
 
-def _counts(folder: Path) -> dict[str, Any]:
+def counts(folder: Path) -> dict[str, Any]:
     lines = [line for line in read_history(folder / "metrics.jsonl") if "rollout/questions" in line]
     total = {name: int(sum(line[key] for line in lines)) for name, key in _COUNTED.items()}
     return {"steps": len(lines), **total, "restarts": len(read_json_lines(folder / "restarts.jsonl"))}
@@ -169,7 +169,7 @@ _COUNTED = {
 }
 
 
-def _slowest(folder: Path, kill: Kill) -> float:
+def slowest(folder: Path, kill: Kill) -> float:
     """Seconds of the slower of the two steps after a kill: one that came while the policy learned shows in the second.
 
     0 if there is none. What a restart took is in no step.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from calibadv.config import Config, load_config
 from calibadv.config.command_line import split
-from calibadv.types import Group, Question, Trajectory, Turn, TurnKind
+from calibadv.types import FloatArray, Group, Question, Trajectory, Turn, TurnKind
+from workflows.shipped import RECIPES
 
 QUESTION = Question("test/q", "who?", ("Ada",))
 
@@ -69,6 +72,23 @@ def trajectory(
 
 def group(*trajectories: Trajectory, question: Question = QUESTION) -> Group:
     return Group(question, trajectories)
+
+
+def row(*values: float) -> FloatArray:
+    """Numbers [N] of tokens."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def jsonl(path: Path, *records: Any) -> Path:
+    """The file, a record a line, written with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def recipe(name: str, *overrides: str) -> Config:
+    """A shipped recipe, with the values of `--section.key=value` in it."""
+    return load_config(RECIPES / f"{name}.toml", overrides_of(*overrides))
 
 
 def overrides_of(*arguments: str) -> dict[str, Any]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 from pathlib import Path
 
 import pytest
 
-from calibadv.config import Config, ConfigError, load_config
-from calibadv.config.command_line import parse
+from calibadv.config import Config
 from calibadv.config.names import OURS, right_name
 from calibadv.methods import METHODS
+from tests.test_config import refused
 
 KEYS = [f"{name}.{key}" for name, part in Config.model_fields.items() for key in part.annotation.model_fields]
 PARAMETERS = {f"method.params.{name}" for method in METHODS.values() for name in inspect.signature(method).parameters}
-
-
-def refused(*overrides: str, recipe: Path | None = None) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load_config(recipe, parse(argparse.ArgumentParser(allow_abbrev=False), overrides)[1])
-    return str(caught.value)
 
 
 def test_every_key_that_is_answered_exists() -> None:

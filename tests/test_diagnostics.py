@@ -10,13 +10,10 @@ import pytest
 
 from calibadv.diagnostics import group_metrics, tool_metrics
 from calibadv.measures import token_budget, turn_rows
-from calibadv.types import CalledTool, FloatArray, Group, Question, Trajectory, Turn, TurnKind
+from calibadv.types import CalledTool, Group, Question, Trajectory, Turn, TurnKind
+from tests.build import row
 
 LOG_HALF = math.log(0.5)
-
-
-def row(*values: float) -> FloatArray:
-    return np.asarray(values, dtype=np.float32)
 
 
 def turn(kind: TurnKind, tokens: int, docs: tuple[str, ...] = (), logprob: float = LOG_HALF) -> Turn:

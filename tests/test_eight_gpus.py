@@ -9,13 +9,13 @@ import pytest
 
 from benchmarks.scaling_model import A100, H100
 from benchmarks.scaling_model_table import recipe_step
-from calibadv.config import Config, load_config, role
+from calibadv.config import Config, role
 from calibadv.memory.parts import NODE_GPUS, gpus_wanted
 from calibadv.rllib.config import CalibAdvConfig
 from calibadv.rllib.stream import engine_pool
 from calibadv.search.settings import SearchConfig
 from serve.application import search_application
-from tests.build import overrides_of
+from tests.build import recipe
 from workflows.session import wanted_cpus
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +28,6 @@ CORES = 32  # of the smallest machines of eight such GPUs there are plenty more
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
-def recipe(name: str, *overrides: str) -> Config:
-    return load_config(ROOT / "workflows" / "recipes" / f"{name}.toml", overrides_of(*overrides))
 
 
 def actors(config: Config, folder: Path) -> list[dict[str, float]]:

@@ -16,13 +16,9 @@ from calibadv.measures import (
     score_distribution,
     token_probability,
 )
-from calibadv.types import FloatArray
+from tests.build import row
 
 LOG_HALF = math.log(0.5)
-
-
-def row(*values: float) -> FloatArray:
-    return np.asarray(values, dtype=np.float32)
 
 
 def test_neg_pos_ratio_divides_the_two_masses() -> None:

@@ -12,7 +12,7 @@ from calibadv.config import Config, load_config
 from calibadv.memory.parts import gpus_wanted
 from calibadv.memory.plan import plan_of
 from calibadv.views.dry_run import memory_tables, plan_page
-from tests.build import overrides_of
+from tests.build import recipe
 
 FOLDER = Path(__file__).parents[1] / "workflows" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
@@ -28,10 +28,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No network, and no data of the folder the tests happen to run in."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
-
-
-def recipe(name: str, *overrides: str) -> Config:
-    return load_config(FOLDER / f"{name}.toml", overrides_of(*overrides))
 
 
 def printed(config: Config, width: int = 120) -> str:

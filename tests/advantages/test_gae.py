@@ -8,10 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.advantages.gae import gae, moments, reward_to_go, whiten
-
-
-def row(*values: float) -> np.ndarray:
-    return np.asarray(values, dtype=np.float32)
+from tests.build import row
 
 
 def test_reward_to_go_by_hand() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from benchmarks import chaos, injection
 from benchmarks.injection import Kill, Planned, Run, kill_all, plan_kills
 from calibadv.config import ConfigError, load_config, to_toml
+from tests.build import jsonl
 
 
 @pytest.mark.parametrize(("steps", "each"), [(50, 2), (6, 1), (20, 6)])
@@ -71,9 +71,9 @@ def test_a_run_that_ends_is_not_waited_for(tmp_path: Path) -> None:
 def test_counts_are_sums_over_steps(tmp_path: Path) -> None:
     made = {"rollout/dropped_groups": 1, "rollout/infra_failed_count": 2, "learner/skipped_updates": 0}
     lines = [{"step": 0, "eval/f1": 0.1}, *({"step": step, "rollout/questions": 7, **made} for step in (1, 2))]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    jsonl(tmp_path / "metrics.jsonl", *lines)
     (tmp_path / "restarts.jsonl").write_text('{"why": "a learner was lost"}\n')
-    assert chaos._counts(tmp_path) == {
+    assert chaos.counts(tmp_path) == {
         "steps": 2,
         "questions": 14,
         "dropped": 2,
@@ -85,20 +85,18 @@ def test_counts_are_sums_over_steps(tmp_path: Path) -> None:
 
 def test_a_kill_during_learning_shows_in_the_step_after_the_next(tmp_path: Path) -> None:
     times = enumerate([2.0, 2.0, 14.0, 20.0], start=1)
-    (tmp_path / "metrics.jsonl").write_text(
-        "".join(json.dumps({"step": step, "time/step_s": time_s}) + "\n" for step, time_s in times)
-    )
-    assert chaos._slowest(tmp_path, Kill("engine", 1, "", after_step=1, at_s=0.0, recovery_s=0.8)) == 14.0
-    assert chaos._slowest(tmp_path, Kill("engine", 1, "", after_step=4, at_s=0.0, recovery_s=None)) == 0
+    jsonl(tmp_path / "metrics.jsonl", *({"step": step, "time/step_s": time_s} for step, time_s in times))
+    assert chaos.slowest(tmp_path, Kill("engine", 1, "", after_step=1, at_s=0.0, recovery_s=0.8)) == 14.0
+    assert chaos.slowest(tmp_path, Kill("engine", 1, "", after_step=4, at_s=0.0, recovery_s=None)) == 0
 
 
 def test_another_run_is_no_comparison(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.toml").write_text(to_toml(load_config(None, {"run.seed": seed})))
-    chaos._check_same(tmp_path / "a", tmp_path / "b")
+    chaos.check_same(tmp_path / "a", tmp_path / "b")
     with pytest.raises(ConfigError, match=r"is not the run that .* would be unhurt: run.seed was 2, now 1"):
-        chaos._check_same(tmp_path / "a", tmp_path / "c")
+        chaos.check_same(tmp_path / "a", tmp_path / "c")
 
 
 def test_a_run_without_anyone_to_kill_is_refused(tmp_path: Path) -> None:

@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 
 from calibadv.cluster.gpus import cards_here, check_gpus, check_room
-from calibadv.config import Config, load_config
 from calibadv.pocket import policy_path
-from tests.build import overrides_of
-from workflows.shipped import RECIPES
+from tests.build import recipe
 
 GB = 10**9
-
-
-def recipe(name: str, *overrides: str) -> Config:
-    return load_config(RECIPES / f"{name}.toml", overrides_of(*overrides))
 
 
 def small_qwen(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from calibadv.data.passages import passage_id
 from calibadv.data.questions import load_questions
 from calibadv.rewards.gold_match import GoldNeed
 from calibadv.types import Document, Question
+from tests.build import jsonl
 
 TEXTS, DOCUMENTS = GoldNeed("texts", 0.5), GoldNeed("documents", 0.5)
 OWN = Question(
@@ -89,7 +90,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     train, corpus = tmp_path / "hotpotqa.json", tmp_path / "wiki.jsonl"
     train.write_text(json.dumps([HOTPOT]))
     rows = [{"id": d.id, "title": d.title, "text": d.text} for d in WIKI]
-    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    jsonl(corpus, *rows)
     return train, corpus
 
 

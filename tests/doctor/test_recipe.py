@@ -26,7 +26,7 @@ from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK
-from tests.build import group, overrides_of, trajectory
+from tests.build import group, jsonl, overrides_of, trajectory
 from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_tags_dialogue import byte_tokenizer
 from tests.training.untaught import untaught
@@ -41,17 +41,12 @@ PASSAGES = [
 ]
 
 
-def jsonl(path: Path, records: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
-
-
 def subject(folder: Path, *overrides: str, deep: bool = False) -> Subject:
     """A recipe over small files of its own, with the pocket policy and BM25."""
     files = {
-        "data.train": str(jsonl(folder / "train.jsonl", [QUESTION])),
-        "data.test": str(jsonl(folder / "test.jsonl", [{**QUESTION, "question": "Who was born in Oslo?"}])),
-        "data.corpus": str(jsonl(folder / "corpus.jsonl", PASSAGES)),
+        "data.train": str(jsonl(folder / "train.jsonl", QUESTION)),
+        "data.test": str(jsonl(folder / "test.jsonl", {**QUESTION, "question": "Who was born in Oslo?"})),
+        "data.corpus": str(jsonl(folder / "corpus.jsonl", *PASSAGES)),
         "run.folder": str(folder / "runs"),
         "run.cache": str(folder / "cache"),
         "search.retriever": "bm25",

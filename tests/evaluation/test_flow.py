@@ -21,6 +21,7 @@ from calibadv.evaluation.plan import Plan, make_plan
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.tracking.folder_lock import FolderLock, FolderLocked
 from calibadv.types import Document
+from tests.build import jsonl
 from workflows.evaluate import evaluate, search_app
 from workflows.evaluation_options import parse_command
 
@@ -110,7 +111,7 @@ def arguments(tmp_path: Path) -> list[str]:
         for i in range(QUESTIONS)
     ]
     for name, part in (("one", rows[:4]), ("two", rows[4:])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        jsonl(tmp_path / f"{name}.jsonl", *part)
     (tmp_path / "corpus.jsonl").write_text(
         json.dumps({"id": "d", "title": "Lost Valley", "text": DOCUMENT.text}) + "\n"
     )

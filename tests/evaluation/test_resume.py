@@ -22,7 +22,7 @@ from calibadv.evaluation.prediction import Prediction, predict, prediction_write
 from calibadv.pocket import policy_path
 from calibadv.tracking.run_files import PREDICTIONS
 from calibadv.types import Phase, Question
-from tests.build import overrides_of, trajectory
+from tests.build import jsonl, overrides_of, trajectory
 from workflows.evaluation_options import parse_command
 from workflows.shipped import RECIPES
 
@@ -217,7 +217,7 @@ def test_models_of_one_table_share_corpus_search_and_the_sets_of_one_name(tmp_pa
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     rows = [{"id": str(i), "question": f"who is {i}?", "golden_answers": ["Ada"]} for i in range(3)]
-    (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    jsonl(tmp_path / "nq.jsonl", *rows)
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"id": "d", "title": "Ada", "text": "A poet's daughter."}) + "\n")
     files = ["--set", f"nq={tmp_path / 'nq.jsonl'}", "--corpus", str(tmp_path / "corpus.jsonl")]
     return ["pocket", *files, "--run.folder", str(tmp_path / "runs"), "--run.cache", str(tmp_path / "cache")]

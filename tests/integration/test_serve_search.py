@@ -31,6 +31,7 @@ from calibadv.search.stored_index import load_or_build
 from calibadv.types import Document
 from serve.app import start_search, stop_search
 from serve.search_client import serve_search
+from tests.search.fakes import CORPUS
 from workflows.session import served_search
 
 pytestmark = pytest.mark.integration
@@ -39,12 +40,7 @@ QUERY = "Where was Anna Berg born?"
 
 
 def load() -> list[Document]:
-    return [
-        Document("d0", "Paris", "Paris is the capital of France."),
-        Document("d1", "Berlin", "Berlin is the capital of Germany."),
-        Document("d2", "Quiet River", "Quiet River is a 1998 film directed by Anna Berg."),
-        Document("d3", "Anna Berg", "Anna Berg is a film director born in Oslo."),
-    ]
+    return list(CORPUS[:4])
 
 
 @dataclass(frozen=True)
@@ -98,9 +94,7 @@ def retrieve(url: str, **fields: Any) -> list[list[dict[str, Any]]]:
 
 
 def test_a_taken_port_is_named_before_serve_starts(cluster: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
+    with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(RuntimeError, match=rf"cannot listen on 127.0.0.1:{port} .*choose\s+another http_port"):
             start_search(SearchConfig(http_port=port), load, cluster / "cache")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from calibadv.config.command_line import parse
 from calibadv.training.readiness import Unready
+from tests.build import jsonl
 from tests.integration.runs import made_here
 from tests.training.untaught import untaught
 from workflows import one_run, warm_start
@@ -33,11 +33,6 @@ SMALL = {
 }
 
 
-def jsonl(path: Path, records: list[dict[str, object]]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path.name
-
-
 @pytest.mark.usefixtures("local_ray")
 def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -55,9 +50,9 @@ def test_the_readme_s_own_data_command_ends_at_once_with_the_remedy(
     given = {
         "run.cache": str(tmp_path / "cache"),
         "model.path": str(untaught(tmp_path).relative_to(tmp_path)),
-        "data.train": jsonl(tmp_path / "train.jsonl", questions[:20]),
-        "data.test": jsonl(tmp_path / "test.jsonl", questions[20:]),
-        "data.corpus": jsonl(tmp_path / "corpus.jsonl", PASSAGES),
+        "data.train": jsonl(tmp_path / "train.jsonl", *questions[:20]).name,
+        "data.test": jsonl(tmp_path / "test.jsonl", *questions[20:]).name,
+        "data.corpus": jsonl(tmp_path / "corpus.jsonl", *PASSAGES).name,
     }
     arguments = [part for key, value in (SMALL | given).items() for part in (f"--{key}", value)]
     code, output = made_here(arguments, capsys)

@@ -51,7 +51,7 @@ TOLERANCE = 1e-4
 
 
 def weights_of(learner: Any) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().clone() for name, weight in learner._updater.named_weights()}
+    return {name: weight.detach().clone() for name, weight in learner.published_weights()}
 
 
 def assert_close(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -173,7 +173,7 @@ def dtypes(learner: Any) -> dict[str, set[str]]:
 
 
 def copies_of(learner: Any) -> list[torch.Tensor]:
-    return [flat.clone() for flat in learner._updater.own_state()["weights"]]
+    return [flat.clone() for flat in learner.own_state()["weights"]]
 
 
 def test_stage_3_is_one_plain_learner_and_never_has_the_model_on_one_process(
@@ -239,7 +239,7 @@ def publication(learner: Any) -> Publication:
     held: list[int] = []
 
     def watched() -> Iterator[tuple[str, torch.Tensor]]:
-        for name, weight in learner._updater.named_weights():
+        for name, weight in learner.published_weights():
             there = {at: size for at, (storage, size) in given.items() if not storage.expired()}
             there |= {w.data_ptr(): w.untyped_storage().nbytes() for w in params.values() if w.numel()}
             held.append(sum(there.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,20 +12,12 @@ from hypothesis import strategies as st
 from calibadv.methods.criticsearch import criticsearch
 from calibadv.methods.grpo import grpo
 from calibadv.rewards.gold_match import GoldNeed
-from calibadv.types import Document, Group, Trajectory, TurnKind
-from tests.build import QUESTION, group, trajectory, turn
+from calibadv.types import Document, Group
+from tests.build import QUESTION, group, trajectory
+from tests.methods.test_mt_grpo import rollout
 from tests.rewards.judge_server import JudgeServer
 
-KINDS = {"s": TurnKind.SEARCH, "v": TurnKind.VOID, "a": TurnKind.ANSWER}
 HALF = np.sqrt(0.5)
-
-
-def rollout(reward: float, kinds: str, labels: Sequence[float] = ()) -> Trajectory:
-    """One token a turn; s search, v void, a answer."""
-    turns = tuple(
-        replace(turn(1, kind=KINDS[kind]), reward=labels[s] if s < len(labels) else 0.0) for s, kind in enumerate(kinds)
-    )
-    return replace(trajectory(reward, [1]), turns=turns)
 
 
 def test_labels_by_hand() -> None:

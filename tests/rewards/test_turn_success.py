@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from calibadv.rewards.turn_success import contains_answer, each_search_rewards, first_search, first_search_rewards
-from calibadv.types import Document, Trajectory, Turn, TurnKind
-from tests.build import group, trajectory, turn
+from calibadv.types import Document, Turn, TurnKind
+from tests.build import group, turn
+from tests.rewards.test_gold_labels import rollout
 
 FOUND = Document("found", "A poet's daughter", "Her name was ADA, says the chronicle.")
 TITLED = Document("titled", "Ada", "She was an engineer.")
@@ -17,10 +18,6 @@ OTHER = Document("other", "Adana", "A city with a canada goose.")
 DOCUMENTS = {document.id: document for document in (FOUND, TITLED, OTHER)}
 ANSWER = turn(kind=TurnKind.ANSWER)
 VOID = turn(kind=TurnKind.VOID)
-
-
-def rollout(*turns: Turn) -> Trajectory:
-    return replace(trajectory(0.0, [1]), turns=turns)
 
 
 def search(*docs: str) -> Turn:

@@ -32,7 +32,7 @@ IDS = torch.tensor([[5, 17, 200, 3, 42]])
 
 
 def published(learner: PolicyLearner) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().clone() for name, weight in learner._updater.named_weights()}
+    return {name: weight.detach().clone() for name, weight in learner.published_weights()}
 
 
 def adapters(learner: PolicyLearner) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,12 +24,12 @@ from calibadv.types import Document
 CONTROL = ("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<tool_call>", "§stop§")
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer(control: Sequence[str] = CONTROL) -> PreTrainedTokenizerFast:
     """One token a byte: a tag is several tokens. Its control tokens have all the shapes that are in use."""
     core = Tokenizer(models.BPE({char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(token, special=True) for token in CONTROL])
+    core.add_special_tokens([AddedToken(token, special=True) for token in control])
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", chat_template=CHAT_TEMPLATE)
 
 

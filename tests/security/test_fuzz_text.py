@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from calibadv.pocket.tokenizer import CHAT_TEMPLATE, build_tokenizer
+from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.search.build import build_pipeline
 from calibadv.search.pipeline import SearchPipeline
 from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK, TAGS, neutralise, parse_action
 from calibadv.types import Document, TurnKind
+from tests.rollout.test_tags_dialogue import byte_tokenizer
 from tests.search.fakes import CORPUS
 
 READS_AS_TAG = re.compile(rf"<\s*(?:/\s*)?(?:{'|'.join(TAGS)})\b[^>]*>?", re.IGNORECASE)
@@ -49,14 +48,6 @@ FRAGMENTS = st.sampled_from(
     ]
 )
 HOSTILE = st.lists(st.one_of(FRAGMENTS, st.text(max_size=12)), max_size=14).map("".join)
-
-
-def byte_tokenizer(control: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.BPE({char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(token, special=True) for token in control])
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", chat_template=CHAT_TEMPLATE)
 
 
 TOKENIZERS = {

@@ -143,9 +143,7 @@ async def test_two_replicas_share_a_port_and_both_are_asked() -> None:
 
 
 async def test_a_port_that_another_has_is_named() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
+    with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
             listen(PlainTextResponse("never"), "127.0.0.1", port)

@@ -9,6 +9,7 @@ from pathlib import Path
 from calibadv.config import to_toml
 from calibadv.studies.grid import Plan, PlannedRun, plan_study
 from calibadv.studies.study import load_study
+from tests.build import jsonl
 
 RECIPES = Path(__file__).parents[2] / "workflows" / "recipes"
 CELLS = """
@@ -60,7 +61,7 @@ def write_run(
     """The folder of a run: finished with final F1 `f1`, or not finished."""
     run.folder.mkdir(parents=True)
     (run.folder / "config.toml").write_text(to_toml(run.config))
-    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    jsonl(run.folder / "metrics.jsonl", *rows)
     if answers:
         lines = [json.dumps({"id": question, "f1": value}) + "\n" for question, value in answers.items()]
         (run.folder / "predictions.jsonl").write_text("".join(lines))

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 
 from calibadv.tracking.catch_up import catch_up
@@ -17,15 +16,12 @@ from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.target import Target
 from calibadv.types import Question
 from tests.tracking.old_server import old_server
+from tests.tracking.test_mlflow import client
 
 DEAD = "http://127.0.0.1:9"
 TEST = DataSet("test.jsonl", "0" * 32, "test", 120, "/data/test.jsonl")
 DATA = [DataSet("train.jsonl", "1" * 32, "train", 400, "/data/train.jsonl"), TEST]
 FIGURES = ("eval/em", "eval/f1")
-
-
-def client(runs: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
 
 
 def models_of(runs: Path, run: str) -> list[LoggedModel]:

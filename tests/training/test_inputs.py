@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from calibadv.data.questions import load_questions
 from calibadv.pocket import policy_path
 from calibadv.training.inputs import Readers, check_inputs, check_job, resolve_inputs
 from calibadv.training.parts import Parts
-from tests.build import overrides_of
+from tests.build import jsonl, overrides_of
 from workflows import one_run, train
 from workflows.command import run_command
 
@@ -34,11 +33,6 @@ SMALL = {
     "learner.minibatch_rollouts": "4",
     "model.path": str(policy_path()),
 }
-
-
-def jsonl(path: Path, *records: Any) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

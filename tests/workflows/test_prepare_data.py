@@ -21,14 +21,9 @@ from calibadv.data.errors import DataError
 from calibadv.data.preparation.paper import TESTS, TRAIN, PaperCount, PaperSet, difference
 from calibadv.data.preparation.sources import hub_file, question_file
 from calibadv.data.questions import load_questions
+from tests.build import jsonl
 from workflows import prepare_data
 from workflows.command import run_command
-
-
-def jsonl(path: Path, *rows: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def question(number: int, text: str) -> dict[str, Any]:

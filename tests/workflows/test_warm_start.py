@@ -32,6 +32,7 @@ from calibadv.supervised.demonstrations import Demonstration, Outcome, demonstra
 from calibadv.supervised.training import GoldRecipe, batches, mean_loss, step_loss, train
 from calibadv.tags import PRE_THINK, parse_action
 from calibadv.types import Document, Question, Turn
+from tests.build import jsonl
 from tests.rollout.chat_templates import LLAMA3, QWEN3, QWEN3_THINKING, QWEN25, with_template
 from tests.rollout.scripted import TOKENIZER, Library
 from workflows import warm_start
@@ -307,9 +308,9 @@ def files(tmp_path: Path) -> Iterator[Path]:
         for number in range(3)
     ]
     for name, some in (("train.jsonl", rows[:2]), ("test.jsonl", rows[2:])):
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+        jsonl(tmp_path / name, *some)
     passages = [{"id": document.id, "title": document.title, "text": document.text} for document in (ADA, OSLO)]
-    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in passages), encoding="utf-8")
+    jsonl(tmp_path / "corpus.jsonl", *passages)
     deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     yield tmp_path
     torch.use_deterministic_algorithms(deterministic)
