@@ -24,11 +24,12 @@ def as_in_checkpoint(
 ) -> Iterator[tuple[str, Tensor]]:
     """The model's weights under their checkpoint's names, cut as there; each is a view where it can be.
 
-    One after another, so that a weight need be there only until the next is asked for. `check_names` says whether that
+    One after another, so that a weight need be there only until the next is asked for. What needs no cut is the very
+    parameter: learners that share their weights empty it then, whoever still holds it. `check_names` says whether that
     gives all that the whole would.
     """
     for name, weight in weights:
-        yield from revert(model, {name: weight.detach()}).items()
+        yield from revert(model, {name: weight}).items()
 
 
 def placeholder_weights(path: str, dtype: str, in_checkpoint: bool) -> Iterator[tuple[str, Tensor]]:
