@@ -28,16 +28,21 @@ def ppo(
     policy's. `kl_reward` (Search-R1: 0.001) takes that much of log(π_old / π_reference) off each token's reward.
     ValueError for gamma or lam outside [0, 1], a learning rate that is not positive, or a negative KL weight.
     """
-    check_critic(gamma, lam, critic_lr, kl_reward)
+    return with_critic("ppo", Critic(outcome_rewards, critic, critic_lr, gamma, lam, kl_reward=kl_reward))
+
+
+def with_critic(name: str, critic: Critic) -> Method:
+    """The method of a critic and the rewards that it learns from. ValueError for what none can be trained with."""
+    _check(critic)
 
     def advantages(group: Group) -> Credit:
-        return [reward_to_go(rewards_N, gamma) for rewards_N in outcome_rewards(group)]
+        return [reward_to_go(rewards_N, critic.gamma) for rewards_N in critic.rewards(group)]
 
     return Method(
-        "ppo",
+        name,
         advantages=advantages,
-        explain=lambda group: to_go_reasons(group, outcome_rewards(group), gamma),
-        critic=Critic(outcome_rewards, kind=critic, lr=critic_lr, gamma=gamma, lam=lam, kl_reward=kl_reward),
+        explain=lambda group: _to_go_reasons(group, critic.rewards(group), critic.gamma),
+        critic=critic,
     )
 
 
@@ -49,7 +54,7 @@ def outcome_rewards(group: Group) -> Credit:
     return rows
 
 
-def to_go_reasons(group: Group, rewards: Credit, gamma: float) -> Explanation:
+def _to_go_reasons(group: Group, rewards: Credit, gamma: float) -> Explanation:
     """Why a critic that says 0 gives each turn its credit: the rewards [N] still to come, a term each.
 
     Means over the turn's tokens, of which those further from a reward have less of it where `gamma` < 1.
@@ -82,12 +87,11 @@ def _mean_to_go(rewards_N: FloatArray, tokens: slice, later: slice, gamma: float
     return float(to_go.mean()) if len(to_go) else 0.0
 
 
-def check_critic(gamma: float, lam: float, critic_lr: float | None, kl_reward: float) -> None:
-    """ValueError for what no critic can be trained with."""
-    for name, value in (("gamma", gamma), ("lam", lam)):
+def _check(critic: Critic) -> None:
+    for name, value in (("gamma", critic.gamma), ("lam", critic.lam)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}, expected a number in [0, 1] (1: nothing is discounted)")
-    if critic_lr is not None and critic_lr <= 0:
-        raise ValueError(f"critic_lr is {critic_lr}, expected a positive rate, or none for the policy's")
-    if kl_reward < 0:
-        raise ValueError(f"kl_reward is {kl_reward}, expected 0 or more (Search-R1: 0.001)")
+    if critic.lr is not None and critic.lr <= 0:
+        raise ValueError(f"critic_lr is {critic.lr}, expected a positive rate, or none for the policy's")
+    if critic.kl_reward < 0:
+        raise ValueError(f"kl_reward is {critic.kl_reward}, expected 0 or more (Search-R1: 0.001)")

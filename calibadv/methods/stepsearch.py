@@ -5,15 +5,15 @@ step_scale * (gain - redundancy) on the last token of each search, F1 + key_weig
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from calibadv.advantages.gae import reward_to_go
 from calibadv.advantages.steps import step_slices
 from calibadv.methods.method import Critic, Method
-from calibadv.methods.ppo import check_critic, to_go_reasons
+from calibadv.methods.ppo import with_critic
 from calibadv.rewards.gold_match import GoldNeed
 from calibadv.rewards.step_search import step_search_rewards
 from calibadv.rewards.turns import at_once
@@ -44,21 +44,14 @@ def stepsearch(
     for name, value in (("step_scale", step_scale), ("key_weight", key_weight)):
         if value < 0:
             raise ValueError(f"{name} is {value}, expected 0 or more (0 leaves that reward out)")
-    check_critic(gamma, lam, critic_lr, kl_reward)
 
     def rewards(group: Group) -> Credit:
         return [_token_rewards(trajectory, step_scale) for trajectory in group.trajectories]
 
-    def advantages(group: Group) -> Credit:
-        return [reward_to_go(rewards_N, gamma) for rewards_N in rewards(group)]
-
-    return Method(
-        "stepsearch",
-        advantages=advantages,
-        explain=lambda group: to_go_reasons(group, rewards(group), gamma),
+    return replace(
+        with_critic("stepsearch", Critic(rewards, critic, critic_lr, gamma, lam, kl_reward=kl_reward)),
         score_turns=at_once(partial(step_search_rewards, key_weight=key_weight, normalise_texts=normalise_texts)),
         gold=GoldNeed("texts", min_gold),
-        critic=Critic(rewards, kind=critic, lr=critic_lr, gamma=gamma, lam=lam, kl_reward=kl_reward),
     )
 
 

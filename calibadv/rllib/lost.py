@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from ray.exceptions import (
-    ActorUnschedulableError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    RayActorError,
-    WorkerCrashedError,
-)
+from ray import exceptions
 
 
 class LearnersLost(RuntimeError):
@@ -20,12 +13,12 @@ class LearnersLost(RuntimeError):
 # a node, which Ray may not know at that moment.
 _LOST = (
     LearnersLost,
-    ActorUnschedulableError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    RayActorError,
-    WorkerCrashedError,
+    exceptions.ActorUnschedulableError,
+    exceptions.LocalRayletDiedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.RayActorError,
+    exceptions.WorkerCrashedError,
 )
 
 
