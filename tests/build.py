@@ -86,6 +86,11 @@ def jsonl(path: Path, *records: Any) -> Path:
     return path
 
 
+def configured(*overrides: str) -> Config:
+    """The defaults, with the values of `--section.key=value` in them."""
+    return load_config(None, overrides_of(*overrides))
+
+
 def recipe(name: str, *overrides: str) -> Config:
     """A shipped recipe, with the values of `--section.key=value` in it."""
     return load_config(RECIPES / f"{name}.toml", overrides_of(*overrides))

@@ -56,6 +56,13 @@ CPUS = 4
 WITH_RAY = pytest.StashKey[set[Path]]()
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and no data of the folder the tests happen to run in."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest files, then those that share a Ray, those that end it last, then all others."""
     assert [path for path in LONGEST if not path.is_file()] == []

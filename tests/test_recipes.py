@@ -14,6 +14,7 @@ from calibadv.memory.plan import plan_of
 from calibadv.views.dry_run import memory_tables, plan_page
 from tests.build import recipe
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 FOLDER = Path(__file__).parents[1] / "workflows" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.toml"))
 PAPER = {
@@ -21,13 +22,6 @@ PAPER = {
     "qwen2.5-3b": ("Qwen/Qwen2.5-3B", 410),  # two epochs
     "llama-3.2-3b-instruct": ("meta-llama/Llama-3.2-3B-Instruct", 205),
 }
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, and no data of the folder the tests happen to run in."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.chdir(tmp_path)
 
 
 def printed(config: Config, width: int = 120) -> str:

@@ -8,16 +8,16 @@ import pytest
 
 from calibadv.checkpoints.identity import Identity, differences
 from calibadv.checkpoints.progress import Best, Progress
-from calibadv.config import Config, load_config
+from calibadv.config import Config
 from calibadv.section import flat
-from tests.build import overrides_of
+from tests.build import configured
 
 DEFAULTS = Config().flat()
 DIGESTS = {"train": "aa", "test": "bb", "corpus": "cc", "model": "dd"}
 
 
 def identity(*overrides: str, **digests: str) -> Identity:
-    return Identity(load_config(None, overrides_of(*overrides)).flat(), {**DIGESTS, **digests})
+    return Identity(configured(*overrides).flat(), {**DIGESTS, **digests})
 
 
 def changed(then: list[str], now: list[str], **digests: str) -> list[str]:

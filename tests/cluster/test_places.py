@@ -10,7 +10,7 @@ import pytest
 
 from calibadv.cluster.places import check_places
 from calibadv.config import load_config
-from tests.build import overrides_of
+from tests.build import configured
 
 NOWHERE = "/proc/nohome"  # not even root can make it
 
@@ -46,24 +46,24 @@ def test_what_rays_start_needs_is_asked_of_a_local_ray_alone(tmp_path: Path) -> 
     where = [f"--run.folder={tmp_path}", f"--run.cache={tmp_path}"]
     environment = {"RAY_TMPDIR": NOWHERE}
     with pytest.raises(ValueError, match=f"RAY_TMPDIR = {NOWHERE} cannot hold Ray's session"):
-        check_places(load_config(None, overrides_of(*where)), environment)
-    check_places(load_config(None, overrides_of(*where, "--cluster.address=auto")), environment)
+        check_places(configured(*where), environment)
+    check_places(configured(*where, "--cluster.address=auto"), environment)
     with pytest.raises(ValueError, match="RAY_AUTH_TOKEN_PATH = /none is not there: write a token there"):
-        check_places(load_config(None, overrides_of(*where)), {"RAY_AUTH_TOKEN_PATH": "/none"})
+        check_places(configured(*where), {"RAY_AUTH_TOKEN_PATH": "/none"})
 
 
 def test_a_folder_that_mlflow_cannot_use_is_refused_unless_it_has_a_store_elsewhere(tmp_path: Path) -> None:
     where = [f"--run.folder={tmp_path}/a?b", f"--run.cache={tmp_path}"]
     with pytest.raises(ValueError, match=r"cannot hold '\?'"):
-        check_places(load_config(None, overrides_of(*where)), dict(os.environ))
-    check_places(load_config(None, overrides_of(*where, "--tracking.mlflow_uri=http://127.0.0.1:5000")), {})
+        check_places(configured(*where), dict(os.environ))
+    check_places(configured(*where, "--tracking.mlflow_uri=http://127.0.0.1:5000"), {})
 
 
 def test_a_way_of_weights_whose_package_is_missing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = [f"--run.folder={tmp_path}", f"--run.cache={tmp_path}"]
-    one_sided = load_config(None, overrides_of(*where, "--rollout.weight_transfer=nixl"))
+    one_sided = configured(*where, "--rollout.weight_transfer=nixl")
     check_places(one_sided, {})
     monkeypatch.setitem(sys.modules, "nixl", None)
     with pytest.raises(ValueError, match=r"pip install 'calibadv\[nixl\]' on every node, or set it to 'auto'"):
         check_places(one_sided, {})
-    check_places(load_config(None, overrides_of(*where)), {})
+    check_places(configured(*where), {})

@@ -13,7 +13,7 @@ from calibadv.cluster.servers import Server, check_routes, server_in_use
 from calibadv.config import load_config
 from calibadv.doctor import servers
 from calibadv.doctor.finding import State
-from tests.build import overrides_of
+from tests.build import configured
 
 JUDGE = (
     "--method.params.soft_pen=judge",
@@ -42,7 +42,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_every_server_by_a_proxy_is_named_at_the_start(proxy: str, caplog: Any) -> None:
     caplog.set_level("INFO")
-    check_routes(load_config(None, overrides_of(*FAR)))
+    check_routes(configured(*FAR))
     for name, url in (
         ("search server", "r.example:8000/retrieve"),
         ("MLflow server", "m.example:5000"),
@@ -59,7 +59,7 @@ def test_servers_whose_token_the_proxy_would_read_are_asked_directly(
     caplog.set_level("INFO")
     for name in ("JUDGE_API_KEY", "MLFLOW_TRACKING_TOKEN", "SEARCH"):
         monkeypatch.setenv(name, "s3cret")
-    check_routes(load_config(None, overrides_of(*FAR, "--search.token_env=SEARCH")))
+    check_routes(configured(*FAR, "--search.token_env=SEARCH"))
     assert caplog.text.count("is asked directly: the proxy of http_proxy would read its token") == 3
     assert "m.example" in os.environ["no_proxy"].split(",")  # for MLflow's own client
     assert "s3cret" not in caplog.text
@@ -75,10 +75,7 @@ def test_a_socks_proxy_ends_the_command_before_anything_is_started(monkeypatch: 
 
 
 def test_the_terminals_line_of_the_search_names_the_proxy(proxy: str) -> None:
-    assert (
-        server_in_use(load_config(None, overrides_of(*FAR)))
-        == f"http://r.example:8000/retrieve by the proxy {proxy} (http_proxy)"
-    )
+    assert server_in_use(configured(*FAR)) == f"http://r.example:8000/retrieve by the proxy {proxy} (http_proxy)"
     here = "http://127.0.0.1:8000/retrieve"
     assert server_in_use(load_config(None, {"search.url": here})) == here
     assert server_in_use(load_config()) == ""

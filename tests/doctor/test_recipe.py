@@ -26,7 +26,7 @@ from calibadv.pocket.tokenizer import build_tokenizer
 from calibadv.rollout.dialogues.tags import TagsDialogue
 from calibadv.search.settings import SearchConfig
 from calibadv.tags import PRE_THINK
-from tests.build import group, jsonl, overrides_of, trajectory
+from tests.build import configured, group, jsonl, overrides_of, trajectory
 from tests.rollout.engine_suite import save_tiny_model
 from tests.rollout.test_tags_dialogue import byte_tokenizer
 from tests.training.untaught import untaught
@@ -385,11 +385,16 @@ def test_a_trial_is_a_few_tokens_long_and_else_the_recipes_own() -> None:
     assert short.rollout.model_copy(update={"max_turns": 4, "max_turn_tokens": 1024}) == config.rollout
 
 
-def test_a_large_model_is_only_tried_on_demand(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
+def large_model(folder: Path) -> Path:
+    """The shape of one, without its weights."""
     about = json.loads((policy_path() / "config.json").read_text("utf-8"))
-    (model / "config.json").write_text(json.dumps(about | {"vocab_size": 2_000_000}))
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(about | {"vocab_size": 2_000_000}))
+    return folder
+
+
+def test_a_large_model_is_only_tried_on_demand(tmp_path: Path) -> None:
+    model = large_model(tmp_path / "model")
     (finding,) = looked(rollout.rollout, subject(tmp_path, f"--model.path={model}"))
     assert (finding.state, "weights are not here" in finding.said) == (WARN, True)
     (model / "model.safetensors").write_bytes(b"")
@@ -435,10 +440,7 @@ def test_a_machine_on_which_a_look_takes_too_long_leaves_it_to_the_run(
 
 
 def test_a_large_model_is_not_asked_without_deep(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    about = json.loads((policy_path() / "config.json").read_text("utf-8"))
-    (model / "config.json").write_text(json.dumps(about | {"vocab_size": 2_000_000}))
+    model = large_model(tmp_path / "model")
     (model / "model.safetensors").write_bytes(b"")
     (finding,) = looked(format_check.well_formed, subject(tmp_path, f"--model.path={model}"))
     assert (finding.name, finding.state, "--deep" in finding.said) == ("format", PASS, True)
@@ -487,8 +489,8 @@ def test_every_node_must_see_the_files_of_the_recipe_as_the_run_hands_them_on(
 ) -> None:
     assert paths_of(load_config(RECIPES / "pocket.toml")) == ()
     given = ("--data.corpus=/data/wiki", "--model.path=/data/qwen", "--search.faiss_index=/data/e5.index")
-    assert paths_of(load_config(None, overrides_of(*given))) == ("/data/qwen", "/data/e5.index", "/data/wiki")
-    elsewhere = load_config(None, overrides_of(*given, "--search.url=http://127.0.0.1:1"))
+    assert paths_of(configured(*given)) == ("/data/qwen", "/data/e5.index", "/data/wiki")
+    elsewhere = configured(*given, "--search.url=http://127.0.0.1:1")
     assert "/data/wiki" not in paths_of(elsewhere)
     monkeypatch.chdir(tmp_path)
     paper = load_config(RECIPES / "qwen2.5-7b.toml", overrides_of("--cluster.address=auto"))

@@ -23,7 +23,7 @@ from calibadv.memory.parts import (
 from calibadv.memory.shape import ModelShape, model_shape
 from calibadv.search.manifest import IndexManifest, Origin
 from calibadv.search.manifest import write_manifest as write_index_manifest
-from tests.build import overrides_of
+from tests.build import configured
 
 QWEN_7B = ModelShape(7_615_616_512, 3584, 18_944, 28, 4, 128, 152_064, tied=False)
 QWEN_3B = ModelShape(3_085_938_688, 2048, 11_008, 36, 2, 128, 151_936, tied=True)
@@ -34,7 +34,7 @@ WIKI = "--data.corpus=data/wiki-18"
 
 
 def config(*overrides: str) -> Config:
-    return load_config(None, overrides_of(*NODE, *LEAN, *E5, *overrides))
+    return configured(*NODE, *LEAN, *E5, *overrides)
 
 
 def items_of(part: Part) -> dict[str, float]:

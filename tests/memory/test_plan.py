@@ -11,14 +11,14 @@ from rich.console import Console
 from calibadv.config import Config, load_config
 from calibadv.memory.plan import ModelSizes, plan_of
 from calibadv.views.dry_run import plan_page
-from tests.build import overrides_of
+from tests.build import configured, overrides_of
 
 POCKET = Path(__file__).parents[2] / "workflows" / "recipes" / "pocket.toml"
 QWEN = "--model.path=Qwen/Qwen2.5-7B"
 
 
 def sizes(*overrides: str) -> ModelSizes:
-    found = plan_of(load_config(None, overrides_of(QWEN, *overrides))).model
+    found = plan_of(configured(QWEN, *overrides)).model
     assert found is not None
     return found
 
@@ -61,7 +61,7 @@ def test_a_turns_budget_counts_only_up_to_the_whole_rollouts() -> None:
 
 def test_a_rate_rests_and_rises_before_it_falls() -> None:
     given = ("--method.name=ppo", "--learner.critic_only_steps=2", "--learner.warmup_steps=3", "--run.steps=20")
-    plan = plan_of(load_config(None, overrides_of(*given)))
+    plan = plan_of(configured(*given))
     assert (plan.rest_updates, plan.warmup_updates, plan.cosine_updates) == (20, 30, 150)  # 10 updates a step
 
 
@@ -78,7 +78,7 @@ def test_sizes_of_a_qwen_7b_by_hand() -> None:
         == 12 * (1024 - 110) * 152_064
     )
     assert qwen.saved_bytes == (12 + 2) * 7_615_616_512
-    assert "99.3 GiB, 3 are kept; every 10 steps training waits 106.6 s" in page(load_config(None, overrides_of(QWEN)))
+    assert "99.3 GiB, 3 are kept; every 10 steps training waits 106.6 s" in page(configured(QWEN))
     assert qwen.learner_bytes == qwen.held_bytes + qwen.activations_bytes + qwen.head_bytes
 
 
@@ -107,7 +107,7 @@ def test_adapters_have_gradients_and_moments_and_the_frozen_weights_none() -> No
 )
 def test_what_a_learner_holds_is_the_same_in_both_tables_of_a_dry_run(given: tuple[str, ...]) -> None:
     more = ("--learner.dtype=bfloat16", "--learner.learners=1", "--learner.gpus_per_learner=1")
-    plan = plan_of(load_config(None, overrides_of(QWEN, *more, *given)))
+    plan = plan_of(configured(QWEN, *more, *given))
     (learner,) = (part for part in plan.parts if part.name == "learner")
     items = {item.name.partition(",")[0].partition(" of ")[0]: item.size_bytes for item in learner.items}
     state = ("frozen weights", "weights", "adapters", "weights as AdamW steps them", "gradients", "AdamW's two moments")

@@ -16,6 +16,7 @@ from calibadv.rewards.turns import with_turn_rewards
 from calibadv.rollout.plans import chains, siblings
 from calibadv.types import Document, Group, Trajectory, TurnKind
 from tests.build import group, trajectory, turn
+from tests.methods.checks import assert_grpo, assert_order_is_nothing
 
 KINDS = {"s": TurnKind.SEARCH, "v": TurnKind.VOID, "a": TurnKind.ANSWER}
 
@@ -47,8 +48,7 @@ def test_lam_weighs_the_turn_advantage_and_zero_is_grpo() -> None:
     g = group(rollout(1.0, "sa", [0.7]), rollout(0.0, "sa", [0.2]), rollout(0.5, "sa", [0.45]))
     np.testing.assert_allclose(mt_grpo(lam=0.5).advantages(g)[0], [1.4998, 1], atol=2e-6)
     for form in ("chains", "tree"):
-        for row, plain in zip(mt_grpo(form=form, lam=0).advantages(g), grpo().advantages(g), strict=True):
-            np.testing.assert_array_equal(row, plain)
+        assert_grpo(mt_grpo(form=form, lam=0).advantages(g), g)
 
 
 def test_void_turns_before_the_first_search_share_its_advantage() -> None:
@@ -120,19 +120,13 @@ def groups(draw: st.DrawFn) -> Group:
 
 @given(groups(), st.randoms(use_true_random=False), st.sampled_from(["chains", "tree"]))
 def test_permuting_the_group_permutes_the_credit(g: Group, random, form: str) -> None:
-    order = list(range(len(g.trajectories)))
-    random.shuffle(order)
-    credit = mt_grpo(form=form).advantages(g)
-    permuted = mt_grpo(form=form).advantages(group(*(g.trajectories[i] for i in order)))
-    for row, i in zip(permuted, order, strict=True):
-        np.testing.assert_allclose(row, credit[i], rtol=1e-5, atol=1e-5)
+    assert_order_is_nothing(mt_grpo(form=form), g, random)
 
 
 @given(groups(), st.sampled_from(["chains", "tree"]))
 def test_equal_turn_rewards_are_grpo_exactly(g: Group, form: str) -> None:
     equal = with_turn_rewards(g, [[0.0] * len(t.turns) for t in g.trajectories])
-    for row, plain in zip(mt_grpo(form=form).advantages(equal), grpo().advantages(g), strict=True):
-        np.testing.assert_array_equal(row, plain)
+    assert_grpo(mt_grpo(form=form).advantages(equal), g)
 
 
 @given(groups(), st.sampled_from(["chains", "tree"]))

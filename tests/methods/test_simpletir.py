@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibadv.methods.grpo import grpo
 from calibadv.methods.simpletir import simpletir
 from calibadv.types import Credit, Group, TurnKind
 from tests.build import group, trajectory, turn
+from tests.methods.checks import assert_grpo
 
 VOID = turn(3, kind=TurnKind.VOID)
 GROUP = group(
@@ -41,8 +41,7 @@ def test_a_void_turn_that_was_tried_again_counts_too() -> None:
 def test_void_trajectories_stay_in_the_mean_and_the_std() -> None:
     first, void, forced = simpletir().advantages(GROUP)
     np.testing.assert_allclose([first[0], void[0], forced[0]], [1, -1, 0], atol=1e-5)
-    for row, plain in zip(simpletir().advantages(GROUP), grpo().advantages(GROUP), strict=True):
-        np.testing.assert_array_equal(row, plain)
+    assert_grpo(simpletir().advantages(GROUP), GROUP)
 
 
 def test_a_group_of_void_trajectories_has_no_weight() -> None:
@@ -72,8 +71,7 @@ def test_the_only_sound_rollout_is_a_group_of_one() -> None:
 def test_without_void_turns_both_variants_are_grpo() -> None:
     sound = group(trajectory(1.0, [2, 1]), trajectory(0.5, [1, 1]), trajectory(0.0, [1]))
     for variant in ("official", "calibadv_paper"):
-        for row, plain in zip(simpletir(variant).advantages(sound), grpo().advantages(sound), strict=True):
-            np.testing.assert_array_equal(row, plain)
+        assert_grpo(simpletir(variant).advantages(sound), sound)
 
 
 def test_an_unknown_variant_is_refused() -> None:

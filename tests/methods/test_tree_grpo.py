@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.methods.grpo import grpo
 from calibadv.methods.tree_grpo import tree_grpo
 from calibadv.rollout.plans import Prefix, number_nodes
 from calibadv.types import Trajectory
 from tests.build import group, trajectory
+from tests.methods.checks import assert_grpo, assert_order_is_nothing
 
 
 def test_a_leaf_gets_both_advantages_on_its_whole_chain() -> None:
@@ -57,13 +57,8 @@ leaves = st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2))
 
 @given(leaves, st.randoms(use_true_random=False))
 def test_permuting_the_leaves_permutes_the_credit(drawn: list[tuple[float, int]], random) -> None:
-    order = list(range(len(drawn)))
-    random.shuffle(order)
-    rollouts = [replace(trajectory(reward, [1, 1]), tree=tree) for reward, tree in drawn]
-    credit = tree_grpo().advantages(group(*rollouts))
-    permuted = tree_grpo().advantages(group(*(rollouts[i] for i in order)))
-    for row, i in zip(permuted, order, strict=True):
-        np.testing.assert_allclose(row, credit[i], rtol=1e-5, atol=1e-5)
+    g = group(*(replace(trajectory(reward, [1, 1]), tree=tree) for reward, tree in drawn))
+    assert_order_is_nothing(tree_grpo(), g, random)
 
 
 @given(leaves)
@@ -75,5 +70,4 @@ def test_equal_rewards_give_exact_zeros(drawn: list[tuple[float, int]]) -> None:
 @given(leaves)
 def test_a_tree_a_chain_is_grpo(drawn: list[tuple[float, int]]) -> None:
     chains = group(*(replace(trajectory(reward, [1, 1]), tree=i) for i, (reward, _) in enumerate(drawn)))
-    for row, plain in zip(tree_grpo().advantages(chains), grpo().advantages(chains), strict=True):
-        np.testing.assert_array_equal(row, plain)
+    assert_grpo(tree_grpo().advantages(chains), chains)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.config import Config, load_config
+from calibadv.config import Config
 from calibadv.methods import Method
 from calibadv.rllib.config import CalibAdvConfig
-from tests.build import overrides_of
+from tests.build import configured
 from tests.rollout.engine_suite import save_tiny_model
 
 
@@ -30,7 +30,7 @@ def settings(*overrides: str) -> Config:
         "run.steps": "4",
     }
     arguments = [f"--{key}={value}" for key, value in small.items()]
-    return load_config(None, overrides_of(*arguments, *overrides))
+    return configured(*arguments, *overrides)
 
 
 def algorithm_config(model_folder: Path, config: Config, method: Method | None = None) -> CalibAdvConfig:

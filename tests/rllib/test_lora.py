@@ -11,20 +11,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
-from calibadv.checkpoints.folders import Stored
-from calibadv.checkpoints.manifest import Manifest
-from calibadv.checkpoints.storage import Kind, Storage
-from calibadv.config import ConfigError, load_config
+from calibadv.config import ConfigError
 from calibadv.rllib.learner import PolicyLearner
-from calibadv.rllib.learner_state import load_learners, save_learners
+from calibadv.rllib.learner_state import load_learners
 from calibadv.rllib.lora import Lora, add_adapters, merged, target_layers
 from calibadv.rllib.policy import load_causal_lm
 from calibadv.rllib.totals import step_metrics
 from calibadv.types import Group
-from tests.build import group, overrides_of, trajectory
+from tests.build import configured, group, trajectory
 from tests.rllib.conftest import settings
 from tests.rllib.test_learner import GROUPS, make_learner, on_policy, train
-from tests.rllib.test_learner_state import Learners
+from tests.rllib.test_learner_state import Learners, saved
 
 LORA = ("--learner.lora_rank=4", "--learner.lora_alpha=8", "--model.dtype=float32")
 KL = ("--learner.kl_coef=0.1",)
@@ -137,7 +134,7 @@ def test_the_first_adapters_follow_the_seed_and_leave_the_random_generator_alone
 )
 def test_settings_that_make_no_sense_are_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        load_config(None, overrides_of(*overrides))
+        configured(*overrides)
 
 
 # ---- training ----------------------------------------------------------------------------------------------------
@@ -243,11 +240,6 @@ def test_a_reference_pass_takes_no_gradient_away(model_folder: Path, dtype: str)
 
 
 # ---- checkpoints -------------------------------------------------------------------------------------------------
-
-
-def saved(folder: Path, learners: Any) -> Stored:
-    draft = Storage(str(folder)).draft(Kind.CHECKPOINT, 1)
-    return draft.commit(Manifest(1, 1, save_learners(learners, draft, model=False)))
 
 
 @pytest.mark.parametrize("options", [(), KL], ids=["plain", "reference"])

@@ -8,7 +8,7 @@ import pytest
 
 from calibadv.config import Config, load_config
 from calibadv.rllib.lr_schedule import critic_rate, policy_rate
-from tests.build import overrides_of
+from tests.build import configured
 
 
 def settings(**learner: object) -> Config:
@@ -71,4 +71,4 @@ def test_a_rate_that_never_gets_there_is_refused(overrides: dict[str, int], mess
 @pytest.mark.parametrize("name", ["critic_warmup_steps", "critic_only_steps"])
 def test_without_a_critic_there_is_none_to_warm_up(name: str) -> None:
     with pytest.raises(ValueError, match=f"learner.{name} = 2 is of a critic, and method 'grpo' has none"):
-        load_config(None, overrides_of(f"--learner.{name}=2", "--method.name=grpo"))
+        configured(f"--learner.{name}=2", "--method.name=grpo")

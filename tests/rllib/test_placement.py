@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from calibadv.config import Config, ConfigError, load_config
-from tests.build import overrides_of
+from calibadv.config import ConfigError
+from tests.build import configured
 
 GPUS = (
     "--rollout.placement=colocated",
@@ -16,28 +16,24 @@ GPUS = (
 )
 
 
-def config(*overrides: str) -> Config:
-    return load_config(None, overrides_of(*overrides))
-
-
 def test_recomputed_log_probs_of_an_older_policy_need_an_importance_cap() -> None:
     stale = ("--rollout.max_staleness=1", "--learner.old_logprobs=recompute")
     with pytest.raises(ConfigError, match=r"set learner\.importance_cap"):
-        config(*stale)
-    assert config(*stale, "--learner.importance_cap=2.0").rollout.max_staleness == 1
-    assert config("--rollout.max_staleness=1").learner.old_logprobs == "sampler"
+        configured(*stale)
+    assert configured(*stale, "--learner.importance_cap=2.0").rollout.max_staleness == 1
+    assert configured("--rollout.max_staleness=1").learner.old_logprobs == "sampler"
 
 
 def test_a_colocated_run_has_one_engine_and_one_learner_on_a_gpu() -> None:
-    assert config(*GPUS).rollout.placement == "colocated"
-    assert config(*GPUS, "--learner.learners=2", "--learner.zero=2").learner.learners == 2
-    assert config("--rollout.placement=colocated", "--cluster.gpus_per_engine=0").learner.learners == 0  # on CPUs
+    assert configured(*GPUS).rollout.placement == "colocated"
+    assert configured(*GPUS, "--learner.learners=2", "--learner.zero=2").learner.learners == 2
+    assert configured("--rollout.placement=colocated", "--cluster.gpus_per_engine=0").learner.learners == 0  # on CPUs
 
 
 def test_a_learner_in_the_driver_has_no_gpu_of_its_own() -> None:
     with pytest.raises(ConfigError, match=r"^learner.gpus_per_learner = 1 with learner.learners = 0: .* set .* to 1$"):
-        config("--learner.gpus_per_learner=1")
-    assert config("--learner.gpus_per_learner=1", "--learner.learners=1").learner.learners == 1
+        configured("--learner.gpus_per_learner=1")
+    assert configured("--learner.gpus_per_learner=1", "--learner.learners=1").learner.learners == 1
 
 
 @pytest.mark.parametrize(
@@ -54,4 +50,4 @@ def test_a_learner_in_the_driver_has_no_gpu_of_its_own() -> None:
 )
 def test_what_cannot_be_colocated_is_refused(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        config(*GPUS, override)
+        configured(*GPUS, override)

@@ -11,9 +11,9 @@ from calibadv.cluster.chunks import StoredChunks
 from calibadv.cluster.device_copy import DeviceCopy
 from calibadv.cluster.one_sided import OneSidedChunks
 from calibadv.cluster.packed import PackedWeights, SharedCopy, TensorSpec
-from calibadv.config import Config, ConfigError, load_config
+from calibadv.config import ConfigError
 from calibadv.rllib.publish import copy_of_learner, pack_on_ranks, shares_memory, store_of_learner, with_copies
-from tests.build import overrides_of
+from tests.build import configured
 
 COLOCATED = (
     "--rollout.placement=colocated",
@@ -22,10 +22,6 @@ COLOCATED = (
     "--learner.learners=1",
 )
 CPU = torch.device("cpu")
-
-
-def config(*overrides: str) -> Config:
-    return load_config(None, overrides_of(*overrides))
 
 
 @pytest.mark.parametrize(
@@ -39,25 +35,25 @@ def config(*overrides: str) -> Config:
     ],
 )
 def test_memory_is_shared_where_engine_and_learner_are_on_one_gpu(overrides: tuple[str, ...], shares: bool) -> None:
-    assert shares_memory(config(*overrides), torch.device("cuda:0")) == shares
-    assert not shares_memory(config(*overrides), CPU)
-    assert copy_of_learner(config(*overrides), CPU) is None
+    assert shares_memory(configured(*overrides), torch.device("cuda:0")) == shares
+    assert not shares_memory(configured(*overrides), CPU)
+    assert copy_of_learner(configured(*overrides), CPU) is None
 
 
 def test_ipc_between_two_gpus_is_refused() -> None:
     with pytest.raises(ConfigError, match="'cuda_ipc' is between an engine and a learner on one GPU"):
-        config("--rollout.weight_transfer=cuda_ipc")
+        configured("--rollout.weight_transfer=cuda_ipc")
     with pytest.raises(ConfigError, match=r"'cuda_ipc' with rollout\.engine_process = true, whose core"):
-        config(*COLOCATED, "--rollout.weight_transfer=cuda_ipc", "--rollout.engine_process=true")
+        configured(*COLOCATED, "--rollout.weight_transfer=cuda_ipc", "--rollout.engine_process=true")
 
 
 def test_weights_stay_with_the_learner_where_engines_are_to_read_them() -> None:
-    one_sided = store_of_learner(config("--rollout.weight_transfer=nixl"))(8)
+    one_sided = store_of_learner(configured("--rollout.weight_transfer=nixl"))(8)
     assert isinstance(one_sided, OneSidedChunks)
     for overrides in ((), COLOCATED, ("--rollout.weight_transfer=object_store",)):
-        assert store_of_learner(config(*overrides)) is StoredChunks
+        assert store_of_learner(configured(*overrides)) is StoredChunks
     with pytest.raises(ConfigError, match="'nixl' is from one GPU to others"):
-        config(*COLOCATED, "--rollout.weight_transfer=nixl")
+        configured(*COLOCATED, "--rollout.weight_transfer=nixl")
 
 
 def weights(seen: list[str]) -> Iterator[tuple[str, torch.Tensor]]:

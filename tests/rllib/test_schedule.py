@@ -8,11 +8,11 @@ from itertools import groupby, islice
 import pytest
 
 from calibadv.cluster.rows import RolloutRow
-from calibadv.config import Config, load_config
+from calibadv.config import Config
 from calibadv.data.order import epoch_order
 from calibadv.rllib.schedule import evaluation_versions, is_sampled_step, planned, schedule
 from calibadv.types import Phase, Question
-from tests.build import overrides_of
+from tests.build import configured
 
 TRAIN = [Question(f"train/{i}", f"train {i}?", ("yes",)) for i in range(10)]
 TEST = [Question(f"test/{i}", f"test {i}?", ("yes",)) for i in range(5)]
@@ -20,7 +20,7 @@ TEST = [Question(f"test/{i}", f"test {i}?", ("yes",)) for i in range(5)]
 
 def config(*overrides: str) -> Config:
     small = ("--data.questions_per_step=3", "--rollout.samples=2", "--learner.minibatch_rollouts=6", "--run.steps=4")
-    return load_config(None, overrides_of(*small, *overrides))
+    return configured(*small, *overrides)
 
 
 def ids(rows: Iterable[RolloutRow]) -> list[str]:

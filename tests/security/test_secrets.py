@@ -17,7 +17,7 @@ from calibadv.search.settings import SearchConfig
 from calibadv.tracking.mlflow_run import MlflowRun
 from calibadv.tracking.mlflow_store import MlflowStore
 from calibadv.tracking.run_folder import RunFolder
-from tests.build import overrides_of
+from tests.build import configured, overrides_of
 
 SECRET = "s3cr3t-of-this-test"
 
@@ -109,7 +109,7 @@ async def test_a_server_cannot_send_the_token_on_to_another() -> None:
 )
 def test_a_secret_in_the_configuration_is_refused_without_being_shown(key: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(None, overrides_of(f"--{key}", value))
+        configured(f"--{key}", value)
     assert key in str(caught.value)
     assert SECRET not in str(caught.value)
 
@@ -169,4 +169,4 @@ def test_an_mcp_server_without_a_secret_is_taken(given: dict[str, Any]) -> None:
 )
 def test_an_address_without_a_secret_is_taken(key: str, value: str) -> None:
     section, _, name = key.partition(".")
-    assert getattr(getattr(load_config(None, overrides_of(f"--{key}", value)), section), name) == value
+    assert getattr(getattr(configured(f"--{key}", value), section), name) == value

@@ -12,16 +12,10 @@ from calibadv.studies.grid import Plan, plan_study
 from calibadv.studies.study import load_study
 from workflows.compare import main
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 FOLDER = Path(__file__).parents[2] / "workflows" / "studies"
 PAPER = sorted(path.stem for path in FOLDER.glob("paper-*.toml"))
 STEPS = {"Qwen/Qwen2.5-7B": 205, "Qwen/Qwen2.5-3B": 410, "meta-llama/Llama-3.2-3B-Instruct": 205}
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, and no data of the folder the tests happen to run in."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.chdir(tmp_path)
 
 
 def plan(name: str) -> Plan:

@@ -14,13 +14,13 @@ from calibadv.checkpoints.identity import Identity
 from calibadv.checkpoints.manifest import FileEntry
 from calibadv.checkpoints.progress import Best, Progress
 from calibadv.checkpoints.storage import Kind, Storage
-from calibadv.config import CheckpointConfig, Config, ConfigError, load_config
+from calibadv.config import CheckpointConfig, Config, ConfigError
 from calibadv.rllib.lost import LearnersLost
 from calibadv.tracking.run_folder import RunFolder
 from calibadv.tracking.target import Target
 from calibadv.training.checkpoints import Checkpoints, Snapshots
 from calibadv.training.resume import begin_anew, finished_steps, resume_run, storage_of
-from tests.build import overrides_of
+from tests.build import configured
 from tests.training.fake_algorithm import FakeAlgorithm
 from tests.training.flaky_store import down, flaky
 
@@ -29,7 +29,7 @@ DIGESTS = {"train": "a", "test": "b", "corpus": "c", "model": "d"}
 
 
 def config(*more: str) -> Config:
-    return load_config(None, overrides_of(*OVERRIDES, *more))
+    return configured(*OVERRIDES, *more)
 
 
 def identity(settings: Config, **digests: str) -> Identity:

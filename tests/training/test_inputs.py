@@ -20,7 +20,7 @@ from calibadv.data.questions import load_questions
 from calibadv.pocket import policy_path
 from calibadv.training.inputs import Readers, check_inputs, check_job, resolve_inputs
 from calibadv.training.parts import Parts
-from tests.build import jsonl, overrides_of
+from tests.build import configured, jsonl
 from workflows import one_run, train
 from workflows.command import run_command
 
@@ -328,9 +328,9 @@ def test_a_dry_run_is_refused_where_the_folder_holds_a_run(files: dict[str, str]
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a finished run: choose another"):
-        check_inputs(load_config(None, overrides_of(*overrides)))
-    check_inputs(load_config(None, overrides_of(*overrides, "--run.overwrite=true")))
-    check_inputs(load_config(None, overrides_of(*overrides)), resume=True)
+        check_inputs(configured(*overrides))
+    check_inputs(configured(*overrides, "--run.overwrite=true"))
+    check_inputs(configured(*overrides), resume=True)
 
 
 def test_flags_may_stand_anywhere_among_the_overrides(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_a_job_that_names_data_of_a_checkout_is_told_to_name_the_shared_folders(
     monkeypatch.chdir(tmp_path)
     job = ["--cluster.address", "auto", "--data.train", "data/train.parquet"]
     with pytest.raises(ValueError, match=r"data\.train = 'data/train\.parquet' is not in the job's .*absolute path"):
-        resolve_inputs(load_config(None, overrides_of(*job)))
+        resolve_inputs(configured(*job))
     index = ["--cluster.address", "auto", "--search.faiss_index", "data/wiki-18.index"]
     with pytest.raises(ValueError, match=r"--search\.faiss_index /mnt/calibadv/data/wiki-18\.index"):
-        resolve_inputs(load_config(None, overrides_of(*index)))
+        resolve_inputs(configured(*index))

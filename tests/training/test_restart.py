@@ -25,7 +25,7 @@ from ray.exceptions import (
 )
 
 from calibadv.checkpoints.storage import Storage
-from calibadv.config import Config, load_config
+from calibadv.config import Config
 from calibadv.pocket import policy_path
 from calibadv.rllib.lost import LearnersLost
 from calibadv.rollout.protocols import SearchFailed
@@ -36,7 +36,7 @@ from calibadv.training.readiness import Unready
 from calibadv.training.restart import Restart, recoverable, with_restarts
 from calibadv.training.signals import Interruption
 from calibadv.views.plain import PlainView
-from tests.build import overrides_of
+from tests.build import configured
 from tests.training.test_run import (
     METHOD,
     MUTE,
@@ -207,7 +207,7 @@ def scripted(folder: Path, scripts: Sequence[Script], told: Told) -> Parts:
 
 def settings(folder: Path, name: str, *more: str) -> Config:
     small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=2"]
-    return load_config(None, overrides_of(*small, f"--run.folder={folder}", f"--run.name={name}", *more))
+    return configured(*small, f"--run.folder={folder}", f"--run.name={name}", *more)
 
 
 def summary(folder: Path) -> dict[str, Any]:

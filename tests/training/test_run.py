@@ -23,7 +23,7 @@ import pytest
 
 from calibadv.checkpoints.identity import Identity
 from calibadv.checkpoints.storage import Kind
-from calibadv.config import Config, load_config
+from calibadv.config import Config
 from calibadv.methods import make_method
 from calibadv.pocket import policy_path
 from calibadv.rllib.env_runner import StepSample
@@ -38,7 +38,7 @@ from calibadv.training.run import TrainingRun
 from calibadv.training.signals import Interruption, Preempted
 from calibadv.types import Group
 from calibadv.views.plain import PlainView
-from tests.build import group, overrides_of, trajectory
+from tests.build import configured, group, trajectory
 from tests.training.fake_algorithm import FakeAlgorithm
 from tests.training.told import Told
 
@@ -114,7 +114,7 @@ def no_report(folder: Path) -> Path:
 
 def settings(*more: str) -> Config:
     small = [f"--run.steps={STEPS}", "--evaluation.every=2", "--checkpoint.keep_best=false", "--checkpoint.every=4"]
-    return load_config(None, overrides_of(*small, *more))
+    return configured(*small, *more)
 
 
 @pytest.fixture

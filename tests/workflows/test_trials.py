@@ -12,7 +12,7 @@ from calibadv.studies.results import State, read_run
 from calibadv.training.parts import Parts
 from calibadv.training.readiness import Unready
 from calibadv.training.sentinel import Collapsed
-from tests.build import overrides_of
+from tests.build import configured
 from tests.studies.plan import make_plan
 from workflows.one_run import PARTS
 from workflows.trials import run_trials, shares_search, study_cpus, trial, trial_request
@@ -82,7 +82,7 @@ def test_studies_of_one_name_in_two_folders_have_two_search_apps(
 
 def test_a_trial_reserves_its_process_its_learners_and_its_engines() -> None:
     def request(*overrides: str) -> list[dict[str, float]]:
-        bundles: list[dict[str, float]] = trial_request(load_config(None, overrides_of(*overrides))).bundles
+        bundles: list[dict[str, float]] = trial_request(configured(*overrides)).bundles
         return bundles
 
     two_engines, on_cpus = "--rollout.engines=2", "--cluster.gpus_per_engine=0"
