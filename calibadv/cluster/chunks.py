@@ -119,6 +119,7 @@ def chunk_state(
         )
         manifest.append(spec)
         filled += part.nbytes
+        del tensor, part  # of weights that learners share: views would keep them while the next layer is gathered
     if manifest:
         close()
     shared = copy.finish() if copy is not None else None

@@ -36,7 +36,7 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: learners th
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 
 STEPS = 2  # of three updates each
-CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 80 * 1024
 # Beside the updates, stage 3 has all its forward passes together: also those of recomputed log-probs and in backward.
 TOGETHER = (
     "--learner.gradient_checkpointing=true",
@@ -246,7 +246,7 @@ def publication(learner: Any) -> Publication:
             given[weight.data_ptr()] = StorageWeakRef(weight.untyped_storage()), weight.untyped_storage().nbytes()
             yield name, weight
 
-    packed = on_rank_zero(rank(), watched(), lambda weights: chunk_state(weights, CHUNK_BYTES, torch.bfloat16))
+    packed = on_rank_zero(rank(), watched(), lambda weights: chunk_state(weights, CHUNK_BYTES, torch.float32))
     chunks = Counter[int]()
     for spec in packed.manifest if packed is not None else ():
         chunks[spec.chunk] += spec.nbytes
