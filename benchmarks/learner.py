@@ -15,7 +15,6 @@ from calibadv.tracking.starting import say_starting
 if __name__ == "__main__":
     say_starting("learner")  # before what takes seconds to import
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -46,7 +45,7 @@ from calibadv.rollout.torch_engine import TorchEngine
 from calibadv.search.bm25 import Bm25Index
 from calibadv.tables import markdown_rows
 from calibadv.types import Document, Group
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 
 CPU = torch.device("cpu")
 QUESTIONS, SAMPLES, MINIBATCHES = 32, 5, 4
@@ -69,12 +68,7 @@ class Case:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: measured. The table goes to standard output."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.learner",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, prog="python -m benchmarks.learner")
     parser.add_argument("--policy", choices=("pocket", "wide"), default="pocket")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(arguments)

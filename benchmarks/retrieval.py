@@ -26,7 +26,7 @@ from calibadv.search.reading import add_search_flags, flagged_search, parse_flag
 from calibadv.search.settings import RERANKERS, RETRIEVERS, SearchConfig
 from calibadv.tables import markdown_rows
 from calibadv.types import Question
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,12 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("questions", help="a question file with gold passages (MuSiQue, HotpotQA, prepared parquet)")
     shared.add_argument("corpus", help="its corpus file or store")
     shared.add_argument("--cache-dir", default=".cache/search")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.retrieval",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, prog="python -m benchmarks.retrieval")
     of = parser.add_subparsers(dest="what", required=True)
     quality = of.add_parser("quality", parents=[shared], allow_abbrev=False)
     quality.add_argument("--retrievers", nargs="+", choices=RETRIEVERS, default=["bm25", "dense", "hybrid"])

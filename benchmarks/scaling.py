@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calibadv.tables import markdown_rows
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,12 +46,7 @@ def _measure(args: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, prog="python -m benchmarks.scaling")
     of = parser.add_subparsers(dest="what", required=True)
     of.add_parser("model", allow_abbrev=False)
     measure = of.add_parser("measure", allow_abbrev=False)

@@ -30,7 +30,7 @@ from calibadv.search.faiss_index import build_parameters
 from calibadv.search.reading import add_search_flags, flagged_search, parse_flags
 from calibadv.search.settings import SearchConfig
 from calibadv.search.stored_index import ROWS_A_PIECE, load_or_build
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 
 log = logging.getLogger("workflows.build_index")  # also when this file is __main__
 
@@ -88,9 +88,7 @@ def _link(link: Path, folder: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("corpus", help="a corpus file, or a store that prepare_data.py corpus made")
     add("--cache-dir", default=".cache/search", help="where everything is kept; with --workers, seen by every node")

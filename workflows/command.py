@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from calibadv.cluster.ray_place import RayStartFailed
 from calibadv.http_client import keep_direct
@@ -14,6 +16,12 @@ from calibadv.tracking.starting import draws, said_starting
 log = logging.getLogger("workflows.command")
 
 RAY_DID_NOT_START = 6
+
+
+def command_parser(description: str | None, **more: Any) -> argparse.ArgumentParser:
+    """A command's parser: its help is the module's, as it stands there, and no flag may be shortened."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=raw, allow_abbrev=False, **more)
 
 
 def run_command(main: Callable[[], int]) -> int:

@@ -13,23 +13,17 @@ from calibadv.tracking.starting import loading, say_starting
 if __name__ == "__main__":
     say_starting("compare")  # before what takes seconds to import
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from calibadv.config.command_line import KEYS_TOO, parse
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 from workflows.shipped import study_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every run is done. 1: some run failed. 2: the study was refused, nothing was started. 130: interrupted."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=KEYS_TOO,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, epilog=KEYS_TOO)
     parser.add_argument("study", type=study_file, help="the study's TOML file")
     parser.add_argument("--report", action="store_true", help="only write tables and figures from the runs' folders")
     parser.add_argument("--dry-run", action="store_true", help="check the study, say what it would run, run nothing")

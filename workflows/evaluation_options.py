@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from calibadv.config import POCKET
 from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.evaluation.models import check_name
 from calibadv.evaluation.plan import Command
+from workflows.command import command_parser
 from workflows.shipped import RECIPES, recipe_file
 
 # What a run learns from and how: an evaluation has its own flags for these, or no use for them.
@@ -25,12 +25,7 @@ _COLUMNS = ("model", "mean")
 
 def parse_command(arguments: Sequence[str], description: str | None = None) -> Command:
     """The command of the arguments. ValueError for a set or an override that cannot be; argparse exits for the rest."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=KEYS_TOO,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(description, epilog=KEYS_TOO)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a run's folder, a model's folder or a hub name")
     parser.add_argument("--set", action="append", required=True, metavar="NAME=FILE", help="a benchmark; repeatable")
     parser.add_argument("--corpus", required=True, help="the documents to search: a file or a prepared store")

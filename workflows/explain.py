@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 from workflows.judge_options import add_judge
 from workflows.runs import RUNS, found_run
 
@@ -63,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, help=f"the folder of a run, or its name in {RUNS}/")
     parser.add_argument("--step", type=int, action="append", default=[], help="only this step; again for more")
     parser.add_argument("--question", metavar="ID", help="show this question's groups, turn by turn")

@@ -11,7 +11,6 @@ from calibadv.tracking.starting import say_starting
 if __name__ == "__main__":
     say_starting("init")
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,16 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from calibadv.pocket import write_pocket_world
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 
 SCAFFOLD = Path(__file__).parent / "scaffold"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: written. ValueError where there is something of that name."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("name", type=Path, help="the folder to write")
     folder = parser.parse_args(arguments).name
     if folder.exists():

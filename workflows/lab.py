@@ -13,7 +13,6 @@ from calibadv.tracking.starting import say_starting
 if __name__ == "__main__":
     say_starting("lab")  # before what takes seconds to import
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from calibadv.lab.results import is_stored
 from calibadv.lab.study import Study, load_study, run_study
 from calibadv.lab.tasks import TASKS
 from calibadv.lab.warm_start import make_start
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 
 STORED = Path("docs/lab")  # a checkout's runs
 log = logging.getLogger("workflows.lab")  # also when this file is __main__
@@ -32,9 +31,7 @@ log = logging.getLogger("workflows.lab")  # also when this file is __main__
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every run ended. 1: some run failed. 2: the study was refused. 130: interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="lab.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, prog="lab.py")
     parser.add_argument("study", type=Path, nargs="*", help="TOML files of studies, made one after the other")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each (default 2)")
     parser.add_argument("--folder", type=Path, default=Path("runs/lab"), help="where runs are made (default runs/lab)")

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from calibadv.data.documents.splitting import Window
+from workflows.command import command_parser
 
 
 def preparation_parser(description: str) -> argparse.ArgumentParser:
     """The parser; `kind` is what is to be prepared."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(description)
     commands = parser.add_subparsers(required=True, dest="kind", metavar="questions|paper|corpus|from-feedback")
 
     questions = commands.add_parser(

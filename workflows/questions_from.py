@@ -27,6 +27,7 @@ from calibadv.data.schema import QuestionRow, write_questions
 from calibadv.rewards.judge import Endpoint, Judge
 from calibadv.rollout.protocols import SearchFailed
 from calibadv.search.here import search_here
+from workflows.command import command_parser
 from workflows.shipped import RECIPES, recipe_file
 
 log = logging.getLogger("workflows.prepare_data")
@@ -86,13 +87,7 @@ def _hops(text: str) -> tuple[int, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="prepare_data.py questions",
-        description=__doc__,
-        epilog=KEYS_TOO,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, prog="prepare_data.py questions", epilog=KEYS_TOO)
     add = parser.add_argument
     add("--from", dest="corpus", required=True, metavar="CORPUS", help="a corpus file or a prepared store")
     add("out", type=Path, help="the parquet file to write")

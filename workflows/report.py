@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 from workflows.judge_options import add_judge
 from workflows.runs import RUNS, found_run, newest_run, runs_within
 from workflows.shipped import shipped_recipes
@@ -48,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         "runs",
         nargs="*",

@@ -12,7 +12,6 @@ from calibadv.tracking.starting import loading, say_starting
 if __name__ == "__main__":
     say_starting("serve_agent")  # before what takes seconds to import
 
-import argparse
 import logging
 import sys
 import threading
@@ -22,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from calibadv.config.command_line import KEYS_TOO, parse
 from calibadv.evaluation.models import EvaluatedModel, find_models
 from calibadv.tracking.run_files import MODEL
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 from workflows.runs import RUNS, found_run, newest_run
 from workflows.shipped import RECIPES, recipe_file
 
@@ -40,9 +39,7 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | No
 
 def parse_command(arguments: Sequence[str] | None = None) -> EvaluatedModel:
     """What is to be served. ValueError for what cannot be."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=KEYS_TOO, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, epilog=KEYS_TOO)
     parser.add_argument("model", nargs="?", metavar="RUN_OR_MODEL", help=f"default: the newest run in {RUNS}/")
     parser.add_argument("--config", type=recipe_file, help="a recipe; needed for a model that none of our runs made")
     known, overrides = parse(parser, arguments, intermixed=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from calibadv.config import Config, command_line, load_config
 from calibadv.tracking.run_files import CONFIG
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 from workflows.runs import RUNS, resumed_run
 from workflows.shipped import RECIPES, recipe_file
 
@@ -89,12 +89,7 @@ def show(asked: Command) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=command_line.keys_help(shutil.get_terminal_size().columns - 2),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, epilog=command_line.keys_help(shutil.get_terminal_size().columns - 2))
     parser.add_argument("--config", type=recipe_file, help="a recipe (default: pocket.toml, or the resumed run's own)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the configuration and what follows from it, and check all input"

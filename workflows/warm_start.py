@@ -24,7 +24,7 @@ from typing import Any
 
 from calibadv.config import POCKET, load_config
 from calibadv.config.command_line import KEYS_TOO, parse
-from workflows.command import run_command
+from workflows.command import command_parser, run_command
 from workflows.shipped import RECIPES, recipe_file
 
 
@@ -63,11 +63,7 @@ def _gold(known: argparse.Namespace, overrides: Mapping[str, Any]) -> None:
 
 def warm_start_parser() -> argparse.ArgumentParser:
     """The parser; `command` is which policy learns."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="pocket|gold")
 
     pocket = commands.add_parser("pocket", help="the pocket policy, from nothing", allow_abbrev=False)

@@ -19,7 +19,7 @@ COMMANDS = sorted(
     p
     for folder in ("workflows", "benchmarks")
     for p in (ROOT / folder).glob("*.py")
-    if "import run_command" in p.read_text()
+    if "sys.exit(run_command(main))" in p.read_text()
 )
 OURS = {"benchmarks", "calibadv", "calibadv.garbage", "calibadv.tracking", "calibadv.tracking.starting"}
 
