@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,8 +59,7 @@ class Encoder:
     """The sentence-transformers model of `config.encoder`. Never runs a model's own code.
 
     Raises `ValueError` when the packaged weights are not installed, `OSError` (of the library) when a hub model cannot
-    be fetched. `config.threads` is torch's thread count for the whole process, `config.embedding_threads` while it
-    encodes passages; None leaves it.
+    be fetched. `config.threads` is torch's thread count for the whole process; None leaves it.
     """
 
     def __init__(self, config: SearchConfig) -> None:
@@ -85,7 +83,6 @@ class Encoder:
         self._query_model = self._model if dtype == torch.float32 else copy.deepcopy(self._model).to(dtype)
         self._query_prefix, self._passage_prefix = prefixes(config)
         self._batch_size = config.batch_size
-        self._embedding_threads = config.embedding_threads
         self._identity = "|".join(
             (model_fingerprint(source), str(self._model.max_seq_length), self._query_prefix, self._passage_prefix)
         )
@@ -111,8 +108,7 @@ class Encoder:
 
     def encode_passages(self, texts: Sequence[str], tokens: bool = True) -> Encoded:
         """Vectors of passages, and their token vectors unless `tokens` is false, in the order given."""
-        with _threads(self._embedding_threads):
-            return self._encode(self._model, texts, self._passage_prefix, tokens=tokens)
+        return self._encode(self._model, texts, self._passage_prefix, tokens=tokens)
 
     def _encode(self, model: Any, plain: Sequence[str], prefix: str, tokens: bool) -> Encoded:
         import torch
@@ -146,19 +142,6 @@ class Encoder:
                             token_rows[row] = np.delete(tokens_BTD[position][mask_T], prefix_rows, axis=0)
                             token_ids[row] = np.delete(ids_BT[position][mask_T], prefix_rows).astype(np.int64)
         return Encoded(vectors=vectors_BD, tokens=tuple(token_rows), token_ids=tuple(token_ids))
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many of torch in this process meanwhile; None leaves them."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _batches(mask_BT: Any, size: int) -> Iterator[tuple[list[int], Any]]:

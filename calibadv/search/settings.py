@@ -90,8 +90,6 @@ class SearchConfig(Section):
     """Texts of one forward of encoder or cross-encoder."""
     threads: Means[Processes | None] = 1
     """Threads of torch, FAISS and tokenizers in each process; none = the process's own setting."""
-    embedding_threads: Means[Processes | None] = None
-    """Threads of torch while a process embeds passages, for which a run waits at its first start; none = `threads`."""
     device: Means[str] = "cpu"
     """Of encoder, cross-encoder and, where FAISS can, index; e.g. "cuda:0"."""
     cache_size: Means[int] = Field(10_000, ge=0, le=10**8)

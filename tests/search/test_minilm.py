@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from calibadv.search.build import build_pipeline
 from calibadv.search.encoder import Encoder
@@ -54,20 +53,6 @@ def test_texts_of_as_many_tokens_share_a_batch_however_long_they_are_written(min
     for row, text in ((0, few), (33, many), (62, few)):
         np.testing.assert_allclose(encoded.vectors[row], minilm.encode_passages([text]).vectors[0], atol=1e-5)
     assert [len(tokens_TD) for tokens_TD in encoded.tokens[:4]] == [7, 22, 7, 22]
-
-
-def test_passages_have_threads_of_their_own_and_queries_those_of_the_process() -> None:
-    before = torch.get_num_threads()
-    encoder, seen = Encoder(SearchConfig(threads=1, embedding_threads=2)), []
-    encoder._model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
-    try:
-        encoder.encode_passages(["a film"])
-        encoder.encode_queries(["a film"])
-        with pytest.raises(TypeError):
-            encoder.encode_passages([None])  # type: ignore[list-item]
-        assert (seen, torch.get_num_threads()) == ([2, 1], 1)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_its_vectors_are_those_of_sentence_transformers(minilm: Encoder) -> None:
